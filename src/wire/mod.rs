@@ -1,1 +1,82 @@
-//! HTTP/1.1 without a socket, a thread or a clock.
+//! HTTP/1.1 without a socket, a thread or a clock (RFC 9110 and RFC 9112).
+//!
+//! Bytes go in, meaning comes out: [`head`] reads a request head, [`framing`] says how the body after it ends,
+//! [`chunked`] takes the body out of the bytes, [`persist`] tells whether another request may follow, and [`reply`]
+//! writes the answer.
+//!
+//! **Invariant:** nothing here reads past the end of the message it is given: what follows belongs to the next one.
+//! **Invariant:** a message that two readers could cut differently is refused, never repaired; that is what request
+//! smuggling lives on. Where the RFC tolerates such a message, the place that refuses it says so.
+//! **Invariant:** no allocation is sized by a number a peer has declared, only by bytes that have arrived.
+
+pub(crate) mod chunked;
+pub(crate) mod framing;
+pub(crate) mod head;
+mod lines;
+pub(crate) mod persist;
+pub(crate) mod reply;
+mod syntax;
+mod target;
+mod trailers;
+
+use http::StatusCode;
+
+/// Why a message is refused: the status the client gets and a reason in plain words. The connection closes after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) reason: &'static str,
+}
+
+impl Refusal {
+    const fn new(status: StatusCode, reason: &'static str) -> Self {
+        Self { status, reason }
+    }
+
+    const fn bad_request(reason: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, reason)
+    }
+}
+
+/// Limits on what a peer may send in a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Method, target and version, without the line end. More is 414.
+    pub(crate) request_line_bytes_max: usize,
+    /// The whole head: empty lines before it, request line, fields, and the empty line that ends it. More is 431.
+    pub(crate) head_bytes_max: usize,
+    /// Field lines in a head. More is 431.
+    pub(crate) fields_max: usize,
+    /// What follows the size of one chunk on its line. More is 400.
+    pub(crate) chunk_extension_bytes_max: usize,
+    /// The same, added up over a whole body. More is 400.
+    pub(crate) chunk_extensions_bytes_max: usize,
+    /// The lines of a trailer section, without their line ends. More is 431.
+    pub(crate) trailer_bytes_max: usize,
+    /// Field lines in a trailer section, also those that are dropped. More is 431.
+    pub(crate) trailer_fields_max: usize,
+}
+
+impl Limits {
+    pub(crate) const REQUEST_LINE_BYTES_MAX: usize = 16 * 1024;
+    pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
+    pub(crate) const FIELDS_MAX: usize = 100;
+    pub(crate) const CHUNK_EXTENSION_BYTES_MAX: usize = 256;
+    pub(crate) const CHUNK_EXTENSIONS_BYTES_MAX: usize = 16 * 1024;
+    pub(crate) const TRAILER_BYTES_MAX: usize = 8 * 1024;
+    pub(crate) const TRAILER_FIELDS_MAX: usize = 32;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_line_bytes_max: Self::REQUEST_LINE_BYTES_MAX,
+            head_bytes_max: Self::HEAD_BYTES_MAX,
+            fields_max: Self::FIELDS_MAX,
+            chunk_extension_bytes_max: Self::CHUNK_EXTENSION_BYTES_MAX,
+            chunk_extensions_bytes_max: Self::CHUNK_EXTENSIONS_BYTES_MAX,
+            trailer_bytes_max: Self::TRAILER_BYTES_MAX,
+            trailer_fields_max: Self::TRAILER_FIELDS_MAX,
+        }
+    }
+}

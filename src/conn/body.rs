@@ -1,0 +1,506 @@
+//! Bodies: of requests, read by handlers, and of responses, given by them.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::clock::Clock;
+use crate::conn::egress::Egress;
+use crate::conn::patience::{Demand, Patience};
+use crate::poller::wait_for_peer;
+use crate::settings::READ_BYTES;
+use crate::wire::Limits;
+use crate::wire::chunked::{Decoder, encode_chunk};
+use crate::wire::framing::Framing;
+use crate::wire::reply::CONTINUE;
+
+/// The body of a request or of a response.
+///
+/// A request's is read through [`Read`]: from memory when it was small enough to be collected before the handler was
+/// called, else from the client as it comes, which blocks the handler. A response's is made [`From`] bytes, strings and
+/// files, from any reader ([`reader`](Self::reader), [`sized_reader`](Self::sized_reader)), or by a closure that writes
+/// ([`writer`](Self::writer)). A request's body can be a response's.
+#[derive(Default)]
+pub struct Body {
+    pub(crate) kind: Kind,
+    /// Of a request body that was collected and had some.
+    trailers: Option<Box<HeaderMap>>,
+}
+
+#[derive(Default)]
+pub(crate) enum Kind {
+    #[default]
+    Empty,
+    Bytes(Bytes),
+    Read {
+        reader: Box<dyn Read + Send>,
+        len: Option<u64>,
+    },
+    Write(Box<WriteBody>),
+    /// From the client, as it comes.
+    Incoming(Incoming),
+}
+
+/// The closure of [`Body::writer`].
+pub(crate) type WriteBody = dyn FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send;
+
+impl Body {
+    pub(crate) fn of(kind: Kind) -> Self {
+        Self { kind, trailers: None }
+    }
+
+    /// A request body that came whole before its handler was called.
+    pub(crate) fn collected(bytes: Vec<u8>, trailers: HeaderMap) -> Self {
+        let trailers = (!trailers.is_empty()).then(|| Box::new(trailers));
+        Self { trailers, ..bytes.into() }
+    }
+
+    /// A request body that comes while its handler runs.
+    pub(crate) fn incoming(incoming: Incoming) -> Self {
+        Self::of(Kind::Incoming(incoming))
+    }
+
+    /// A body of no bytes.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::of(Kind::Empty)
+    }
+
+    /// A body that is read, a piece at a time, as fast as the client takes it. The client sees it chunked (HTTP/1.0: ended
+    /// by the connection's close). No worker waits for a slow client; a reader that blocks does block one.
+    ///
+    /// An error of the reader, once the response has begun, cuts the connection, so that the client does not take what it
+    /// has for complete.
+    #[must_use]
+    pub fn reader(reader: impl Read + Send + 'static) -> Self {
+        Self::of(Kind::Read { reader: Box::new(reader), len: None })
+    }
+
+    /// The same with a `Content-Length`. A reader that ends before `len` bytes cuts the connection; what it has beyond is
+    /// not read.
+    #[must_use]
+    pub fn sized_reader(reader: impl Read + Send + 'static, len: u64) -> Self {
+        Self::of(Kind::Read { reader: Box::new(reader), len: Some(len) })
+    }
+
+    /// A body that `write` writes, as fast as it likes: it blocks when the client is slower. The client sees it chunked
+    /// (HTTP/1.0: ended by the connection's close).
+    ///
+    /// It holds a worker until it returns, so at most half of the workers run one at a time. An error it returns cuts the
+    /// connection.
+    #[must_use]
+    pub fn writer(write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send + 'static) -> Self {
+        Self::of(Kind::Write(Box::new(write)))
+    }
+
+    /// The number of bytes that are left, if it is known before they are read.
+    #[must_use]
+    pub fn len(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Empty => Some(0),
+            Kind::Bytes(bytes) => Some(bytes.len() as u64),
+            Kind::Read { len, .. } => *len,
+            Kind::Write(_) => None,
+            Kind::Incoming(incoming) => incoming.remaining(),
+        }
+    }
+
+    /// Whether there is certainly nothing to read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+
+    /// Takes the fields that came after a chunked request body. There are none before the body was read to its end.
+    #[must_use]
+    pub fn take_trailers(&mut self) -> HeaderMap {
+        match &self.kind {
+            Kind::Incoming(Incoming(ingress)) => {
+                ingress.lock().unwrap_or_else(PoisonError::into_inner).decoder.take_trailers()
+            }
+            _ => self.trailers.take().map_or_else(HeaderMap::new, |trailers| *trailers),
+        }
+    }
+}
+
+impl Read for Body {
+    /// Reads what is there, blocking until something is.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` when the client closed before the end, `TimedOut` when it was too slow, `InvalidData` when the
+    /// body's framing is broken, `ConnectionAborted` when the server has cut the connection or the response is complete.
+    /// A body made by [`writer`](Body::writer) is not for reading: `Unsupported`.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.kind {
+            Kind::Empty => Ok(0),
+            Kind::Bytes(bytes) => {
+                let n = bytes.len().min(buffer.len());
+                buffer[..n].copy_from_slice(&bytes.split_to(n));
+                Ok(n)
+            }
+            Kind::Read { reader, len: None } => reader.read(buffer),
+            Kind::Read { reader, len: Some(len) } => {
+                let most = usize::try_from(*len).unwrap_or(usize::MAX).min(buffer.len());
+                let n = reader.read(&mut buffer[..most])?;
+                *len -= n as u64;
+                Ok(n)
+            }
+            Kind::Write(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "a body that is written cannot be read")),
+            Kind::Incoming(incoming) => incoming.read(buffer),
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.kind {
+            Kind::Empty => "empty",
+            Kind::Bytes(_) => "bytes",
+            Kind::Read { .. } => "reader",
+            Kind::Write(_) => "writer",
+            Kind::Incoming(_) => "incoming",
+        };
+        f.debug_struct("Body").field("kind", &kind).field("len", &self.len()).finish()
+    }
+}
+
+impl From<()> for Body {
+    fn from((): ()) -> Self {
+        Self::empty()
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::empty() } else { Self::of(Kind::Bytes(bytes)) }
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+impl From<&'static [u8]> for Body {
+    fn from(bytes: &'static [u8]) -> Self {
+        Bytes::from_static(bytes).into()
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl TryFrom<File> for Body {
+    type Error = io::Error;
+
+    /// The file from its start to the end it has now. It is read as the client takes it.
+    fn try_from(file: File) -> io::Result<Self> {
+        let len = file.metadata()?.len();
+        Ok(Self::sized_reader(file, len))
+    }
+}
+
+/// A request body that comes from the client while its handler runs.
+///
+/// The connection keeps the other reference, to take the rest back when the response is complete.
+pub(crate) struct Incoming(Arc<Mutex<Ingress>>);
+
+/// How a request body is read from the client.
+#[derive(Debug)]
+pub(crate) struct Ingress {
+    /// `None` once the response is complete: the body ends with it.
+    line: Option<Arc<Egress>>,
+    decoder: Decoder,
+    /// Received and not yet decoded; what follows the body belongs to the next request.
+    received: Vec<u8>,
+    at: usize,
+    /// Decoded before the handler was called.
+    collected: Bytes,
+    /// The client waits for `100 Continue` and has not got it yet.
+    expects_continue: bool,
+    clock: Clock,
+    demand: Demand,
+    patience: Patience,
+    /// Bytes received.
+    came: u64,
+    eof: bool,
+    failed: bool,
+}
+
+/// What a connection gives to read a request's body with.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) line: Arc<Egress>,
+    pub(crate) decoder: Decoder,
+    pub(crate) received: Vec<u8>,
+    pub(crate) collected: Vec<u8>,
+    pub(crate) expects_continue: bool,
+    pub(crate) clock: Clock,
+    pub(crate) demand: Demand,
+    pub(crate) eof: bool,
+}
+
+/// What is left of a body when its response is complete.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    pub(crate) decoder: Decoder,
+    pub(crate) received: Vec<u8>,
+    /// The client still waits for `100 Continue`, and may send its body or not.
+    pub(crate) expects_continue: bool,
+    pub(crate) eof: bool,
+    pub(crate) failed: bool,
+}
+
+impl Incoming {
+    /// The handler's and the connection's reference to one body.
+    pub(crate) fn pair(reading: Reading) -> (Self, Arc<Mutex<Ingress>>) {
+        let Reading { line, decoder, received, collected, expects_continue, clock, demand, eof } = reading;
+        let patience = Patience::new(clock.now(), 0);
+        let ingress = Ingress {
+            line: Some(line),
+            decoder,
+            received,
+            at: 0,
+            collected: collected.into(),
+            expects_continue,
+            clock,
+            demand,
+            patience,
+            came: 0,
+            eof,
+            failed: false,
+        };
+        let ingress = Arc::new(Mutex::new(ingress));
+        (Self(ingress.clone()), ingress)
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).read(buffer)
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        let ingress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(ingress.decoder.remaining()? + ingress.collected.len() as u64)
+    }
+}
+
+/// The connection takes back what the handler left. `None`: another thread is reading it at this moment.
+pub(crate) fn take_rest(ingress: &Mutex<Ingress>) -> Option<Rest> {
+    let mut ingress = match ingress.try_lock() {
+        Ok(ingress) => ingress,
+        Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(std::sync::TryLockError::WouldBlock) => return None,
+    };
+    ingress.line = None;
+    let at = ingress.at;
+    let mut received = std::mem::take(&mut ingress.received);
+    received.drain(..at);
+    Some(Rest {
+        decoder: std::mem::replace(&mut ingress.decoder, Decoder::new(Framing::Empty, &Limits::default())),
+        received,
+        expects_continue: ingress.expects_continue,
+        eof: ingress.eof,
+        failed: ingress.failed,
+    })
+}
+
+/// Bytes of the body that are certainly still to come from the client, and that nobody is going to read.
+pub(crate) fn unread(ingress: &Arc<Mutex<Ingress>>) -> u64 {
+    if is_held(ingress) {
+        return 0;
+    }
+    ingress.try_lock().map_or(0, |ingress| ingress.decoder.remaining().unwrap_or(0))
+}
+
+/// A response is about to begin. If its body reads the request's, a client that waits for `100 Continue` is told before:
+/// afterwards it would take the response for a refusal.
+pub(crate) fn continue_before_response(ingress: &Arc<Mutex<Ingress>>) {
+    if is_held(ingress)
+        && let Ok(mut ingress) = ingress.try_lock()
+        && let Some(line) = ingress.line.clone()
+    {
+        // A failure shows at the next write.
+        let _ = ingress.continue_if_expected(&line);
+    }
+}
+
+/// Whether the handler, or the response it gave, still has its reference.
+fn is_held(ingress: &Arc<Mutex<Ingress>>) -> bool {
+    Arc::strong_count(ingress) > 1
+}
+
+/// Whether the whole body has come from the client. False also while another thread reads it.
+pub(crate) fn is_complete(ingress: &Mutex<Ingress>) -> bool {
+    ingress.try_lock().is_ok_and(|ingress| ingress.decoder.is_done())
+}
+
+impl Ingress {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        if !self.collected.is_empty() {
+            let n = self.collected.len().min(buffer.len());
+            buffer[..n].copy_from_slice(&self.collected.split_to(n));
+            return Ok(n);
+        }
+        if self.failed {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "reading the request body has failed before"));
+        }
+        self.read_on(buffer).inspect_err(|_| self.failed = true)
+    }
+
+    fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let decoded = self.decoder.decode(&self.received[self.at..], buffer);
+            let decoded = decoded.map_err(|refusal| io::Error::new(io::ErrorKind::InvalidData, refusal.reason))?;
+            self.at += decoded.consumed;
+            if decoded.produced > 0 || self.decoder.is_done() {
+                return Ok(decoded.produced);
+            }
+            let line = self.line.clone().ok_or_else(|| {
+                io::Error::new(io::ErrorKind::ConnectionAborted, "the response is complete, and the request body with it")
+            })?;
+            self.continue_if_expected(&line)?;
+            self.receive(&line)?;
+        }
+    }
+
+    /// The client sends its body only when it is told to; the first read tells it.
+    fn continue_if_expected(&mut self, line: &Egress) -> io::Result<()> {
+        if !std::mem::take(&mut self.expects_continue) || !line.is_owed() {
+            return Ok(());
+        }
+        line.append(false, |out| out.extend_from_slice(CONTINUE)).map_err(|_| cut())?;
+        send_all(line, &self.clock, self.demand)
+    }
+
+    /// Blocks until the client has sent more.
+    fn receive(&mut self, line: &Egress) -> io::Result<()> {
+        let eof = || io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed before the end of its request body");
+        if self.eof {
+            return Err(eof());
+        }
+        self.received.resize(READ_BYTES, 0);
+        self.at = 0;
+        self.patience.resume(self.clock.now(), self.came);
+        let result = loop {
+            match line.transport().recv(&mut self.received) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => break result,
+            }
+            let Some(until) = self.patience.check(self.clock.now(), self.came, self.demand) else {
+                break Err(io::Error::new(io::ErrorKind::TimedOut, "the client is too slow with its request body"));
+            };
+            wait_for_peer(line.transport().as_fd(), false, self.clock.slice(until));
+        };
+        let n = *result.as_ref().unwrap_or(&0);
+        self.came += n as u64;
+        self.patience.pause(self.clock.now(), self.came);
+        self.received.truncate(n);
+        if result? == 0 {
+            self.eof = true;
+            return Err(eof());
+        }
+        Ok(())
+    }
+}
+
+/// What a closure of [`Body::writer`] writes to.
+///
+/// What is written is collected and sent in large pieces; [`flush`](Write::flush) sends what there is. Both block while the
+/// client is slower.
+pub struct BodyWriter<'a> {
+    line: &'a Egress,
+    chunked: bool,
+    buffer: Vec<u8>,
+    clock: &'a Clock,
+    demand: Demand,
+}
+
+/// How much a [`BodyWriter`] collects before it sends.
+const WRITER_BYTES: usize = 16 << 10;
+
+impl<'a> BodyWriter<'a> {
+    pub(crate) fn new(line: &'a Egress, chunked: bool, clock: &'a Clock, demand: Demand) -> Self {
+        Self { line, chunked, buffer: Vec::new(), clock, demand }
+    }
+
+    /// Appends what was collected; `last` ends the body.
+    pub(crate) fn pass_on(&mut self, last: bool) -> io::Result<()> {
+        let (chunked, buffer) = (self.chunked, &mut self.buffer);
+        let append = |out: &mut Vec<u8>| {
+            if chunked {
+                encode_chunk(buffer, out);
+                if last {
+                    out.extend_from_slice(crate::wire::chunked::LAST_CHUNK);
+                }
+            } else {
+                out.extend_from_slice(buffer);
+            }
+        };
+        self.line.append(last, append).map_err(|_| cut())?;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl Write for BodyWriter<'_> {
+    /// Takes all of `bytes`, blocking until there is room for them.
+    ///
+    /// # Errors
+    ///
+    /// `BrokenPipe` or `ConnectionReset` when the client is gone, `TimedOut` when it takes nothing, `ConnectionAborted`
+    /// when the server has cut the connection.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= WRITER_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pass_on(false)?;
+        send_all(self.line, self.clock, self.demand)
+    }
+}
+
+impl fmt::Debug for BodyWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodyWriter").field("chunked", &self.chunked).field("buffered", &self.buffer.len()).finish()
+    }
+}
+
+/// Blocks until the kernel has taken all that waits.
+fn send_all(line: &Egress, clock: &Clock, demand: Demand) -> io::Result<()> {
+    let mut patience = None;
+    while !line.flush_from_outside()? {
+        let (now, acknowledged) = (clock.now(), line.acknowledged());
+        let patience = patience.get_or_insert_with(|| Patience::new(now, acknowledged));
+        let Some(until) = patience.check(now, acknowledged, demand) else {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its response"));
+        };
+        wait_for_peer(line.transport().as_fd(), true, clock.slice(until));
+    }
+    Ok(())
+}
+
+fn cut() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the server has cut the connection")
+}

@@ -1,0 +1,272 @@
+//! What leaves a connection, behind one small lock.
+//!
+//! Nothing else writes to a socket. Answers wait here until the kernel takes them, so that whoever has a reason can send
+//! them: the worker when nothing more is there to answer, the monitor when a handler turns out to be slow, the drain when
+//! the connection is cut. The lock is held while bytes are appended or handed to the kernel, never while anybody waits.
+//!
+//! **Invariant:** each response is begun once: by the connection's owner, or by who takes the connection over and
+//! answers 503. Whoever comes second writes nothing.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use http::{Method, Uri};
+
+use crate::conn::transport::Transport;
+use crate::sync::{Mutex, lock};
+
+/// The sending side of a connection.
+#[derive(Debug)]
+pub(crate) struct Egress {
+    transport: Box<dyn Transport>,
+    peer: Option<SocketAddr>,
+    out: Mutex<Out>,
+}
+
+#[derive(Debug)]
+struct Out {
+    pending: Vec<u8>,
+    /// How much of `pending` the kernel has.
+    sent: usize,
+    /// Bytes the kernel has taken since the connection began, and when the current request came.
+    sent_total: u64,
+    sent_before: u64,
+    answer: Answer,
+    /// Taken over: the owner may not write any more.
+    shut: bool,
+}
+
+/// Where the response to the current request stands.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
+enum Answer {
+    /// No request waits for one, or the last one's is wholly in `pending`.
+    None,
+    /// A request is complete enough to be owed one.
+    Owed(InFlight),
+    /// Its first byte is in `pending`, or sent.
+    Begun(InFlight),
+    /// It was refused by who took the connection over.
+    Refused(InFlight),
+}
+
+/// A request that is in flight, for naming it.
+#[derive(Debug, Clone)]
+pub(crate) struct InFlight {
+    pub(crate) method: Method,
+    pub(crate) target: Uri,
+    /// When its head was complete.
+    pub(crate) since: Instant,
+    /// It was given to a handler.
+    pub(crate) started: bool,
+}
+
+/// The connection was taken over: what its owner wanted to write was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shut;
+
+/// What [`Egress::take_over`] found.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "lives for a moment")]
+pub(crate) enum Taken {
+    /// No response was owed.
+    Nothing,
+    /// One was owed and not begun; the refusal is on its way.
+    Answered(InFlight),
+    /// One is under way: it must not be added to.
+    Begun(InFlight, u64),
+}
+
+impl Egress {
+    pub(crate) fn new(transport: Box<dyn Transport>, peer: Option<SocketAddr>) -> Self {
+        let out = Out { pending: Vec::new(), sent: 0, sent_total: 0, sent_before: 0, answer: Answer::None, shut: false };
+        Self { transport, peer, out: Mutex::new(out) }
+    }
+
+    /// The socket, for reading and for waiting.
+    #[inline]
+    pub(crate) fn transport(&self) -> &dyn Transport {
+        &*self.transport
+    }
+
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// A request is owed an answer from now on.
+    pub(crate) fn owe(&self, request: InFlight) {
+        let mut out = lock(&self.out);
+        out.sent_before = out.sent_total;
+        out.answer = Answer::Owed(request);
+    }
+
+    /// The owed request was given to a handler.
+    pub(crate) fn start(&self) {
+        if let Answer::Owed(request) = &mut lock(&self.out).answer {
+            request.started = true;
+        }
+    }
+
+    /// Begins a response: `write` appends its first bytes. `spare` is lent as the place to collect them if there is none.
+    /// `whole`: there will be no more.
+    pub(crate) fn begin(&self, spare: &mut Vec<u8>, whole: bool, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Shut> {
+        let mut out = lock(&self.out);
+        if out.shut {
+            return Err(Shut);
+        }
+        if out.pending.capacity() == 0 {
+            out.pending = std::mem::take(spare);
+        }
+        write(&mut out.pending);
+        out.answer = match std::mem::replace(&mut out.answer, Answer::None) {
+            Answer::Owed(request) if !whole => Answer::Begun(request),
+            _ => Answer::None,
+        };
+        Ok(())
+    }
+
+    /// Appends bytes that belong to no response, such as `100 Continue`, or further ones of the response that was begun.
+    /// `last`: the response is whole with them.
+    pub(crate) fn append(&self, last: bool, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Shut> {
+        let mut out = lock(&self.out);
+        if out.shut {
+            return Err(Shut);
+        }
+        write(&mut out.pending);
+        if last {
+            out.answer = Answer::None;
+        }
+        Ok(())
+    }
+
+    /// Whether the current request's response is owed and not begun.
+    pub(crate) fn is_owed(&self) -> bool {
+        matches!(lock(&self.out).answer, Answer::Owed(_))
+    }
+
+    /// Whether the current request's response is begun and not whole.
+    pub(crate) fn is_begun(&self) -> bool {
+        matches!(lock(&self.out).answer, Answer::Begun(_))
+    }
+
+    /// Hands to the kernel what waits. True: nothing is left; the place it waited in is given back in `spare`.
+    pub(crate) fn flush(&self, spare: &mut Vec<u8>) -> io::Result<bool> {
+        let mut out = lock(&self.out);
+        if !out.flush(&*self.transport)? {
+            return Ok(false);
+        }
+        if spare.capacity() == 0 {
+            *spare = std::mem::take(&mut out.pending);
+        } else if out.pending.capacity() > 0 {
+            out.pending = Vec::new();
+        }
+        Ok(true)
+    }
+
+    /// The same for who does not own the connection: nothing is given back.
+    pub(crate) fn flush_from_outside(&self) -> io::Result<bool> {
+        let mut out = lock(&self.out);
+        let sent = out.flush(&*self.transport)?;
+        if sent && out.shut {
+            self.transport.finish();
+        }
+        Ok(sent)
+    }
+
+    /// Hands `bytes` to the kernel without copying them, if nothing waits before them. How many it took.
+    pub(crate) fn send_directly(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut out = lock(&self.out);
+        if out.shut {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        if !out.flush(&*self.transport)? {
+            return Ok(0);
+        }
+        let taken = accept_blocked(self.transport.send(bytes))?;
+        out.sent_total += taken as u64;
+        Ok(taken)
+    }
+
+    /// Bytes that the kernel has not taken yet.
+    pub(crate) fn pending(&self) -> usize {
+        let out = lock(&self.out);
+        out.pending.len() - out.sent
+    }
+
+    /// Bytes the peer has acknowledged; where the kernel does not tell, those it has taken from us.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.transport.info().map_or_else(|| lock(&self.out).sent_total, |info| info.bytes_acked)
+    }
+
+    /// The response to the current request is whole although nothing was appended: its last bytes went directly.
+    pub(crate) fn whole(&self) {
+        lock(&self.out).answer = Answer::None;
+    }
+
+    /// The request in flight, and the bytes of its response that the kernel has taken.
+    pub(crate) fn in_flight(&self) -> Option<(InFlight, u64)> {
+        let out = lock(&self.out);
+        match &out.answer {
+            Answer::Owed(request) | Answer::Begun(request) | Answer::Refused(request) => Some((request.clone(), out.sent_total - out.sent_before)),
+            Answer::None => None,
+        }
+    }
+
+    /// The request whose response is begun and not whole, and the bytes of it that the kernel has taken.
+    pub(crate) fn in_flight_begun(&self) -> Option<(InFlight, u64)> {
+        self.is_begun().then(|| self.in_flight()).flatten()
+    }
+
+    /// Answers with `refusal` in the owner's place, whose later writes fail, if a response is owed that was not begun; and
+    /// finishes our side behind it. In any case what waits is sent; what the kernel does not take now is for
+    /// [`flush_from_outside`](Self::flush_from_outside).
+    pub(crate) fn take_over(&self, refusal: &[u8]) -> Taken {
+        let mut out = lock(&self.out);
+        let taken = match std::mem::replace(&mut out.answer, Answer::None) {
+            Answer::Owed(request) => {
+                out.pending.extend_from_slice(refusal);
+                out.shut = true;
+                out.answer = Answer::Refused(request.clone());
+                Taken::Answered(request)
+            }
+            Answer::Begun(request) => {
+                out.answer = Answer::Begun(request.clone());
+                Taken::Begun(request, out.sent_total - out.sent_before)
+            }
+            other => {
+                out.answer = other;
+                Taken::Nothing
+            }
+        };
+        // A failure here is the peer's: there is nobody left to tell.
+        if out.flush(&*self.transport).is_ok_and(|sent| sent) && out.shut {
+            self.transport.finish();
+        }
+        taken
+    }
+}
+
+impl Out {
+    fn flush(&mut self, transport: &dyn Transport) -> io::Result<bool> {
+        while self.sent < self.pending.len() {
+            let taken = accept_blocked(transport.send(&self.pending[self.sent..]))?;
+            self.sent += taken;
+            self.sent_total += taken as u64;
+            if self.sent < self.pending.len() && taken == 0 {
+                return Ok(false);
+            }
+        }
+        self.pending.clear();
+        self.sent = 0;
+        Ok(true)
+    }
+}
+
+/// A kernel that takes nothing now has taken 0 bytes.
+fn accept_blocked(sent: io::Result<usize>) -> io::Result<usize> {
+    match sent {
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+        sent => sent,
+    }
+}

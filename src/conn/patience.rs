@@ -1,0 +1,128 @@
+//! How long a slow peer is waited for.
+//!
+//! Two rules, in both directions: no silence longer than a timeout, and after a while no less than a rate. Only time in which
+//! we wait for the peer counts, and only bytes that came meanwhile.
+//!
+//! **Invariant:** this module never reads the clock.
+
+use std::time::{Duration, Instant};
+
+use crate::settings::RATE_AFTER;
+
+/// The account of one body's waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Of all waits that have ended.
+    waited: Duration,
+    came: u64,
+    /// The wait that is going on: when it began and where the count stood.
+    began_at: Instant,
+    began_count: u64,
+    /// The last progress in it.
+    moved_at: Instant,
+    moved_count: u64,
+    is_waiting: bool,
+}
+
+/// What is asked of a peer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Demand {
+    /// The longest silence.
+    pub(crate) timeout: Duration,
+    /// Bytes per second, once the waits sum up to [`RATE_AFTER`].
+    pub(crate) rate_min: u64,
+}
+
+impl Patience {
+    /// The first wait begins. `count` is whatever grows when the peer makes progress.
+    pub(crate) fn new(now: Instant, count: u64) -> Self {
+        Self {
+            waited: Duration::ZERO,
+            came: 0,
+            began_at: now,
+            began_count: count,
+            moved_at: now,
+            moved_count: count,
+            is_waiting: true,
+        }
+    }
+
+    /// A further wait begins, unless one is going on; time since the last one's `pause` does not count.
+    pub(crate) fn resume(&mut self, now: Instant, count: u64) {
+        if !self.is_waiting {
+            *self = Self { waited: self.waited, came: self.came, ..Self::new(now, count) };
+        }
+    }
+
+    /// The wait, if one is going on, has ended.
+    pub(crate) fn pause(&mut self, now: Instant, count: u64) {
+        if !std::mem::take(&mut self.is_waiting) {
+            return;
+        }
+        self.waited += now.saturating_duration_since(self.began_at);
+        self.came += count.saturating_sub(self.began_count);
+        (self.began_at, self.began_count) = (now, count);
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.is_waiting
+    }
+
+    /// When to ask again while waiting, or `None`: the peer is too slow.
+    pub(crate) fn check(&mut self, now: Instant, count: u64, demand: Demand) -> Option<Instant> {
+        if count > self.moved_count {
+            (self.moved_at, self.moved_count) = (now, count);
+        }
+        if now.saturating_duration_since(self.moved_at) >= demand.timeout {
+            return None;
+        }
+        let waited = self.waited + now.saturating_duration_since(self.began_at);
+        let came = self.came + count.saturating_sub(self.began_count);
+        if waited >= RATE_AFTER && came < demand.rate_min.saturating_mul(waited.as_secs()) {
+            return None;
+        }
+        // The rate is looked at when it begins to count, then once a second.
+        let rate_again = now + RATE_AFTER.saturating_sub(waited).max(Duration::from_secs(1));
+        Some(self.moved_at.checked_add(demand.timeout).map_or(rate_again, |silence| silence.min(rate_again)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEMAND: Demand = Demand { timeout: Duration::from_secs(30), rate_min: 500 };
+
+    #[allow(clippy::disallowed_methods, reason = "any moment will do")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn silence_is_over_at_its_timeout() {
+        let now = start();
+        let mut patience = Patience::new(now, 0);
+        let second = Duration::from_secs(1);
+        assert_eq!(patience.check(now, 0, DEMAND), Some(now + 10 * second));
+        assert_eq!(patience.check(now + 9 * second, 90_000, DEMAND), Some(now + 10 * second));
+        assert_eq!(patience.check(now + 38 * second, 90_000, DEMAND), Some(now + 39 * second));
+        assert_eq!(patience.check(now + 39 * second, 90_000, DEMAND), None);
+    }
+
+    #[test]
+    fn a_trickle_is_over_when_the_rate_begins_to_count() {
+        let now = start();
+        let mut patience = Patience::new(now, 0);
+        assert!(patience.check(now + Duration::from_secs(9), 9, DEMAND).is_some());
+        assert!(patience.check(now + Duration::from_secs(10), 10, DEMAND).is_none());
+    }
+
+    #[test]
+    fn time_between_waits_does_not_count() {
+        let now = start();
+        let mut patience = Patience::new(now, 0);
+        patience.pause(now + Duration::from_secs(1), 1000);
+        patience.resume(now + Duration::from_secs(100), 1000);
+        assert!(patience.check(now + Duration::from_secs(101), 1000, DEMAND).is_some());
+    }
+}

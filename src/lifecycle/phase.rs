@@ -1,0 +1,206 @@
+//! Where the server is on its way from running to stopped, and until when.
+//!
+//! **Invariant:** phases only move forward, and a deadline only becomes earlier.
+
+use std::fmt;
+use std::sync::Weak;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::clock::{Clock, after, earlier};
+use crate::poller::Waker;
+use crate::sync::{AtomicU8, Mutex, lock};
+
+/// A phase of a server's life. They follow each other in this order; none is ever gone back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Accepting and serving.
+    Running,
+    /// Accepting and serving, but asking to be taken out of rotation: readiness is false, and every response carries
+    /// `Connection: close`.
+    LameDuck,
+    /// The listeners are closed; what is open is finished.
+    Draining,
+    /// The deadline is over: what is left is answered with 503 or cut.
+    Cutting,
+    /// All is over.
+    Stopped,
+}
+
+impl Phase {
+    pub(crate) const ALL: [Self; 5] = [Self::Running, Self::LameDuck, Self::Draining, Self::Cutting, Self::Stopped];
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Running => "running",
+            Self::LameDuck => "lame duck",
+            Self::Draining => "draining",
+            Self::Cutting => "cutting",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// The phase, as one word that everybody reads and nobody can turn back.
+#[derive(Debug)]
+pub(crate) struct PhaseWord(AtomicU8);
+
+impl PhaseWord {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU8::new(Phase::Running as u8))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Phase {
+        Phase::ALL[usize::from(self.0.load(Acquire))]
+    }
+
+    /// Moves forward. False: the server was there already, or beyond.
+    pub(crate) fn advance(&self, to: Phase) -> bool {
+        self.0.fetch_max(to as u8, AcqRel) < to as u8
+    }
+}
+
+/// Why a server stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The process got this signal.
+    Signal(i32),
+    /// A [`Handle`](crate::Handle) was told so.
+    Handle,
+    /// The [`Running`](crate::Running) was dropped.
+    Dropped,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal(signal) => write!(f, "{}", crate::signals::name(*signal)),
+            Self::Handle => f.write_str("a call of its handle"),
+            Self::Dropped => f.write_str("the running server being dropped"),
+        }
+    }
+}
+
+/// A stop that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) cause: Cause,
+    pub(crate) begun_at: Instant,
+    /// When lame duck ends and draining starts; `None` is never.
+    pub(crate) drain_at: Option<Instant>,
+    /// When what is left is cut; `None` is never.
+    pub(crate) cut_at: Option<Instant>,
+}
+
+/// A thing that happens once and can be waited for in a `select!`: the channel disconnects.
+#[derive(Debug)]
+pub(crate) struct Flag {
+    sender: Mutex<Option<Sender<()>>>,
+    receiver: Receiver<()>,
+}
+
+impl Flag {
+    pub(crate) fn new() -> Self {
+        let (sender, receiver) = bounded(0);
+        Self { sender: Mutex::new(Some(sender)), receiver }
+    }
+
+    pub(crate) fn raise(&self) {
+        drop(lock(&self.sender).take());
+    }
+
+    pub(crate) fn receiver(&self) -> &Receiver<()> {
+        &self.receiver
+    }
+}
+
+/// The server's life, as all its threads and handles share it.
+#[derive(Debug)]
+pub(crate) struct Lifecycle {
+    pub(crate) clock: Clock,
+    word: PhaseWord,
+    plan: Mutex<Option<Plan>>,
+    lame_duck: Duration,
+    grace_period: Duration,
+    /// Wakes the acceptor, which is the thread that walks through the phases.
+    waker: Weak<Waker>,
+    /// Raised when draining starts.
+    pub(crate) draining: Flag,
+    /// Raised when cutting starts.
+    pub(crate) cancelled: Flag,
+    /// Raised when the report is there.
+    pub(crate) stopped: Flag,
+}
+
+impl Lifecycle {
+    pub(crate) fn new(clock: Clock, lame_duck: Duration, grace_period: Duration, waker: Weak<Waker>) -> Self {
+        Self {
+            clock,
+            word: PhaseWord::new(),
+            plan: Mutex::new(None),
+            lame_duck,
+            grace_period,
+            waker,
+            draining: Flag::new(),
+            cancelled: Flag::new(),
+            stopped: Flag::new(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn phase(&self) -> Phase {
+        self.word.get()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.phase() > Phase::Running
+    }
+
+    /// Only for the acceptor's thread, which carries each phase out.
+    pub(crate) fn enter(&self, phase: Phase) -> bool {
+        self.word.advance(phase)
+    }
+
+    pub(crate) fn plan(&self) -> Option<Plan> {
+        *lock(&self.plan)
+    }
+
+    /// Asks for a stop with the times the server was built with. A stop that was asked for already goes on unchanged.
+    pub(crate) fn begin(&self, cause: Cause) {
+        let now = self.clock.now();
+        let drain_at = after(now, self.lame_duck);
+        let cut_at = drain_at.and_then(|at| after(at, self.grace_period));
+        self.shorten(Plan { cause, begun_at: now, drain_at, cut_at });
+    }
+
+    /// Asks for a stop that skips lame duck, and cuts after `within` if not before.
+    pub(crate) fn begin_within(&self, cause: Cause, within: Duration) {
+        let now = self.clock.now();
+        self.shorten(Plan { cause, begun_at: now, drain_at: Some(now), cut_at: after(now, within) });
+    }
+
+    fn shorten(&self, wanted: Plan) {
+        let mut plan = lock(&self.plan);
+        *plan = Some(match *plan {
+            None => wanted,
+            Some(plan) => Plan {
+                drain_at: earlier(plan.drain_at, wanted.drain_at),
+                cut_at: earlier(plan.cut_at, wanted.cut_at),
+                ..plan
+            },
+        });
+        // Under the lock: who sees the phase finds the plan.
+        self.word.advance(Phase::LameDuck);
+        drop(plan);
+        if let Some(waker) = self.waker.upgrade() {
+            waker.wake();
+        }
+    }
+}

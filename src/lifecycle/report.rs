@@ -1,0 +1,238 @@
+//! What a stop did: to whom, and how long it took.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::process::{ExitCode, Termination};
+use std::time::Duration;
+
+use http::{Method, Uri};
+
+use crate::error::{Error, Result};
+use crate::lifecycle::ledger::CloseReason;
+use crate::lifecycle::phase::{Cause, Phase};
+
+/// How a server stopped: what was finished, what was cut, what was left behind.
+///
+/// Returned to everyone who waits for the stop, equal for all. From `main` it sets the program's exit code.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+#[must_use = "it says whether anything was cut"]
+pub struct Report {
+    /// Why the server stopped.
+    pub cause: Cause,
+    /// From the first wish to stop to the end.
+    pub took: Duration,
+    /// How long each phase of the stop lasted, in their order.
+    pub phases: Vec<(Phase, Duration)>,
+    /// Connections accepted in the server's whole life.
+    pub accepted: u64,
+    /// Connections that were still in the accept backlog when the listeners closed. They were served.
+    pub backlog: usize,
+    /// Responses made in the server's whole life, by the phase they were made in.
+    pub answered: Vec<(Phase, u64)>,
+    /// How connections ended, in the server's whole life. What never happened is not listed.
+    pub closed: Vec<(CloseReason, u64)>,
+    /// Requests that were cut at the deadline.
+    pub cut: Vec<CutRequest>,
+    /// Workers whose handler did not return, and were left behind.
+    pub stuck: Vec<StuckWorker>,
+    /// What went wrong in closing listeners.
+    pub errors: Vec<String>,
+}
+
+/// A request that did not get its whole response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CutRequest {
+    /// Who asked. `None` over a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// The request's method.
+    pub method: Method,
+    /// The request's target.
+    pub target: Uri,
+    /// How long ago its head was complete.
+    pub age: Duration,
+    /// It was given to a handler. If not, nothing has happened and it is safe to repeat.
+    pub started: bool,
+    /// Bytes of its response that were sent.
+    pub bytes_sent: u64,
+    /// The client was answered with 503 instead.
+    pub answered_503: bool,
+}
+
+/// A worker that sat in a handler when the server ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StuckWorker {
+    /// The thread's name.
+    pub thread: String,
+    /// The request it serves, if it is known: its method, its target and how long ago its head was complete.
+    pub request: Option<(Method, Uri, Duration)>,
+}
+
+impl Report {
+    pub(crate) fn new(cause: Cause) -> Self {
+        Self {
+            cause,
+            took: Duration::ZERO,
+            phases: Vec::new(),
+            accepted: 0,
+            backlog: 0,
+            answered: Vec::new(),
+            closed: Vec::new(),
+            cut: Vec::new(),
+            stuck: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// Whether every request that came was answered in full, and every thread has ended.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.exit_status() == 0
+    }
+
+    /// What a program that did nothing else should exit with: 0 if the stop was clean, 1 if something was cut, 3 if a
+    /// worker was left behind.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match (self.stuck.is_empty(), self.cut.is_empty()) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, _) => 3,
+        }
+    }
+
+    /// The same for `main` to return.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        self.exit_status().into()
+    }
+
+    /// For those who want `?`: a report that is not clean becomes an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unclean`] with this report.
+    pub fn into_result(self) -> Result<Self> {
+        if self.is_clean() { Ok(self) } else { Err(Error::Unclean(Box::new(self))) }
+    }
+
+    /// Responses made in `phase`.
+    #[must_use]
+    pub fn answered_in(&self, phase: Phase) -> u64 {
+        self.answered.iter().find(|(of, _)| *of == phase).map_or(0, |(_, n)| *n)
+    }
+
+    /// Connections that ended because of `reason`.
+    #[must_use]
+    pub fn closed_because(&self, reason: CloseReason) -> u64 {
+        self.closed.iter().find(|(of, _)| *of == reason).map_or(0, |(_, n)| *n)
+    }
+}
+
+impl Termination for Report {
+    fn report(self) -> ExitCode {
+        self.exit_code()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = match self.exit_status() {
+            0 => "cleanly".to_owned(),
+            1 => format!("with {} cut", count(self.cut.len() as u64, "request")),
+            _ => format!(
+                "with {} cut and {} left behind",
+                count(self.cut.len() as u64, "request"),
+                count(self.stuck.len() as u64, "worker")
+            ),
+        };
+        writeln!(f, "stopped {outcome} by {}, in {}", self.cause, Short(self.took))?;
+        for (phase, took) in &self.phases {
+            let answered = count(self.answered_in(*phase), "response");
+            writeln!(f, "  {:<10} {:>9}   {answered}", phase.to_string(), Short(*took).to_string())?;
+        }
+        let total = self.answered.iter().map(|(_, n)| n).sum::<u64>();
+        writeln!(f, "  in all     {}, {}", count(self.accepted, "connection"), count(total, "response"))?;
+        if self.backlog > 0 {
+            writeln!(f, "  {} in the accept backlog served after the listeners closed", count(self.backlog as u64, "connection"))?;
+        }
+        for (reason, n) in &self.closed {
+            writeln!(f, "  {n:>9} {reason}")?;
+        }
+        for cut in &self.cut {
+            writeln!(f, "  cut: {cut}")?;
+        }
+        for stuck in &self.stuck {
+            writeln!(f, "  stuck: {stuck}")?;
+        }
+        for error in &self.errors {
+            writeln!(f, "  error: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for CutRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.target)?;
+        if let Some(peer) = self.peer {
+            write!(f, " of {peer}")?;
+        }
+        write!(f, ", {} old, ", Short(self.age))?;
+        match (self.answered_503, self.started) {
+            (true, true) => f.write_str("in its handler: answered with 503"),
+            (true, false) => f.write_str("never started, safe to repeat: answered with 503"),
+            (false, _) => write!(f, "reset after {} bytes of its response", self.bytes_sent),
+        }
+    }
+}
+
+impl fmt::Display for StuckWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.thread)?;
+        match &self.request {
+            Some((method, target, age)) => write!(f, " in {method} {target} for {}", Short(*age)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Asked => "closed after a last response, as the request or the handler asked",
+            Self::Stopping => "closed after a last response, because of the stop",
+            Self::PeerClosed => "closed by the peer between requests",
+            Self::PeerGone => "closed by the peer within a request",
+            Self::Broken => "broken",
+            Self::Idle => "closed for being idle",
+            Self::IdleStopping => "closed while idle, because of the stop",
+            Self::Silent => "closed for never sending a byte",
+            Self::Refused => "closed after a request that was refused",
+            Self::Stalled => "reset because the peer did not take its response",
+            Self::Failed => "reset or closed because a handler or body failed",
+            Self::Cut => "cut at the deadline",
+            Self::Shed => "closed unserved: no slot was free",
+        })
+    }
+}
+
+fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A duration as people say it.
+pub(crate) struct Short(pub(crate) Duration);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs_f64();
+        if seconds < 1.0 {
+            write!(f, "{:.1} ms", seconds * 1e3)
+        } else {
+            write!(f, "{seconds:.1} s")
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Sockets that are listened on, and what a user may give to listen on.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+
+use crate::error::{Error, Result};
+
+/// An address a server listens on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Addr {
+    /// An internet address. The port is the one the kernel has given, where port 0 was asked for.
+    Tcp(SocketAddr),
+    /// A unix socket's path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => write!(f, "{addr}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    fd: OwnedFd,
+    pub(crate) addr: Addr,
+    /// The file of a unix socket that we have made, and so remove.
+    unlink: Option<PathBuf>,
+}
+
+impl Listener {
+    /// Listens on an internet address. A port that a stopped server has left in TIME_WAIT can be taken at once.
+    fn tcp(addr: SocketAddr, backlog: i32) -> io::Result<Self> {
+        let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let fd = stream_socket(family)?;
+        sockopt::set_socket_reuseaddr(&fd, true)?;
+        rustix::net::bind(&fd, &addr)?;
+        rustix::net::listen(&fd, backlog)?;
+        Self::given(fd)
+    }
+
+    /// Listens on a path. A socket file that nobody listens on any more is replaced.
+    fn unix(path: &Path, backlog: i32) -> io::Result<Self> {
+        let addr = SocketAddrUnix::new(path)?;
+        let fd = stream_socket(AddressFamily::UNIX)?;
+        match rustix::net::bind(&fd, &addr) {
+            Err(Errno::ADDRINUSE) if is_abandoned(&addr) => {
+                std::fs::remove_file(path)?;
+                rustix::net::bind(&fd, &addr)?;
+            }
+            bound => bound?,
+        }
+        rustix::net::listen(&fd, backlog)?;
+        let mut listener = Self::given(fd)?;
+        listener.unlink = Some(path.to_owned());
+        Ok(listener)
+    }
+
+    /// Takes a socket that somebody else has made and that listens already.
+    fn given(fd: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        let name = rustix::net::getsockname(&fd)?;
+        let addr = match SocketAddr::try_from(name.clone()) {
+            Ok(addr) => {
+                // Accepted sockets inherit it: no response waits for the acknowledgement of the one before.
+                sockopt::set_tcp_nodelay(&fd, true)?;
+                Addr::Tcp(addr)
+            }
+            Err(_) => {
+                let path = SocketAddrUnix::try_from(name)?;
+                let path = path.path().map(|path| PathBuf::from(path.to_string_lossy().into_owned()));
+                Addr::Unix(path.unwrap_or_default())
+            }
+        };
+        Ok(Self { fd, addr, unlink: None })
+    }
+
+    /// Takes the next connection from the accept backlog, without blocking: `Ok(None)` if there is none.
+    pub(crate) fn accept(&self) -> io::Result<Option<(OwnedFd, Option<SocketAddr>)>> {
+        loop {
+            match accept_nonblocking(&self.fd) {
+                Ok((fd, peer)) => return Ok(Some((fd, peer))),
+                Err(Errno::AGAIN) => return Ok(None),
+                // The client was gone before we came: the next one may not be.
+                Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// No client finds a unix socket's path from here on; those that did are in the backlog.
+    pub(crate) fn unlink(&mut self) -> io::Result<()> {
+        self.unlink.take().map_or(Ok(()), std::fs::remove_file)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.unlink();
+    }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn stream_socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}
+
+#[cfg(target_vendor = "apple")]
+fn stream_socket(family: AddressFamily) -> io::Result<OwnedFd> {
+    let fd = rustix::net::socket(family, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(fd)
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn accept_nonblocking(listener: &OwnedFd) -> rustix::io::Result<(OwnedFd, Option<SocketAddr>)> {
+    let (fd, peer) = rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    Ok((fd, peer.and_then(|peer| peer.try_into().ok())))
+}
+
+#[cfg(target_vendor = "apple")]
+fn accept_nonblocking(listener: &OwnedFd) -> rustix::io::Result<(OwnedFd, Option<SocketAddr>)> {
+    let (fd, peer) = rustix::net::acceptfrom(listener)?;
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    Ok((fd, peer.and_then(|peer| peer.try_into().ok())))
+}
+
+/// Whether nobody answers at a unix socket's path.
+fn is_abandoned(addr: &SocketAddrUnix) -> bool {
+    stream_socket(AddressFamily::UNIX)
+        .is_ok_and(|probe| rustix::net::connect(&probe, addr).is_err_and(|error| error == Errno::CONNREFUSED))
+}
+
+/// What a server can be told to listen on.
+///
+/// An address as text: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080` (each address the name has), port 0 for any free
+/// one, `unix:/run/app.sock`. A [`SocketAddr`], an ip address with a port, a listener that was made elsewhere, or several of
+/// these in an array or a `Vec`.
+pub trait Listen {
+    /// Makes the listeners.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Address`] for what is no address, [`Error::Listen`] when the system refuses it: in use, not permitted, not
+    /// of this machine.
+    #[doc(hidden)]
+    fn listen(self, backlog: i32) -> Result<Listeners>;
+}
+
+/// Listeners that were made by [`Listen`].
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct Listeners(pub(crate) Vec<Listener>);
+
+impl Listen for &str {
+    fn listen(self, backlog: i32) -> Result<Listeners> {
+        let refused = |reason| Error::Address { addr: self.to_owned(), reason };
+        let failed = |source| Error::Listen { addr: self.to_owned(), source };
+        if let Some(path) = self.strip_prefix("unix:") {
+            if path.is_empty() {
+                return Err(refused("a unix socket needs a path"));
+            }
+            return Ok(Listeners(vec![Listener::unix(Path::new(path), backlog).map_err(failed)?]));
+        }
+        if !self.contains(':') {
+            return Err(refused("it has no port, as in 127.0.0.1:8080"));
+        }
+        let addrs = self.to_socket_addrs().map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => refused("it is not an address with a port, as in 127.0.0.1:8080"),
+            _ => failed(error),
+        })?;
+        let listeners: Vec<_> =
+            addrs.map(|addr| Listener::tcp(addr, backlog).map_err(failed)).collect::<Result<_>>()?;
+        if listeners.is_empty() {
+            return Err(refused("the name has no address"));
+        }
+        Ok(Listeners(listeners))
+    }
+}
+
+impl Listen for String {
+    fn listen(self, backlog: i32) -> Result<Listeners> {
+        self.as_str().listen(backlog)
+    }
+}
+
+impl Listen for &String {
+    fn listen(self, backlog: i32) -> Result<Listeners> {
+        self.as_str().listen(backlog)
+    }
+}
+
+impl Listen for SocketAddr {
+    fn listen(self, backlog: i32) -> Result<Listeners> {
+        let listener = Listener::tcp(self, backlog);
+        Ok(Listeners(vec![listener.map_err(|source| Error::Listen { addr: self.to_string(), source })?]))
+    }
+}
+
+impl<I: Into<IpAddr>> Listen for (I, u16) {
+    fn listen(self, backlog: i32) -> Result<Listeners> {
+        SocketAddr::from(self).listen(backlog)
+    }
+}
+
+impl Listen for TcpListener {
+    fn listen(self, _backlog: i32) -> Result<Listeners> {
+        take_given(self.into())
+    }
+}
+
+impl Listen for UnixListener {
+    fn listen(self, _backlog: i32) -> Result<Listeners> {
+        take_given(self.into())
+    }
+}
+
+fn take_given(fd: OwnedFd) -> Result<Listeners> {
+    let given = Listener::given(fd);
+    Ok(Listeners(vec![given.map_err(|source| Error::Listen { addr: "the given listener".to_owned(), source })?]))
+}
+
+impl<L: Listen, const N: usize> Listen for [L; N] {
+    fn listen(self, backlog: i32) -> Result<Listeners> {
+        listen_all(self, backlog)
+    }
+}
+
+impl<L: Listen> Listen for Vec<L> {
+    fn listen(self, backlog: i32) -> Result<Listeners> {
+        listen_all(self, backlog)
+    }
+}
+
+fn listen_all<L: Listen>(addrs: impl IntoIterator<Item = L>, backlog: i32) -> Result<Listeners> {
+    let listeners: Vec<_> = addrs.into_iter().map(|addr| addr.listen(backlog)).collect::<Result<_>>()?;
+    let listeners: Vec<_> = listeners.into_iter().flat_map(|listeners| listeners.0).collect();
+    if listeners.is_empty() {
+        return Err(Error::Address { addr: String::new(), reason: "there is no address in the list" });
+    }
+    Ok(Listeners(listeners))
+}

@@ -1,0 +1,72 @@
+//! How long handlers take, so that one expected to be slow does not run with a permit.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// A handler that takes longer than this on average gives its permit back before it runs.
+const SLOW: Duration = Duration::from_micros(50);
+/// No sample counts for more, so that one preempted handler decides nothing.
+const SAMPLE_MAX_NANOS: u64 = 8 * SLOW_NANOS;
+const SLOW_NANOS: u64 = SLOW.as_nanos() as u64;
+
+/// Moving average of how long handlers take, for each route.
+///
+/// Without a router the method and the first segment of the path stand for the route, in one of a fixed number of places;
+/// routes that share one are only expected to be as slow as their mean.
+#[derive(Debug)]
+pub(crate) struct Pace([AtomicU64; Pace::ROUTES]);
+
+/// A route's place in [`Pace`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Route(u8);
+
+impl Pace {
+    pub(crate) const ROUTES: usize = 64;
+
+    pub(crate) fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; Self::ROUTES])
+    }
+
+    pub(crate) fn is_slow(&self, route: Route) -> bool {
+        self.average(route).load(Relaxed) > SLOW_NANOS
+    }
+
+    /// Nothing is stored while it could not change a decision: no cache line travels between cores for fast handlers.
+    pub(crate) fn record(&self, route: Route, took: Duration) {
+        let average = self.average(route).load(Relaxed);
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).min(SAMPLE_MAX_NANOS);
+        if average > SLOW_NANOS || took > SLOW_NANOS {
+            self.average(route).store(average - average / 8 + took / 8, Relaxed);
+        }
+    }
+
+    /// A call of this route has just lost its permit: the next ones are expected to be slow until one of them is not.
+    pub(crate) fn record_revoked(&self, route: Route) {
+        self.average(route).fetch_max(SLOW_NANOS + 1, Relaxed);
+    }
+
+    fn average(&self, route: Route) -> &AtomicU64 {
+        &self.0[usize::from(route.0)]
+    }
+}
+
+impl Route {
+    /// FNV-1a over the method and the first segment of the path.
+    pub(crate) fn of(method: &http::Method, path: &str) -> Self {
+        let path = path.as_bytes();
+        let end = path.iter().skip(1).position(|byte| *byte == b'/').map_or(path.len(), |at| at + 1);
+        let bytes = method.as_str().bytes().chain(path[..end].iter().copied());
+        let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        Self((hash >> 16) as u8 % Pace::ROUTES as u8)
+    }
+
+    /// For a place where only a number fits.
+    pub(crate) fn index(self) -> u8 {
+        self.0
+    }
+
+    pub(crate) fn from_index(index: u8) -> Self {
+        Self(index % Pace::ROUTES as u8)
+    }
+}

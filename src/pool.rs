@@ -1,0 +1,338 @@
+//! What the threads share, and the two ways of letting go of a connection: park it, or queue it for a worker.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use crossbeam_utils::CachePadded;
+
+use crate::conn::answer::Response;
+use crate::conn::egress::Egress;
+use crate::conn::exchange::{Buffers, Conn, Request, Told, Turn};
+use crate::conn::transport::Socket;
+use crate::deadlines::Deadlines;
+use crate::lifecycle::context::Context;
+use crate::lifecycle::ledger::{CloseReason, Entry, Ledger};
+use crate::lifecycle::phase::{Lifecycle, Phase};
+use crate::pace::{Pace, Route};
+use crate::permits::{Bell, Permit, Permits, Places, WorkerWord};
+use crate::poller::{Poller, Waker};
+use crate::settings::{Settings, cores};
+use crate::slots::{KeyQueue, Mark, Table};
+use crate::sync::AtomicBool;
+
+/// A handler, whatever it was made of.
+pub(crate) type Handle = dyn Fn(Request, Context) -> Response + Send + Sync;
+
+/// A connection on its way from the acceptor to a worker.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) entry: Entry,
+}
+
+/// What the threads share.
+pub(crate) struct Pool {
+    pub(crate) settings: Settings,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) handler: Box<Handle>,
+    pub(crate) poller: Poller,
+    pub(crate) table: Table,
+    pub(crate) deadlines: Deadlines,
+    /// The accepted channel.
+    pub(crate) accepted: Receiver<Accepted>,
+    /// Wakes the acceptor.
+    pub(crate) waker: Arc<Waker>,
+    /// It waits for room in the accepted channel.
+    pub(crate) acceptor_waits: AtomicBool,
+    /// Connections that somebody has to look at, handlers or not.
+    pub(crate) ready: KeyQueue,
+    /// Connections that only a worker can go on with.
+    pub(crate) calls: KeyQueue,
+    /// Handlers expected to be slow, and what waits for a place among them.
+    pub(crate) slow: Section,
+    /// Handlers and bodies that may wait for their client, and what waits for a place among them.
+    pub(crate) streams: Section,
+    pub(crate) permits: Permits,
+    pub(crate) bell: Bell,
+    pub(crate) pace: Pace,
+    pub(crate) desks: Box<[CachePadded<Desk>]>,
+    pub(crate) monitor: MonitorBell,
+    origin: Instant,
+}
+
+/// A part of the workers that so many connections may occupy at a time.
+#[derive(Debug)]
+pub(crate) struct Section {
+    pub(crate) places: Places,
+    pub(crate) waiting: KeyQueue,
+}
+
+/// What a worker shows the others.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) word: WorkerWord,
+    /// The connection it serves and its request's route: what the monitor needs when it revokes the permit.
+    pub(crate) key: AtomicU32,
+    pub(crate) route: AtomicU8,
+    /// Responses it made, by phase. Written by the worker alone.
+    pub(crate) answered: [AtomicU64; Phase::ALL.len()],
+}
+
+/// Wakes the monitor, if it sleeps.
+#[derive(Debug)]
+pub(crate) struct MonitorBell {
+    asleep: AtomicBool,
+    pub(crate) waker: Arc<Waker>,
+}
+
+impl MonitorBell {
+    pub(crate) fn new(waker: Arc<Waker>) -> Self {
+        Self { asleep: AtomicBool::new(false), waker }
+    }
+
+    pub(crate) fn wake(&self) {
+        if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
+            self.waker.wake();
+        }
+    }
+
+    /// The monitor says that it sleeps. It looks once more at all it is woken for, after this.
+    pub(crate) fn fall_asleep(&self) {
+        self.asleep.store(true, SeqCst);
+    }
+
+    pub(crate) fn wake_up(&self) {
+        self.asleep.store(false, SeqCst);
+    }
+}
+
+/// Where a connection waits for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queue {
+    Ready,
+    Calls,
+    Slow,
+    Streams,
+}
+
+/// A connection that could not be parked: an event came, and its owner has to look again.
+#[derive(Debug)]
+pub(crate) struct Marked(pub(crate) Box<Conn>, pub(crate) Mark);
+
+impl Pool {
+    pub(crate) fn new(
+        settings: Settings,
+        lifecycle: Arc<Lifecycle>,
+        ledger: Arc<Ledger>,
+        handler: Box<Handle>,
+        accepted: Receiver<Accepted>,
+        waker: Arc<Waker>,
+    ) -> std::io::Result<Self> {
+        let workers = settings.workers;
+        let permits = cores().min(workers);
+        // One worker is left for what is fast; of a larger pool, one for each permit.
+        let slow = if workers >= 4 * permits { workers - permits } else { workers - 1 }.max(1);
+        let connections = settings.connections_max.unwrap_or_else(crate::settings::connections_max_default);
+        let monitor = Arc::new(Waker::new()?);
+        lifecycle.clock.on_advance(&monitor);
+        Ok(Self {
+            origin: lifecycle.clock.now(),
+            poller: Poller::new()?,
+            // Besides the open ones, those that the acceptor has taken before it saw that the server is full.
+            table: Table::new(connections + crate::settings::ACCEPTED_MAX),
+            deadlines: Deadlines::default(),
+            accepted,
+            waker,
+            acceptor_waits: AtomicBool::new(false),
+            ready: KeyQueue::default(),
+            calls: KeyQueue::default(),
+            slow: Section::new(slow),
+            streams: Section::new((workers / 2).max(1)),
+            permits: Permits::new(permits),
+            bell: Bell::new(),
+            pace: Pace::new(),
+            desks: (0..workers).map(|_| CachePadded::new(Desk::new())).collect(),
+            monitor: MonitorBell::new(monitor),
+            settings,
+            lifecycle,
+            ledger,
+            handler,
+        })
+    }
+
+    /// The next connection that the acceptor has taken.
+    pub(crate) fn next_accepted(&self) -> Option<Accepted> {
+        let accepted = self.accepted.try_recv().ok()?;
+        if self.acceptor_waits.load(SeqCst) && self.acceptor_waits.swap(false, SeqCst) {
+            self.waker.wake();
+        }
+        Some(accepted)
+    }
+
+    /// Makes a slot for an accepted socket. `None`: there is none, and the connection is closed.
+    pub(crate) fn adopt(&self, accepted: Accepted) -> Option<(u32, Box<Conn>)> {
+        let Accepted { socket, peer, mut entry } = accepted;
+        let socket = Socket::new(socket);
+        let context = Context::new(self.lifecycle.clone(), peer, socket.local());
+        let line = Arc::new(Egress::new(Box::new(socket), peer));
+        let Some(key) = self.table.allocate(line.clone()) else {
+            entry.because(CloseReason::Shed);
+            return None;
+        };
+        Some((key, Box::new(Conn::new(line, entry, context, self.lifecycle.clock.now()))))
+    }
+
+    /// Parks a connection until the poller, its deadline or the drain has something for it. `Err`: something came already.
+    pub(crate) fn park(&self, key: u32, mut conn: Box<Conn>, turn: &mut Turn<'_>) -> Result<(), Marked> {
+        if let Err(error) = self.register(key, &mut conn) {
+            log::error!("cannot watch a connection: {error}");
+            self.close(key, conn, CloseReason::Broken);
+            return Ok(());
+        }
+        conn.give_back(turn);
+        let slot = self.table.slot(key);
+        self.set_deadline(key, conn.deadline(turn));
+        slot.put(conn);
+        slot.word.park().map_err(|mark| Marked(slot.take(), mark))
+    }
+
+    /// The poller tells of bytes from the first park on, and of room to write only once there was none.
+    fn register(&self, key: u32, conn: &mut Conn) -> std::io::Result<()> {
+        let fd = conn.line.transport().as_fd();
+        if conn.told == Told::Nothing {
+            self.poller.add(fd, key)?;
+            conn.told = Told::In;
+        }
+        if conn.told == Told::In && conn.wants_room() {
+            let fd = conn.line.transport().as_fd();
+            self.poller.want_out(fd, key)?;
+            conn.told = Told::InAndOut;
+        }
+        Ok(())
+    }
+
+    /// Queues a connection for a thread that can go on with it.
+    pub(crate) fn enqueue(&self, key: u32, mut conn: Box<Conn>, queue: Queue, turn: &mut Turn<'_>) {
+        conn.give_back(turn);
+        let slot = self.table.slot(key);
+        self.set_deadline(key, conn.deadline(turn));
+        slot.put(conn);
+        slot.word.park_queued();
+        match queue {
+            Queue::Ready => self.ready.push(key),
+            Queue::Calls => self.calls.push(key),
+            Queue::Slow => return self.wait_in(&self.slow, key),
+            Queue::Streams => return self.wait_in(&self.streams, key),
+        }
+        self.ring();
+    }
+
+    fn wait_in(&self, section: &Section, key: u32) {
+        section.waiting.push(key);
+        // Who left the last place may have looked before we pushed.
+        if section.places.has_room()
+            && let Some(key) = section.waiting.claim(&self.table)
+        {
+            self.table.slot(key).word.park_queued();
+            self.ready.push(key);
+            self.ring();
+        }
+    }
+
+    fn set_deadline(&self, key: u32, at: Option<Instant>) {
+        let at = at.map_or(u64::MAX, |at| self.nanos(at));
+        if self.deadlines.set(&self.table.slot(key).due, key, at) {
+            self.monitor.wake();
+        }
+    }
+
+    /// Ends a connection that the caller owns.
+    pub(crate) fn close(&self, key: u32, conn: Box<Conn>, reason: CloseReason) {
+        self.deadlines.forget(&self.table.slot(key).due, key);
+        if conn.told != Told::Nothing {
+            self.poller.remove(conn.line.transport().as_fd());
+        }
+        conn.close(reason);
+        self.table.free(key);
+    }
+
+    /// After something was queued: wakes a poller, if one sleeps.
+    pub(crate) fn ring(&self) {
+        if self.bell.is_needed(self.desks.iter().map(|desk| &desk.word)) {
+            self.poller.ring();
+        }
+    }
+
+    /// Whether something is queued that a thread with a permit would take.
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.accepted.is_empty() || !self.ready.is_empty() || !self.calls.is_empty()
+    }
+
+    /// Passes a permit on. There may be nobody to take it: then a poller that sleeps has to see what is queued.
+    pub(crate) fn give(&self, permit: Permit) {
+        self.permits.give(permit);
+        if self.has_queued() {
+            self.ring();
+        }
+    }
+
+    /// A moment as a slot stores it.
+    pub(crate) fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX - 1)
+    }
+
+    /// A stored moment as the clock says it.
+    pub(crate) fn instant(&self, nanos: u64) -> Option<Instant> {
+        self.origin.checked_add(Duration::from_nanos(nanos))
+    }
+
+    /// Responses made so far, by phase.
+    pub(crate) fn answered(&self, phase: Phase) -> u64 {
+        self.desks.iter().map(|desk| desk.answered[phase as usize].load(Relaxed)).sum()
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("settings", &self.settings).field("ledger", &self.ledger).finish_non_exhaustive()
+    }
+}
+
+impl Section {
+    fn new(places: usize) -> Self {
+        Self { places: Places::new(places), waiting: KeyQueue::default() }
+    }
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            word: WorkerWord::new(),
+            key: AtomicU32::new(u32::MAX),
+            route: AtomicU8::new(0),
+            answered: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// What the monitor needs if the call that follows turns out to be slow.
+    pub(crate) fn show(&self, key: u32, route: Route) {
+        self.key.store(key, Relaxed);
+        self.route.store(route.index(), Relaxed);
+    }
+
+    /// Publishes the worker's own counts.
+    pub(crate) fn publish(&self, buffers: &Buffers) {
+        for (shown, own) in self.answered.iter().zip(buffers.answered) {
+            if shown.load(Relaxed) != own {
+                shown.store(own, Relaxed);
+            }
+        }
+    }
+}

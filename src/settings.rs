@@ -1,0 +1,113 @@
+//! Every limit and time of the server: its name, its default and why it is that.
+
+use std::time::Duration;
+
+use crate::wire;
+
+/// How long a phase of the stop lasts.
+pub(crate) const LAME_DUCK: Duration = Duration::ZERO;
+/// Kubernetes kills a pod 30 s after SIGTERM; 5 s of that are left for everything else.
+pub(crate) const GRACE_PERIOD: Duration = Duration::from_secs(25);
+/// A client whose pool still holds the connection has had time to notice, or to speak.
+pub(crate) const IDLE_GRACE: Duration = Duration::from_secs(1);
+/// For answers that are under way at the deadline, and for 503s to arrive.
+pub(crate) const CUT_GRACE: Duration = Duration::from_secs(1);
+
+/// From the first byte of a head, or from the connection's start, to the head's end.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two reads of a body.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Without the peer having acknowledged a byte.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of a complete request for a worker.
+pub(crate) const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes per second, in both directions, while we wait for the peer.
+pub(crate) const RATE_MIN: u64 = 500;
+/// From when on the rate counts: a burst of loss must not cut an honest peer.
+pub(crate) const RATE_AFTER: Duration = Duration::from_secs(10);
+/// Of a request body the handler did not read, so that the connection can be kept.
+pub(crate) const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const DISCARD_BYTES_MAX: u64 = 256 << 10;
+/// Of the peer's silence or chatter after our FIN: RFC 9112 section 9.6 asks to wait, not for how long.
+pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const LINGER_BYTES_MAX: u64 = 1 << 20;
+/// Of silence after the peer has acknowledged everything: no RST can destroy an answer any more.
+pub(crate) const LINGER_QUIET: Duration = Duration::from_millis(250);
+
+/// A request body up to this size is collected before the handler is called.
+pub(crate) const COLLECT_BYTES: usize = 64 << 10;
+/// Of the accepted channel: connections on their way to the pool. Further ones wait in the kernel's accept backlog.
+pub(crate) const ACCEPTED_MAX: usize = 1024;
+/// Of the kernel's accept backlog; the kernel cuts it to `net.core.somaxconn`, 4096 by default.
+pub(crate) const BACKLOG: i32 = 4096;
+/// Answers to pipelined requests are sent when there are this many bytes, if not before.
+pub(crate) const PENDING_BYTES_MAX: usize = 64 << 10;
+/// Requests on one connection before others get their turn.
+pub(crate) const TURN: usize = 64;
+/// Pulls of a response body before others get their turn: 1 MiB.
+pub(crate) const PULLS: usize = 16;
+/// Of a response body, in one pull.
+pub(crate) const PULL_BYTES_MAX: usize = 64 << 10;
+/// A worker's read buffer: a read shorter than it means that the socket is drained.
+pub(crate) const READ_BYTES: usize = 16 << 10;
+
+/// The server's limits and times, as its builder was told.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) workers: usize,
+    pub(crate) connections_max: Option<usize>,
+    pub(crate) backlog: i32,
+    pub(crate) lame_duck: Duration,
+    pub(crate) grace_period: Duration,
+    pub(crate) idle_grace: Duration,
+    pub(crate) cut_grace: Duration,
+    pub(crate) head_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) body_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) queue_timeout: Duration,
+    pub(crate) rate_min: u64,
+    pub(crate) collect_bytes: usize,
+    pub(crate) limits: wire::Limits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            workers: workers_default(),
+            connections_max: None,
+            backlog: BACKLOG,
+            lame_duck: LAME_DUCK,
+            grace_period: GRACE_PERIOD,
+            idle_grace: IDLE_GRACE,
+            cut_grace: CUT_GRACE,
+            head_timeout: HEAD_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            body_timeout: BODY_TIMEOUT,
+            write_timeout: WRITE_TIMEOUT,
+            queue_timeout: QUEUE_TIMEOUT,
+            rate_min: RATE_MIN,
+            collect_bytes: COLLECT_BYTES,
+            limits: wire::Limits::default(),
+        }
+    }
+}
+
+/// Cores the process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Handlers block; four for each core keep the cores busy, and 16 are cheap.
+fn workers_default() -> usize {
+    (4 * cores()).max(16)
+}
+
+/// 80 % of the descriptors the process may have: the rest are the program's.
+pub(crate) fn connections_max_default() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    // Without a limit the table's keys are the limit; a million connections are beyond any pool.
+    let limit = limit.map_or(1 << 20, |limit| usize::try_from(limit).unwrap_or(usize::MAX)).min(1 << 20);
+    (limit / 5 * 4).max(1)
+}

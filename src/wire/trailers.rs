@@ -1,0 +1,92 @@
+//! The trailer section of a chunked body (RFC 9112 section 7.1.2).
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{HeaderMap, HeaderName};
+
+use super::{Limits, Refusal, lines};
+
+/// The trailer fields that have arrived, and the begun line of the next.
+#[derive(Debug, Default)]
+pub(super) struct Trailers {
+    fields: HeaderMap,
+    line: Vec<u8>,
+    /// Bytes of all lines.
+    bytes: usize,
+    /// Number of all lines, also of fields that were dropped.
+    lines: usize,
+}
+
+impl Trailers {
+    /// Adds a byte to a line; its end is not among them.
+    pub(super) fn push(&mut self, byte: u8, limits: &Limits) -> Result<(), Refusal> {
+        if byte != b'\t' && byte.is_ascii_control() {
+            return Err(CONTROL);
+        }
+        if self.bytes == limits.trailer_bytes_max {
+            return Err(TOO_LONG);
+        }
+        self.bytes += 1;
+        self.line.push(byte);
+        Ok(())
+    }
+
+    /// Takes the line for a field.
+    pub(super) fn end_line(&mut self, limits: &Limits) -> Result<(), Refusal> {
+        if self.lines == limits.trailer_fields_max {
+            return Err(TOO_MANY);
+        }
+        self.lines += 1;
+        let line = Bytes::from(std::mem::take(&mut self.line));
+        let (name, value) = lines::field(&line, &line)?;
+        if is_allowed(&name) {
+            self.fields.try_append(name, value).map_err(|_| TOO_MANY)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn take(&mut self) -> HeaderMap {
+        std::mem::take(&mut self.fields)
+    }
+}
+
+/// Whether a field may come after the body.
+///
+/// RFC 9110 section 6.5.1 rules out what is needed before it: framing, routing, authentication, conditions and other
+/// modifiers of the request, and the format of the content. A handler that merged such a field into the head would be
+/// told something that nobody in between has looked at.
+fn is_allowed(name: &HeaderName) -> bool {
+    !matches!(
+        name.as_str(),
+        "connection"
+            | "content-length"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "host"
+            | "max-forwards"
+            | "authorization"
+            | "cookie"
+            | "proxy-authorization"
+            | "cache-control"
+            | "expect"
+            | "if-match"
+            | "if-modified-since"
+            | "if-none-match"
+            | "if-range"
+            | "if-unmodified-since"
+            | "pragma"
+            | "range"
+            | "content-encoding"
+            | "content-range"
+            | "content-type"
+    )
+}
+
+const CONTROL: Refusal = Refusal::bad_request("a control character in the trailer section");
+const TOO_LONG: Refusal = Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the trailer section is too long");
+const TOO_MANY: Refusal =
+    Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the trailer section has too many fields");

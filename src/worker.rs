@@ -1,0 +1,314 @@
+//! A thread of the pool: with a permit it polls, claims what is ready and serves it on the spot.
+//!
+//! ```text
+//! permit ── turn ──> what is queued ──> the poller ──> claim ──> serve ──> park ──┐
+//!    ^                                                             │ slow         │
+//!    └── permits channel <── given back, or revoked meanwhile ─────┘ <────────────┘
+//! ```
+//!
+//! **Invariant:** nobody waits for a client with a permit in hand.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use crate::conn::answer::{Panic, panic_text};
+use crate::conn::exchange::{Buffers, Call, Conn, Next, Peer, Turn};
+use crate::lifecycle::ledger::CloseReason;
+use crate::lifecycle::phase::Phase;
+use crate::permits::Permit;
+use crate::poller::{Events, Ready};
+use crate::pool::{Marked, Pool, Queue, Section};
+use crate::settings::TURN;
+
+thread_local! {
+    /// Set while this thread runs a handler, or user code of a body.
+    static IN_USER_CODE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread runs a handler: it must not wait for the server to stop, which waits for it.
+pub(crate) fn is_in_handler() -> bool {
+    IN_USER_CODE.get()
+}
+
+/// A worker, on its own thread.
+pub(crate) struct Worker {
+    me: usize,
+    pool: Arc<Pool>,
+    generation: u64,
+    events: Events,
+    /// Places in the pool's sections that the connection being served occupies.
+    in_slow: bool,
+    in_streams: bool,
+}
+
+/// Says which thread has ended, however it does.
+pub(crate) struct Ended {
+    pub(crate) thread: usize,
+    pub(crate) to: Sender<usize>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.to.send(self.thread);
+    }
+}
+
+/// Why a connection cannot go on with this thread now.
+struct MustWait(Queue);
+
+impl Worker {
+    pub(crate) fn new(me: usize, pool: Arc<Pool>) -> Self {
+        // One event for each wait: nothing sits behind a handler.
+        Self { me, pool, generation: 0, events: Events::new(1), in_slow: false, in_streams: false }
+    }
+
+    /// Works until the permits channel closes.
+    pub(crate) fn run(mut self) {
+        let mut buffers = Buffers::new();
+        for permit in self.pool.permits.take() {
+            let mut permit = Some(permit);
+            while let Some(held) = permit {
+                if self.pool.lifecycle.phase() == Phase::Stopped {
+                    // The bell wakes one: pass it on.
+                    self.pool.poller.ring();
+                    return;
+                }
+                permit = self.turn(held, &mut buffers);
+            }
+        }
+    }
+
+    /// Takes what is queued, then polls once. The permit comes back unless it was given away or revoked.
+    fn turn(&mut self, permit: Permit, buffers: &mut Buffers) -> Option<Permit> {
+        let pool = self.pool.clone();
+        let mut permit = Some(permit);
+        for _ in 0..TURN {
+            let Some((key, conn)) = self.next_queued() else { break };
+            permit = self.serve(key, conn, permit, buffers);
+            permit.as_ref()?;
+        }
+        let desk = &pool.desks[self.me];
+        desk.word.fall_asleep();
+        let block = !pool.has_queued() && pool.lifecycle.phase() != Phase::Stopped;
+        pool.poller.wait(&mut self.events, block);
+        desk.word.wake_up();
+        let ready = self.events.iter().next();
+        match ready {
+            None => permit,
+            Some(Ready::Bell) => {
+                pool.bell.heard();
+                permit
+            }
+            Some(Ready::Socket { key, readable, hup }) => {
+                let slot = pool.table.slot(key);
+                if !slot.word.claim_by_event(hup) {
+                    return permit;
+                }
+                let mut conn = slot.take();
+                conn.tell(readable, hup);
+                self.serve(key, conn, permit, buffers)
+            }
+        }
+    }
+
+    /// A connection that waits for somebody with a permit: new, or queued.
+    fn next_queued(&self) -> Option<(u32, Box<Conn>)> {
+        let pool = &self.pool;
+        if let Some(key) = pool.calls.claim(&pool.table).or_else(|| pool.ready.claim(&pool.table)) {
+            return Some((key, self.take_queued(key)));
+        }
+        loop {
+            let adopted = pool.adopt(pool.next_accepted()?);
+            if adopted.is_some() {
+                return adopted;
+            }
+        }
+    }
+
+    /// Events of a queued connection leave no mark: whatever may have come is looked for.
+    fn take_queued(&self, key: u32) -> Box<Conn> {
+        let mut conn = self.pool.table.slot(key).take();
+        conn.tell(true, true);
+        conn
+    }
+
+    /// Serves a connection this thread owns, and then those that waited for the places it took.
+    fn serve(&mut self, key: u32, conn: Box<Conn>, mut permit: Option<Permit>, buffers: &mut Buffers) -> Option<Permit> {
+        permit = self.serve_one(key, conn, permit, buffers);
+        let pool = self.pool.clone();
+        while let Some(key) = next_in(&pool, &pool.slow, &mut self.in_slow)
+            .or_else(|| next_in(&pool, &pool.streams, &mut self.in_streams))
+        {
+            let conn = self.take_queued(key);
+            permit = self.serve_one(key, conn, permit, buffers);
+        }
+        pool.desks[self.me].publish(buffers);
+        permit
+    }
+
+    /// Serves a connection until it is parked, queued or closed.
+    fn serve_one(
+        &mut self,
+        key: u32,
+        mut conn: Box<Conn>,
+        mut permit: Option<Permit>,
+        buffers: &mut Buffers,
+    ) -> Option<Permit> {
+        let pool = self.pool.clone();
+        let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, pool.lifecycle.clock.now());
+        let reason = loop {
+            let next = match conn.advance(&mut turn) {
+                Next::Call(call) => match self.admit(&conn, Some(&call), &mut permit) {
+                    Ok(()) => self.call(key, &mut conn, call, &mut permit, &mut turn),
+                    Err(MustWait(queue)) => {
+                        conn.wait_for_worker(Some(call));
+                        pool.enqueue(key, conn, queue, &mut turn);
+                        return permit;
+                    }
+                },
+                next @ (Next::Pull | Next::Push) => match self.admit(&conn, None, &mut permit) {
+                    Ok(()) => self.user_code(key, &mut conn, &mut permit, &mut turn, |conn, turn| match next {
+                        Next::Pull => conn.pull(turn),
+                        _ => conn.push(turn),
+                    }),
+                    Err(MustWait(queue)) => {
+                        pool.enqueue(key, conn, queue, &mut turn);
+                        return permit;
+                    }
+                },
+                next => Some(next),
+            };
+            match next {
+                None => {}
+                Some(Next::Close(reason)) => break reason,
+                Some(Next::Yield) => {
+                    pool.enqueue(key, conn, Queue::Ready, &mut turn);
+                    return permit;
+                }
+                Some(_) => match pool.park(key, conn, &mut turn) {
+                    Ok(()) => return permit,
+                    Err(Marked(marked, mark)) => {
+                        conn = marked;
+                        conn.tell(true, mark.hup);
+                        if permit.is_none() {
+                            pool.enqueue(key, conn, Queue::Ready, &mut turn);
+                            return permit;
+                        }
+                    }
+                },
+            }
+        };
+        pool.close(key, conn, reason);
+        permit
+    }
+
+    /// Before user code runs: takes a place where one is needed, and gives the permit back if it is going to be slow.
+    fn admit(&mut self, conn: &Conn, call: Option<&Call>, permit: &mut Option<Permit>) -> Result<(), MustWait> {
+        let pool = &self.pool;
+        let holds = call.map_or_else(|| conn.holds_worker(), Call::holds_worker);
+        if holds && !self.in_streams {
+            if !pool.streams.places.enter() {
+                return Err(MustWait(Queue::Streams));
+            }
+            self.in_streams = true;
+        }
+        let slow = call.is_some() && pool.pace.is_slow(conn.route);
+        if slow && !self.in_slow {
+            if !pool.slow.places.enter() {
+                return Err(MustWait(Queue::Slow));
+            }
+            self.in_slow = true;
+        }
+        if (slow || holds)
+            && let Some(permit) = permit.take()
+        {
+            // What is answered does not wait for what is slow. A failure shows at the next write.
+            let _ = conn.line.flush_from_outside();
+            pool.give(permit);
+        }
+        Ok(())
+    }
+
+    /// Calls the handler.
+    fn call(
+        &mut self,
+        key: u32,
+        conn: &mut Conn,
+        call: Call,
+        permit: &mut Option<Permit>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Next> {
+        let Call { request, asked } = call;
+        let pool = self.pool.clone();
+        let context = conn.context.clone();
+        let began = turn.now;
+        conn.line.start();
+        self.user_code(key, conn, permit, turn, |conn, turn| {
+            let response = catch_unwind(AssertUnwindSafe(|| (pool.handler)(request, context)));
+            let took = turn.look_at_clock().saturating_duration_since(began);
+            pool.pace.record(conn.route, took);
+            conn.answer(asked, response, turn);
+            None
+        })
+    }
+
+    /// Runs what the user wrote: the monitor sees it, and may take the permit away. A panic ends the connection alone.
+    fn user_code<'t>(
+        &mut self,
+        key: u32,
+        conn: &mut Conn,
+        permit: &mut Option<Permit>,
+        turn: &mut Turn<'t>,
+        code: impl FnOnce(&mut Conn, &mut Turn<'t>) -> Option<Next>,
+    ) -> Option<Next> {
+        let desk = &self.pool.desks[self.me];
+        desk.show(key, conn.route);
+        if permit.is_some() {
+            self.generation += 1;
+            desk.word.begin_busy(self.generation);
+        } else {
+            desk.word.begin_out();
+        }
+        self.pool.monitor.wake();
+        IN_USER_CODE.set(true);
+        let outcome = catch_unwind(AssertUnwindSafe(|| code(conn, turn)));
+        IN_USER_CODE.set(false);
+        if permit.is_none() {
+            desk.word.end_out();
+        } else if !desk.word.end_busy(self.generation) {
+            // The monitor has sent a fresh one, and counted us among the slow.
+            *permit = None;
+            if self.in_slow {
+                self.pool.slow.places.leave();
+            }
+            self.in_slow = true;
+        }
+        outcome.unwrap_or_else(|panic: Panic| {
+            log::error!("a response's body panicked: {}, peer {}", panic_text(&panic), Peer(&conn.line));
+            conn.line.transport().reset();
+            Some(Next::Close(CloseReason::Failed))
+        })
+    }
+}
+
+/// Leaves a section, unless somebody waits there whose connection can take the place: then its key, claimed.
+fn next_in(pool: &Pool, section: &Section, inside: &mut bool) -> Option<u32> {
+    if !*inside {
+        return None;
+    }
+    section.places.leave();
+    *inside = false;
+    if section.waiting.is_empty() || !section.places.enter() {
+        return None;
+    }
+    let key = section.waiting.claim(&pool.table);
+    if key.is_some() {
+        *inside = true;
+    } else {
+        section.places.leave();
+    }
+    key
+}
