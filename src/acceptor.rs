@@ -16,8 +16,8 @@ use crate::clock::{after, earlier};
 use crate::lifecycle::ledger::{Ledger, WakeAt};
 use crate::lifecycle::phase::Phase;
 use crate::listener::Listener;
-use crate::poller::wait_for;
 use crate::pool::{Accepted, Pool};
+use crate::waker::wait_for;
 
 /// After a failed accept(2), for want of descriptors or memory, and while no connection ends.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -44,39 +44,32 @@ pub(crate) struct Threads {
 }
 
 impl Acceptor {
-    pub(crate) fn new(
-        pool: Arc<Pool>,
-        listeners: Vec<Listener>,
-        accepted: Sender<Accepted>,
-        threads: Threads,
-    ) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>, listeners: Vec<Listener>, accepted: Sender<Accepted>, threads: Threads) -> Self {
         let max = pool.settings.connections_max.unwrap_or_else(crate::settings::connections_max_default);
-        Self {
-            pool,
-            listeners,
-            threads,
-            accepted,
-            connections_max: max,
-            paused_until: None,
-            complained_at: None,
-        }
+        Self { pool, listeners, threads, accepted, connections_max: max, paused_until: None, complained_at: None }
     }
 
     /// Accepts until `phase` is due.
     pub(crate) fn run_until(&mut self, phase: Phase) {
         debug_assert_eq!(phase, Phase::Draining, "the only phase that ends accepting");
-        loop {
-            let now = self.pool.lifecycle.clock.now();
-            let drain_at = self.pool.lifecycle.plan().map(|plan| plan.drain_at);
-            if drain_at.flatten().is_some_and(|at| at <= now) {
-                return;
-            }
-            self.turn(drain_at.flatten(), now);
+        while !self.is_over() {
+            self.turn();
         }
     }
 
+    /// Whether draining is due.
+    fn is_over(&self) -> bool {
+        let lifecycle = &self.pool.lifecycle;
+        lifecycle.is_stopping() && self.drain_at().is_some_and(|at| at <= lifecycle.clock.now())
+    }
+
+    fn drain_at(&self) -> Option<Instant> {
+        self.pool.lifecycle.plan()?.drain_at
+    }
+
     /// Waits for clients, or for a reason to look again, and takes those that are there.
-    fn turn(&mut self, until: Option<Instant>, now: Instant) {
+    fn turn(&mut self) {
+        let now = self.pool.lifecycle.clock.now();
         self.paused_until = self.paused_until.filter(|until| now < *until);
         let may_accept = self.paused_until.is_none() && self.has_room();
         let waker = self.pool.waker.clone();
@@ -84,7 +77,7 @@ impl Acceptor {
         if may_accept {
             fds.extend(self.listeners.iter().map(AsFd::as_fd));
         }
-        let timeout = self.pool.lifecycle.clock.until(earlier(until, self.paused_until));
+        let timeout = self.pool.lifecycle.clock.until(earlier(self.drain_at(), self.paused_until));
         if !wait_for(&fds, timeout) {
             return;
         }
@@ -117,7 +110,7 @@ impl Acceptor {
 
     /// Takes what is in a listener's backlog, as long as there is room.
     fn accept_all(&mut self, listener: usize) {
-        while self.has_room() && !self.pool.lifecycle.plan().is_some_and(|plan| plan.drain_at.is_some_and(|at| at <= self.pool.lifecycle.clock.now())) {
+        while self.has_room() && !self.is_over() {
             match self.listeners[listener].accept() {
                 Ok(Some((socket, peer))) => {
                     let entry = Ledger::open(&self.pool.ledger);

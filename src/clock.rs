@@ -53,7 +53,7 @@ impl Clock {
     }
 
     /// Has `waker` called whenever the clock is moved by hand.
-    pub(crate) fn on_advance(&self, waker: &std::sync::Arc<crate::poller::Waker>) {
+    pub(crate) fn on_advance(&self, waker: &std::sync::Arc<crate::waker::Waker>) {
         match self {
             Self::System => drop(waker.clone()),
             #[cfg(test)]
@@ -80,7 +80,7 @@ mod manual {
     use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
 
-    use crate::poller::Waker;
+    use crate::waker::Waker;
 
     /// A clock that stands still until [`advance`](Self::advance).
     #[derive(Debug)]

@@ -3,36 +3,37 @@
 #[cfg(not(unix))]
 compile_error!("lameduck runs on Unix only: it is built on signals, poll(2) and descriptors");
 
-mod clock;
+// The floors of the architecture, from the bottom: a module uses those above it in this list. `tests/tidy.rs` sees to it.
 mod error;
-mod settings;
 mod sync;
 mod sys;
+mod waker;
+mod clock;
 
 mod wire;
+mod settings;
 
 mod lifecycle;
-mod listener;
 mod pace;
-mod poller;
 
 mod conn;
 
+mod poller;
 mod deadlines;
-mod permits;
 mod slots;
-
-mod acceptor;
-mod monitor;
+mod permits;
+mod listener;
 mod pool;
 mod worker;
+mod monitor;
+mod acceptor;
 
 mod backlog;
 mod shutdown;
 
 mod respond;
-mod server;
 mod signals;
+mod server;
 
 pub use http;
 

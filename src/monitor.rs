@@ -14,9 +14,10 @@ use crate::deadlines::Deadlines;
 use crate::lifecycle::phase::Phase;
 use crate::pace::Route;
 use crate::permits::Seen;
-use crate::poller::{Events, Ready, wait_for};
+use crate::poller::{Events, Ready};
 use crate::pool::{Marked, Pool, Queue};
 use crate::slots::Claimed;
+use crate::waker::wait_for;
 
 /// Who keeps a permit in user code for longer than this, and up to twice as long, loses it.
 const TICK: Duration = Duration::from_millis(1);
@@ -61,6 +62,10 @@ impl Monitor {
             quiet = if workers == Workers::Busy { 0 } else { quiet + 1 };
             let tick = if quiet < QUIET_TICKS && workers != Workers::Out { Some(TICK) } else { None };
             self.sleep(tick, next, workers);
+            if tick.is_none() {
+                // A worker that woke us may be fast, and its next call would wake us again: stay up for some ticks.
+                quiet = 0;
+            }
         }
     }
 

@@ -15,7 +15,7 @@ const SLOW_NANOS: u64 = SLOW.as_nanos() as u64;
 /// Without a router the method and the first segment of the path stand for the route, in one of a fixed number of places;
 /// routes that share one are only expected to be as slow as their mean.
 #[derive(Debug)]
-pub(crate) struct Pace([AtomicU64; Pace::ROUTES]);
+pub(crate) struct Pace([AtomicU64; Self::ROUTES]);
 
 /// A route's place in [`Pace`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -90,13 +90,13 @@ impl WorkerWord {
     /// Sequentially consistent, because the worker looks next whether the monitor sleeps, and the monitor looks at this
     /// word after it has said that it does.
     pub(crate) fn begin_busy(&self, generation: u64) {
-        self.0.swap(generation * GENERATION | BUSY, SeqCst);
+        self.0.swap((generation * GENERATION) | BUSY, SeqCst);
     }
 
     /// User code has ended. False: the permit was revoked meanwhile.
     #[must_use]
     pub(crate) fn end_busy(&self, generation: u64) -> bool {
-        if self.0.compare_exchange(generation * GENERATION | BUSY, AWAKE, AcqRel, Relaxed).is_ok() {
+        if self.0.compare_exchange((generation * GENERATION) | BUSY, AWAKE, AcqRel, Relaxed).is_ok() {
             return true;
         }
         self.0.store(AWAKE, SeqCst);

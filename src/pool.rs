@@ -20,10 +20,11 @@ use crate::lifecycle::ledger::{CloseReason, Entry, Ledger};
 use crate::lifecycle::phase::{Lifecycle, Phase};
 use crate::pace::{Pace, Route};
 use crate::permits::{Bell, Permit, Permits, Places, WorkerWord};
-use crate::poller::{Poller, Waker};
+use crate::poller::Poller;
 use crate::settings::{Settings, cores};
 use crate::slots::{KeyQueue, Mark, Table};
 use crate::sync::AtomicBool;
+use crate::waker::Waker;
 
 /// A handler, whatever it was made of.
 pub(crate) type Handle = dyn Fn(Request, Context) -> Response + Send + Sync;
@@ -254,6 +255,7 @@ impl Pool {
     }
 
     /// Ends a connection that the caller owns.
+    #[allow(clippy::boxed_local, reason = "a connection moves as a pointer")]
     pub(crate) fn close(&self, key: u32, conn: Box<Conn>, reason: CloseReason) {
         self.deadlines.forget(&self.table.slot(key).due, key);
         if conn.told != Told::Nothing {

@@ -15,12 +15,12 @@ use crate::lifecycle::phase::{Cause, Lifecycle, Phase};
 use crate::lifecycle::report::Report;
 use crate::listener::{Addr, Listen, Listener};
 use crate::monitor::Monitor;
-use crate::poller::Waker;
 use crate::pool::Pool;
 use crate::respond::Handler;
 use crate::settings::{ACCEPTED_MAX, Settings};
 use crate::shutdown;
 use crate::signals::{Caught, SignalThread};
+use crate::waker::Waker;
 use crate::worker::{Ended, Worker, is_in_handler};
 
 /// A server: see [`builder`](Self::builder).
@@ -261,7 +261,9 @@ impl Bound {
         let _ = shared.pool.set(Arc::downgrade(&pool));
 
         let threads = start_pool(&pool, workers).map_err(|source| Error::Start { what: "threads", source })?;
-        let signals = caught.listen(handle.clone()).map_err(|source| Error::Start { what: "signal thread", source })?;
+        let (begin, cut) = (handle.clone(), handle.clone());
+        let (begin, cut) = (move |cause| begin.begin(cause), move |cause| cut.cut(cause));
+        let signals = caught.listen(begin, cut).map_err(|source| Error::Start { what: "signal thread", source })?;
         let acceptor = Acceptor::new(pool, listeners, sender, threads);
         let accepting = std::thread::Builder::new().name("lameduck-acceptor".to_owned());
         accepting

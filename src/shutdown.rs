@@ -18,8 +18,8 @@ use crate::conn::exchange::{Buffers, RETRY_AFTER, Turn};
 use crate::lifecycle::ledger::{CloseReason, WakeAt};
 use crate::lifecycle::phase::{Lifecycle, Phase, Plan};
 use crate::lifecycle::report::{CutRequest, Report, Short, StuckWorker};
-use crate::poller::wait_for;
 use crate::pool::{Marked, Pool, Queue};
+use crate::waker::wait_for;
 use crate::wire::reply;
 
 /// Between two lines in the log while draining.
@@ -161,7 +161,7 @@ fn cut(pool: &Pool, buffers: &mut Buffers) -> Vec<CutRequest> {
         let mut conn = slot.take();
         match taken {
             Taken::Nothing if conn.has_nothing_to_finish() => pool.close(key, conn, CloseReason::Cut),
-            Taken::Nothing | Taken::Begun(..) => pool.enqueue(key, conn, Queue::Ready, &mut turn),
+            Taken::Nothing | Taken::Begun => pool.enqueue(key, conn, Queue::Ready, &mut turn),
             Taken::Answered(_) => {
                 conn.close_after_flush(CloseReason::Cut, &turn);
                 pool.enqueue(key, conn, Queue::Ready, &mut turn);
@@ -235,9 +235,8 @@ fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
         let handle = handle?;
         let line = pool.desks.get(i).and_then(|desk| pool.table.get(desk.key.load(Relaxed))?.line());
         let request = line.and_then(|line| line.in_flight());
-        let request = request.map(|(request, _)| {
-            (request.method, request.target, now.saturating_duration_since(request.since))
-        });
+        let request =
+            request.map(|(request, _)| (request.method, request.target, now.saturating_duration_since(request.since)));
         Some(StuckWorker { thread: handle.thread().name().unwrap_or_default().to_owned(), request })
     });
     left.collect()

@@ -3,12 +3,12 @@
 use std::io;
 use std::thread::JoinHandle;
 
-use signal_hook::consts::{FORBIDDEN, SIGINT, SIGTERM};
+use signal_hook::consts::FORBIDDEN;
 use signal_hook::iterator::Signals;
 
 use crate::error::{Error, Result};
 use crate::lifecycle::phase::Cause;
-use crate::server::Handle;
+use crate::sys::signal_name;
 
 /// Signals that are caught from now on, and wait for a thread to take them.
 #[derive(Debug)]
@@ -39,17 +39,25 @@ impl Caught {
         Ok(Self(Some(caught)))
     }
 
-    /// Starts the thread that passes them on. The first one stops the server, the second one cuts what is left, and the
-    /// third one does what it would have done to a process that catches nothing.
-    pub(crate) fn listen(self, server: Handle) -> io::Result<Option<SignalThread>> {
+    /// Starts the thread that passes them on. The first one is for `begin`, the second one for `cut`, and the third one does
+    /// what it would have done to a process that catches nothing.
+    pub(crate) fn listen(
+        self,
+        begin: impl Fn(Cause) + Send + 'static,
+        cut: impl Fn(Cause) + Send + 'static,
+    ) -> io::Result<Option<SignalThread>> {
         let Some(mut signals) = self.0 else { return Ok(None) };
         let handle = signals.handle();
         let pass_on = move || {
             for (before, signal) in signals.forever().enumerate() {
-                log::info!("got {}: {}", name(signal), ["stopping", "cutting what is left", "ending at once"][before.min(2)]);
+                log::info!(
+                    "got {}: {}",
+                    signal_name(signal),
+                    ["stopping", "cutting what is left", "ending at once"][before.min(2)]
+                );
                 match before {
-                    0 => server.begin(Cause::Signal(signal)),
-                    1 => server.cut(Cause::Signal(signal)),
+                    0 => begin(Cause::Signal(signal)),
+                    1 => cut(Cause::Signal(signal)),
                     _ => end_process(signal),
                 }
             }
@@ -72,13 +80,4 @@ fn end_process(signal: i32) {
     let _ = signal_hook::low_level::emulate_default_handler(signal);
     // The first process of a container has no default action, so we are still here.
     signal_hook::low_level::exit(128 + signal);
-}
-
-/// A signal's name, as in `SIGTERM`.
-pub(crate) fn name(signal: i32) -> String {
-    match signal {
-        SIGTERM => "SIGTERM".to_owned(),
-        SIGINT => "SIGINT".to_owned(),
-        _ => signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned),
-    }
 }

@@ -128,8 +128,8 @@ impl ClaimWord {
         self.0.store(FREE, Release);
     }
 
-    fn is_free(&self) -> bool {
-        self.0.load(Acquire) == FREE
+    fn is_queued(&self) -> bool {
+        self.0.load(Acquire) == QUEUED
     }
 }
 
@@ -162,10 +162,6 @@ impl Slot {
     /// What leaves the connection, for who does not own it.
     pub(crate) fn line(&self) -> Option<Arc<Egress>> {
         lock(&self.line).clone()
-    }
-
-    pub(crate) fn is_free(&self) -> bool {
-        self.word.is_free()
     }
 }
 
@@ -279,11 +275,5 @@ impl KeyQueue {
 
     pub(crate) fn len(&self) -> usize {
         self.len.load(Relaxed)
-    }
-}
-
-impl ClaimWord {
-    fn is_queued(&self) -> bool {
-        self.0.load(Acquire) == QUEUED
     }
 }

@@ -48,3 +48,8 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> Option<TcpInfo> {
 pub(crate) fn tcp_info(_socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     None
 }
+
+/// A signal's name, as in `SIGTERM`.
+pub(crate) fn signal_name(signal: i32) -> String {
+    signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
+}

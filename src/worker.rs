@@ -136,7 +136,13 @@ impl Worker {
     }
 
     /// Serves a connection this thread owns, and then those that waited for the places it took.
-    fn serve(&mut self, key: u32, conn: Box<Conn>, mut permit: Option<Permit>, buffers: &mut Buffers) -> Option<Permit> {
+    fn serve(
+        &mut self,
+        key: u32,
+        conn: Box<Conn>,
+        mut permit: Option<Permit>,
+        buffers: &mut Buffers,
+    ) -> Option<Permit> {
         permit = self.serve_one(key, conn, permit, buffers);
         let pool = self.pool.clone();
         while let Some(key) = next_in(&pool, &pool.slow, &mut self.in_slow)

@@ -143,7 +143,8 @@ impl Conn {
                 options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
             })
         };
-        let too_much_unread = || asked.ingress.as_ref().is_some_and(|ingress| body::unread(ingress) > DISCARD_BYTES_MAX);
+        let too_much_unread =
+            || asked.ingress.as_ref().is_some_and(|ingress| body::unread(ingress) > DISCARD_BYTES_MAX);
         if failed {
             Some(CloseReason::Failed)
         } else if asked.persist == Persist::Close || framing == Framing::UntilClose || handler_closes() {
@@ -171,7 +172,8 @@ impl Conn {
         };
         let buffer = &mut turn.buffers.pull;
         buffer.resize(PULL_BYTES_MAX, 0);
-        let most = left.map_or(PULL_BYTES_MAX, |left| usize::try_from(left).map_or(PULL_BYTES_MAX, |n| n.min(PULL_BYTES_MAX)));
+        let most =
+            left.map_or(PULL_BYTES_MAX, |left| usize::try_from(left).map_or(PULL_BYTES_MAX, |n| n.min(PULL_BYTES_MAX)));
         let piece = match body.read(&mut buffer[..most]) {
             Ok(n) => &buffer[..n],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return None,

@@ -11,8 +11,8 @@ use http::HeaderMap;
 use crate::clock::Clock;
 use crate::conn::egress::Egress;
 use crate::conn::patience::{Demand, Patience};
-use crate::poller::wait_for_peer;
 use crate::settings::READ_BYTES;
+use crate::waker::wait_for_peer;
 use crate::wire::Limits;
 use crate::wire::chunked::{Decoder, encode_chunk};
 use crate::wire::framing::Framing;
@@ -374,7 +374,10 @@ impl Ingress {
                 return Ok(decoded.produced);
             }
             let line = self.line.clone().ok_or_else(|| {
-                io::Error::new(io::ErrorKind::ConnectionAborted, "the response is complete, and the request body with it")
+                io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "the response is complete, and the request body with it",
+                )
             })?;
             self.continue_if_expected(&line)?;
             self.receive(&line)?;
@@ -392,7 +395,8 @@ impl Ingress {
 
     /// Blocks until the client has sent more.
     fn receive(&mut self, line: &Egress) -> io::Result<()> {
-        let eof = || io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed before the end of its request body");
+        let eof =
+            || io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed before the end of its request body");
         if self.eof {
             return Err(eof());
         }

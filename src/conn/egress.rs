@@ -75,12 +75,13 @@ pub(crate) enum Taken {
     /// One was owed and not begun; the refusal is on its way.
     Answered(InFlight),
     /// One is under way: it must not be added to.
-    Begun(InFlight, u64),
+    Begun,
 }
 
 impl Egress {
     pub(crate) fn new(transport: Box<dyn Transport>, peer: Option<SocketAddr>) -> Self {
-        let out = Out { pending: Vec::new(), sent: 0, sent_total: 0, sent_before: 0, answer: Answer::None, shut: false };
+        let out =
+            Out { pending: Vec::new(), sent: 0, sent_total: 0, sent_before: 0, answer: Answer::None, shut: false };
         Self { transport, peer, out: Mutex::new(out) }
     }
 
@@ -208,7 +209,9 @@ impl Egress {
     pub(crate) fn in_flight(&self) -> Option<(InFlight, u64)> {
         let out = lock(&self.out);
         match &out.answer {
-            Answer::Owed(request) | Answer::Begun(request) | Answer::Refused(request) => Some((request.clone(), out.sent_total - out.sent_before)),
+            Answer::Owed(request) | Answer::Begun(request) | Answer::Refused(request) => {
+                Some((request.clone(), out.sent_total - out.sent_before))
+            }
             Answer::None => None,
         }
     }
@@ -231,8 +234,8 @@ impl Egress {
                 Taken::Answered(request)
             }
             Answer::Begun(request) => {
-                out.answer = Answer::Begun(request.clone());
-                Taken::Begun(request, out.sent_total - out.sent_before)
+                out.answer = Answer::Begun(request);
+                Taken::Begun
             }
             other => {
                 out.answer = other;

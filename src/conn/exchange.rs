@@ -136,7 +136,11 @@ pub(super) enum Source {
     /// There is no rest.
     None,
     Bytes(Bytes),
-    Read { body: Body, chunked: bool, left: Option<u64> },
+    Read {
+        body: Body,
+        chunked: bool,
+        left: Option<u64>,
+    },
 }
 
 impl std::fmt::Debug for Source {
@@ -651,7 +655,8 @@ impl Conn {
 
     /// Whether room to write has to be told of before the connection is parked.
     pub(crate) fn wants_room(&self) -> bool {
-        self.line.pending() > 0 || matches!(&self.stage, Stage::Flush(flush) if matches!(flush.source, Source::Bytes(_)))
+        self.line.pending() > 0
+            || matches!(&self.stage, Stage::Flush(flush) if matches!(flush.source, Source::Bytes(_)))
     }
 
     /// Before the connection is parked: it keeps no more than the bytes it holds.

@@ -2,11 +2,11 @@
 //!
 //! **Invariant:** a connection holds an [`Entry`] from accept to close; dropping it is what counts its end.
 
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Weak};
 
-use crate::poller::Waker;
+use crate::waker::Waker;
 
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -136,10 +136,9 @@ impl Drop for Entry {
         self.ledger.ended[self.reason as usize].fetch_add(1, Relaxed);
         let last = self.ledger.open.fetch_sub(1, SeqCst) == 1;
         let wake = self.ledger.wake.load(SeqCst);
-        if wake == WakeAt::AnyEnd as u8 || last && wake == WakeAt::LastEnd as u8 {
-            if let Some(waker) = self.ledger.waker.upgrade() {
-                waker.wake();
-            }
+        let is_waited_for = wake == WakeAt::AnyEnd as u8 || last && wake == WakeAt::LastEnd as u8;
+        if is_waited_for && let Some(waker) = self.ledger.waker.upgrade() {
+            waker.wake();
         }
     }
 }

@@ -156,7 +156,11 @@ impl fmt::Display for Report {
         let total = self.answered.iter().map(|(_, n)| n).sum::<u64>();
         writeln!(f, "  in all     {}, {}", count(self.accepted, "connection"), count(total, "response"))?;
         if self.backlog > 0 {
-            writeln!(f, "  {} in the accept backlog served after the listeners closed", count(self.backlog as u64, "connection"))?;
+            writeln!(
+                f,
+                "  {} in the accept backlog served after the listeners closed",
+                count(self.backlog as u64, "connection")
+            )?;
         }
         for (reason, n) in &self.closed {
             writeln!(f, "  {n:>9} {reason}")?;
@@ -229,10 +233,6 @@ pub(crate) struct Short(pub(crate) Duration);
 impl fmt::Display for Short {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs_f64();
-        if seconds < 1.0 {
-            write!(f, "{:.1} ms", seconds * 1e3)
-        } else {
-            write!(f, "{seconds:.1} s")
-        }
+        if seconds < 1.0 { write!(f, "{:.1} ms", seconds * 1e3) } else { write!(f, "{seconds:.1} s") }
     }
 }

@@ -3,11 +3,12 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::{BELL, Ready, Waker};
+use super::{BELL, Ready};
+use crate::waker::Waker;
 
 /// One edge-triggered epoll and the bell in it.
 #[derive(Debug)]

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use polling::{Event, PollMode};
 
-use super::{BELL, Ready, Waker};
+use super::{BELL, Ready};
+use crate::waker::Waker;
 
 /// One edge-triggered poller and the bell in it.
 #[derive(Debug)]
