@@ -1,4 +1,48 @@
-//! A synchronous HTTP/1.1 server on a fixed thread pool that can be stopped at any moment without losing a request.
+//! A synchronous HTTP/1.1 server on a fixed thread pool, without an async runtime, that can be stopped at any moment so that
+//! every request it was sent is answered, or refused before a byte was sent, or named in the [`Report`].
+//!
+//! ```
+//! use lameduck::{Context, IntoResponse, Request, Server};
+//!
+//! fn hello(request: Request, _context: Context) -> impl IntoResponse {
+//!     format!("you asked for {}\n", request.uri())
+//! }
+//!
+//! // Port 0 is any free one. `run` instead of `spawn` would block until something stops the server.
+//! let server = Server::builder().bind("127.0.0.1:0")?.spawn(hello)?;
+//! println!("listening on {}", server.addr());
+//!
+//! let report = server.handle().shutdown();
+//! assert!(report.is_clean(), "{report}");
+//! # Ok::<(), lameduck::Error>(())
+//! ```
+//!
+//! # Handlers
+//!
+//! A [`Handler`] is any function of a [`Request`] and a [`Context`] whose result is [`IntoResponse`]. It may block: it then
+//! occupies one worker, of which there are [`workers`](Builder::workers). A panic in it is answered with 500 and costs its
+//! connection, nothing else. Bodies, of requests and of responses, are [`Body`].
+//!
+//! # Stopping
+//!
+//! By a signal, if [`on_signals`](Builder::on_signals) asks for it; by a [`Handle`], from any thread; or by dropping
+//! [`Running`]. The [`Phase`]s of a stop say what happens; [`Context::draining`] and [`Context::cancelled`] tell a handler.
+//! However it ends, it ends with a [`Report`].
+//!
+//! # Logging
+//!
+//! Through the `log` crate: *error* when an operator must act, *warn* when a client or a handler misbehaves, *info* for the
+//! phases of the stop, *debug* per connection. Nothing at *info* is per request.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `cli` | yes | the `lameduck` binary, with argument parsing and a logger |
+//!
+//! # How it is built
+//!
+//! See [`architecture`].
 
 #[cfg(not(unix))]
 compile_error!("lameduck runs on Unix only: it is built on signals, poll(2) and descriptors");
@@ -48,3 +92,11 @@ pub use lifecycle::report::{CutRequest, Report, StuckWorker};
 pub use listener::{Addr, Listen};
 pub use respond::{Handler, IntoResponse};
 pub use server::{Bound, Builder, Handle, Running, Server, Stats};
+
+#[doc = include_str!("docs/architecture.md")]
+pub mod architecture {}
+
+/// The README's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,22 +1,16 @@
-//! x
-use std::time::Duration;
-fn main() -> lameduck::Result<lameduck::Report> {
-    env_logger::Builder::from_default_env().filter_level(log::LevelFilter::Info).init();
-    let bound =
-        lameduck::Server::builder().on_signals([2, 15]).grace_period(Duration::from_secs(2)).bind("127.0.0.1:8080")?;
-    eprintln!("listening on {}", bound.addr());
-    let r = bound.run(|request: lameduck::Request, cx: lameduck::Context| {
-        if request.uri().path() == "/sleep" {
-            let ms = request.uri().query().unwrap().strip_prefix("ms=").unwrap().parse().unwrap();
-            std::thread::sleep(Duration::from_millis(ms));
-        }
-        let _ = cx;
-        lameduck::Response::new(if request.uri().path() == "/echo" {
-            request.into_body()
-        } else {
-            "Hello, World!".into()
-        })
-    })?;
-    eprint!("{r}");
-    Ok(r)
+//! The program `lameduck`: the server at work, from the command line.
+//!
+//! A complete server, with routes, signals and a report at the end, is in `cli/demo.rs`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    cli::run(lexopt::Parser::from_env()).unwrap_or_else(|failure| {
+        // Where stderr is closed there is nobody to tell, but the exit code still does.
+        let _ = writeln!(std::io::stderr(), "lameduck: {failure}");
+        ExitCode::from(cli::EXIT_FAILURE)
+    })
 }

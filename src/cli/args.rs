@@ -1,0 +1,239 @@
+//! The command line: from words to a [`Command`], or to one line that says what is wrong with them.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use lexopt::Parser;
+use lexopt::prelude::*;
+
+use crate::cli::Failure;
+
+/// What the user wants.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Command {
+    /// Nothing was said.
+    Nothing,
+    /// To read this.
+    Print(&'static str),
+    /// To try the server.
+    Demo(DemoOptions),
+}
+
+/// How `lameduck demo` serves.
+#[derive(Debug, PartialEq)]
+pub(crate) struct DemoOptions {
+    /// At least one.
+    pub(crate) listen: Vec<String>,
+    /// `None` is as many as the library takes.
+    pub(crate) workers: Option<usize>,
+    pub(crate) lame_duck: Duration,
+    pub(crate) grace_period: Duration,
+    pub(crate) idle_grace: Duration,
+}
+
+impl Default for DemoOptions {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            workers: None,
+            lame_duck: Duration::ZERO,
+            grace_period: Duration::from_secs(25),
+            idle_grace: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Reads the whole command line.
+pub(crate) fn parse(mut arguments: Parser) -> Result<Command, Failure> {
+    let wrong = |problem: String| Failure::Usage { command: PROGRAM, problem };
+    match arguments.next().map_err(|error| wrong(error.to_string()))? {
+        None => Ok(Command::Nothing),
+        Some(Short('h') | Long("help")) => Ok(Command::Print(HELP)),
+        Some(Short('V') | Long("version")) => Ok(Command::Print(VERSION)),
+        Some(Value(command)) => match command.to_str() {
+            Some("demo") => {
+                parse_demo(arguments).map_err(|error| Failure::Usage { command: DEMO, problem: error.to_string() })
+            }
+            _ => Err(wrong(format!("unknown command {command:?}"))),
+        },
+        Some(option) => Err(wrong(option.unexpected().to_string())),
+    }
+}
+
+/// Reads what follows `demo`. Of an option given twice the last one counts, but for `--listen`, which adds up.
+fn parse_demo(mut arguments: Parser) -> Result<Command, lexopt::Error> {
+    let mut options = DemoOptions::default();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Print(DEMO_HELP)),
+            Long("listen") => options.listen.push(arguments.value()?.string()?),
+            Long("workers") => options.workers = Some(workers("--workers", arguments.value()?)?),
+            Long("lame-duck") => options.lame_duck = period("--lame-duck", arguments.value()?)?,
+            Long("grace-period") => options.grace_period = period("--grace-period", arguments.value()?)?,
+            Long("idle-grace") => options.idle_grace = period("--idle-grace", arguments.value()?)?,
+            _ => return Err(argument.unexpected()),
+        }
+    }
+    if options.listen.is_empty() {
+        options.listen.push("127.0.0.1:8080".to_owned());
+    }
+    Ok(Command::Demo(options))
+}
+
+fn workers(option: &str, value: OsString) -> Result<usize, lexopt::Error> {
+    let value = value.string()?;
+    let workers = value.parse().ok().filter(|workers| *workers > 0);
+    workers.ok_or_else(|| format!("{option}: {value:?} is not a number of threads, 1 or more").into())
+}
+
+fn period(option: &str, value: OsString) -> Result<Duration, lexopt::Error> {
+    let value = value.string()?;
+    duration(&value)
+        .ok_or_else(|| format!("{option}: {value:?} is not a duration such as 500ms, 10s, 2m, 1h or 0").into())
+}
+
+/// Reads a whole number and its unit. Zero is the only number that needs none.
+fn duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        "h" => number.checked_mul(60 * 60).map(Duration::from_secs),
+        _ => None,
+    }
+}
+
+/// What has a `--help`.
+const PROGRAM: &str = "lameduck";
+pub(crate) const DEMO: &str = "lameduck demo";
+
+pub(crate) const HELP: &str = include_str!("help.txt");
+const DEMO_HELP: &str = include_str!("demo-help.txt");
+const VERSION: &str = concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &[&str]) -> Result<Command, String> {
+        parse(Parser::from_args(words)).map_err(|failure| failure.to_string())
+    }
+
+    #[track_caller]
+    fn check_demo(words: &[&str], expected: DemoOptions) {
+        let words: Vec<_> = ["demo"].iter().chain(words).copied().collect();
+        assert_eq!(parse_words(&words), Ok(Command::Demo(expected)));
+    }
+
+    #[track_caller]
+    fn check_refused(words: &[&str], expected: &str) {
+        assert_eq!(parse_words(words), Err(expected.to_owned()));
+    }
+
+    fn listen(addrs: &[&str]) -> DemoOptions {
+        DemoOptions { listen: addrs.iter().map(|&addr| addr.to_owned()).collect(), ..DemoOptions::default() }
+    }
+
+    #[test]
+    fn help_and_version_are_printed() {
+        for (words, text) in [
+            (["--help"].as_slice(), HELP),
+            (&["-h"], HELP),
+            (&["--version"], VERSION),
+            (&["-V"], VERSION),
+            (&["demo", "--help"], DEMO_HELP),
+            (&["demo", "--workers", "3", "-h"], DEMO_HELP),
+        ] {
+            assert_eq!(parse_words(words), Ok(Command::Print(text)), "{words:?}");
+        }
+        assert_eq!(parse_words(&[]), Ok(Command::Nothing));
+    }
+
+    #[test]
+    fn demo_alone_listens_on_loopback() {
+        check_demo(&[], listen(&["127.0.0.1:8080"]));
+    }
+
+    #[test]
+    fn each_listen_adds_an_address() {
+        check_demo(&["--listen", "[::1]:8080", "--listen=unix:/tmp/a"], listen(&["[::1]:8080", "unix:/tmp/a"]));
+    }
+
+    #[test]
+    fn every_option_is_read() {
+        let words = ["--listen=[::]:80", "--workers=3", "--lame-duck=5s", "--grace-period", "1m", "--idle-grace", "0"];
+        check_demo(
+            &words,
+            DemoOptions {
+                workers: Some(3),
+                lame_duck: Duration::from_secs(5),
+                grace_period: Duration::from_secs(60),
+                idle_grace: Duration::ZERO,
+                ..listen(&["[::]:80"])
+            },
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_line() {
+        let bad_duration = r#""10" is not a duration such as 500ms, 10s, 2m, 1h or 0; try 'lameduck demo --help'"#;
+        check_refused(&["--bad"], "invalid option '--bad'; try 'lameduck --help'");
+        check_refused(&["prance"], r#"unknown command "prance"; try 'lameduck --help'"#);
+        check_refused(&["demo", "--bad"], "invalid option '--bad'; try 'lameduck demo --help'");
+        check_refused(&["demo", "-x"], "invalid option '-x'; try 'lameduck demo --help'");
+        check_refused(&["demo", "now"], r#"unexpected argument "now"; try 'lameduck demo --help'"#);
+        check_refused(&["demo", "--listen"], "missing argument for option '--listen'; try 'lameduck demo --help'");
+        check_refused(&["demo", "--lame-duck=10"], &format!("--lame-duck: {bad_duration}"));
+        check_refused(&["demo", "--grace-period=10"], &format!("--grace-period: {bad_duration}"));
+        check_refused(&["demo", "--idle-grace=10"], &format!("--idle-grace: {bad_duration}"));
+        for workers in ["0", "-1", "many", ""] {
+            let problem = format!("--workers: {workers:?} is not a number of threads, 1 or more");
+            check_refused(&["demo", "--workers", workers], &format!("{problem}; try 'lameduck demo --help'"));
+        }
+        check_refused(&["--a\nb"], "invalid option '--a?b'; try 'lameduck --help'");
+    }
+
+    #[test]
+    fn durations_have_a_number_and_a_unit() {
+        for (text, millis) in
+            [("0", 0), ("0s", 0), ("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("1h", 3_600_000), ("007s", 7_000)]
+        {
+            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text:?}");
+        }
+        for text in
+            ["", "s", "10", "00", "1.5s", "-1s", "+1s", " 1s", "1s ", "1 s", "1S", "1d", "1us", "1s1s", "1h30m", "٣s"]
+        {
+            assert_eq!(duration(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_duration_too_long_to_be_kept_is_refused() {
+        assert_eq!(duration("18446744073709551615s"), Some(Duration::from_secs(u64::MAX)));
+        for text in ["18446744073709551616s", "18446744073709551615m", "18446744073709551615h"] {
+            assert_eq!(duration(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn help_fits_a_terminal_and_tells_the_defaults() {
+        for line in HELP.lines().chain(DEMO_HELP.lines()) {
+            assert!(line.chars().count() <= 90, "{line:?} is too wide");
+        }
+        let defaults = DemoOptions::default();
+        let told = |name: &str, period: Duration| {
+            let line = DEMO_HELP.lines().skip_while(|line| !line.contains(name)).find(|line| line.contains("[default: "));
+            let text = line.and_then(|line| Some(line.split_once("[default: ")?.1.trim_end_matches(']').to_owned()));
+            assert_eq!(text.as_deref().and_then(duration), Some(period), "{name}");
+        };
+        told("--lame-duck", defaults.lame_duck);
+        told("--grace-period", defaults.grace_period);
+        told("--idle-grace", defaults.idle_grace);
+    }
+}

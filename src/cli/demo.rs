@@ -1,0 +1,184 @@
+//! `lameduck demo`: a complete server, to try the library with and to read as an example of it.
+//!
+//! Top to bottom: the server, its routes, what they answer.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use lameduck::http::header::{ALLOW, CONTENT_TYPE};
+use lameduck::http::{HeaderName, HeaderValue, Method, StatusCode};
+use lameduck::{Addr, Body, Context, IntoResponse, Report, Request, Response, Server};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::cli::args::DemoOptions;
+use crate::cli::query::{Invalid, Query};
+
+/// Serves until a signal stops it, and says how that went.
+pub(crate) fn run(options: DemoOptions) -> lameduck::Result<Report> {
+    let mut server = Server::builder()
+        .lame_duck(options.lame_duck)
+        .grace_period(options.grace_period)
+        .idle_grace(options.idle_grace)
+        .on_signals([SIGINT, SIGTERM]);
+    if let Some(workers) = options.workers {
+        server = server.workers(workers);
+    }
+    let bound = server.bind(options.listen)?;
+    for addr in bound.addrs() {
+        match addr {
+            Addr::Tcp(addr) => log::info!("listening on http://{addr}"),
+            addr => log::info!("listening on {addr}"),
+        }
+    }
+    bound.run(app)
+}
+
+/// Answers one request.
+fn app(request: Request, context: Context) -> Response {
+    // HEAD is answered as GET is: the server sends the head and leaves the body out.
+    let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    let query = Query::of(request.uri());
+    match (method, request.uri().path()) {
+        (&Method::GET, "/") => of_type("text/html; charset=utf-8", PAGE),
+        (&Method::GET, "/plaintext") => "Hello, World!".into_response(),
+        (&Method::GET, "/sleep") => sleep(query, &context).unwrap_or_else(bad_request("/sleep?ms=500")),
+        (&Method::GET, "/bytes") => bytes(query).unwrap_or_else(bad_request("/bytes?n=1000000")),
+        (&Method::GET, "/chunked") => chunked(context),
+        (&Method::GET, "/headers") => headers(&request),
+        (&Method::GET, "/setheader") => {
+            set_header(query).unwrap_or_else(bad_request("/setheader?name=x-duck&value=quack"))
+        }
+        (&Method::POST | &Method::PUT, "/echo") => echo(request),
+        (_, "/status") => status(query).unwrap_or_else(bad_request("/status?code=418")),
+
+        (_, "/" | "/plaintext" | "/sleep" | "/bytes" | "/chunked" | "/headers" | "/setheader") => {
+            method_not_allowed("GET, HEAD")
+        }
+        (_, "/echo") => method_not_allowed("POST, PUT"),
+        _ => (StatusCode::NOT_FOUND, "404 Not Found: the routes there are, are listed at /\n").into_response(),
+    }
+}
+
+/// Holds a worker for a while. At a stop's deadline it gives up: the client has been answered in its place.
+fn sleep(query: Query<'_>, context: &Context) -> Result<Response, Invalid> {
+    let duration = Duration::from_millis(query.number("ms", 0..=SLEEP_MILLIS_MAX)?);
+    let slept = context.wait(duration);
+    Ok(if slept { "slept\n" } else { "woken by the stop\n" }.into_response())
+}
+
+/// Bytes that are made while they are sent: there are never more of them in memory than the client is about to take.
+fn bytes(query: Query<'_>) -> Result<Response, Invalid> {
+    let n = query.number("n", 0..=u64::MAX)?;
+    Ok(of_type("application/octet-stream", Body::sized_reader(Counting { next: 0 }, n)))
+}
+
+/// Lines that come one by one. A stop lets them all come; at its deadline the rest comes at once.
+fn chunked(context: Context) -> Response {
+    let write_lines = move |client: &mut lameduck::BodyWriter<'_>| {
+        for line in 1..=LINES {
+            writeln!(client, "line {line} of {LINES}")?;
+            client.flush()?;
+            if line < LINES {
+                let _paused = context.wait(LINE_EVERY);
+            }
+        }
+        Ok(())
+    };
+    of_type("text/plain; charset=utf-8", Body::writer(write_lines))
+}
+
+/// The request's fields as they came, values byte for byte: they may be in any encoding, or in none.
+fn headers(request: &Request) -> Response {
+    let mut lines = Vec::new();
+    for (name, value) in request.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"] {
+            lines.extend_from_slice(part);
+        }
+    }
+    of_type("text/plain", lines)
+}
+
+/// A response with one more field. The types of `http` hold no line break, so it stays one field and one response.
+fn set_header(query: Query<'_>) -> Result<Response, Invalid> {
+    let name = HeaderName::from_bytes(&query.value("name")?)
+        .map_err(|_| Invalid::parameter("name", "is not a field name, as in `x-duck`"))?;
+    let value = HeaderValue::from_bytes(&query.value("value")?)
+        .map_err(|_| Invalid::parameter("value", "is not a field value: it holds a control character"))?;
+    let mut response = "the field is set\n".into_response();
+    response.headers_mut().insert(name, value);
+    Ok(response)
+}
+
+/// The request's body, which goes out while it still comes in.
+fn echo(request: Request) -> Response {
+    let content_type = request.headers().get(CONTENT_TYPE).cloned();
+    let mut response = Response::new(request.into_body());
+    let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+/// The status that was asked for.
+fn status(query: Query<'_>) -> Result<Response, Invalid> {
+    let code = query.number("code", 200..=599)?;
+    Ok(StatusCode::from_u16(code).expect("200 to 599 are status codes").into_response())
+}
+
+/// Makes the answer to a request that cannot be understood, with one that can.
+fn bad_request(example: &'static str) -> impl FnOnce(Invalid) -> Response {
+    move |invalid| {
+        (StatusCode::BAD_REQUEST, format!("400 Bad Request: {invalid}; try {example}\n")).into_response()
+    }
+}
+
+fn method_not_allowed(allowed: &'static str) -> Response {
+    let text = format!("405 Method Not Allowed: this route is for {allowed}\n");
+    let allow = [(ALLOW, HeaderValue::from_static(allowed))];
+    (StatusCode::METHOD_NOT_ALLOWED, (allow, text)).into_response()
+}
+
+fn of_type(content_type: &'static str, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// Bytes that count from 0 to 250, over and over. The period is prime, so that a piece that is lost or repeated, which
+/// is likely to be a power of two long, shows.
+#[derive(Debug)]
+struct Counting {
+    next: u8,
+}
+
+impl Read for Counting {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        for byte in &mut *buffer {
+            *byte = self.next;
+            self.next = if self.next == 250 { 0 } else { self.next + 1 };
+        }
+        Ok(buffer.len())
+    }
+}
+
+const PAGE: &str = include_str!("demo.html");
+
+/// An hour: longer than anybody waits who waits on purpose.
+const SLEEP_MILLIS_MAX: u64 = 60 * 60 * 1000;
+
+const LINES: u32 = 5;
+const LINE_EVERY: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_count_on_across_reads() {
+        let mut counting = Counting { next: 0 };
+        let mut bytes = [0; 600];
+        let (first, rest) = bytes.split_at_mut(100);
+        assert_eq!(counting.read(first).unwrap(), 100);
+        assert_eq!(counting.read(rest).unwrap(), 500);
+        assert!(bytes.iter().zip(0_usize..).all(|(byte, at)| usize::from(*byte) == at % 251));
+    }
+}

@@ -1,0 +1,94 @@
+//! What stands around the commands: the help, the log, the limits of the process, and how failures are told.
+
+use std::error::Error;
+use std::fmt;
+use std::io::Write;
+use std::process::ExitCode;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::cli::args::Command;
+
+mod args;
+mod demo;
+mod query;
+
+/// The exit code when nothing was served. A report's own are 0, 1 and 3.
+pub(crate) const EXIT_FAILURE: u8 = 2;
+
+/// Does what the command line asks for.
+pub(crate) fn run(arguments: lexopt::Parser) -> Result<ExitCode, Failure> {
+    match args::parse(arguments)? {
+        Command::Nothing => {
+            let _ = std::io::stderr().write_all(args::HELP.as_bytes());
+            Ok(ExitCode::from(EXIT_FAILURE))
+        }
+        Command::Print(text) => {
+            print(text);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Demo(options) => {
+            start_log();
+            raise_descriptor_limit();
+            let report = demo::run(options)?;
+            print(&report.to_string());
+            Ok(report.exit_code())
+        }
+    }
+}
+
+/// Why nothing was served.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line is at fault, and `command` has a `--help` that tells how it is meant.
+    Usage { command: &'static str, problem: String },
+    /// The command line was understood, and the system refused.
+    Server(lameduck::Error),
+}
+
+impl fmt::Display for Failure {
+    /// One line, whatever control characters there may be in what the user has typed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = match self {
+            Self::Usage { command, problem } => format!("{problem}; try '{command} --help'"),
+            Self::Server(error) => with_causes(error),
+        };
+        f.write_str(&line.replace(char::is_control, "?"))
+    }
+}
+
+impl From<lameduck::Error> for Failure {
+    fn from(error: lameduck::Error) -> Self {
+        match error {
+            lameduck::Error::Address { .. } => Self::Usage { command: args::DEMO, problem: error.to_string() },
+            error => Self::Server(error),
+        }
+    }
+}
+
+/// An error, and behind it what caused it.
+fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}
+
+/// Writes to stdout. If its reader is gone, as in `lameduck --help | head -1`, nothing is wrong.
+fn print(text: &str) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Logs to stderr: what concerns the whole server, or what `RUST_LOG` asks for.
+fn start_log() {
+    let filter = env_logger::Env::default().default_filter_or("info");
+    env_logger::Builder::from_env(filter).format_target(false).init();
+}
+
+/// Lets the process have as many descriptors as it may: each connection is one. The soft limit is often 1024, for the
+/// sake of programs that call select(2).
+fn raise_descriptor_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        log::warn!("cannot raise the limit of open descriptors: {error}");
+    }
+}

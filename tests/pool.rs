@@ -1,0 +1,438 @@
+//! Nobody waits for somebody else's slow handler or silent connection.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::io::Read;
+
+use lameduck::{Body, Context, Handler, IntoResponse, Request, Response};
+
+use support::{Client, Gate, LIMIT, TestServer, builder, eventually, get, millis, now, pass_time};
+
+/// Waits at the gate for a path that ends in `block`, or for a while for one that ends in `slow`.
+fn gated(gate: &Gate) -> impl Handler + use<> {
+    let gate = gate.clone();
+    move |request: Request, _: Context| -> Response {
+        let path = request.uri().path();
+        if path.ends_with("block") {
+            gate.pass();
+        } else if path.ends_with("slow") {
+            pass_time(millis(5));
+        }
+        path.to_owned().into_response()
+    }
+}
+
+/// Sends a request that its handler will not answer before the gate is opened, and waits until it is there.
+fn block(server: &TestServer, gate: &Gate, target: &str) -> Client {
+    let before = gate.entered();
+    let mut client = server.client();
+    client.send_get(target);
+    gate.wait_entered(before + 1);
+    client
+}
+
+/// A normal request on a new connection, and ten on one that is known already, are answered.
+#[track_caller]
+fn assert_served(server: &TestServer, known: &mut Client) {
+    let began = now();
+    assert_eq!(server.client().get("/fast").text(), "/fast");
+    for _ in 0..10 {
+        assert_eq!(known.get("/fast").text(), "/fast");
+    }
+    let took = now() - began;
+    assert!(took < LIMIT / 5, "11 requests took {took:?}");
+}
+
+#[test]
+fn a_thousand_idle_connections_on_two_workers_do_not_hold_up_a_request() {
+    let server = TestServer::start(|_: Request, _: Context| "hello");
+    let mut idle: Vec<_> = (0..1000).map(|_| server.used_client("/")).collect();
+
+    let began = now();
+    assert_eq!(server.client().get("/").text(), "hello");
+    let took = now() - began;
+    println!("beside 1,000 idle connections: {took:?}");
+    assert!(took < LIMIT / 10, "{took:?}");
+
+    for client in &mut idle {
+        assert_eq!(client.get("/").text(), "hello");
+    }
+    let stats = server.handle().stats();
+    assert_eq!((stats.accepted, stats.answered), (1001, 2001));
+    server.stop_cleanly();
+    for client in &mut idle {
+        client.expect_eof();
+    }
+}
+
+#[test]
+fn a_thousand_silent_and_half_sent_connections_do_not_hold_up_a_request() {
+    let server = TestServer::start(|_: Request, _: Context| "hello");
+    let mut waiting: Vec<_> = (0..1000).map(|_| server.client()).collect();
+    for (i, client) in waiting.iter_mut().enumerate() {
+        client.send(&get("/")[..i % 20]);
+    }
+    eventually("all are accepted", || server.handle().stats().accepted == 1000);
+
+    assert_eq!(server.client().get("/").text(), "hello");
+
+    for (i, client) in waiting.iter_mut().enumerate() {
+        client.send(&get("/")[i % 20..]);
+    }
+    for client in &mut waiting {
+        assert_eq!(client.read_response().text(), "hello");
+    }
+}
+
+#[test]
+fn a_blocked_handler_holds_up_no_other_connection() {
+    for workers in [2, 3, 16] {
+        let gate = Gate::new();
+        let server = TestServer::with(builder().workers(workers), gated(&gate));
+        let mut known = server.used_client("/fast");
+        let mut blocked = block(&server, &gate, "/block");
+        assert_served(&server, &mut known);
+        blocked.expect_nothing_yet();
+        gate.open();
+        assert_eq!(blocked.read_response().text(), "/block");
+        server.stop_cleanly();
+    }
+}
+
+#[test]
+fn the_first_slow_call_of_a_route_that_was_always_fast_holds_up_no_other_connection() {
+    let gate = Gate::new();
+    let server = TestServer::start(gated(&gate));
+    let mut known = server.used_client("/fast");
+    // The same route: its method and the first segment of its path.
+    for _ in 0..1000 {
+        assert_eq!(known.get("/work/quick").status, 200);
+    }
+    let mut blocked = block(&server, &gate, "/work/block");
+    assert_served(&server, &mut known);
+    gate.open();
+    assert_eq!(blocked.read_response().status, 200);
+}
+
+#[test]
+fn all_workers_but_one_blocked_hold_up_no_other_connection() {
+    let gate = Gate::new();
+    let server = TestServer::with(builder().workers(4), gated(&gate));
+    let mut known = server.used_client("/fast");
+    let mut blocked: Vec<_> = (0..3).map(|_| block(&server, &gate, "/block")).collect();
+    assert_served(&server, &mut known);
+    gate.open();
+    for client in &mut blocked {
+        assert_eq!(client.read_response().status, 200);
+    }
+}
+
+#[test]
+fn fifteen_of_sixteen_workers_blocked_hold_up_no_other_connection() {
+    let gate = Gate::new();
+    let server = TestServer::with(builder().workers(16), gated(&gate));
+    let mut known = server.used_client("/fast");
+    let mut blocked = Vec::new();
+    // A quick call before each, so that none of them is expected to be slow: only some workers take those.
+    for i in 0..15 {
+        let segment = if i < 8 { "/one" } else { "/other" };
+        if i != 14 {
+            assert_eq!(server.client().get(&format!("{segment}/quick")).status, 200);
+        }
+        let segment = if i == 14 { "/third" } else { segment };
+        blocked.push(block(&server, &gate, &format!("{segment}/block")));
+        pass_time(millis(5));
+    }
+    assert_served(&server, &mut known);
+    gate.open();
+    for client in &mut blocked {
+        assert_eq!(client.read_response().status, 200);
+    }
+}
+
+#[test]
+fn more_slow_requests_than_workers_hold_up_no_fast_one_and_are_all_answered() {
+    let gate = Gate::new();
+    let server = TestServer::with(builder().workers(4), gated(&gate));
+    let mut known = server.used_client("/fast");
+    assert_eq!(known.get("/queue/slow").status, 200);
+    let mut slow: Vec<_> = (0..40).map(|_| server.client()).collect();
+    for client in &mut slow {
+        client.send_get("/queue/block");
+    }
+    gate.wait_entered(3);
+    assert_served(&server, &mut known);
+    assert_eq!(gate.entered(), 3, "one worker is kept for what is fast");
+    gate.open();
+    for client in &mut slow {
+        assert_eq!(client.read_response().text(), "/queue/block");
+    }
+}
+
+#[test]
+fn sixty_four_handlers_block_at_the_same_time() {
+    for expected_slow in [false, true] {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let gate = Gate::new();
+        let server = TestServer::with(builder().workers(64 + cores.min(64)), gated(&gate));
+        if expected_slow {
+            assert_eq!(server.client().get("/a/slow").status, 200);
+        }
+        let mut clients: Vec<_> = (0..64).map(|_| server.client()).collect();
+        for client in &mut clients {
+            client.send_get("/a/block");
+        }
+        gate.wait_entered(64);
+        gate.open();
+        for client in &mut clients {
+            assert_eq!(client.read_response().text(), "/a/block");
+        }
+        server.stop_cleanly();
+    }
+}
+
+/// Blocks every worker. Each call is of another route, because only some workers take calls expected to be slow.
+fn block_all(server: &TestServer, gate: &Gate, workers: usize) -> Vec<Client> {
+    (0..workers).map(|i| block(server, gate, &format!("/{}/block", ["one", "two", "three", "four"][i]))).collect()
+}
+
+#[track_caller]
+fn assert_all_answered(blocked: &mut [Client]) {
+    for client in blocked {
+        assert_eq!(client.read_response().status, 200);
+    }
+}
+
+#[test]
+fn with_all_workers_blocked_half_a_head_gets_408_in_time() {
+    for workers in [1, 4] {
+        let gate = Gate::new();
+        let server = TestServer::with(builder().workers(workers).head_timeout(millis(200)), gated(&gate));
+        let mut early = server.client();
+        early.send("GET / HTTP/1.1\r\nHo");
+        let mut blocked = block_all(&server, &gate, workers);
+        let began = now();
+        let mut late = server.client();
+        late.send("G");
+        assert_eq!(early.read_response().status, 408);
+        let answer = late.read_response();
+        assert_eq!(answer.status, 408);
+        assert!(answer.closes());
+        let took = now() - began;
+        assert!(took >= millis(195) && took < LIMIT / 5, "{took:?}");
+        late.expect_eof();
+        gate.open();
+        assert_all_answered(&mut blocked);
+        server.stop_cleanly();
+    }
+}
+
+#[test]
+fn with_all_workers_blocked_a_silent_connection_closes_in_time() {
+    for workers in [1, 4] {
+        let gate = Gate::new();
+        let server = TestServer::with(builder().workers(workers).head_timeout(millis(200)), gated(&gate));
+        let mut blocked = block_all(&server, &gate, workers);
+        let began = now();
+        server.client().expect_eof();
+        let took = now() - began;
+        assert!(took >= millis(195) && took < LIMIT / 5, "{took:?}");
+        gate.open();
+        assert_all_answered(&mut blocked);
+    }
+}
+
+#[test]
+fn with_all_workers_blocked_idle_connections_close_in_time() {
+    for workers in [1, 4] {
+        let gate = Gate::new();
+        let server = TestServer::with(builder().workers(workers).idle_timeout(millis(300)), gated(&gate));
+        let mut idle: Vec<_> = (0..20).map(|_| server.used_client("/fast")).collect();
+        let mut blocked = block_all(&server, &gate, workers);
+        for client in &mut idle {
+            client.expect_eof();
+        }
+        gate.open();
+        assert_all_answered(&mut blocked);
+    }
+}
+
+#[test]
+fn with_all_workers_blocked_a_complete_request_gets_503_in_time() {
+    for workers in [1, 4] {
+        let gate = Gate::new();
+        let server = TestServer::with(builder().workers(workers).queue_timeout(millis(200)), gated(&gate));
+        let mut known = server.used_client("/fast");
+        let mut blocked = block_all(&server, &gate, workers);
+        let began = now();
+        known.send_get("/fast");
+        let mut new = server.client();
+        new.send_get("/fast");
+        let mut upload = server.client();
+        upload.send(support::post("/fast", b"twelve bytes"));
+        for client in [&mut known, &mut new, &mut upload] {
+            let answer = client.read_response();
+            assert_eq!(answer.status, 503);
+            assert!(answer.field("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{answer:?}");
+            assert!(answer.closes(), "{answer:?}");
+            client.expect_eof();
+        }
+        let took = now() - began;
+        assert!(took >= millis(195) && took < LIMIT / 5, "{took:?}");
+        assert_eq!(gate.entered(), workers);
+        gate.open();
+        assert_all_answered(&mut blocked);
+        server.stop_cleanly();
+    }
+}
+
+#[test]
+fn a_request_that_waits_for_a_place_among_the_slow_gets_503_in_time() {
+    let gate = Gate::new();
+    let server = TestServer::with(builder().workers(2).queue_timeout(millis(200)), gated(&gate));
+    assert_eq!(server.client().get("/a/slow").status, 200);
+    let mut blocked = block(&server, &gate, "/a/block");
+    let mut waiting = server.client();
+    waiting.send_get("/a/block");
+    assert_eq!(waiting.read_response().status, 503);
+    assert_eq!(server.client().get("/fast").status, 200);
+    gate.open();
+    assert_eq!(blocked.read_response().status, 200);
+    assert_eq!(server.client().get("/a/block").status, 200);
+}
+
+#[test]
+fn with_all_workers_blocked_a_malformed_head_is_refused_at_once() {
+    for workers in [1, 4] {
+        let gate = Gate::new();
+        let server = TestServer::with(builder().workers(workers), gated(&gate));
+        let mut known = server.used_client("/fast");
+        let mut blocked = block_all(&server, &gate, workers);
+        let mut new = server.client();
+        for client in [&mut known, &mut new] {
+            client.send("GET / HTTP/1.1\r\nHost : test\r\n\r\n");
+            assert_eq!(client.read_response().status, 400);
+        }
+        gate.open();
+        assert_all_answered(&mut blocked);
+    }
+}
+
+#[test]
+fn what_came_while_all_workers_were_blocked_is_answered_when_they_are_released() {
+    for workers in [1, 4] {
+        let gate = Gate::new();
+        let server = TestServer::with(builder().workers(workers), gated(&gate));
+        let mut known = server.used_client("/fast");
+        let mut half = server.client();
+        half.send("GET /fast HTTP/1.1\r\n");
+        let mut blocked = block_all(&server, &gate, workers);
+        known.send(get("/fast").repeat(3));
+        let mut new: Vec<_> = (0..100).map(|_| server.client()).collect();
+        for client in &mut new {
+            client.send(get("/fast").repeat(2));
+        }
+        half.send("Host: test\r\n\r\n");
+        eventually("all are accepted", || server.handle().stats().accepted == 102 + workers as u64);
+        gate.open();
+        assert_all_answered(&mut blocked);
+        for client in &mut new {
+            assert_eq!(client.read_response().text(), "/fast");
+            assert_eq!(client.read_response().text(), "/fast");
+        }
+        for _ in 0..3 {
+            assert_eq!(known.read_response().text(), "/fast");
+        }
+        assert_eq!(half.read_response().text(), "/fast");
+        server.stop_cleanly();
+    }
+}
+
+#[test]
+fn answers_to_earlier_pipelined_requests_do_not_wait_for_a_later_one() {
+    for (workers, expected_slow) in [(1, false), (1, true), (2, false), (2, true)] {
+        let gate = Gate::new();
+        let server = TestServer::with(builder().workers(workers), gated(&gate));
+        if expected_slow {
+            assert_eq!(server.client().get("/a/slow").status, 200);
+        }
+        let mut client = server.client();
+        client.send([get("/1"), get("/2"), get("/3"), get("/a/block"), get("/5")].concat());
+        for path in ["/1", "/2", "/3"] {
+            assert_eq!(client.read_response().text(), path, "{workers} workers, expected slow: {expected_slow}");
+        }
+        gate.wait_entered(1);
+        client.expect_nothing_yet();
+        gate.open();
+        assert_eq!(client.read_response().text(), "/a/block");
+        assert_eq!(client.read_response().text(), "/5");
+        server.stop_cleanly();
+    }
+}
+
+#[test]
+fn an_answer_does_not_wait_for_the_body_of_the_next_request() {
+    let server = TestServer::with(builder().workers(1), |_: Request, _: Context| "hello");
+    let mut client = server.client();
+    client.send(get("/") + "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n12");
+    assert_eq!(client.read_response().text(), "hello");
+    client.send("345");
+    assert_eq!(client.read_response().text(), "hello");
+}
+
+#[test]
+fn a_pipelined_answer_does_not_wait_for_a_request_that_finds_all_workers_blocked() {
+    let gate = Gate::new();
+    let server = TestServer::with(builder().workers(2), gated(&gate));
+    assert_eq!(server.client().get("/a/slow").status, 200);
+    let mut blocked = block(&server, &gate, "/a/block");
+    // There is no place left for what is slow: the second request waits, the first one's answer does not.
+    let mut client = server.client();
+    client.send([get("/1"), get("/a/block")].concat());
+    assert_eq!(client.read_response().text(), "/1");
+    gate.open();
+    assert_eq!(client.read_response().text(), "/a/block");
+    assert_eq!(blocked.read_response().text(), "/a/block");
+}
+
+/// A reader that waits at a gate before it has anything.
+struct GatedReader(Gate, bool);
+
+impl Read for GatedReader {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if std::mem::replace(&mut self.1, true) {
+            return Ok(0);
+        }
+        self.0.pass();
+        buffer[..4].copy_from_slice(b"read");
+        Ok(4)
+    }
+}
+
+#[test]
+fn a_body_that_blocks_holds_up_no_other_connection() {
+    for kind in ["reader", "writer"] {
+        let gate = Gate::new();
+        let (of_reader, of_writer) = (gate.clone(), gate.clone());
+        let server = TestServer::start(move |request: Request, _: Context| match request.uri().path() {
+            "/reader" => Body::reader(GatedReader(of_reader.clone(), false)).into_response(),
+            "/writer" => {
+                let gate = of_writer.clone();
+                let write = move |out: &mut lameduck::BodyWriter<'_>| {
+                    gate.pass();
+                    std::io::Write::write_all(out, b"read")
+                };
+                Body::writer(write).into_response()
+            }
+            path => path.to_owned().into_response(),
+        });
+        let mut known = server.used_client("/fast");
+        let mut blocked = block(&server, &gate, &format!("/{kind}"));
+        assert_served(&server, &mut known);
+        gate.open();
+        assert_eq!(blocked.read_response().text(), "read");
+        server.stop_cleanly();
+    }
+}
