@@ -17,6 +17,7 @@ use crate::lifecycle::ledger::{Ledger, WakeAt};
 use crate::lifecycle::phase::Phase;
 use crate::listener::Listener;
 use crate::pool::{Accepted, Pool};
+use crate::race::Point;
 use crate::waker::wait_for;
 
 /// After a failed accept(2), for want of descriptors or memory, and while no connection ends.
@@ -114,6 +115,7 @@ impl Acceptor {
             match self.listeners[listener].accept() {
                 Ok(Some((socket, peer))) => {
                     let entry = Ledger::open(&self.pool.ledger);
+                    self.pool.settings.races.at(Point::Accepted);
                     // There is room, and nobody else sends.
                     let _ = self.accepted.try_send(Accepted { socket, peer, entry });
                     self.pool.ring();

@@ -14,6 +14,8 @@ use crate::sync::{AtomicU64, Mutex, lock};
 
 /// Not queued.
 const NEVER: u64 = u64::MAX;
+/// Just taken out of the queue, perhaps to be put back: who would rely on either asks for the lock.
+const MOVING: u64 = u64::MAX - 1;
 
 /// A slot's part: its deadline, and the moment its entry is queued for.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl Deadlines {
         }
         queue.remove(&(queued, key));
         queue.insert((at, key));
-        due.queued.store(at, Relaxed);
+        due.queued.store(at, SeqCst);
         queue.first() == Some(&(at, key))
     }
 
@@ -77,14 +79,16 @@ impl Deadlines {
             }
             queue.remove(&(queued, key));
             let due = due(key);
-            due.queued.store(NEVER, SeqCst);
+            due.queued.store(MOVING, SeqCst);
             let at = due.at.load(SeqCst);
+            if now < at && at < NEVER {
+                due.queued.store(at, SeqCst);
+                queue.insert((at, key));
+                continue;
+            }
+            due.queued.store(NEVER, SeqCst);
             if at <= now {
                 return Ok(key);
-            }
-            if at != NEVER {
-                due.queued.store(at, Relaxed);
-                queue.insert((at, key));
             }
         }
     }

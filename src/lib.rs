@@ -50,6 +50,7 @@ compile_error!("lameduck runs on Unix only: it is built on signals, poll(2) and 
 // The floors of the architecture, from the bottom: a module uses those above it in this list. `tests/tidy.rs` sees to it.
 mod error;
 mod sync;
+mod race;
 mod sys;
 mod waker;
 mod clock;
@@ -92,6 +93,9 @@ pub use lifecycle::report::{CutRequest, Report, StuckWorker};
 pub use listener::{Addr, Listen};
 pub use respond::{Handler, IntoResponse};
 pub use server::{Bound, Builder, Handle, Running, Server, Stats};
+
+#[cfg(all(test, loom))]
+mod loom_models;
 
 #[doc = include_str!("docs/architecture.md")]
 pub mod architecture {}

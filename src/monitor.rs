@@ -16,6 +16,7 @@ use crate::pace::Route;
 use crate::permits::Seen;
 use crate::poller::{Events, Ready};
 use crate::pool::{Marked, Pool, Queue};
+use crate::race::Point;
 use crate::slots::Claimed;
 use crate::waker::wait_for;
 
@@ -78,28 +79,34 @@ impl Monitor {
             (tick, until) => tick.or(until),
         };
         let waker = pool.monitor.waker.as_fd();
+        let caretaking = workers == Workers::Out;
         if tick.is_none() {
             pool.monitor.fall_asleep();
+            if caretaking {
+                // Whoever queues something for a poller has to ring: nobody else would see it.
+                pool.caretaker.fall_asleep();
+            }
             // Whoever changes one of these looks after it whether we sleep.
             let changed = self.glance() != workers
                 || pool.lifecycle.phase() == Phase::Stopped
-                || pool.deadlines.first().map(|at| pool.instant(at)) != deadline.map(Some);
+                || pool.deadlines.first().map(|at| pool.instant(at)) != deadline.map(Some)
+                || caretaking && pool.has_queued_for_anybody();
             if changed {
-                pool.monitor.wake_up();
-                return;
+                return self.wake_up();
             }
         }
-        // While nobody else polls, the poller's readiness is ours to see. The deadline's sub-millisecond rest is kept:
-        // poll(2) takes nanoseconds here.
-        let woken = if workers == Workers::Out {
-            wait_for(&[waker, pool.poller.as_fd()], timeout)
-        } else {
-            wait_for(&[waker], timeout)
-        };
-        pool.monitor.wake_up();
+        // While nobody else polls, the poller's readiness is ours to see.
+        let woken =
+            if caretaking { wait_for(&[waker, pool.poller.as_fd()], timeout) } else { wait_for(&[waker], timeout) };
+        self.wake_up();
         if woken {
-            pool.monitor.waker.reset();
+            self.pool.monitor.waker.reset();
         }
+    }
+
+    fn wake_up(&self) {
+        self.pool.monitor.wake_up();
+        self.pool.caretaker.wake_up();
     }
 
     /// Looks at what each worker does, and revokes the permit of one that is in the same call as a tick ago.
@@ -112,6 +119,7 @@ impl Monitor {
             if seen.is_busy() && seen == *before {
                 // First counted, then revoked: the worker leaves the section as soon as it sees the latter.
                 pool.slow.places.force();
+                pool.settings.races.at(Point::Revoking);
                 match desk.word.revoke(seen) {
                     Some(permit) => {
                         pool.pace.record_revoked(Route::from_index(desk.route.load(Relaxed)));
@@ -216,8 +224,9 @@ impl Monitor {
     /// The deadline of a connection was over at `now`, unless it is being served, or was meanwhile.
     fn give_up(&mut self, key: u32, now: u64) {
         let pool = self.pool.clone();
+        pool.settings.races.at(Point::Overdue);
         let slot = pool.table.slot(key);
-        let Some(claimed) = slot.word.claim_parked() else { return };
+        let Some(claimed) = slot.word.claim_overdue() else { return };
         let mut conn = slot.take();
         let mut turn = Turn::new(&pool.settings, &pool.lifecycle, &mut self.buffers, pool.lifecycle.clock.now());
         let overdue = if Deadlines::is_over(&slot.due, now) { conn.overdue(&mut turn) } else { Overdue::Wait };

@@ -52,13 +52,14 @@ impl Pace {
 }
 
 impl Route {
-    /// FNV-1a over the method and the first segment of the path.
+    /// FNV-1a over the method and the first segment of the path, with its bits mixed once more: names that differ in their
+    /// last character only differ in the lowest and highest bits before.
     pub(crate) fn of(method: &http::Method, path: &str) -> Self {
         let path = path.as_bytes();
         let end = path.iter().skip(1).position(|byte| *byte == b'/').map_or(path.len(), |at| at + 1);
         let bytes = method.as_str().bytes().chain(path[..end].iter().copied());
         let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        Self((hash >> 16) as u8 % Pace::ROUTES as u8)
+        Self(((hash ^ hash >> 15).wrapping_mul(0x85eb_ca6b) >> 26) as u8 % Pace::ROUTES as u8)
     }
 
     /// For a place where only a number fits.
@@ -68,5 +69,41 @@ impl Route {
 
     pub(crate) fn from_index(index: u8) -> Self {
         Self(index % Pace::ROUTES as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_with_similar_names_are_told_apart() {
+        let routes: std::collections::BTreeSet<_> =
+            (0..64).map(|i| Route::of(&http::Method::GET, &format!("/route-{i}/x")).index()).collect();
+        // 64 names in 64 places at random would take 40.
+        assert!(routes.len() >= 32, "{} places for 64 names", routes.len());
+        assert_eq!(Route::of(&http::Method::GET, "/a/b"), Route::of(&http::Method::GET, "/a/c?d"));
+    }
+
+    #[test]
+    fn one_slow_call_decides_nothing_and_several_do() {
+        let (pace, route) = (Pace::new(), Route::default());
+        pace.record(route, Duration::from_secs(1));
+        assert!(!pace.is_slow(route));
+        pace.record(route, Duration::from_secs(1));
+        assert!(pace.is_slow(route));
+        for _ in 0..8 {
+            pace.record(route, Duration::from_micros(1));
+        }
+        assert!(!pace.is_slow(route));
+    }
+
+    #[test]
+    fn a_revoked_permit_makes_its_route_slow_until_a_fast_call() {
+        let (pace, route) = (Pace::new(), Route::default());
+        pace.record_revoked(route);
+        assert!(pace.is_slow(route));
+        pace.record(route, Duration::from_micros(1));
+        assert!(!pace.is_slow(route));
     }
 }

@@ -5,12 +5,11 @@
 //! the permits channel. A handler expected to be slow gives its permit back before it runs; one that turns out to be slow
 //! has it revoked by the monitor, which sees the same word twice and sends a fresh permit.
 
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::sync::{AtomicBool, AtomicU64, Mutex, fence, lock};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, fence, lock};
 
 /// The right to poll. Not `Clone`: it is passed on, dropped only at the end.
 #[derive(Debug)]
@@ -78,7 +77,9 @@ impl WorkerWord {
 
     /// Before a worker looks at the queues for the last time and waits in the poller.
     pub(crate) fn fall_asleep(&self) {
-        self.0.swap(ASLEEP, SeqCst);
+        self.0.store(ASLEEP, Relaxed);
+        // Its pair is in `Bell::is_needed`.
+        fence(SeqCst);
     }
 
     pub(crate) fn wake_up(&self) {
@@ -93,10 +94,10 @@ impl WorkerWord {
         self.0.swap((generation * GENERATION) | BUSY, SeqCst);
     }
 
-    /// User code has ended. False: the permit was revoked meanwhile.
+    /// User code has ended. False: the permit was revoked meanwhile, and what the monitor did before that is seen.
     #[must_use]
     pub(crate) fn end_busy(&self, generation: u64) -> bool {
-        if self.0.compare_exchange((generation * GENERATION) | BUSY, AWAKE, AcqRel, Relaxed).is_ok() {
+        if self.0.compare_exchange((generation * GENERATION) | BUSY, AWAKE, AcqRel, Acquire).is_ok() {
             return true;
         }
         self.0.store(AWAKE, SeqCst);

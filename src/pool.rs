@@ -21,6 +21,7 @@ use crate::lifecycle::phase::{Lifecycle, Phase};
 use crate::pace::{Pace, Route};
 use crate::permits::{Bell, Permit, Permits, Places, WorkerWord};
 use crate::poller::Poller;
+use crate::race::Point;
 use crate::settings::{Settings, cores};
 use crate::slots::{KeyQueue, Mark, Table};
 use crate::sync::AtomicBool;
@@ -65,6 +66,8 @@ pub(crate) struct Pool {
     pub(crate) pace: Pace,
     pub(crate) desks: Box<[CachePadded<Desk>]>,
     pub(crate) monitor: MonitorBell,
+    /// The monitor's own word: asleep while it waits for the poller in the workers' place.
+    pub(crate) caretaker: WorkerWord,
     origin: Instant,
 }
 
@@ -161,6 +164,7 @@ impl Pool {
             pace: Pace::new(),
             desks: (0..workers).map(|_| CachePadded::new(Desk::new())).collect(),
             monitor: MonitorBell::new(monitor),
+            caretaker: WorkerWord::new(),
             settings,
             lifecycle,
             ledger,
@@ -201,6 +205,7 @@ impl Pool {
         let slot = self.table.slot(key);
         self.set_deadline(key, conn.deadline(turn));
         slot.put(conn);
+        self.settings.races.at(Point::Put);
         slot.word.park().map_err(|mark| Marked(slot.take(), mark))
     }
 
@@ -223,9 +228,14 @@ impl Pool {
     pub(crate) fn enqueue(&self, key: u32, mut conn: Box<Conn>, queue: Queue, turn: &mut Turn<'_>) {
         conn.give_back(turn);
         let slot = self.table.slot(key);
-        self.set_deadline(key, conn.deadline(turn));
+        let deadline = conn.deadline(turn);
+        self.set_deadline(key, deadline);
         slot.put(conn);
-        slot.word.park_queued();
+        if slot.word.park_queued() {
+            // The mark may have been the sweeper's, who then has dropped the deadline.
+            self.set_deadline(key, deadline);
+        }
+        self.settings.races.at(Point::Queued);
         match queue {
             Queue::Ready => self.ready.push(key),
             Queue::Calls => self.calls.push(key),
@@ -267,18 +277,25 @@ impl Pool {
 
     /// After something was queued: wakes a poller, if one sleeps.
     pub(crate) fn ring(&self) {
-        if self.bell.is_needed(self.desks.iter().map(|desk| &desk.word)) {
+        let pollers = self.desks.iter().map(|desk| &desk.word).chain([&self.caretaker]);
+        if self.bell.is_needed(pollers) {
             self.poller.ring();
         }
     }
 
     /// Whether something is queued that a thread with a permit would take.
     pub(crate) fn has_queued(&self) -> bool {
-        !self.accepted.is_empty() || !self.ready.is_empty() || !self.calls.is_empty()
+        self.has_queued_for_anybody() || !self.calls.is_empty()
+    }
+
+    /// Whether something is queued that needs no user code to go on.
+    pub(crate) fn has_queued_for_anybody(&self) -> bool {
+        !self.accepted.is_empty() || !self.ready.is_empty()
     }
 
     /// Passes a permit on. There may be nobody to take it: then a poller that sleeps has to see what is queued.
     pub(crate) fn give(&self, permit: Permit) {
+        self.settings.races.at(Point::Giving);
         self.permits.give(permit);
         if self.has_queued() {
             self.ring();

@@ -195,6 +195,12 @@ impl Builder {
         self.clock = clock;
         self
     }
+
+    #[cfg(test)]
+    pub(crate) fn races(mut self, races: &crate::race::Races) -> Self {
+        self.settings.races = races.clone();
+        self
+    }
 }
 
 /// A server that listens and does not serve yet.
@@ -523,3 +529,6 @@ fn first_tcp<'a>(mut addrs: impl Iterator<Item = &'a Addr>) -> SocketAddr {
     let tcp = addrs.find_map(|addr| if let Addr::Tcp(addr) = addr { Some(*addr) } else { None });
     tcp.expect("`addr` is for servers that listen on an internet address")
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::race::Races;
 use crate::wire;
 
 /// How long a phase of the stop lasts.
@@ -70,6 +71,8 @@ pub(crate) struct Settings {
     pub(crate) rate_min: u64,
     pub(crate) collect_bytes: usize,
     pub(crate) limits: wire::Limits,
+    /// Where a test holds threads.
+    pub(crate) races: Races,
 }
 
 impl Default for Settings {
@@ -90,6 +93,7 @@ impl Default for Settings {
             rate_min: RATE_MIN,
             collect_bytes: COLLECT_BYTES,
             limits: wire::Limits::default(),
+            races: Races::default(),
         }
     }
 }

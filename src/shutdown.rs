@@ -19,6 +19,7 @@ use crate::lifecycle::ledger::{CloseReason, WakeAt};
 use crate::lifecycle::phase::{Lifecycle, Phase, Plan};
 use crate::lifecycle::report::{CutRequest, Report, Short, StuckWorker};
 use crate::pool::{Marked, Pool, Queue};
+use crate::race::Point;
 use crate::waker::wait_for;
 use crate::wire::reply;
 
@@ -41,6 +42,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     report.phases.push((Phase::LameDuck, draining_at.saturating_duration_since(plan.begun_at)));
     lifecycle.enter(Phase::Draining);
     lifecycle.draining.raise();
+    pool.settings.races.at(Point::Draining);
     let closed = backlog::close(listeners, &pool);
     report.backlog = closed.connections.len();
     report.errors = closed.errors;
@@ -50,6 +52,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
             pool.enqueue(key, conn, Queue::Ready, &mut turn);
         }
     }
+    pool.settings.races.at(Point::Closed);
     hurry_idle(&pool, &mut buffers);
     let empty = wait_until_empty(&pool, |plan| plan.cut_at);
 
@@ -58,6 +61,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     if !empty {
         lifecycle.enter(Phase::Cutting);
         lifecycle.cancelled.raise();
+        pool.settings.races.at(Point::Cutting);
         report.cut = cut(&pool, &mut buffers);
         let reset_at = after(cutting_at, pool.settings.cut_grace);
         wait_until_empty(&pool, |_| reset_at);

@@ -20,7 +20,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 use crossbeam_utils::CachePadded;
@@ -28,10 +27,10 @@ use crossbeam_utils::CachePadded;
 use crate::conn::egress::Egress;
 use crate::conn::exchange::Conn;
 use crate::deadlines::Due;
-use crate::sync::{AtomicU8, Mutex, lock};
+use crate::sync::{AtomicU8, AtomicUsize, Mutex, lock};
 
 /// Slots are made in lots of this many, when first needed, and never moved.
-const LOT: usize = 1024;
+const LOT: usize = if cfg!(loom) { 2 } else { 1024 };
 
 /// No connection.
 const FREE: u8 = 0;
@@ -99,6 +98,24 @@ impl ClaimWord {
         self.claim_queued().then_some(Claimed::Queued)
     }
 
+    /// Takes a parked connection whose deadline was over. If somebody serves it, that one finds a mark: it may have set the
+    /// deadline we took from the queue, and be about to park on it.
+    pub(crate) fn claim_overdue(&self) -> Option<Claimed> {
+        // In one step: whatever the word is, either we have the connection or its owner has our mark.
+        let before = self.0.fetch_update(AcqRel, Acquire, |word| {
+            Some(match word {
+                IDLE | QUEUED => RUN,
+                RUN => AGAIN,
+                same => same,
+            })
+        });
+        match before {
+            Ok(IDLE) => Some(Claimed::Idle),
+            Ok(QUEUED) => Some(Claimed::Queued),
+            _ => None,
+        }
+    }
+
     /// Takes a connection whose key came from a queue. False: the entry was stale.
     pub(crate) fn claim_queued(&self) -> bool {
         self.0.compare_exchange(QUEUED, RUN, AcqRel, Relaxed).is_ok()
@@ -112,9 +129,9 @@ impl ClaimWord {
         Err(Mark { hup: self.0.swap(RUN, AcqRel) == HUP })
     }
 
-    /// The owner parks for a queue; the entry is pushed after this.
-    pub(crate) fn park_queued(&self) {
-        self.0.swap(QUEUED, AcqRel);
+    /// The owner parks for a queue; the entry is pushed after this. True: there was a mark, which is gone.
+    pub(crate) fn park_queued(&self) -> bool {
+        self.0.swap(QUEUED, AcqRel) != RUN
     }
 
     /// A new owner of a free slot.

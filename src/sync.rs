@@ -3,13 +3,13 @@
 #[cfg(not(loom))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU8, AtomicU64, fence},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, fence},
 };
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU8, AtomicU64, fence},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, fence},
 };
 
 /// Locks, whatever a panic in another thread may have left: every critical section of the crate leaves its data whole at

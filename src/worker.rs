@@ -21,6 +21,7 @@ use crate::lifecycle::phase::Phase;
 use crate::permits::Permit;
 use crate::poller::{Events, Ready};
 use crate::pool::{Marked, Pool, Queue, Section};
+use crate::race::Point;
 use crate::settings::TURN;
 
 thread_local! {
@@ -92,6 +93,7 @@ impl Worker {
         }
         let desk = &pool.desks[self.me];
         desk.word.fall_asleep();
+        pool.settings.races.at(Point::Asleep);
         let block = !pool.has_queued() && pool.lifecycle.phase() != Phase::Stopped;
         pool.poller.wait(&mut self.events, block);
         desk.word.wake_up();
@@ -103,6 +105,7 @@ impl Worker {
                 permit
             }
             Some(Ready::Socket { key, readable, hup }) => {
+                pool.settings.races.at(Point::Event);
                 let slot = pool.table.slot(key);
                 if !slot.word.claim_by_event(hup) {
                     return permit;
@@ -217,6 +220,7 @@ impl Worker {
         let holds = call.map_or_else(|| conn.holds_worker(), Call::holds_worker);
         if holds && !self.in_streams {
             if !pool.streams.places.enter() {
+                pool.settings.races.at(Point::NoPlace);
                 return Err(MustWait(Queue::Streams));
             }
             self.in_streams = true;
@@ -224,6 +228,7 @@ impl Worker {
         let slow = call.is_some() && pool.pace.is_slow(conn.route);
         if slow && !self.in_slow {
             if !pool.slow.places.enter() {
+                pool.settings.races.at(Point::NoPlace);
                 return Err(MustWait(Queue::Slow));
             }
             self.in_slow = true;
@@ -282,6 +287,7 @@ impl Worker {
         IN_USER_CODE.set(true);
         let outcome = catch_unwind(AssertUnwindSafe(|| code(conn, turn)));
         IN_USER_CODE.set(false);
+        self.pool.settings.races.at(Point::Returned);
         if permit.is_none() {
             desk.word.end_out();
         } else if !desk.word.end_busy(self.generation) {

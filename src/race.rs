@@ -1,0 +1,137 @@
+//! Points where a test can hold one thread, to have another go first. Nothing at all outside the crate's own tests.
+
+/// A place in the code where the order of two threads matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Point {
+    /// The acceptor has a connection and has not sent it.
+    Accepted,
+    /// A poller has marked itself asleep and has not looked at the queues.
+    Asleep,
+    /// A poller has an event and has not claimed its connection.
+    Event,
+    /// A connection is put back and not parked.
+    Put,
+    /// A connection is queued under its state and not in the queue.
+    Queued,
+    /// A worker has found no place and has not queued its connection.
+    NoPlace,
+    /// The handler has returned and the worker has not looked whether it still has its permit.
+    Returned,
+    /// The monitor is about to revoke a permit.
+    Revoking,
+    /// A permit was revoked or given back and not passed on.
+    Giving,
+    /// A deadline is over and its connection not claimed.
+    Overdue,
+    /// Draining has started and the listeners are open.
+    Draining,
+    /// The listeners are closed and the idle connections untouched.
+    Closed,
+    /// Cutting has started and nothing is taken over.
+    Cutting,
+}
+
+#[cfg(not(test))]
+mod imp {
+    use super::Point;
+
+    /// Nothing.
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct Races(());
+
+    impl Races {
+        #[inline(always)]
+        #[allow(clippy::unused_self, reason = "it does something in tests")]
+        pub(crate) fn at(&self, _point: Point) {}
+    }
+}
+
+#[cfg(test)]
+mod imp {
+    use std::sync::{Arc, Condvar, Mutex};
+    use std::time::Duration;
+
+    use super::Point;
+
+    /// The points at which a test holds the next thread that comes.
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct Races(Arc<Mutex<Vec<(Point, Arc<Gate>)>>>);
+
+    #[derive(Debug, Default)]
+    struct Gate {
+        state: Mutex<State>,
+        changed: Condvar,
+    }
+
+    #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+    enum State {
+        #[default]
+        Armed,
+        Reached,
+        Released,
+    }
+
+    /// One thread that is held, or will be. Dropping it lets the thread go.
+    #[derive(Debug)]
+    pub(crate) struct Held(Arc<Gate>);
+
+    /// Only ever a failure.
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    impl Races {
+        pub(crate) fn at(&self, point: Point) {
+            let gate = {
+                let mut armed = self.0.lock().unwrap();
+                let Some(i) = armed.iter().position(|(at, _)| *at == point) else { return };
+                armed.remove(i).1
+            };
+            gate.set(State::Reached);
+            gate.wait(State::Released);
+        }
+
+        /// Holds the next thread that comes to `point`.
+        pub(crate) fn hold(&self, point: Point) -> Held {
+            let gate = Arc::new(Gate::default());
+            self.0.lock().unwrap().push((point, gate.clone()));
+            Held(gate)
+        }
+    }
+
+    impl Held {
+        /// Waits until a thread is held.
+        pub(crate) fn wait(&self) {
+            self.0.wait(State::Reached);
+        }
+
+        /// Lets it go.
+        pub(crate) fn release(self) {}
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.set(State::Released);
+        }
+    }
+
+    impl Gate {
+        fn set(&self, to: State) {
+            let mut state = self.state.lock().unwrap();
+            if *state != State::Released {
+                *state = to;
+            }
+            self.changed.notify_all();
+        }
+
+        fn wait(&self, until: State) {
+            let state = self.state.lock().unwrap();
+            let waiting = |state: &mut State| *state != until && *state != State::Released;
+            let (state, timeout) = self.changed.wait_timeout_while(state, LIMIT, waiting).unwrap();
+            drop(state);
+            assert!(!timeout.timed_out(), "no thread came to this point");
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) use imp::Held;
+pub(crate) use imp::Races;

@@ -1,0 +1,513 @@
+//! What needs a clock that stands still, or a thread held at a point: see [`crate::race`].
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::conn::body::Body;
+use crate::conn::exchange::Request;
+use crate::lifecycle::context::Context;
+use crate::race::{Point, Races};
+
+/// Only ever a failure.
+const LIMIT: Duration = Duration::from_secs(10);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A server on a manual clock. `GET /gate` waits until the test opens it; everything else is answered with its path.
+struct Fixture {
+    running: Running,
+    clock: Arc<ManualClock>,
+    races: Races,
+    entered: Receiver<()>,
+    open: Sender<()>,
+}
+
+impl Fixture {
+    fn new(build: impl FnOnce(Builder) -> Builder) -> Self {
+        let (clock, races) = (ManualClock::new(), Races::default());
+        let (entered_in, entered) = unbounded();
+        let (open, opened) = bounded::<()>(64);
+        let handler = move |request: Request, _: Context| {
+            if request.uri().path().starts_with("/gate") {
+                entered_in.send(()).unwrap();
+                opened.recv_timeout(LIMIT).unwrap();
+            }
+            if request.uri().path() == "/big" {
+                return Body::from(vec![b'x'; 32 << 20]);
+            }
+            Body::from(request.uri().path().to_owned())
+        };
+        let builder = Server::builder().workers(4).clock(Clock::Manual(clock.clone())).races(&races);
+        let running = build(builder).bind("127.0.0.1:0").unwrap().spawn(handler).unwrap();
+        Self { running, clock, races, entered, open }
+    }
+
+    fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.running.addr()).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        Client(stream)
+    }
+
+    /// A client whose `bytes` the server has read, and which is parked, or about to be.
+    fn parked(&self, bytes: &[u8]) -> Client {
+        let (accepted, put) = (self.races.hold(Point::Accepted), self.races.hold(Point::Put));
+        let mut client = self.connect();
+        accepted.wait();
+        client.send(bytes);
+        accepted.release();
+        put.wait();
+        put.release();
+        client
+    }
+
+    fn enter_gate(&self) -> Client {
+        self.enter("/gate")
+    }
+
+    fn enter(&self, path: &str) -> Client {
+        let mut client = self.connect();
+        client.send(&get(path));
+        self.entered.recv_timeout(LIMIT).unwrap();
+        client
+    }
+
+    /// Blocks every worker, each in a route of its own: of one route that was found to be slow, one worker less is blocked.
+    fn block_all(&self, workers: usize) -> Vec<Client> {
+        (0..workers).map(|i| self.enter(&format!("/gate-{i}"))).collect()
+    }
+
+    /// Stops, and lets time pass until it has.
+    fn stop(self) -> Report {
+        self.running.handle().begin_shutdown();
+        while self.running.stopped().recv_timeout(Duration::from_millis(20)) == Err(RecvTimeoutError::Timeout) {
+            self.clock.advance(SECOND);
+        }
+        self.running.join()
+    }
+}
+
+struct Client(TcpStream);
+
+impl Client {
+    fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+    }
+
+    /// Reads one response with a Content-Length: its status line and its body.
+    fn response(&mut self) -> (String, String) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            assert_eq!(self.0.read(&mut byte).unwrap(), 1, "closed after {:?}", String::from_utf8_lossy(&head));
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let len = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map_or(0, |n| n.parse().unwrap());
+        let mut body = vec![0; len];
+        self.0.read_exact(&mut body).unwrap();
+        (head, String::from_utf8(body).unwrap())
+    }
+
+    #[track_caller]
+    fn expect_body(&mut self, expected: &str) {
+        let (head, body) = self.response();
+        assert_eq!(body, expected, "{head}");
+    }
+
+    #[track_caller]
+    fn expect_status(&mut self, status: &str) -> String {
+        let (head, _) = self.response();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        head
+    }
+
+    #[track_caller]
+    fn expect_end(&mut self) {
+        match self.0.read(&mut [0; 64]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("not the end: {other:?}"),
+        }
+    }
+}
+
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
+}
+
+// Deadlines.
+
+#[test]
+fn a_client_that_never_speaks_is_closed_without_a_byte() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.parked(b"");
+    server.clock.advance(10 * SECOND);
+    client.expect_end();
+    assert_eq!(server.stop().closed_because(CloseReason::Silent), 1);
+}
+
+#[test]
+fn half_a_head_is_answered_with_408() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.parked(b"GET / HTT");
+    server.clock.advance(10 * SECOND);
+    let head = client.expect_status("408");
+    assert!(head.contains("Connection: close"), "{head}");
+    client.expect_end();
+}
+
+#[test]
+fn a_head_that_trickles_does_not_get_more_time() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.parked(b"GET / HTT");
+    server.clock.advance(9 * SECOND);
+    let held = server.races.hold(Point::Put);
+    client.send(b"P");
+    held.wait();
+    held.release();
+    server.clock.advance(SECOND);
+    client.expect_status("408");
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_its_timeout_and_not_before() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.connect();
+    let held = server.races.hold(Point::Put);
+    client.send(&get("/a"));
+    client.expect_body("/a");
+    held.wait();
+    held.release();
+    server.clock.advance(59 * SECOND);
+    client.send(&get("/b"));
+    client.expect_body("/b");
+    server.clock.advance(61 * SECOND);
+    client.expect_end();
+    assert_eq!(server.stop().closed_because(CloseReason::Idle), 1);
+}
+
+#[test]
+fn a_body_that_stops_coming_is_answered_with_408() {
+    let server = Fixture::new(|builder| builder.min_rate(0));
+    let mut client = server.parked(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
+    server.clock.advance(29 * SECOND);
+    server.clock.advance(SECOND);
+    client.expect_status("408");
+}
+
+#[test]
+fn a_body_below_the_least_rate_is_answered_with_408() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.parked(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n12345");
+    server.clock.advance(10 * SECOND);
+    client.expect_status("408");
+}
+
+#[test]
+fn a_peer_that_takes_nothing_is_reset_after_the_write_timeout() {
+    let server = Fixture::new(|builder| builder.min_rate(0));
+    let mut client = server.parked(&get("/big"));
+    // What the kernel still passes on to the peer's buffer is progress.
+    while server.running.handle().stats().open > 0 {
+        server.clock.advance(30 * SECOND);
+        let _ = server.running.stopped().recv_timeout(Duration::from_millis(20));
+    }
+    // Bytes that were under way may still be read, or be destroyed by the RST.
+    let mut taken = 0;
+    let mut buffer = vec![0; 1 << 20];
+    let ended = loop {
+        match client.0.read(&mut buffer) {
+            Ok(0) => break false,
+            Ok(n) => taken += n,
+            Err(error) => break error.kind() == ErrorKind::ConnectionReset,
+        }
+    };
+    assert!(ended && taken < 32 << 20, "{taken} bytes, reset: {ended}");
+    let report = server.stop();
+    assert_eq!(report.closed_because(CloseReason::Stalled), 1, "{report}");
+}
+
+#[test]
+fn a_request_that_finds_no_worker_is_answered_with_503() {
+    for workers in [1, 4] {
+        let server = Fixture::new(|builder| builder.workers(workers));
+        let gates = server.block_all(workers);
+        // Only the monitor can park it now.
+        let held = server.races.hold(Point::Queued);
+        let mut waiting = server.connect();
+        waiting.send(&get("/waits"));
+        held.wait();
+        held.release();
+        server.clock.advance(10 * SECOND);
+        let head = waiting.expect_status("503");
+        assert!(head.contains("retry-after: "), "{head}");
+        gates.iter().for_each(|_| server.open.send(()).unwrap());
+        for mut gate in gates {
+            gate.expect_status("200");
+        }
+        assert!(server.stop().is_clean());
+    }
+}
+
+#[test]
+fn with_all_workers_blocked_heads_are_read_and_deadlines_kept() {
+    for workers in [1, 4] {
+        let server = Fixture::new(|builder| builder.workers(workers));
+        let gates = server.block_all(workers);
+        let mut silent = server.parked(b"");
+        let mut half = server.parked(b"GET / HT");
+        server.clock.advance(10 * SECOND);
+        half.expect_status("408");
+        silent.expect_end();
+        gates.iter().for_each(|_| server.open.send(()).unwrap());
+        for mut gate in gates {
+            gate.expect_status("200");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_not_close_after_our_end_is_given_up() {
+    let server = Fixture::new(|builder| builder);
+    let held = server.races.hold(Point::Put);
+    let mut client = server.connect();
+    client.send(b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    client.expect_body("/last");
+    client.expect_end();
+    held.wait();
+    held.release();
+    assert_eq!(server.running.handle().stats().open, 1, "it lingers");
+    server.clock.advance(2 * SECOND);
+    assert_eq!(server.stop().closed_because(CloseReason::Asked), 1);
+}
+
+#[test]
+fn a_draining_server_gives_idle_connections_their_grace_and_not_more() {
+    let server = Fixture::new(|builder| builder);
+    let mut idle = server.connect();
+    let held = server.races.hold(Point::Put);
+    idle.send(&get("/a"));
+    idle.expect_body("/a");
+    held.wait();
+    held.release();
+    let closed = server.races.hold(Point::Closed);
+    server.running.handle().begin_shutdown();
+    closed.wait();
+    closed.release();
+    idle.send(&get("/b"));
+    let (head, body) = idle.response();
+    assert!(body == "/b" && head.contains("Connection: close"), "{head}");
+    idle.expect_end();
+    drop(idle);
+    assert!(server.stop().is_clean());
+}
+
+#[test]
+fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
+    let server = Fixture::new(|builder| builder);
+    let mut silent = server.parked(b"");
+    let mut idle = server.parked(&get("/a"));
+    idle.expect_body("/a");
+    let closed = server.races.hold(Point::Closed);
+    server.running.handle().begin_shutdown();
+    closed.wait();
+    closed.release();
+    server.clock.advance(SECOND);
+    silent.expect_end();
+    idle.expect_end();
+    let report = server.stop();
+    assert_eq!(report.closed_because(CloseReason::IdleStopping), 2, "{report}");
+}
+
+// Races.
+
+#[test]
+fn bytes_that_come_between_put_and_park_are_not_missed() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.connect();
+    let held = server.races.hold(Point::Put);
+    client.send(&get("/a"));
+    client.expect_body("/a");
+    held.wait();
+    client.send(&get("/b"));
+    client.0.shutdown(Shutdown::Write).unwrap();
+    held.release();
+    client.expect_body("/b");
+    client.expect_end();
+}
+
+#[test]
+fn a_poller_about_to_sleep_sees_the_connection_that_comes() {
+    let server = Fixture::new(|builder| builder.workers(1));
+    server.parked(&get("/a")).expect_body("/a");
+    let held = server.races.hold(Point::Asleep);
+    // Any event makes it go round.
+    let mut first = server.connect();
+    first.send(&get("/b"));
+    held.wait();
+    let mut second = server.connect();
+    second.send(&get("/c"));
+    held.release();
+    first.expect_body("/b");
+    second.expect_body("/c");
+}
+
+#[test]
+fn an_event_for_a_connection_that_was_given_up_meanwhile_is_harmless() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.parked(b"GET / HT");
+    let held = server.races.hold(Point::Event);
+    client.send(b"T");
+    held.wait();
+    server.clock.advance(10 * SECOND);
+    client.expect_status("408");
+    held.release();
+    let mut other = server.connect();
+    other.send(&get("/other"));
+    other.expect_body("/other");
+}
+
+#[test]
+fn a_request_that_comes_with_its_deadline_is_served() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.parked(&get("/a"));
+    client.expect_body("/a");
+    let held = server.races.hold(Point::Overdue);
+    server.clock.advance(60 * SECOND);
+    held.wait();
+    client.send(&get("/b"));
+    client.expect_body("/b");
+    held.release();
+    client.send(&get("/c"));
+    client.expect_body("/c");
+}
+
+#[test]
+fn a_handler_that_returns_while_its_permit_is_revoked_keeps_the_count() {
+    for _ in 0..20 {
+        let server = Fixture::new(|builder| builder.workers(2));
+        let revoking = server.races.hold(Point::Revoking);
+        let mut client = server.enter_gate();
+        revoking.wait();
+        let returned = server.races.hold(Point::Returned);
+        server.open.send(()).unwrap();
+        returned.wait();
+        returned.release();
+        client.expect_body("/gate");
+        revoking.release();
+        for _ in 0..10 {
+            let mut client = server.connect();
+            client.send(&get("/a"));
+            client.expect_body("/a");
+        }
+        // With a permit lost or gained one of these two would hang or be refused.
+        let gates: Vec<_> = (0..2).map(|_| server.connect()).collect();
+        for mut gate in gates {
+            gate.send(&get("/gate"));
+            server.entered.recv_timeout(LIMIT).unwrap();
+            server.open.send(()).unwrap();
+            gate.expect_body("/gate");
+        }
+    }
+}
+
+#[test]
+fn a_permit_on_its_way_holds_nobody_up_for_good() {
+    let server = Fixture::new(|builder| builder.workers(2));
+    let giving = server.races.hold(Point::Giving);
+    let mut gate = server.enter_gate();
+    giving.wait();
+    let mut other = server.connect();
+    other.send(&get("/a"));
+    giving.release();
+    other.expect_body("/a");
+    server.open.send(()).unwrap();
+    gate.expect_body("/gate");
+}
+
+#[test]
+fn a_place_that_comes_free_while_a_call_goes_to_wait_is_not_missed() {
+    let server = Fixture::new(|builder| builder.workers(2));
+    // The first one is found to be slow, so the second one needs a place, of which there is one.
+    let mut first = server.connect();
+    let revoked = server.races.hold(Point::Giving);
+    first.send(&get("/gate"));
+    server.entered.recv_timeout(LIMIT).unwrap();
+    revoked.wait();
+    revoked.release();
+    let held = server.races.hold(Point::NoPlace);
+    let mut second = server.connect();
+    second.send(&get("/gate"));
+    held.wait();
+    server.open.send(()).unwrap();
+    first.expect_body("/gate");
+    held.release();
+    server.entered.recv_timeout(LIMIT).unwrap();
+    server.open.send(()).unwrap();
+    second.expect_body("/gate");
+}
+
+#[test]
+fn a_connection_in_the_acceptors_hand_at_the_stop_is_served() {
+    let server = Fixture::new(|builder| builder);
+    let held = server.races.hold(Point::Accepted);
+    let mut client = server.connect();
+    client.send(&get("/a"));
+    held.wait();
+    server.running.handle().begin_shutdown();
+    held.release();
+    client.expect_body("/a");
+    drop(client);
+    assert!(server.stop().is_clean());
+}
+
+#[test]
+fn a_connection_that_comes_before_the_listener_closes_is_served() {
+    let server = Fixture::new(|builder| builder);
+    let held = server.races.hold(Point::Draining);
+    server.running.handle().begin_shutdown();
+    held.wait();
+    let mut client = server.connect();
+    client.send(&get("/a"));
+    held.release();
+    client.expect_body("/a");
+    drop(client);
+    let report = server.stop();
+    assert_eq!(report.backlog, 1, "{report}");
+    assert!(report.is_clean());
+}
+
+#[test]
+fn a_handler_that_returns_just_before_the_cut_is_answered() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.enter_gate();
+    let held = server.races.hold(Point::Cutting);
+    server.running.handle().begin_shutdown_within(Duration::ZERO);
+    held.wait();
+    server.open.send(()).unwrap();
+    client.expect_body("/gate");
+    held.release();
+    drop(client);
+    let report = server.stop();
+    assert!(report.is_clean(), "{report}");
+}
+
+#[test]
+fn a_handler_that_returns_after_the_cut_writes_nothing() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.enter_gate();
+    let stopping = server.running.handle();
+    stopping.begin_shutdown_within(Duration::ZERO);
+    client.expect_status("503");
+    server.open.send(()).unwrap();
+    client.expect_end();
+    drop(client);
+    let report = server.stop();
+    assert_eq!(report.cut.len(), 1, "{report}");
+    assert!(report.cut[0].answered_503 && report.cut[0].started, "{report}");
+}
