@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::clock::{after, earlier};
+use crate::hooks::Hooks;
 use crate::lifecycle::ledger::{Ledger, WakeAt};
 use crate::lifecycle::phase::Phase;
 use crate::listener::Listener;
@@ -31,6 +32,7 @@ pub(crate) struct Acceptor {
     pub(crate) pool: Arc<Pool>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) threads: Threads,
+    pub(crate) hooks: Hooks,
     accepted: Sender<Accepted>,
     connections_max: usize,
     paused_until: Option<Instant>,
@@ -45,9 +47,24 @@ pub(crate) struct Threads {
 }
 
 impl Acceptor {
-    pub(crate) fn new(pool: Arc<Pool>, listeners: Vec<Listener>, accepted: Sender<Accepted>, threads: Threads) -> Self {
+    pub(crate) fn new(
+        pool: Arc<Pool>,
+        listeners: Vec<Listener>,
+        accepted: Sender<Accepted>,
+        threads: Threads,
+        hooks: Hooks,
+    ) -> Self {
         let max = pool.settings.connections_max.unwrap_or_else(crate::settings::connections_max_default);
-        Self { pool, listeners, threads, accepted, connections_max: max, paused_until: None, complained_at: None }
+        Self {
+            pool,
+            listeners,
+            threads,
+            hooks,
+            accepted,
+            connections_max: max,
+            paused_until: None,
+            complained_at: None,
+        }
     }
 
     /// Accepts until `phase` is due.

@@ -75,6 +75,11 @@ pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant>
     }
 }
 
+/// The later of two deadlines, of which `None` is never.
+pub(crate) fn later(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    Some(a?.max(b?))
+}
+
 #[cfg(test)]
 mod manual {
     use std::sync::{Arc, Mutex};

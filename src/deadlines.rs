@@ -102,9 +102,34 @@ impl Deadlines {
     pub(crate) fn is_over(due: &Due, now: u64) -> bool {
         due.at.load(Relaxed) <= now
     }
+}
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.0.lock().unwrap().len()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_follows_its_slot_and_there_is_one() {
+        let (deadlines, a, b) = (Deadlines::default(), Due::default(), Due::default());
+        let due = |key| if key == 1 { &a } else { &b };
+        assert!(deadlines.set(&a, 1, 10), "the first is first");
+        assert!(!deadlines.set(&a, 1, 30), "a later one only is stored");
+        assert!(!deadlines.set(&b, 2, 20));
+        assert_eq!(deadlines.pop(9, due), Err(Some(10)));
+        // Too early: queued again for 30.
+        assert_eq!(deadlines.pop(10, due), Err(Some(20)));
+        assert!(deadlines.set(&a, 1, 15), "an earlier one is moved to the front");
+        assert_eq!(deadlines.pop(15, due), Ok(1));
+        assert_eq!(deadlines.pop(15, due), Err(Some(20)));
+        deadlines.forget(&b, 2);
+        assert_eq!(deadlines.pop(u64::MAX - 2, due), Err(None));
+    }
+
+    #[test]
+    fn what_never_ends_has_no_entry() {
+        let (deadlines, due) = (Deadlines::default(), Due::default());
+        assert!(!deadlines.set(&due, 1, u64::MAX));
+        assert_eq!(deadlines.first(), None);
+        assert!(!Deadlines::is_over(&due, u64::MAX - 1));
     }
 }

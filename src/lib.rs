@@ -71,6 +71,7 @@ mod listener;
 mod pool;
 mod worker;
 mod monitor;
+mod hooks;
 mod acceptor;
 
 mod backlog;
@@ -86,13 +87,14 @@ pub use conn::answer::Response;
 pub use conn::body::{Body, BodyWriter};
 pub use conn::exchange::Request;
 pub use error::{Error, Result};
-pub use lifecycle::context::Context;
-pub use lifecycle::ledger::CloseReason;
+pub use lifecycle::context::{Context, Readiness, Reason};
+pub use lifecycle::ledger::{CloseReason, Raced};
 pub use lifecycle::phase::{Cause, Phase};
-pub use lifecycle::report::{CutRequest, Report, StuckWorker};
-pub use listener::{Addr, Listen};
+pub use lifecycle::report::{CutRequest, HookOutcome, HookReport, Report, StuckWorker};
+pub use listener::{Addr, Inherited, Listen, inherited};
 pub use respond::{Handler, IntoResponse};
 pub use server::{Bound, Builder, Handle, Running, Server, Stats};
+pub use signals::{SignalGuard, notify};
 
 #[cfg(all(test, loom))]
 mod loom_models;

@@ -38,6 +38,18 @@ pub(crate) struct Listener {
     pub(crate) addr: Addr,
     /// The file of a unix socket that we have made, and so remove.
     unlink: Option<PathBuf>,
+    origin: Origin,
+}
+
+/// Who else may hold a listener's socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Nobody: we have made it.
+    Ours,
+    /// Perhaps the user, who has given it to us.
+    Given,
+    /// Whoever has started the process, and its other children.
+    Inherited,
 }
 
 impl Listener {
@@ -48,7 +60,7 @@ impl Listener {
         sockopt::set_socket_reuseaddr(&fd, true)?;
         rustix::net::bind(&fd, &addr)?;
         rustix::net::listen(&fd, backlog)?;
-        Self::given(fd)
+        Self::new(fd, Origin::Ours)
     }
 
     /// Listens on a path. A socket file that nobody listens on any more is replaced.
@@ -63,13 +75,12 @@ impl Listener {
             bound => bound?,
         }
         rustix::net::listen(&fd, backlog)?;
-        let mut listener = Self::given(fd)?;
+        let mut listener = Self::new(fd, Origin::Ours)?;
         listener.unlink = Some(path.to_owned());
         Ok(listener)
     }
 
-    /// Takes a socket that somebody else has made and that listens already.
-    fn given(fd: OwnedFd) -> io::Result<Self> {
+    fn new(fd: OwnedFd, origin: Origin) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         let name = rustix::net::getsockname(&fd)?;
         let addr = match SocketAddr::try_from(name.clone()) {
@@ -84,7 +95,44 @@ impl Listener {
                 Addr::Unix(path.unwrap_or_default())
             }
         };
-        Ok(Self { fd, addr, unlink: None })
+        Ok(Self { fd, addr, unlink: None, origin })
+    }
+
+    /// Takes a socket that the process was started with. It has to listen already.
+    fn inherited(fd: OwnedFd) -> io::Result<Self> {
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+        if !sockopt::socket_acceptconn(&fd)? || sockopt::socket_type(&fd)? != SocketType::STREAM {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a listening stream socket"));
+        }
+        let listener = Self::new(fd, Origin::Inherited)?;
+        // A predecessor that was killed may have left it shut.
+        if matches!(listener.addr, Addr::Tcp(_)) {
+            let _ = listener.set_gate(false);
+        }
+        Ok(listener)
+    }
+
+    /// Whether others accept from the same socket, so that its backlog is not lost with us.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.origin == Origin::Inherited
+    }
+
+    /// Whether new connections can be kept out without harm to anybody else.
+    pub(crate) fn may_be_gated(&self) -> bool {
+        self.origin == Origin::Ours && matches!(self.addr, Addr::Tcp(_))
+    }
+
+    /// Keeps new connections out, or lets them in again: see `backlog.rs`.
+    pub(crate) fn set_gate(&self, on: bool) -> io::Result<()> {
+        crate::sys::set_gate(self.fd.as_fd(), on)
+    }
+
+    /// Whether its clients are on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        match &self.addr {
+            Addr::Tcp(addr) => addr.ip().is_loopback(),
+            Addr::Unix(_) => true,
+        }
     }
 
     /// Takes the next connection from the accept backlog, without blocking: `Ok(None)` if there is none.
@@ -153,7 +201,7 @@ fn is_abandoned(addr: &SocketAddrUnix) -> bool {
 /// What a server can be told to listen on.
 ///
 /// An address as text: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080` (each address the name has), port 0 for any free
-/// one, `unix:/run/app.sock`. A [`SocketAddr`], an ip address with a port, a listener that was made elsewhere, or several of
+/// one, `unix:/run/app.sock`, `inherited` or `inherited:NAME` (see [`inherited`]). A [`SocketAddr`], an ip address with a port, a listener that was made elsewhere, or several of
 /// these in an array or a `Vec`.
 pub trait Listen {
     /// Makes the listeners.
@@ -175,6 +223,13 @@ impl Listen for &str {
     fn listen(self, backlog: i32) -> Result<Listeners> {
         let refused = |reason| Error::Address { addr: self.to_owned(), reason };
         let failed = |source| Error::Listen { addr: self.to_owned(), source };
+        if let Some(name) = self.strip_prefix("inherited") {
+            return match name.strip_prefix(':') {
+                Some(name) => inherited().named(name).listen(backlog),
+                None if name.is_empty() => inherited().listen(backlog),
+                None => Err(refused("after `inherited` comes nothing, or a colon and a name")),
+            };
+        }
         if let Some(path) = self.strip_prefix("unix:") {
             if path.is_empty() {
                 return Err(refused("a unix socket needs a path"));
@@ -235,8 +290,77 @@ impl Listen for UnixListener {
 }
 
 fn take_given(fd: OwnedFd) -> Result<Listeners> {
-    let given = Listener::given(fd);
+    let given = Listener::new(fd, Origin::Given);
     Ok(Listeners(vec![given.map_err(|source| Error::Listen { addr: "the given listener".to_owned(), source })?]))
+}
+
+/// The sockets that the process was started with, as systemd and others pass them: see [`inherited`].
+#[derive(Debug, Clone)]
+#[must_use = "give it to `Builder::bind`"]
+pub struct Inherited {
+    name: Option<String>,
+}
+
+/// The listeners that whoever has started the process has made for it (`LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`, see
+/// sd_listen_fds(3)), for [`Builder::bind`](crate::Builder::bind). They stay open when this server stops: what is in their
+/// backlogs is for the next one, so that no client is refused in between.
+///
+/// Each can be claimed once in a process.
+pub const fn inherited() -> Inherited {
+    Inherited { name: None }
+}
+
+impl Inherited {
+    /// Only those with this name.
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()) }
+    }
+}
+
+impl Listen for Inherited {
+    fn listen(self, _backlog: i32) -> Result<Listeners> {
+        let addr = || self.name.as_ref().map_or_else(|| "inherited".to_owned(), |name| format!("inherited:{name}"));
+        let passed = passed_fds(|name| std::env::var(name).ok(), std::process::id());
+        let wanted = passed.into_iter().filter(|(_, name)| self.name.as_ref().is_none_or(|wanted| wanted == name));
+        let mut listeners = Vec::new();
+        for (fd, _) in wanted {
+            if !claim(fd) {
+                return Err(Error::Address { addr: addr(), reason: "it is claimed already" });
+            }
+            let listener = crate::sys::adopt(fd).and_then(Listener::inherited);
+            listeners.push(
+                listener.map_err(|source| Error::Listen { addr: format!("{} (descriptor {fd})", addr()), source })?,
+            );
+        }
+        if listeners.is_empty() {
+            return Err(Error::Address { addr: addr(), reason: "the process was started without such a socket" });
+        }
+        Ok(Listeners(listeners))
+    }
+}
+
+/// The first descriptor that is passed, as sd_listen_fds(3) has it.
+const PASSED_FDS_START: i32 = 3;
+
+/// The descriptors that the environment says were passed to process `pid`, with their names.
+///
+/// The variables stay as they are: `LISTEN_PID` keeps children from taking them for theirs.
+fn passed_fds(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Vec<(i32, String)> {
+    let number = |name| variable(name).and_then(|text| text.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(pid) {
+        return Vec::new();
+    }
+    let count = number("LISTEN_FDS").and_then(|count| i32::try_from(count).ok()).unwrap_or(0).min(1024);
+    let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+    let names = names.split(':').map(str::to_owned).chain(std::iter::repeat_with(|| "unknown".to_owned()));
+    (PASSED_FDS_START..PASSED_FDS_START + count).zip(names).collect()
+}
+
+/// True for the first who asks for a descriptor.
+fn claim(fd: i32) -> bool {
+    static CLAIMED: std::sync::Mutex<std::collections::BTreeSet<i32>> =
+        std::sync::Mutex::new(std::collections::BTreeSet::new());
+    CLAIMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(fd)
 }
 
 impl<L: Listen, const N: usize> Listen for [L; N] {

@@ -117,19 +117,23 @@ impl Monitor {
             let seen = desk.word.look();
             busy |= seen.is_busy();
             if seen.is_busy() && seen == *before {
-                // First counted, then revoked: the worker leaves the section as soon as it sees the latter.
+                // First counted, then revoked: the worker takes both back as soon as it sees the latter.
+                let route = Route::from_index(desk.route.load(Relaxed));
                 pool.slow.places.force();
+                pool.pace.revoke(route);
                 pool.settings.races.at(Point::Revoking);
                 match desk.word.revoke(seen) {
                     Some(permit) => {
-                        pool.pace.record_revoked(Route::from_index(desk.route.load(Relaxed)));
                         if let Some(line) = pool.table.slot(desk.key.load(Relaxed)).line() {
                             // Answers to earlier pipelined requests do not wait for this one. A failure shows at the next write.
                             let _ = line.flush_from_outside();
                         }
                         pool.give(permit);
                     }
-                    None => pool.slow.places.leave(),
+                    None => {
+                        pool.slow.places.leave();
+                        pool.pace.come_back(route);
+                    }
                 }
             }
             *before = seen;
@@ -192,6 +196,8 @@ impl Monitor {
         loop {
             match conn.advance(&mut turn) {
                 Next::Call(call) => {
+                    // What is answered does not wait for what is not. A failure shows at the next write.
+                    let _ = conn.line.flush_from_outside();
                     conn.wait_for_worker(Some(call));
                     return pool.enqueue(key, conn, Queue::Calls, &mut turn);
                 }

@@ -6,16 +6,25 @@ use std::time::Duration;
 
 /// A handler that takes longer than this on average gives its permit back before it runs.
 const SLOW: Duration = Duration::from_micros(50);
-/// No sample counts for more, so that one preempted handler decides nothing.
-const SAMPLE_MAX_NANOS: u64 = 8 * SLOW_NANOS;
+/// No sample counts for more: it lifts a small average by 7/8 of the limit, so one preempted handler decides nothing.
+const SAMPLE_MAX_NANOS: u64 = 7 * SLOW_NANOS;
 const SLOW_NANOS: u64 = SLOW.as_nanos() as u64;
+/// An average down here has forgotten the last slow call.
+const SMALL_NANOS: u64 = SLOW_NANOS / 8;
 
 /// Moving average of how long handlers take, for each route.
 ///
 /// Without a router the method and the first segment of the path stand for the route, in one of a fixed number of places;
 /// routes that share one are only expected to be as slow as their mean.
 #[derive(Debug)]
-pub(crate) struct Pace([AtomicU64; Self::ROUTES]);
+pub(crate) struct Pace {
+    averages: [AtomicU64; Self::ROUTES],
+    /// Calls that have lost their permit and not returned.
+    revoked: [AtomicU64; Self::ROUTES],
+}
+
+/// So many calls of a route that run without a permit are no chance any more, whatever the average of those that returned.
+const REVOKED_MANY: u64 = 2;
 
 /// A route's place in [`Pace`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,29 +34,39 @@ impl Pace {
     pub(crate) const ROUTES: usize = 64;
 
     pub(crate) fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; Self::ROUTES])
+        let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
+        Self { averages: zeros(), revoked: zeros() }
     }
 
     pub(crate) fn is_slow(&self, route: Route) -> bool {
-        self.average(route).load(Relaxed) > SLOW_NANOS
+        self.average(route).load(Relaxed) > SLOW_NANOS || self.revoked(route).load(Relaxed) >= REVOKED_MANY
     }
 
-    /// Nothing is stored while it could not change a decision: no cache line travels between cores for fast handlers.
+    /// Nothing is stored for a fast handler once the average is small: no cache line travels between cores.
     pub(crate) fn record(&self, route: Route, took: Duration) {
         let average = self.average(route).load(Relaxed);
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).min(SAMPLE_MAX_NANOS);
-        if average > SLOW_NANOS || took > SLOW_NANOS {
+        if average > SMALL_NANOS || took > SLOW_NANOS {
             self.average(route).store(average - average / 8 + took / 8, Relaxed);
         }
     }
 
-    /// A call of this route has just lost its permit: the next ones are expected to be slow until one of them is not.
-    pub(crate) fn record_revoked(&self, route: Route) {
-        self.average(route).fetch_max(SLOW_NANOS + 1, Relaxed);
+    /// A call of this route has just lost its permit.
+    pub(crate) fn revoke(&self, route: Route) {
+        self.revoked(route).fetch_add(1, Relaxed);
+    }
+
+    /// It has returned.
+    pub(crate) fn come_back(&self, route: Route) {
+        self.revoked(route).fetch_sub(1, Relaxed);
     }
 
     fn average(&self, route: Route) -> &AtomicU64 {
-        &self.0[usize::from(route.0)]
+        &self.averages[usize::from(route.0)]
+    }
+
+    fn revoked(&self, route: Route) -> &AtomicU64 {
+        &self.revoked[usize::from(route.0)]
     }
 }
 
@@ -99,11 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn a_revoked_permit_makes_its_route_slow_until_a_fast_call() {
+    fn calls_that_do_not_return_make_their_route_slow() {
         let (pace, route) = (Pace::new(), Route::default());
-        pace.record_revoked(route);
+        pace.revoke(route);
+        assert!(!pace.is_slow(route), "one may have been preempted");
+        pace.revoke(route);
         assert!(pace.is_slow(route));
-        pace.record(route, Duration::from_micros(1));
+        pace.come_back(route);
         assert!(!pace.is_slow(route));
     }
 }

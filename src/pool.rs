@@ -185,7 +185,7 @@ impl Pool {
     pub(crate) fn adopt(&self, accepted: Accepted) -> Option<(u32, Box<Conn>)> {
         let Accepted { socket, peer, mut entry } = accepted;
         let socket = Socket::new(socket);
-        let context = Context::new(self.lifecycle.clone(), peer, socket.local());
+        let context = Context::of_connection(self.lifecycle.clone(), peer, socket.local());
         let line = Arc::new(Egress::new(Box::new(socket), peer));
         let Some(key) = self.table.allocate(line.clone()) else {
             entry.because(CloseReason::Shed);

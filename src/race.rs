@@ -31,6 +31,8 @@ pub(crate) enum Point {
     Cutting,
 }
 
+pub(crate) use imp::Races;
+
 #[cfg(not(test))]
 mod imp {
     use super::Point;
@@ -55,7 +57,9 @@ mod imp {
 
     /// The points at which a test holds the next thread that comes.
     #[derive(Debug, Clone, Default)]
-    pub(crate) struct Races(Arc<Mutex<Vec<(Point, Arc<Gate>)>>>);
+    pub(crate) struct Races(Arc<Mutex<Vec<Armed>>>);
+
+    type Armed = (Point, Arc<Gate>);
 
     #[derive(Debug, Default)]
     struct Gate {
@@ -131,7 +135,3 @@ mod imp {
         }
     }
 }
-
-#[cfg(test)]
-pub(crate) use imp::Held;
-pub(crate) use imp::Races;

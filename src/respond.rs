@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use crate::conn::answer::Response;
 use crate::conn::body::Body;
 use crate::conn::exchange::Request;
-use crate::lifecycle::context::Context;
+use crate::lifecycle::context::{Context, Readiness};
 
 /// Answers requests: any `Fn(Request, Context) -> impl IntoResponse` that can be called from several threads at once.
 pub trait Handler: Send + Sync + 'static {
@@ -51,9 +51,22 @@ impl IntoResponse for () {
     }
 }
 
+/// What a readiness probe gets: 200, or 503 once the server is stopping.
+impl IntoResponse for Readiness {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Ready => "ready\n".into_response(),
+            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response(),
+        }
+    }
+}
+
 /// A status alone says its reason in the body, unless it may not have one.
 impl IntoResponse for StatusCode {
     fn into_response(self) -> Response {
+        if matches!(self, Self::NO_CONTENT | Self::NOT_MODIFIED) {
+            return (self, ()).into_response();
+        }
         let reason = self.canonical_reason().unwrap_or("unknown status");
         let mut response = format!("{} {reason}\n", self.as_str()).into_response();
         *response.status_mut() = self;
@@ -118,7 +131,9 @@ impl<R: IntoResponse> IntoResponse for (StatusCode, HeaderMap, R) {
 impl<R: IntoResponse, const N: usize> IntoResponse for ([(HeaderName, HeaderValue); N], R) {
     fn into_response(self) -> Response {
         let mut response = self.1.into_response();
-        response.headers_mut().extend(self.0);
+        for (name, value) in self.0 {
+            response.headers_mut().insert(name, value);
+        }
         response
     }
 }

@@ -1,6 +1,7 @@
 //! From a builder to a report: how a server is made, run and stopped.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -9,19 +10,22 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use crate::acceptor::{Acceptor, Threads};
 use crate::clock::Clock;
+use crate::conn::answer::panic_text;
 use crate::error::{Error, Result};
+use crate::hooks::{Hook, Hooks};
+use crate::lifecycle::context::Context;
 use crate::lifecycle::ledger::{CloseReason, Ledger};
-use crate::lifecycle::phase::{Cause, Lifecycle, Phase};
+use crate::lifecycle::phase::{Cause, Lifecycle, Phase, is_awaited};
 use crate::lifecycle::report::Report;
 use crate::listener::{Addr, Listen, Listener};
 use crate::monitor::Monitor;
 use crate::pool::Pool;
 use crate::respond::Handler;
-use crate::settings::{ACCEPTED_MAX, Settings};
+use crate::settings::{ACCEPTED_MAX, Settings, WORKERS_MAX};
 use crate::shutdown;
 use crate::signals::{Caught, SignalThread};
 use crate::waker::Waker;
-use crate::worker::{Ended, Worker, is_in_handler};
+use crate::worker::{Ended, Worker};
 
 /// A server: see [`builder`](Self::builder).
 #[derive(Debug)]
@@ -30,25 +34,33 @@ pub struct Server(());
 impl Server {
     /// Starts to describe a server. Every limit and time has a default that is safe on the open internet.
     pub fn builder() -> Builder {
-        Builder { settings: Settings::default(), signals: Vec::new(), clock: Clock::System }
+        Builder {
+            settings: Settings::default(),
+            signals: Vec::new(),
+            hooks: Hooks::default(),
+            context: None,
+            clock: Clock::System,
+        }
     }
 }
 
 /// What a server will be like.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 #[must_use = "nothing happens before `bind`"]
 pub struct Builder {
     settings: Settings,
     signals: Vec<i32>,
+    hooks: Hooks,
+    context: Option<Context>,
     clock: Clock,
 }
 
 impl Builder {
-    /// Handlers that can run at the same time. Default: four for each core, at least 16. At least 1.
+    /// Handlers that can run at the same time. Default: four for each core, at least 16. At least 1, at most 10,000.
     ///
     /// A handler that blocks occupies one worker. Clients that are slow, idle or silent occupy none.
     pub fn workers(mut self, workers: usize) -> Self {
-        self.settings.workers = workers.max(1);
+        self.settings.workers = workers.clamp(1, WORKERS_MAX);
         self
     }
 
@@ -167,6 +179,27 @@ impl Builder {
         self
     }
 
+    /// Has `hook` run when draining starts, on a thread of its own beside the others and beside the requests that are
+    /// finished. It is waited for within the grace period; the report says how it ended.
+    pub fn on_shutdown(mut self, name: impl Into<String>, hook: impl FnOnce() + Send + 'static) -> Self {
+        self.hooks.on_shutdown.push(Hook::new(name, hook));
+        self
+    }
+
+    /// Has `hook` run after the last request, when no handler runs any more but those that are reported as stuck: the place
+    /// to close what handlers use. Several run one after the other in the order they were given. They are waited for until
+    /// the stop's deadline, and at least for [`cut_grace`](Self::cut_grace).
+    pub fn on_stopped(mut self, name: impl Into<String>, hook: impl FnOnce() + Send + 'static) -> Self {
+        self.hooks.on_stopped.push(Hook::new(name, hook));
+        self
+    }
+
+    /// Stops the server when `context` is cancelled: one that [`notify`](crate::notify) or [`Context::root`] has made.
+    pub fn context(mut self, context: &Context) -> Self {
+        self.context = Some(context.clone());
+        self
+    }
+
     /// Listens. The ports are known and clients can connect from here on; they are served once the server runs.
     ///
     /// # Errors
@@ -174,7 +207,7 @@ impl Builder {
     /// [`Error::Address`], [`Error::Listen`] if an address cannot be listened on; [`Error::SignalForbidden`],
     /// [`Error::Signal`] if a signal cannot be caught; [`Error::Start`] if the process is out of descriptors.
     pub fn bind(self, addr: impl Listen) -> Result<Bound> {
-        let caught = Caught::install(&self.signals)?;
+        let caught = Caught::install(self.signals)?;
         let listeners = addr.listen(self.settings.backlog)?.0;
         let waker = Arc::new(Waker::new().map_err(|source| Error::Start { what: "waker", source })?);
         self.clock.on_advance(&waker);
@@ -187,7 +220,12 @@ impl Builder {
             ran: AtomicBool::new(false),
             report: OnceLock::new(),
         };
-        Ok(Bound { settings: self.settings, caught, listeners, waker, handle: Handle(Arc::new(shared)) })
+        let handle = Handle(Arc::new(shared));
+        if let Some(context) = self.context {
+            let (begin, cut) = (handle.downgrade(), handle.downgrade());
+            context.on_cancel(move || begin.begin(Cause::Context), move || cut.cut(Cause::Context));
+        }
+        Ok(Bound { settings: self.settings, hooks: self.hooks, caught, listeners, waker, handle })
     }
 
     #[cfg(test)]
@@ -208,6 +246,7 @@ impl Builder {
 #[must_use = "clients that connect wait until it runs"]
 pub struct Bound {
     settings: Settings,
+    hooks: Hooks,
     caught: Caught,
     listeners: Vec<Listener>,
     waker: Arc<Waker>,
@@ -252,7 +291,7 @@ impl Bound {
     ///
     /// As [`run`](Self::run).
     pub fn spawn(self, handler: impl Handler) -> Result<Running> {
-        let Self { settings, caught, listeners, waker, handle } = self;
+        let Self { settings, hooks, caught, listeners, waker, handle } = self;
         let addrs = listeners.iter().map(|listener| listener.addr.clone()).collect();
         let shared = handle.0.clone();
         if shared.ran.swap(true, SeqCst) {
@@ -268,9 +307,10 @@ impl Bound {
 
         let threads = start_pool(&pool, workers).map_err(|source| Error::Start { what: "threads", source })?;
         let (begin, cut) = (handle.clone(), handle.clone());
-        let (begin, cut) = (move |cause| begin.begin(cause), move |cause| cut.cut(cause));
+        let begin = move |signal| begin.begin(Cause::Signal(signal));
+        let cut = move |signal| cut.cut(Cause::Signal(signal));
         let signals = caught.listen(begin, cut).map_err(|source| Error::Start { what: "signal thread", source })?;
-        let acceptor = Acceptor::new(pool, listeners, sender, threads);
+        let acceptor = Acceptor::new(pool, listeners, sender, threads, hooks);
         let accepting = std::thread::Builder::new().name("lameduck-acceptor".to_owned());
         accepting
             .spawn(move || accept_and_drain(acceptor, &shared, signals))
@@ -281,11 +321,17 @@ impl Bound {
 
 /// The acceptor's thread.
 fn accept_and_drain(mut acceptor: Acceptor, shared: &Shared, signals: Option<SignalThread>) {
-    acceptor.run_until(Phase::Draining);
-    let report = shutdown::drain(acceptor);
-    if let Some(signals) = signals {
-        signals.end();
-    }
+    let accepted_and_drained = catch_unwind(AssertUnwindSafe(|| {
+        acceptor.run_until(Phase::Draining);
+        shutdown::drain(acceptor)
+    }));
+    // Nobody who waits for the stop is to wait for ever for a fault of ours.
+    let report = accepted_and_drained.unwrap_or_else(|panic| {
+        log::error!("the acceptor panicked: {}", panic_text(&panic));
+        shared.lifecycle.enter(Phase::Stopped);
+        Report::of_fault("lameduck-acceptor")
+    });
+    drop(signals);
     shared.conclude(report);
 }
 
@@ -294,18 +340,23 @@ fn start_pool(pool: &Arc<Pool>, workers: usize) -> std::io::Result<Threads> {
     let (to, ended) = unbounded();
     let mut handles = Vec::with_capacity(workers + 1);
     for me in 0..=workers {
-        let pool = pool.clone();
+        let shared = pool.clone();
         let ended = Ended { thread: me, to: to.clone() };
         let (name, run): (_, Box<dyn FnOnce() + Send>) = if me < workers {
-            (format!("lameduck-worker-{me}"), Box::new(move || Worker::new(me, pool).run()))
+            (format!("lameduck-worker-{me}"), Box::new(move || Worker::new(me, shared).run()))
         } else {
-            ("lameduck-monitor".to_owned(), Box::new(move || Monitor::new(pool).run()))
+            ("lameduck-monitor".to_owned(), Box::new(move || Monitor::new(shared).run()))
         };
         let run = move || {
             let _ended = ended;
             run();
         };
-        handles.push(std::thread::Builder::new().name(name).spawn(run)?);
+        let started = std::thread::Builder::new().name(name).spawn(run).inspect_err(|_| {
+            pool.lifecycle.enter(Phase::Stopped);
+            pool.permits.close();
+            pool.poller.ring();
+        });
+        handles.push(started?);
     }
     Ok(Threads { handles, ended })
 }
@@ -481,9 +532,31 @@ impl Handle {
         self.0.begin(|lifecycle| lifecycle.begin_within(cause, Duration::ZERO));
     }
 
+    /// For who must not keep the server's parts alive.
+    fn downgrade(&self) -> WeakHandle {
+        WeakHandle(Arc::downgrade(&self.0))
+    }
+
     fn wait(&self, call: &str) -> Report {
-        assert!(!is_in_handler(), "`{call}` was called from a handler, which it would wait for; use `begin_shutdown`");
+        assert!(!is_awaited(), "`{call}` waits for the handler or hook it was called from; use `begin_shutdown`");
         self.0.wait()
+    }
+}
+
+/// A handle for a context, which may live longer than the server and be shared with others.
+struct WeakHandle(Weak<Shared>);
+
+impl WeakHandle {
+    fn begin(&self, cause: Cause) {
+        if let Some(shared) = self.0.upgrade() {
+            Handle(shared).begin(cause);
+        }
+    }
+
+    fn cut(&self, cause: Cause) {
+        if let Some(shared) = self.0.upgrade() {
+            Handle(shared).cut(cause);
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) const DISCARD_BYTES_MAX: u64 = 256 << 10;
 /// Of the peer's silence or chatter after our FIN: RFC 9112 section 9.6 asks to wait, not for how long.
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const LINGER_BYTES_MAX: u64 = 1 << 20;
+/// For a request that crosses our end of an idle connection, at least; two round trips if those are longer.
+pub(crate) const GOODBYE_MIN: Duration = Duration::from_millis(50);
 /// Of silence after the peer has acknowledged everything: no RST can destroy an answer any more.
 pub(crate) const LINGER_QUIET: Duration = Duration::from_millis(250);
 
@@ -44,6 +46,8 @@ pub(crate) const ACCEPTED_MAX: usize = 1024;
 pub(crate) const BACKLOG: i32 = 4096;
 /// Answers to pipelined requests are sent when there are this many bytes, if not before.
 pub(crate) const PENDING_BYTES_MAX: usize = 64 << 10;
+/// Each has a stack; beyond this the system's own limits on threads and mappings are near.
+pub(crate) const WORKERS_MAX: usize = 10_000;
 /// Requests on one connection before others get their turn.
 pub(crate) const TURN: usize = 64;
 /// Pulls of a response body before others get their turn: 1 MiB.

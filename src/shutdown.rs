@@ -11,18 +11,24 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use crate::acceptor::{Acceptor, Threads};
-use crate::backlog;
-use crate::clock::{after, earlier};
-use crate::conn::egress::Taken;
+use crate::backlog::{self, Taken};
+use crate::clock::{after, earlier, later};
+use crate::conn::egress::Taken as TakenOver;
 use crate::conn::exchange::{Buffers, RETRY_AFTER, Turn};
+use crate::hooks;
 use crate::lifecycle::ledger::{CloseReason, WakeAt};
 use crate::lifecycle::phase::{Lifecycle, Phase, Plan};
 use crate::lifecycle::report::{CutRequest, Report, Short, StuckWorker};
-use crate::pool::{Marked, Pool, Queue};
+use crate::listener::Listener;
+use crate::pool::{Accepted, Marked, Pool, Queue};
 use crate::race::Point;
 use crate::waker::wait_for;
 use crate::wire::reply;
 
+/// While the accept backlog waits for descriptors, and nobody closes.
+const STARVED_LOOK: Duration = Duration::from_millis(100);
+/// While cutting, until those are cut too that were on their way to a handler.
+const CUT_AGAIN: Duration = Duration::from_millis(20);
 /// Between two lines in the log while draining.
 const PROGRESS: Duration = Duration::from_secs(1);
 /// A worker that was cut loose has this long to notice before it counts as stuck.
@@ -32,49 +38,105 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Stops a server whose time of accepting is over.
 pub(crate) fn drain(acceptor: Acceptor) -> Report {
-    let Acceptor { pool, listeners, threads, .. } = acceptor;
+    let Acceptor { pool, listeners, threads, hooks, .. } = acceptor;
     let lifecycle = pool.lifecycle.clone();
+    let clock = &lifecycle.clock;
     let plan = lifecycle.plan().expect("accepting ends when a stop was asked for");
     let mut report = Report::new(plan.cause);
     let mut buffers = Buffers::new();
 
-    let draining_at = lifecycle.clock.now();
+    let draining_at = clock.now();
     report.phases.push((Phase::LameDuck, draining_at.saturating_duration_since(plan.begun_at)));
     lifecycle.enter(Phase::Draining);
     lifecycle.draining.raise();
+    let on_shutdown = hooks::start_all(hooks.on_shutdown, clock);
     pool.settings.races.at(Point::Draining);
-    let closed = backlog::close(listeners, &pool);
-    report.backlog = closed.connections.len();
-    report.errors = closed.errors;
-    for accepted in closed.connections {
-        if let Some((key, conn)) = pool.adopt(accepted) {
-            let mut turn = Turn::new(&pool.settings, &lifecycle, &mut buffers, draining_at);
-            pool.enqueue(key, conn, Queue::Ready, &mut turn);
-        }
-    }
+    close_listeners(listeners, &pool, &mut buffers, &mut report);
     pool.settings.races.at(Point::Closed);
     hurry_idle(&pool, &mut buffers);
     let empty = wait_until_empty(&pool, |plan| plan.cut_at);
+    report.hooks = on_shutdown.wait(|| cut_at(&lifecycle), clock);
 
-    let cutting_at = lifecycle.clock.now();
+    let cutting_at = clock.now();
     report.phases.push((Phase::Draining, cutting_at.saturating_duration_since(draining_at)));
     if !empty {
         lifecycle.enter(Phase::Cutting);
-        lifecycle.cancelled.raise();
         pool.settings.races.at(Point::Cutting);
-        report.cut = cut(&pool, &mut buffers);
+        cut(&pool, &mut buffers, &mut report);
+        // Only now: a handler that heeds it must not answer in the place of our 503.
+        lifecycle.cancelled.raise();
         let reset_at = after(cutting_at, pool.settings.cut_grace);
-        wait_until_empty(&pool, |_| reset_at);
+        // Who was being read, or on the way to a handler, when we went by comes to rest within a moment.
+        while !wait_until_empty(&pool, |_| earlier(reset_at, after(lifecycle.clock.now(), CUT_AGAIN)))
+            && reset_at.is_none_or(|at| at > lifecycle.clock.now())
+        {
+            cut(&pool, &mut buffers, &mut report);
+        }
         reset(&pool, &mut report.cut);
-        let took = lifecycle.clock.now().saturating_duration_since(cutting_at);
-        report.phases.push((Phase::Cutting, took));
+        report.phases.push((Phase::Cutting, clock.now().saturating_duration_since(cutting_at)));
     }
 
     lifecycle.enter(Phase::Stopped);
     report.stuck = join(threads, &pool);
-    report.took = lifecycle.clock.now().saturating_duration_since(plan.begun_at);
+    let on_stopped = hooks::start_in_turn(hooks.on_stopped, clock);
+    let last = after(clock.now(), pool.settings.cut_grace);
+    report.hooks.extend(on_stopped.wait(|| later(cut_at(&lifecycle), last), clock));
+    report.took = clock.now().saturating_duration_since(plan.begun_at);
     count(&pool, &mut report);
+    log::info!("{}", report.summary());
     report
+}
+
+fn cut_at(lifecycle: &Lifecycle) -> Option<Instant> {
+    lifecycle.plan().expect("a stop was asked for").cut_at
+}
+
+/// Takes what is in the accept backlogs, closes the listeners, and has what was taken served.
+fn close_listeners(listeners: Vec<Listener>, pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
+    let lifecycle = &pool.lifecycle;
+    let mut closing = backlog::Closing::begin(listeners, &lifecycle.clock);
+    let gate_time = closing.gate_time(longest_round_trip(pool));
+    loop {
+        let taken = closing.accept(gate_time, pool);
+        let connections = std::mem::take(&mut closing.connections);
+        report.backlog += connections.len();
+        if taken == Taken::All {
+            report.ungated = closing.ungated;
+            report.errors.append(&mut closing.errors);
+            (report.gate, report.backlog_left) = closing.close(&lifecycle.clock);
+            serve(connections, pool, buffers);
+            return;
+        }
+        // Out of descriptors: some are needed back before the rest can be taken, those of idle connections first.
+        serve(connections, pool, buffers);
+        hurry_idle(pool, buffers);
+        pool.ledger.wake(WakeAt::AnyEnd);
+        let until = earlier(cut_at(lifecycle), after(lifecycle.clock.now(), STARVED_LOOK));
+        if wait_for(&[pool.waker.as_fd()], lifecycle.clock.until(until)) {
+            pool.waker.reset();
+        }
+        if cut_at(lifecycle).is_some_and(|at| at <= lifecycle.clock.now()) {
+            report.errors.push("no descriptors were left for the rest of the accept backlog".to_owned());
+            (report.gate, report.backlog_left) = closing.close(&lifecycle.clock);
+            return;
+        }
+    }
+}
+
+/// Hands connections from the backlog to the pool.
+fn serve(connections: Vec<Accepted>, pool: &Pool, buffers: &mut Buffers) {
+    for accepted in connections {
+        if let Some((key, conn)) = pool.adopt(accepted) {
+            let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, pool.lifecycle.clock.now());
+            pool.enqueue(key, conn, Queue::Ready, &mut turn);
+        }
+    }
+}
+
+/// Of all clients that are connected.
+fn longest_round_trip(pool: &Pool) -> Duration {
+    let lines = pool.table.keys().filter_map(|key| pool.table.slot(key).line());
+    lines.filter_map(|line| Some(line.transport().info()?.rtt)).max().unwrap_or_default()
 }
 
 /// Gives each idle connection the deadline it has from now on, and has whoever serves one look at the phase once more
@@ -140,16 +202,22 @@ fn tell_progress(pool: &Pool, until: Option<Instant>, now: Instant) {
 }
 
 /// Answers 503 to every request whose response is not begun, wherever it is; gives the others their last time.
-fn cut(pool: &Pool, buffers: &mut Buffers) -> Vec<CutRequest> {
+fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     let now = pool.lifecycle.clock.now();
     let refusal = refusal(&pool.lifecycle);
-    let mut requests = Vec::new();
     for key in pool.table.keys() {
         let slot = pool.table.slot(key);
         let Some(line) = slot.line() else { continue };
+        let owned = slot.word.claim_parked().map(|_| {
+            let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, now);
+            let mut conn = slot.take();
+            let next = conn.look_once_more(&mut turn);
+            (conn, next)
+        });
         let taken = line.take_over(&refusal);
-        if let Taken::Answered(request) = &taken {
-            requests.push(CutRequest {
+        if let TakenOver::Answered(request) = &taken {
+            let list = if request.started { &mut report.cut } else { &mut report.never_started };
+            list.push(CutRequest {
                 peer: line.peer(),
                 method: request.method.clone(),
                 target: request.target.clone(),
@@ -160,19 +228,17 @@ fn cut(pool: &Pool, buffers: &mut Buffers) -> Vec<CutRequest> {
             });
         }
         // What nobody serves at the moment is moved on; who serves one finds it shut.
-        let Some(_) = slot.word.claim_parked() else { continue };
+        let Some((mut conn, next)) = owned else { continue };
         let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, now);
-        let mut conn = slot.take();
-        match taken {
-            Taken::Nothing if conn.has_nothing_to_finish() => pool.close(key, conn, CloseReason::Cut),
-            Taken::Nothing | Taken::Begun => pool.enqueue(key, conn, Queue::Ready, &mut turn),
-            Taken::Answered(_) => {
+        match (taken, next) {
+            (TakenOver::Answered(_), _) => {
                 conn.close_after_flush(CloseReason::Cut, &turn);
                 pool.enqueue(key, conn, Queue::Ready, &mut turn);
             }
+            (_, Some(reason)) => pool.close(key, conn, reason),
+            (TakenOver::Nothing | TakenOver::Begun, None) => pool.enqueue(key, conn, Queue::Ready, &mut turn),
         }
     }
-    requests
 }
 
 /// What a request is answered with that nobody will serve any more.
@@ -201,6 +267,9 @@ fn reset(pool: &Pool, cut: &mut Vec<CutRequest>) {
                 bytes_sent,
                 answered_503: false,
             });
+            line.transport().reset();
+        } else if line.in_flight().is_some() {
+            // Its 503 has had its time. The handler may still wait for the peer, which frees it.
             line.transport().reset();
         }
         if slot.word.claim_parked().is_some() {
@@ -249,6 +318,7 @@ fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
 /// The counts of the server's whole life.
 fn count(pool: &Arc<Pool>, report: &mut Report) {
     report.accepted = pool.ledger.accepted();
+    report.raced = pool.ledger.take_raced();
     report.answered = Phase::ALL.iter().map(|phase| (*phase, pool.answered(*phase))).filter(|(_, n)| *n > 0).collect();
     let closed = CloseReason::ALL.iter().map(|reason| (*reason, pool.ledger.ended(*reason)));
     report.closed = closed.filter(|(_, n)| *n > 0).collect();

@@ -220,18 +220,23 @@ impl Table {
             match free.keys.pop() {
                 Some(key) => key,
                 None if (free.fresh as usize) < self.lots.len() * LOT => {
+                    // First made, then counted: `keys` names slots that are there.
+                    self.lot(free.fresh);
                     free.fresh += 1;
                     free.fresh - 1
                 }
                 None => return None,
             }
         };
-        let lot = self.lots[key as usize / LOT]
-            .get_or_init(|| (0..LOT).map(|_| CachePadded::new(Slot::new())).collect::<Vec<_>>().into_boxed_slice());
-        let slot = &lot[key as usize % LOT];
+        let slot = &self.lot(key)[key as usize % LOT];
         *lock(&slot.line) = Some(line);
         slot.word.occupy();
         Some(key)
+    }
+
+    fn lot(&self, key: u32) -> &[CachePadded<Slot>] {
+        let make = || (0..LOT).map(|_| CachePadded::new(Slot::new())).collect::<Vec<_>>().into_boxed_slice();
+        self.lots[key as usize / LOT].get_or_init(make)
     }
 
     /// Gives back the slot of a connection that its owner has dropped.

@@ -20,21 +20,11 @@ pub(crate) struct TcpInfo {
 pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     /// `TCP_FIN_WAIT2` of the kernel's `enum tcp_state`.
     const FIN_WAIT2: u8 = 5;
-    // Offsets in `struct tcp_info` of <linux/tcp.h>, which only ever grows at its end: libc's own struct is the short one
-    // of glibc, without `tcpi_bytes_acked`.
     const STATE: usize = 0;
     const RTT_MICROS: usize = 68;
     const BYTES_ACKED: usize = 120;
 
-    let mut info = [0u8; 256];
-    let mut len = info.len() as libc::socklen_t;
-    // SAFETY: the descriptor is borrowed, so it is open during the call; the kernel writes at most `len` bytes into `info`.
-    let failed = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
-    } != 0;
-    if failed || (len as usize) < BYTES_ACKED + 8 {
-        return None;
-    }
+    let info = raw_tcp_info(socket)?;
     let rtt = u32::from_ne_bytes(*info[RTT_MICROS..].first_chunk()?);
     Some(TcpInfo {
         is_fin_wait2: info[STATE] == FIN_WAIT2,
@@ -43,10 +33,86 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     })
 }
 
+/// `struct tcp_info` of <linux/tcp.h>, which only ever grows at its end: libc's own is the short one of glibc, without
+/// `tcpi_bytes_acked`, so it is read by offset.
+#[cfg(target_os = "linux")]
+fn raw_tcp_info(socket: BorrowedFd<'_>) -> Option<[u8; 256]> {
+    let mut info = [0u8; 256];
+    let mut len = info.len() as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed, so it is open during the call; the kernel writes at most `len` bytes into `info`.
+    let failed = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
+    } != 0;
+    // Up to and with `tcpi_bytes_acked`, which is there since Linux 4.1.
+    (!failed && len >= 128).then_some(info)
+}
+
 /// Reads `TCP_INFO`. `None` where the socket is not TCP or the system is not Linux.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn tcp_info(_socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     None
+}
+
+/// Whether a listener, or a socket that has inherited it from one, drops packets that have passed a router: see
+/// `backlog.rs`. Both options are set on an IPv6 socket, which may be dual-stack.
+#[cfg(target_os = "linux")]
+pub(crate) fn set_gate(socket: BorrowedFd<'_>, on: bool) -> std::io::Result<()> {
+    /// `IP_MINTTL` of <linux/in.h> and `IPV6_MINHOPCOUNT` of <linux/in6.h>.
+    const OPTIONS: [(libc::c_int, libc::c_int); 2] = [(libc::IPPROTO_IP, 21), (libc::IPPROTO_IPV6, 73)];
+
+    let value: libc::c_int = if on { 255 } else { 0 };
+    let mut result = Err(std::io::ErrorKind::Unsupported.into());
+    for (level, option) in OPTIONS {
+        // SAFETY: the descriptor is borrowed, so it is open during the call; the kernel reads one int.
+        let failed = unsafe {
+            let (value, len) = (&raw const value, size_of::<libc::c_int>() as libc::socklen_t);
+            libc::setsockopt(socket.as_raw_fd(), level, option, value.cast(), len)
+        } != 0;
+        // An IPv4 socket knows only the first, which is then enough.
+        if !failed {
+            result = Ok(());
+        } else if level == libc::IPPROTO_IP {
+            result = Err(std::io::Error::last_os_error());
+        }
+    }
+    result
+}
+
+/// Elsewhere there is none.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn set_gate(_socket: BorrowedFd<'_>, _on: bool) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// Connections in a TCP listener's accept backlog. `None` where the kernel does not tell.
+#[cfg(target_os = "linux")]
+pub(crate) fn backlog_len(listener: BorrowedFd<'_>) -> Option<u32> {
+    /// `tcpi_unacked`: for a listener, the length of its queue.
+    const UNACKED: usize = 24;
+    let info = raw_tcp_info(listener)?;
+    Some(u32::from_ne_bytes(*info[UNACKED..].first_chunk()?))
+}
+
+/// Connections in a TCP listener's accept backlog. `None` where the kernel does not tell.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn backlog_len(_listener: BorrowedFd<'_>) -> Option<u32> {
+    None
+}
+
+/// Takes over a descriptor that the process was started with.
+///
+/// # Panics
+///
+/// For the standard streams.
+pub(crate) fn adopt(fd: std::os::fd::RawFd) -> std::io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    assert!(fd > 2, "the standard streams belong to the standard library");
+    // SAFETY: fcntl looks at no memory of ours, and fails for a descriptor that is not open.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and the caller sees to it that the process claims it once.
+    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
 }
 
 /// A signal's name, as in `SIGTERM`.

@@ -8,7 +8,6 @@
 //!
 //! **Invariant:** nobody waits for a client with a permit in hand.
 
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -17,22 +16,12 @@ use crossbeam_channel::Sender;
 use crate::conn::answer::{Panic, panic_text};
 use crate::conn::exchange::{Buffers, Call, Conn, Next, Peer, Turn};
 use crate::lifecycle::ledger::CloseReason;
-use crate::lifecycle::phase::Phase;
+use crate::lifecycle::phase::{Phase, awaited};
 use crate::permits::Permit;
 use crate::poller::{Events, Ready};
 use crate::pool::{Marked, Pool, Queue, Section};
 use crate::race::Point;
 use crate::settings::TURN;
-
-thread_local! {
-    /// Set while this thread runs a handler, or user code of a body.
-    static IN_USER_CODE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether the calling thread runs a handler: it must not wait for the server to stop, which waits for it.
-pub(crate) fn is_in_handler() -> bool {
-    IN_USER_CODE.get()
-}
 
 /// A worker, on its own thread.
 pub(crate) struct Worker {
@@ -170,6 +159,12 @@ impl Worker {
         let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, pool.lifecycle.clock.now());
         let reason = loop {
             let next = match conn.advance(&mut turn) {
+                // Nobody starts a handler any more: the drain answers.
+                Next::Call(call) if pool.lifecycle.phase() >= Phase::Cutting => {
+                    conn.wait_for_worker(Some(call));
+                    pool.enqueue(key, conn, Queue::Calls, &mut turn);
+                    return permit;
+                }
                 Next::Call(call) => match self.admit(&conn, Some(&call), &mut permit) {
                     Ok(()) => self.call(key, &mut conn, call, &mut permit, &mut turn),
                     Err(MustWait(queue)) => {
@@ -218,6 +213,11 @@ impl Worker {
     fn admit(&mut self, conn: &Conn, call: Option<&Call>, permit: &mut Option<Permit>) -> Result<(), MustWait> {
         let pool = &self.pool;
         let holds = call.map_or_else(|| conn.holds_worker(), Call::holds_worker);
+        let slow = call.is_some() && pool.pace.is_slow(conn.route);
+        if slow || holds || permit.is_none() {
+            // What is answered does not wait for what is slow. A failure shows at the next write.
+            let _ = conn.line.flush_from_outside();
+        }
         if holds && !self.in_streams {
             if !pool.streams.places.enter() {
                 pool.settings.races.at(Point::NoPlace);
@@ -225,7 +225,6 @@ impl Worker {
             }
             self.in_streams = true;
         }
-        let slow = call.is_some() && pool.pace.is_slow(conn.route);
         if slow && !self.in_slow {
             if !pool.slow.places.enter() {
                 pool.settings.races.at(Point::NoPlace);
@@ -236,8 +235,6 @@ impl Worker {
         if (slow || holds)
             && let Some(permit) = permit.take()
         {
-            // What is answered does not wait for what is slow. A failure shows at the next write.
-            let _ = conn.line.flush_from_outside();
             pool.give(permit);
         }
         Ok(())
@@ -284,15 +281,14 @@ impl Worker {
             desk.word.begin_out();
         }
         self.pool.monitor.wake();
-        IN_USER_CODE.set(true);
-        let outcome = catch_unwind(AssertUnwindSafe(|| code(conn, turn)));
-        IN_USER_CODE.set(false);
+        let outcome = catch_unwind(AssertUnwindSafe(|| awaited(|| code(conn, turn))));
         self.pool.settings.races.at(Point::Returned);
         if permit.is_none() {
             desk.word.end_out();
         } else if !desk.word.end_busy(self.generation) {
             // The monitor has sent a fresh one, and counted us among the slow.
             *permit = None;
+            self.pool.pace.come_back(conn.route);
             if self.in_slow {
                 self.pool.slow.places.leave();
             }

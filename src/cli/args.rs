@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lexopt::Parser;
 use lexopt::prelude::*;
+use rustix::process::Signal;
 
 use crate::cli::Failure;
 
@@ -17,6 +18,10 @@ pub(crate) enum Command {
     Print(&'static str),
     /// To try the server.
     Demo(DemoOptions),
+    /// To see that a stop loses nothing.
+    Prove(ProveOptions),
+    /// To become this command, and to be told to stop when the process of that number is gone: what `prove` starts.
+    Tethered(i32, Vec<OsString>),
 }
 
 /// How `lameduck demo` serves.
@@ -43,6 +48,24 @@ impl Default for DemoOptions {
     }
 }
 
+/// What `lameduck prove` does.
+#[derive(Debug, PartialEq)]
+pub(crate) struct ProveOptions {
+    pub(crate) stops: u32,
+    /// `None` is another one each time.
+    pub(crate) seed: Option<u64>,
+    pub(crate) rtt: Duration,
+    /// The command line of another server.
+    pub(crate) target: Option<String>,
+    pub(crate) signal: Signal,
+}
+
+impl Default for ProveOptions {
+    fn default() -> Self {
+        Self { stops: 20, seed: None, rtt: Duration::ZERO, target: None, signal: Signal::TERM }
+    }
+}
+
 /// Reads the whole command line.
 pub(crate) fn parse(mut arguments: Parser) -> Result<Command, Failure> {
     let wrong = |problem: String| Failure::Usage { command: PROGRAM, problem };
@@ -53,6 +76,9 @@ pub(crate) fn parse(mut arguments: Parser) -> Result<Command, Failure> {
         Some(Value(command)) => match command.to_str() {
             Some("demo") => {
                 parse_demo(arguments).map_err(|error| Failure::Usage { command: DEMO, problem: error.to_string() })
+            }
+            Some("prove") => {
+                parse_prove(arguments).map_err(|error| Failure::Usage { command: PROVE, problem: error.to_string() })
             }
             _ => Err(wrong(format!("unknown command {command:?}"))),
         },
@@ -80,10 +106,46 @@ fn parse_demo(mut arguments: Parser) -> Result<Command, lexopt::Error> {
     Ok(Command::Demo(options))
 }
 
+/// Reads what follows `prove`.
+fn parse_prove(mut arguments: Parser) -> Result<Command, lexopt::Error> {
+    let mut options = ProveOptions::default();
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Print(PROVE_HELP)),
+            Long("stops") => options.stops = stops("--stops", arguments.value()?)?,
+            Long("seed") => options.seed = Some(arguments.value()?.parse()?),
+            Long("rtt") => options.rtt = period("--rtt", arguments.value()?)?,
+            Long("target") => options.target = Some(arguments.value()?.string()?),
+            Long("signal") => options.signal = signal("--signal", arguments.value()?)?,
+            Long("tethered") => {
+                let parent = arguments.value()?.parse()?;
+                return Ok(Command::Tethered(parent, arguments.raw_args()?.collect()));
+            }
+            _ => return Err(argument.unexpected()),
+        }
+    }
+    Ok(Command::Prove(options))
+}
+
+fn stops(option: &str, value: OsString) -> Result<u32, lexopt::Error> {
+    let value = value.string()?;
+    let stops = value.parse().ok().filter(|stops| *stops > 0);
+    stops.ok_or_else(|| format!("{option}: {value:?} is not a number of stops, 1 or more").into())
+}
+
+fn signal(option: &str, value: OsString) -> Result<Signal, lexopt::Error> {
+    match value.string()?.as_str() {
+        "TERM" => Ok(Signal::TERM),
+        "QUIT" => Ok(Signal::QUIT),
+        "INT" => Ok(Signal::INT),
+        value => Err(format!("{option}: {value:?} is not TERM, QUIT or INT").into()),
+    }
+}
+
 fn workers(option: &str, value: OsString) -> Result<usize, lexopt::Error> {
     let value = value.string()?;
-    let workers = value.parse().ok().filter(|workers| *workers > 0);
-    workers.ok_or_else(|| format!("{option}: {value:?} is not a number of threads, 1 or more").into())
+    let workers = value.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers));
+    workers.ok_or_else(|| format!("{option}: {value:?} is not a number of threads from 1 to {WORKERS_MAX}").into())
 }
 
 fn period(option: &str, value: OsString) -> Result<Duration, lexopt::Error> {
@@ -109,12 +171,17 @@ fn duration(text: &str) -> Option<Duration> {
     }
 }
 
+/// A thread has several mappings, and Linux gives a process 65530 of them by default.
+const WORKERS_MAX: usize = 10_000;
+
 /// What has a `--help`.
 const PROGRAM: &str = "lameduck";
 pub(crate) const DEMO: &str = "lameduck demo";
+const PROVE: &str = "lameduck prove";
 
 pub(crate) const HELP: &str = include_str!("help.txt");
-const DEMO_HELP: &str = include_str!("demo-help.txt");
+pub(crate) const DEMO_HELP: &str = include_str!("demo-help.txt");
+const PROVE_HELP: &str = include_str!("prove-help.txt");
 const VERSION: &str = concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n");
 
 #[cfg(test)]
@@ -149,6 +216,7 @@ mod tests {
             (&["-V"], VERSION),
             (&["demo", "--help"], DEMO_HELP),
             (&["demo", "--workers", "3", "-h"], DEMO_HELP),
+            (&["prove", "--help"], PROVE_HELP),
         ] {
             assert_eq!(parse_words(words), Ok(Command::Print(text)), "{words:?}");
         }
@@ -181,6 +249,29 @@ mod tests {
     }
 
     #[test]
+    fn what_to_prove_is_read() {
+        assert_eq!(parse_words(&["prove"]), Ok(Command::Prove(ProveOptions::default())));
+        let words =
+            ["prove", "--stops=200", "--seed", "7", "--rtt=5ms", "--target", "server {port} -q", "--signal=QUIT"];
+        let options = ProveOptions {
+            stops: 200,
+            seed: Some(7),
+            rtt: Duration::from_millis(5),
+            target: Some("server {port} -q".to_owned()),
+            signal: Signal::QUIT,
+        };
+        assert_eq!(parse_words(&words), Ok(Command::Prove(options)));
+        check_refused(
+            &["prove", "--stops=0"],
+            r#"--stops: "0" is not a number of stops, 1 or more; try 'lameduck prove --help'"#,
+        );
+        check_refused(
+            &["prove", "--signal=KILL"],
+            r#"--signal: "KILL" is not TERM, QUIT or INT; try 'lameduck prove --help'"#,
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_said_in_one_line() {
         let bad_duration = r#""10" is not a duration such as 500ms, 10s, 2m, 1h or 0; try 'lameduck demo --help'"#;
         check_refused(&["--bad"], "invalid option '--bad'; try 'lameduck --help'");
@@ -192,8 +283,8 @@ mod tests {
         check_refused(&["demo", "--lame-duck=10"], &format!("--lame-duck: {bad_duration}"));
         check_refused(&["demo", "--grace-period=10"], &format!("--grace-period: {bad_duration}"));
         check_refused(&["demo", "--idle-grace=10"], &format!("--idle-grace: {bad_duration}"));
-        for workers in ["0", "-1", "many", ""] {
-            let problem = format!("--workers: {workers:?} is not a number of threads, 1 or more");
+        for workers in ["0", "-1", "10001", "99999999999999999999", "many", ""] {
+            let problem = format!("--workers: {workers:?} is not a number of threads from 1 to 10000");
             check_refused(&["demo", "--workers", workers], &format!("{problem}; try 'lameduck demo --help'"));
         }
         check_refused(&["--a\nb"], "invalid option '--a?b'; try 'lameduck --help'");
@@ -223,12 +314,13 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal_and_tells_the_defaults() {
-        for line in HELP.lines().chain(DEMO_HELP.lines()) {
+        for line in [HELP, DEMO_HELP, PROVE_HELP].into_iter().flat_map(str::lines) {
             assert!(line.chars().count() <= 90, "{line:?} is too wide");
         }
         let defaults = DemoOptions::default();
         let told = |name: &str, period: Duration| {
-            let line = DEMO_HELP.lines().skip_while(|line| !line.contains(name)).find(|line| line.contains("[default: "));
+            let line =
+                DEMO_HELP.lines().skip_while(|line| !line.contains(name)).find(|line| line.contains("[default: "));
             let text = line.and_then(|line| Some(line.split_once("[default: ")?.1.trim_end_matches(']').to_owned()));
             assert_eq!(text.as_deref().and_then(duration), Some(period), "{name}");
         };

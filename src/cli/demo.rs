@@ -55,15 +55,15 @@ fn app(request: Request, context: Context) -> Response {
             method_not_allowed("GET, HEAD")
         }
         (_, "/echo") => method_not_allowed("POST, PUT"),
-        _ => (StatusCode::NOT_FOUND, "404 Not Found: the routes there are, are listed at /\n").into_response(),
+        _ => (StatusCode::NOT_FOUND, "404 Not Found: GET / lists the routes\n").into_response(),
     }
 }
 
-/// Holds a worker for a while. At a stop's deadline it gives up: the client has been answered in its place.
+/// Holds a worker for a while. At a stop's deadline it gives up: the server has then answered in its place.
 fn sleep(query: Query<'_>, context: &Context) -> Result<Response, Invalid> {
     let duration = Duration::from_millis(query.number("ms", 0..=SLEEP_MILLIS_MAX)?);
     let slept = context.wait(duration);
-    Ok(if slept { "slept\n" } else { "woken by the stop\n" }.into_response())
+    Ok(if slept { "slept\n".into_response() } else { StatusCode::SERVICE_UNAVAILABLE.into_response() })
 }
 
 /// Bytes that are made while they are sent: there are never more of them in memory than the client is about to take.
@@ -72,14 +72,14 @@ fn bytes(query: Query<'_>) -> Result<Response, Invalid> {
     Ok(of_type("application/octet-stream", Body::sized_reader(Counting { next: 0 }, n)))
 }
 
-/// Lines that come one by one. A stop lets them all come; at its deadline the rest comes at once.
+/// Lines that come one by one. A stop waits for them all; at its deadline the rest comes without a pause, and so in time.
 fn chunked(context: Context) -> Response {
     let write_lines = move |client: &mut lameduck::BodyWriter<'_>| {
         for line in 1..=LINES {
             writeln!(client, "line {line} of {LINES}")?;
             client.flush()?;
             if line < LINES {
-                let _paused = context.wait(LINE_EVERY);
+                let _whole_pause = context.wait(LINE_EVERY);
             }
         }
         Ok(())
@@ -126,9 +126,7 @@ fn status(query: Query<'_>) -> Result<Response, Invalid> {
 
 /// Makes the answer to a request that cannot be understood, with one that can.
 fn bad_request(example: &'static str) -> impl FnOnce(Invalid) -> Response {
-    move |invalid| {
-        (StatusCode::BAD_REQUEST, format!("400 Bad Request: {invalid}; try {example}\n")).into_response()
-    }
+    move |invalid| (StatusCode::BAD_REQUEST, format!("400 Bad Request: {invalid}; try {example}\n")).into_response()
 }
 
 fn method_not_allowed(allowed: &'static str) -> Response {

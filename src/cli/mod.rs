@@ -11,6 +11,7 @@ use crate::cli::args::Command;
 
 mod args;
 mod demo;
+mod prove;
 mod query;
 
 /// The exit code when nothing was served. A report's own are 0, 1 and 3.
@@ -34,6 +35,13 @@ pub(crate) fn run(arguments: lexopt::Parser) -> Result<ExitCode, Failure> {
             print(&report.to_string());
             Ok(report.exit_code())
         }
+        Command::Prove(options) => {
+            raise_descriptor_limit();
+            let proof = prove::run(&options).map_err(Failure::Proof)?;
+            print(&proof.text);
+            Ok(if proof.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Tethered(parent, command) => Err(Failure::Proof(prove::child::become_tethered(parent, &command))),
     }
 }
 
@@ -44,6 +52,8 @@ pub(crate) enum Failure {
     Usage { command: &'static str, problem: String },
     /// The command line was understood, and the system refused.
     Server(lameduck::Error),
+    /// A server to be tortured could not be started.
+    Proof(std::io::Error),
 }
 
 impl fmt::Display for Failure {
@@ -52,6 +62,7 @@ impl fmt::Display for Failure {
         let line = match self {
             Self::Usage { command, problem } => format!("{problem}; try '{command} --help'"),
             Self::Server(error) => with_causes(error),
+            Self::Proof(error) => format!("cannot start a server to stop: {error}"),
         };
         f.write_str(&line.replace(char::is_control, "?"))
     }
@@ -68,7 +79,7 @@ impl From<lameduck::Error> for Failure {
 
 /// An error, and behind it what caused it.
 fn with_causes(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 

@@ -11,8 +11,9 @@ use http::{HeaderMap, Method, StatusCode, response};
 
 use crate::conn::body::{self, Body, BodyWriter, Kind, WriteBody};
 use crate::conn::exchange::{Asked, Conn, Flush, Next, Peer, Source, Stage, Turn, write_demand};
+use crate::conn::transport::Look;
 use crate::lifecycle::ledger::CloseReason;
-use crate::settings::{DISCARD_BYTES_MAX, PULL_BYTES_MAX};
+use crate::settings::PULL_BYTES_MAX;
 use crate::wire::chunked::{LAST_CHUNK, encode_chunk};
 use crate::wire::framing::{Framing, response_framing};
 use crate::wire::persist::Persist;
@@ -143,15 +144,14 @@ impl Conn {
                 options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
             })
         };
-        let too_much_unread =
-            || asked.ingress.as_ref().is_some_and(|ingress| body::unread(ingress) > DISCARD_BYTES_MAX);
+        let body_is_in_the_way = || asked.ingress.as_ref().is_some_and(body::is_in_the_way);
         if failed {
             Some(CloseReason::Failed)
         } else if asked.persist == Persist::Close || framing == Framing::UntilClose || handler_closes() {
             Some(CloseReason::Asked)
         } else if turn.lifecycle.is_stopping() && self.is_last_request() {
             Some(CloseReason::Stopping)
-        } else if too_much_unread() {
+        } else if body_is_in_the_way() {
             Some(CloseReason::Refused)
         } else {
             None
@@ -160,7 +160,7 @@ impl Conn {
 
     /// Whether no further request is here already: the response to the last one is what says `Connection: close`.
     fn is_last_request(&self) -> bool {
-        self.inbox.is_empty()
+        self.inbox.is_empty() && self.line.transport().look() != Look::Bytes
     }
 
     /// Reads a piece of the response's body, and appends it. User code.

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use crate::clock::Clock;
 use crate::conn::egress::Egress;
 use crate::conn::patience::{Demand, Patience};
-use crate::settings::READ_BYTES;
+use crate::settings::{DISCARD_BYTES_MAX, READ_BYTES};
 use crate::waker::wait_for_peer;
 use crate::wire::Limits;
 use crate::wire::chunked::{Decoder, encode_chunk};
@@ -307,6 +307,9 @@ pub(crate) fn take_rest(ingress: &Mutex<Ingress>) -> Option<Rest> {
         Err(std::sync::TryLockError::WouldBlock) => return None,
     };
     ingress.line = None;
+    let failed = ingress.failed;
+    // Whoever still reads it must not take what has come for all of it.
+    ingress.failed |= !ingress.decoder.is_done();
     let at = ingress.at;
     let mut received = std::mem::take(&mut ingress.received);
     received.drain(..at);
@@ -315,16 +318,17 @@ pub(crate) fn take_rest(ingress: &Mutex<Ingress>) -> Option<Rest> {
         received,
         expects_continue: ingress.expects_continue,
         eof: ingress.eof,
-        failed: ingress.failed,
+        failed,
     })
 }
 
-/// Bytes of the body that are certainly still to come from the client, and that nobody is going to read.
-pub(crate) fn unread(ingress: &Arc<Mutex<Ingress>>) -> u64 {
-    if is_held(ingress) {
-        return 0;
-    }
-    ingress.try_lock().map_or(0, |ingress| ingress.decoder.remaining().unwrap_or(0))
+/// Whether no request can follow this body on its connection: it cannot be read to its end, or the client may send it or
+/// not, or nobody reads it and it is too long to be dropped.
+pub(crate) fn is_in_the_way(ingress: &Arc<Mutex<Ingress>>) -> bool {
+    let held = is_held(ingress);
+    let Ok(ingress) = ingress.try_lock() else { return false };
+    let unread = ingress.decoder.remaining().unwrap_or(0);
+    ingress.failed || !held && (ingress.expects_continue || unread > DISCARD_BYTES_MAX)
 }
 
 /// A response is about to begin. If its body reads the request's, a client that waits for `100 Continue` is told before:

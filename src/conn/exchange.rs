@@ -18,13 +18,14 @@ use crate::conn::inbox::Inbox;
 use crate::conn::patience::{Demand, Patience};
 use crate::conn::transport::Look;
 use crate::lifecycle::context::Context;
-use crate::lifecycle::ledger::{CloseReason, Entry};
+use crate::lifecycle::ledger::{CloseReason, Entry, Raced};
 use crate::lifecycle::phase::{Lifecycle, Phase};
 use crate::pace::Route;
 use crate::settings::{
-    DISCARD_BYTES_MAX, DISCARD_TIMEOUT, LINGER_BYTES_MAX, LINGER_QUIET, LINGER_TIMEOUT, PENDING_BYTES_MAX, PULLS,
-    READ_BYTES, Settings, TURN,
+    DISCARD_BYTES_MAX, DISCARD_TIMEOUT, GOODBYE_MIN, LINGER_BYTES_MAX, LINGER_QUIET, LINGER_TIMEOUT, PENDING_BYTES_MAX,
+    PULLS, READ_BYTES, Settings, TURN,
 };
+use crate::waker::wait_for_peer;
 use crate::wire::Refusal;
 use crate::wire::chunked::Decoder;
 use crate::wire::framing::Framing;
@@ -50,6 +51,8 @@ pub(crate) struct Conn {
     hup: bool,
     /// We have.
     pub(super) eof: bool,
+    /// It has only given way to others: it waits for its turn, not for its peer.
+    yielded: bool,
     /// What the poller tells of.
     pub(crate) told: Told,
     /// What was asked for last, for the pace.
@@ -164,6 +167,10 @@ pub(super) struct Linger {
     reason: CloseReason,
     bytes: u64,
     heard_at: Instant,
+    /// When it is over at the latest.
+    until: Instant,
+    /// Requests that come now are named in the report; `None` when nobody is to know, or what came is no request.
+    late: Option<HeadScan>,
 }
 
 /// What a connection needs next.
@@ -271,6 +278,7 @@ impl Conn {
             unread: true,
             hup: false,
             eof: false,
+            yielded: false,
             told: Told::Nothing,
             route: Route::default(),
             since: now,
@@ -285,6 +293,12 @@ impl Conn {
 
     /// Goes on until user code, the peer or an end is needed.
     pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) -> Next {
+        let next = self.advance_on(turn);
+        self.yielded = matches!(next, Next::Yield);
+        next
+    }
+
+    fn advance_on(&mut self, turn: &mut Turn<'_>) -> Next {
         loop {
             let next = match &self.stage {
                 Stage::Fresh | Stage::Idle | Stage::Head => self.read_head(turn),
@@ -527,9 +541,7 @@ impl Conn {
         match close {
             None => self.enter(if self.inbox.is_empty() { Stage::Idle } else { Stage::Head }, turn.now),
             Some(reason) => {
-                self.line.transport().finish();
-                self.enter(Stage::Linger(Linger { reason, bytes: 0, heard_at: turn.now }), turn.now);
-                self.unread = true;
+                self.say_goodbye(reason, LINGER_TIMEOUT, turn);
             }
         }
     }
@@ -561,7 +573,7 @@ impl Conn {
                 self.enter(Stage::Flush(Box::new(flush)), turn.now);
             }
             (None, Some(decoder)) => self.enter(Stage::Discard(Box::new(Discard { decoder, bytes: 0 })), turn.now),
-            (None, None) => self.enter(Stage::Idle, turn.now),
+            (None, None) => self.follow(None, turn),
         }
     }
 
@@ -586,7 +598,7 @@ impl Conn {
             }
         }
         if discard.decoder.is_done() {
-            self.enter(Stage::Idle, turn.now);
+            self.follow(None, turn);
             return None;
         }
         if self.eof {
@@ -601,8 +613,8 @@ impl Conn {
     }
 
     fn linger(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
+        self.note_late_requests(turn);
         let Stage::Linger(linger) = &mut self.stage else { unreachable!("it lingers in this stage") };
-        linger.bytes += self.inbox.take().len() as u64;
         if self.eof || linger.bytes > LINGER_BYTES_MAX {
             return Some(Next::Close(linger.reason));
         }
@@ -617,6 +629,38 @@ impl Conn {
             linger.heard_at = turn.now;
         }
         next
+    }
+
+    /// Finishes our side, and waits for the peer to finish its own.
+    fn say_goodbye(&mut self, reason: CloseReason, at_most: Duration, turn: &Turn<'_>) {
+        self.line.transport().finish();
+        let late = turn.lifecycle.is_stopping().then(HeadScan::new);
+        let linger = Linger { reason, bytes: 0, heard_at: turn.now, until: turn.now + at_most, late };
+        self.enter(Stage::Linger(linger), turn.now);
+        self.unread = true;
+    }
+
+    /// Names requests that came after our end, and drops what came.
+    fn note_late_requests(&mut self, turn: &Turn<'_>) {
+        let Stage::Linger(linger) = &mut self.stage else { unreachable!("it lingers in this stage") };
+        while let Some(scan) = &mut linger.late
+            && !self.inbox.is_empty()
+        {
+            match scan.parse(self.inbox.bytes(), &turn.settings.limits) {
+                Ok(Some(head)) => {
+                    self.inbox.consume(head.len);
+                    linger.bytes += head.len as u64;
+                    let (peer, told) = (self.line.peer(), linger.reason != CloseReason::IdleStopping);
+                    let (method, target) = (head.parts.method, head.parts.uri);
+                    self.entry.raced(Raced { peer, method, target, told });
+                    // What follows a request with a body is that body.
+                    linger.late = (head.framing == Framing::Empty).then(HeadScan::new);
+                }
+                Ok(None) => return,
+                Err(_) => linger.late = None,
+            }
+        }
+        linger.bytes += self.inbox.take().len() as u64;
     }
 
     /// Answers what cannot be served, and closes.
@@ -666,6 +710,9 @@ impl Conn {
 
     /// When the connection has to be looked at if nothing happens until then.
     pub(crate) fn deadline(&mut self, turn: &Turn<'_>) -> Option<Instant> {
+        if self.yielded {
+            return None;
+        }
         let settings = turn.settings;
         let draining = turn.lifecycle.phase() >= Phase::Draining;
         let timeout = match &mut self.stage {
@@ -685,11 +732,11 @@ impl Conn {
                     let count = self.line.acknowledged();
                     return Some(patience.check(turn.now, count, write_demand(settings)).unwrap_or(turn.now));
                 }
-                // Its reader waits for a worker.
-                _ => settings.write_timeout,
+                // Its reader waits for a worker, which is no fault of the peer's.
+                _ => return None,
             },
             Stage::Linger(linger) => {
-                let end = self.since + LINGER_TIMEOUT;
+                let end = linger.until;
                 let quiet = linger.heard_at + LINGER_QUIET;
                 return Some(if quiet > turn.now { quiet.min(end) } else { end.min(turn.now + LINGER_QUIET) });
             }
@@ -712,11 +759,15 @@ impl Conn {
                 }
                 Look::End => Overdue::Close(CloseReason::PeerClosed),
                 Look::Broken => Overdue::Close(CloseReason::Broken),
-                Look::Silence => Overdue::Close(match (&self.stage, turn.lifecycle.phase() >= Phase::Draining) {
-                    (_, true) => CloseReason::IdleStopping,
-                    (Stage::Fresh, false) => CloseReason::Silent,
-                    (_, false) => CloseReason::Idle,
-                }),
+                // A request may be on its way while ours is: our end is seen after a round trip, and who does not watch its
+                // idle connections sees it when it writes.
+                Look::Silence if turn.lifecycle.phase() >= Phase::Draining => {
+                    let rtt = self.line.transport().info().map_or(Duration::ZERO, |info| info.rtt);
+                    self.say_goodbye(CloseReason::IdleStopping, GOODBYE_MIN.max(2 * rtt).min(LINGER_TIMEOUT), turn);
+                    Overdue::Advance
+                }
+                Look::Silence if matches!(self.stage, Stage::Fresh) => Overdue::Close(CloseReason::Silent),
+                Look::Silence => Overdue::Close(CloseReason::Idle),
             },
             Stage::Head => self.refuse_overdue(StatusCode::REQUEST_TIMEOUT, "the request head took too long", turn),
             Stage::Body(_) => {
@@ -725,6 +776,8 @@ impl Conn {
             Stage::Call(_) | Stage::Push(_) => {
                 self.refuse_overdue(StatusCode::SERVICE_UNAVAILABLE, "the server is too busy", turn)
             }
+            // There is room: it is our turn that is late, not the peer's.
+            Stage::Flush(_) if wait_for_peer(self.line.transport().as_fd(), true, Duration::ZERO) => Overdue::Advance,
             Stage::Flush(_) => {
                 self.line.transport().reset();
                 Overdue::Close(CloseReason::Stalled)
@@ -735,8 +788,10 @@ impl Conn {
             }
             Stage::Linger(linger) => {
                 let quiet = turn.now.saturating_duration_since(linger.heard_at) >= LINGER_QUIET;
-                let acknowledged = || self.line.transport().info().is_some_and(|info| info.is_fin_wait2);
-                if turn.now >= self.since + LINGER_TIMEOUT || quiet && acknowledged() {
+                // What was written to a unix socket is with the peer.
+                let is_local = self.line.peer().is_none();
+                let acknowledged = || is_local || self.line.transport().info().is_some_and(|info| info.is_fin_wait2);
+                if turn.now >= linger.until || quiet && acknowledged() {
                     Overdue::Close(linger.reason)
                 } else {
                     Overdue::Wait
@@ -751,9 +806,23 @@ impl Conn {
         Overdue::Advance
     }
 
-    /// Whether nothing is on its way to the peer that a last second could complete.
-    pub(crate) fn has_nothing_to_finish(&self) -> bool {
-        matches!(self.stage, Stage::Fresh | Stage::Idle | Stage::Head | Stage::Discard(_)) && self.line.pending() == 0
+    /// At the cut: a request that is here already is owed an answer from now on. Why to close the connection, if nothing is
+    /// and nothing is on its way to the peer that a last second could complete.
+    pub(crate) fn look_once_more(&mut self, turn: &mut Turn<'_>) -> Option<CloseReason> {
+        if !matches!(self.stage, Stage::Fresh | Stage::Idle | Stage::Head | Stage::Discard(_)) {
+            return None;
+        }
+        self.tell(true, true);
+        match self.advance(turn) {
+            Next::Call(call) => self.wait_for_worker(Some(call)),
+            Next::Close(reason) => return Some(reason),
+            Next::Park | Next::Yield | Next::Pull | Next::Push => {}
+        }
+        match self.stage {
+            Stage::Fresh | Stage::Idle => Some(CloseReason::IdleStopping),
+            Stage::Head | Stage::Discard(_) if self.line.pending() == 0 => Some(CloseReason::Cut),
+            _ => None,
+        }
     }
 
     /// Ends the connection: the peer sees FIN if all was sent, and RST if a response is not whole.

@@ -2,10 +2,14 @@
 //!
 //! **Invariant:** a connection holds an [`Entry`] from accept to close; dropping it is what counts its end.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 
+use http::{Method, Uri};
+
+use crate::sync::{Mutex, lock};
 use crate::waker::Waker;
 
 /// Why a connection ended.
@@ -64,6 +68,7 @@ pub(crate) struct Ledger {
     open: AtomicUsize,
     accepted: AtomicU64,
     ended: [AtomicU64; CloseReason::ALL.len()],
+    raced: Mutex<Vec<Raced>>,
     /// What the acceptor waits for.
     wake: AtomicU8,
     /// The acceptor's. It is gone when the server has stopped.
@@ -76,6 +81,7 @@ impl Ledger {
             open: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             ended: std::array::from_fn(|_| AtomicU64::new(0)),
+            raced: Mutex::default(),
             wake: AtomicU8::new(WakeAt::Never as u8),
             waker,
         })
@@ -101,11 +107,42 @@ impl Ledger {
         self.ended[reason as usize].load(Acquire)
     }
 
+    /// Takes down a request that nobody will answer.
+    fn raced(&self, raced: Raced) {
+        let mut all = lock(&self.raced);
+        if all.len() < RACED_MAX {
+            all.push(raced);
+        }
+    }
+
+    /// The requests that came too late.
+    pub(crate) fn take_raced(&self) -> Vec<Raced> {
+        std::mem::take(&mut lock(&self.raced))
+    }
+
     /// When the acceptor is to be woken. It looks at [`len`](Self::len) after saying so.
     pub(crate) fn wake(&self, at: WakeAt) {
         self.wake.store(at as u8, SeqCst);
     }
 }
+
+/// A request that crossed the server's end of its connection, and was not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Raced {
+    /// Who asked. `None` over a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// The request's method.
+    pub method: Method,
+    /// The request's target.
+    pub target: Uri,
+    /// The response before it said `Connection: close`, so the client knows that it was not served (RFC 9112 section 9.6).
+    /// Without that the connection was idle, and the client must have written while our end was on its way.
+    pub told: bool,
+}
+
+/// No report names more of them: a client can send as many behind our end as it likes.
+const RACED_MAX: usize = 10_000;
 
 /// Which end of a connection the acceptor waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +165,11 @@ impl Entry {
     /// Says why the connection is about to end. Without it, it broke.
     pub(crate) fn because(&mut self, reason: CloseReason) {
         self.reason = reason;
+    }
+
+    /// A request came after our end.
+    pub(crate) fn raced(&self, raced: Raced) {
+        self.ledger.raced(raced);
     }
 }
 

@@ -4,3 +4,5 @@ pub(crate) mod context;
 pub(crate) mod ledger;
 pub(crate) mod phase;
 pub(crate) mod report;
+
+mod json;

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** phases only move forward, and a deadline only becomes earlier.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Weak;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
@@ -76,6 +77,8 @@ pub enum Cause {
     Handle,
     /// The [`Running`](crate::Running) was dropped.
     Dropped,
+    /// The [`Context`](crate::Context) it was built with was cancelled.
+    Context,
 }
 
 impl fmt::Display for Cause {
@@ -84,6 +87,7 @@ impl fmt::Display for Cause {
             Self::Signal(signal) => write!(f, "{}", crate::sys::signal_name(*signal)),
             Self::Handle => f.write_str("a call of its handle"),
             Self::Dropped => f.write_str("the running server being dropped"),
+            Self::Context => f.write_str("its context being cancelled"),
         }
     }
 }
@@ -100,24 +104,52 @@ pub(crate) struct Plan {
 }
 
 /// A thing that happens once and can be waited for in a `select!`: the channel disconnects.
-#[derive(Debug)]
 pub(crate) struct Flag {
-    sender: Mutex<Option<Sender<()>>>,
+    /// `None` once it is raised.
+    lowered: Mutex<Option<Lowered>>,
     receiver: Receiver<()>,
+}
+
+struct Lowered {
+    _sender: Sender<()>,
+    then: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl Flag {
     pub(crate) fn new() -> Self {
         let (sender, receiver) = bounded(0);
-        Self { sender: Mutex::new(Some(sender)), receiver }
+        Self { lowered: Mutex::new(Some(Lowered { _sender: sender, then: Vec::new() })), receiver }
     }
 
+    /// Raises it, and does what was to be done then. Again is nothing.
     pub(crate) fn raise(&self) {
-        drop(lock(&self.sender).take());
+        let lowered = lock(&self.lowered).take();
+        if let Some(Lowered { then, .. }) = lowered {
+            then.into_iter().for_each(|then| then());
+        }
+    }
+
+    pub(crate) fn is_raised(&self) -> bool {
+        lock(&self.lowered).is_none()
+    }
+
+    /// Has `then` called by who raises it; now, if it is raised already.
+    pub(crate) fn on_raise(&self, then: impl FnOnce() + Send + 'static) {
+        if let Some(lowered) = &mut *lock(&self.lowered) {
+            lowered.then.push(Box::new(then));
+            return;
+        }
+        then();
     }
 
     pub(crate) fn receiver(&self) -> &Receiver<()> {
         &self.receiver
+    }
+}
+
+impl fmt::Debug for Flag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flag").field("is_raised", &self.is_raised()).finish()
     }
 }
 
@@ -203,4 +235,27 @@ impl Lifecycle {
             waker.wake();
         }
     }
+}
+
+thread_local! {
+    /// Set while this thread runs code that the stop waits for.
+    static AWAITED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs user code that the stop waits for: a handler, a body, a hook. It must not wait for the stop.
+pub(crate) fn awaited<T>(code: impl FnOnce() -> T) -> T {
+    /// Also when the code panics.
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            AWAITED.set(self.0);
+        }
+    }
+    let _reset = Reset(AWAITED.replace(true));
+    code()
+}
+
+/// Whether the calling thread runs such code.
+pub(crate) fn is_awaited() -> bool {
+    AWAITED.get()
 }

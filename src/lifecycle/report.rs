@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{Method, Uri};
 
 use crate::error::{Error, Result};
-use crate::lifecycle::ledger::CloseReason;
+use crate::lifecycle::ledger::{CloseReason, Raced};
 use crate::lifecycle::phase::{Cause, Phase};
 
 /// How a server stopped: what was finished, what was cut, what was left behind.
@@ -26,14 +26,27 @@ pub struct Report {
     pub phases: Vec<(Phase, Duration)>,
     /// Connections accepted in the server's whole life.
     pub accepted: u64,
-    /// Connections that were still in the accept backlog when the listeners closed. They were served.
+    /// How long the listeners took to close, with new connections kept out.
+    pub gate: Duration,
+    /// Listeners whose new connections could not be kept out meanwhile: the system knows no such thing, or the socket may
+    /// belong to others too. One that came in the very moment of the close may have been reset.
+    pub ungated: usize,
+    /// Connections that were still in the accept backlog when draining started. They were served.
     pub backlog: usize,
+    /// Connections that were in it nevertheless when the listeners closed. They were reset.
+    pub backlog_left: u32,
     /// Responses made in the server's whole life, by the phase they were made in.
     pub answered: Vec<(Phase, u64)>,
     /// How connections ended, in the server's whole life. What never happened is not listed.
     pub closed: Vec<(CloseReason, u64)>,
-    /// Requests that were cut at the deadline.
+    /// Requests that were cut at the deadline, in their handler or while their response was sent.
     pub cut: Vec<CutRequest>,
+    /// Requests that were given to no handler, and answered with 503: safe to repeat.
+    pub never_started: Vec<CutRequest>,
+    /// Requests that crossed our end of their connection: not served, and safe to repeat.
+    pub raced: Vec<Raced>,
+    /// What became of the hooks.
+    pub hooks: Vec<HookReport>,
     /// Workers whose handler did not return, and were left behind.
     pub stuck: Vec<StuckWorker>,
     /// What went wrong in closing listeners.
@@ -60,6 +73,30 @@ pub struct CutRequest {
     pub answered_503: bool,
 }
 
+/// What became of a hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HookReport {
+    /// The name it was given.
+    pub name: String,
+    /// How long it ran.
+    pub took: Duration,
+    /// How it ended.
+    pub outcome: HookOutcome,
+}
+
+/// How a hook ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HookOutcome {
+    /// It returned.
+    Done,
+    /// It panicked.
+    Panicked,
+    /// It had not returned when the stop was over, and was left behind.
+    Late,
+}
+
 /// A worker that sat in a handler when the server ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -77,36 +114,70 @@ impl Report {
             took: Duration::ZERO,
             phases: Vec::new(),
             accepted: 0,
+            gate: Duration::ZERO,
+            ungated: 0,
             backlog: 0,
+            backlog_left: 0,
             answered: Vec::new(),
             closed: Vec::new(),
             cut: Vec::new(),
+            never_started: Vec::new(),
+            raced: Vec::new(),
+            hooks: Vec::new(),
             stuck: Vec::new(),
             errors: Vec::new(),
         }
     }
 
-    /// Whether every request that came was answered in full, and every thread has ended.
+    /// Of a server one of whose own threads has panicked.
+    pub(crate) fn of_fault(thread: &str) -> Self {
+        let stuck = vec![StuckWorker { thread: thread.to_owned(), request: None }];
+        Self { stuck, ..Self::new(Cause::Handle) }
+    }
+
+    /// Whether every request that came was answered in full, every hook has returned and every thread has ended.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.exit_status() == 0
     }
 
     /// What a program that did nothing else should exit with: 0 if the stop was clean, 1 if something was cut, 3 if a
-    /// worker was left behind.
+    /// worker was left behind. (2 is for who could not even start.)
+    ///
+    /// A request that the client had to expect not to be served, behind a response that said `Connection: close`, does not
+    /// count; one that crossed our end of an idle connection does.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
-        match (self.stuck.is_empty(), self.cut.is_empty()) {
-            (true, true) => 0,
-            (true, false) => 1,
-            (false, _) => 3,
+        if !self.stuck.is_empty() {
+            return 3;
         }
+        let nothing_cut = self.cut.is_empty() && self.never_started.is_empty() && self.backlog_left == 0;
+        let nothing_raced = self.raced.iter().all(|raced| raced.told);
+        let hooks_done = self.hooks.iter().all(|hook| hook.outcome == HookOutcome::Done);
+        u8::from(!(nothing_cut && nothing_raced && hooks_done))
     }
 
     /// The same for `main` to return.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         self.exit_status().into()
+    }
+
+    /// What happened, in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let counted = [
+            (self.cut.len(), "request", " cut"),
+            (self.never_started.len(), "request", " never started"),
+            (self.raced.iter().filter(|raced| !raced.told).count(), "request", " raced"),
+            (self.backlog_left as usize, "connection", " reset in the backlog"),
+            (self.hooks.iter().filter(|hook| hook.outcome != HookOutcome::Done).count(), "hook", " failed"),
+            (self.stuck.len(), "worker", " left behind"),
+        ];
+        let counted = counted.iter().filter(|(n, ..)| *n > 0);
+        let listed: Vec<_> = counted.map(|(n, what, how)| format!("{}{how}", count(*n as u64, what))).collect();
+        let outcome = if listed.is_empty() { "cleanly".to_owned() } else { format!("with {}", listed.join(", ")) };
+        format!("stopped {outcome} by {}, in {}", self.cause, Short(self.took))
     }
 
     /// For those who want `?`: a report that is not clean becomes an error.
@@ -139,22 +210,16 @@ impl Termination for Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let outcome = match self.exit_status() {
-            0 => "cleanly".to_owned(),
-            1 => format!("with {} cut", count(self.cut.len() as u64, "request")),
-            _ => format!(
-                "with {} cut and {} left behind",
-                count(self.cut.len() as u64, "request"),
-                count(self.stuck.len() as u64, "worker")
-            ),
-        };
-        writeln!(f, "stopped {outcome} by {}, in {}", self.cause, Short(self.took))?;
+        writeln!(f, "{}", self.summary())?;
         for (phase, took) in &self.phases {
             let answered = count(self.answered_in(*phase), "response");
             writeln!(f, "  {:<10} {:>9}   {answered}", phase.to_string(), Short(*took).to_string())?;
         }
         let total = self.answered.iter().map(|(_, n)| n).sum::<u64>();
         writeln!(f, "  in all     {}, {}", count(self.accepted, "connection"), count(total, "response"))?;
+        if self.ungated > 0 {
+            writeln!(f, "  {} closed without keeping new connections out", count(self.ungated as u64, "listener"))?;
+        }
         if self.backlog > 0 {
             writeln!(
                 f,
@@ -167,6 +232,15 @@ impl fmt::Display for Report {
         }
         for cut in &self.cut {
             writeln!(f, "  cut: {cut}")?;
+        }
+        for request in &self.never_started {
+            writeln!(f, "  never started: {request}")?;
+        }
+        for raced in &self.raced {
+            writeln!(f, "  raced: {raced}")?;
+        }
+        for hook in &self.hooks {
+            writeln!(f, "  hook: {hook}")?;
         }
         for stuck in &self.stuck {
             writeln!(f, "  stuck: {stuck}")?;
@@ -187,9 +261,34 @@ impl fmt::Display for CutRequest {
         write!(f, ", {} old, ", Short(self.age))?;
         match (self.answered_503, self.started) {
             (true, true) => f.write_str("in its handler: answered with 503"),
-            (true, false) => f.write_str("never started, safe to repeat: answered with 503"),
+            (true, false) => f.write_str("safe to repeat: answered with 503"),
             (false, _) => write!(f, "reset after {} bytes of its response", self.bytes_sent),
         }
+    }
+}
+
+impl fmt::Display for Raced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.target)?;
+        if let Some(peer) = self.peer {
+            write!(f, " of {peer}")?;
+        }
+        f.write_str(if self.told {
+            " behind a last response, as the client knew"
+        } else {
+            " as we closed its idle connection"
+        })
+    }
+}
+
+impl fmt::Display for HookReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = match self.outcome {
+            HookOutcome::Done => "done",
+            HookOutcome::Panicked => "panicked",
+            HookOutcome::Late => "left behind",
+        };
+        write!(f, "{} {outcome} after {}", self.name, Short(self.took))
     }
 }
 

@@ -1,0 +1,132 @@
+//! The report for machines: one line of JSON, written by hand because nothing else here needs a serializer.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::lifecycle::report::{CutRequest, HookOutcome, Report};
+
+impl Report {
+    /// The report as one line of JSON. Times are in milliseconds. What was listed by [`Report`]'s fields is listed under the
+    /// same names; `clean` and `exit_code` are what [`is_clean`](Self::is_clean) and [`exit_status`](Self::exit_status) say.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let phases = self.phases.iter().map(|(phase, took)| {
+            let answered = self.answered_in(*phase);
+            object(&[
+                ("phase", text(&phase.to_string())),
+                ("took_ms", millis(*took)),
+                ("answered", answered.to_string()),
+            ])
+        });
+        let closed: Vec<_> = self.closed.iter().map(|(reason, n)| (format!("{reason:?}"), n.to_string())).collect();
+        let closed: Vec<_> = closed.iter().map(|(reason, n)| (reason.as_str(), n.clone())).collect();
+        let raced = self.raced.iter().map(|raced| {
+            object(&[
+                ("peer", raced.peer.map_or_else(null, |peer| text(&peer.to_string()))),
+                ("method", text(raced.method.as_str())),
+                ("target", text(&raced.target.to_string())),
+                ("told", raced.told.to_string()),
+            ])
+        });
+        let hooks = self.hooks.iter().map(|hook| {
+            let outcome = match hook.outcome {
+                HookOutcome::Done => "done",
+                HookOutcome::Panicked => "panicked",
+                HookOutcome::Late => "late",
+            };
+            object(&[("name", text(&hook.name)), ("took_ms", millis(hook.took)), ("outcome", text(outcome))])
+        });
+        let stuck = self.stuck.iter().map(|stuck| {
+            let request = stuck.request.as_ref().map_or_else(null, |(method, target, age)| {
+                object(&[
+                    ("method", text(method.as_str())),
+                    ("target", text(&target.to_string())),
+                    ("age_ms", millis(*age)),
+                ])
+            });
+            object(&[("thread", text(&stuck.thread)), ("request", request)])
+        });
+        object(&[
+            ("cause", text(&self.cause.to_string())),
+            ("took_ms", millis(self.took)),
+            ("phases", array(phases)),
+            ("accepted", self.accepted.to_string()),
+            ("answered", self.answered.iter().map(|(_, n)| n).sum::<u64>().to_string()),
+            ("gate_ms", millis(self.gate)),
+            ("ungated", self.ungated.to_string()),
+            ("backlog", self.backlog.to_string()),
+            ("backlog_left", self.backlog_left.to_string()),
+            ("closed", object(&closed)),
+            ("cut", array(self.cut.iter().map(cut))),
+            ("never_started", array(self.never_started.iter().map(cut))),
+            ("raced", array(raced)),
+            ("hooks", array(hooks)),
+            ("stuck", array(stuck)),
+            ("errors", array(self.errors.iter().map(|error| text(error)))),
+            ("clean", self.is_clean().to_string()),
+            ("exit_code", self.exit_status().to_string()),
+        ])
+    }
+}
+
+fn cut(request: &CutRequest) -> String {
+    object(&[
+        ("peer", request.peer.map_or_else(null, |peer| text(&peer.to_string()))),
+        ("method", text(request.method.as_str())),
+        ("target", text(&request.target.to_string())),
+        ("age_ms", millis(request.age)),
+        ("started", request.started.to_string()),
+        ("bytes_sent", request.bytes_sent.to_string()),
+        ("answered_503", request.answered_503.to_string()),
+    ])
+}
+
+fn object(members: &[(&str, String)]) -> String {
+    let members: Vec<_> = members.iter().map(|(name, value)| format!("{}:{value}", text(name))).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+fn array(values: impl Iterator<Item = String>) -> String {
+    format!("[{}]", values.collect::<Vec<_>>().join(","))
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{:.3}", duration.as_secs_f64() * 1e3)
+}
+
+fn null() -> String {
+    "null".to_owned()
+}
+
+/// A JSON string (RFC 8259 section 7).
+fn text(text: &str) -> String {
+    let mut out = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            control if control < ' ' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(control));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_escaped() {
+        assert_eq!(text("a\"b\\c\nd"), "\"a\\\"b\\\\c\\u000ad\"");
+    }
+
+    #[test]
+    fn an_empty_report_is_one_object() {
+        let json = Report::new(crate::lifecycle::phase::Cause::Handle).to_json();
+        assert!(json.starts_with("{\"cause\":\"a call of its handle\",\"took_ms\":0.000,\"phases\":[]"), "{json}");
+        assert!(json.ends_with("\"errors\":[],\"clean\":true,\"exit_code\":0}"), "{json}");
+    }
+}

@@ -1,0 +1,582 @@
+//! The program `lameduck demo`, as its user and its clients see it.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a test waits for anything. Only ever a failure.
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[test]
+fn the_first_page_leads_to_every_route() {
+    let demo = Demo::start(&[]);
+    let page = demo.get("/");
+    assert_eq!(page.status, 200);
+    assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
+    for route in ["/plaintext", "/sleep", "/bytes", "/chunked", "/headers", "/setheader", "/status", "/echo"] {
+        assert!(page.text().contains(&format!("{route}\"")), "{route}");
+    }
+    for external in ["href=\"http", "href=\"//", "src=", "@import", "url("] {
+        assert!(!page.text().contains(external), "{external}");
+    }
+}
+
+#[test]
+fn plaintext_says_hello() {
+    let demo = Demo::start(&[]);
+    let hello = demo.get("/plaintext");
+    assert_eq!((hello.status, hello.text()), (200, "Hello, World!"));
+    assert_eq!(hello.field("content-type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(hello.field("content-length"), Some("13"));
+}
+
+#[test]
+fn head_gets_the_head_that_get_would_get() {
+    let demo = Demo::start(&[]);
+    for target in [
+        "/",
+        "/plaintext",
+        "/sleep?ms=1",
+        "/bytes?n=5000000000",
+        "/setheader?name=x-duck&value=quack",
+        "/status?code=404",
+        "/sleep?ms=never",
+        "/nowhere",
+    ] {
+        let (head, get) = (demo.ask("HEAD", target), demo.head_of_get(target));
+        assert_eq!(head.body, b"", "HEAD {target}");
+        assert_eq!(head.status, get.status, "HEAD {target}");
+        for name in ["content-length", "content-type", "x-duck"] {
+            assert_eq!(head.field(name), get.field(name), "HEAD {target}, {name}");
+        }
+    }
+    let chunked = demo.ask("HEAD", "/chunked");
+    assert_eq!((chunked.status, chunked.body.len()), (200, 0));
+    assert_eq!(demo.ask("HEAD", "/headers").body, b"");
+}
+
+#[test]
+fn sleep_answers_after_a_while() {
+    let demo = Demo::start(&["--workers", "1"]);
+    let slept = demo.get("/sleep?ms=20");
+    assert_eq!((slept.status, slept.text()), (200, "slept\n"));
+}
+
+#[test]
+fn bytes_are_a_pattern_of_the_length_asked_for() {
+    let demo = Demo::start(&[]);
+    for n in [0, 1, 251, 1_000_000] {
+        let bytes = demo.get(&format!("/bytes?n={n}"));
+        assert_eq!((bytes.status, bytes.body.len()), (200, n));
+        assert_eq!(bytes.field("content-length"), Some(&*n.to_string()));
+        assert_eq!(bytes.field("content-type"), Some("application/octet-stream"));
+        assert!(bytes.body.iter().zip(0_usize..).all(|(byte, at)| usize::from(*byte) == at % 251), "{n} bytes");
+    }
+}
+
+#[test]
+fn chunked_sends_each_line_in_a_chunk_of_its_own() {
+    let demo = Demo::start(&[]);
+    let lines = demo.get("/chunked");
+    assert_eq!((lines.status, lines.field("transfer-encoding")), (200, Some("chunked")));
+    let chunks: String = (1..=5).map(|line| format!("c\r\nline {line} of 5\n\r\n")).collect();
+    assert_eq!(lines.text(), format!("{chunks}0\r\n\r\n"));
+}
+
+#[test]
+fn http_1_0_gets_the_lines_without_chunks() {
+    let demo = Demo::start(&[]);
+    let lines = demo.raw(b"GET /chunked HTTP/1.0\r\n\r\n");
+    assert_eq!((lines.status, lines.field("transfer-encoding")), (200, None));
+    assert_eq!(lines.text(), (1..=5).map(|line| format!("line {line} of 5\n")).collect::<String>());
+}
+
+#[test]
+fn echo_gives_the_body_back() {
+    let demo = Demo::start(&[]);
+    for method in ["POST", "PUT"] {
+        let echo = demo.send(method, "/echo", "Content-Type: text/x-duck\r\nContent-Length: 5\r\n", b"quack");
+        assert_eq!((echo.status, echo.text()), (200, "quack"));
+        assert_eq!(echo.field("content-type"), Some("text/x-duck"));
+    }
+    let untyped = demo.send("POST", "/echo", "Content-Length: 2\r\n", b"\x00\xff");
+    assert_eq!((untyped.status, &*untyped.body), (200, &b"\x00\xff"[..]));
+    assert_eq!(untyped.field("content-type"), Some("application/octet-stream"));
+}
+
+#[test]
+fn echo_goes_out_while_the_body_comes_in() {
+    let demo = Demo::start(&[]);
+    let piece = vec![b'q'; 100_000];
+    let mut client = demo.connect();
+    client.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n").unwrap();
+    client.write_all(b"Transfer-Encoding: chunked\r\n\r\n186a0\r\n").unwrap();
+    client.write_all(&piece).unwrap();
+    // Its first bytes are here although its last ones are not there.
+    let mut begin = [0; 12];
+    client.read_exact(&mut begin).unwrap();
+    assert_eq!(&begin, b"HTTP/1.1 200");
+    client.write_all(b"\r\n0\r\n\r\n").unwrap();
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest.iter().filter(|byte| **byte == b'q').count(), piece.len());
+    assert!(rest.ends_with(b"\r\n0\r\n\r\n"), "the echo is complete");
+}
+
+#[test]
+fn status_is_the_one_asked_for_whatever_the_method() {
+    let demo = Demo::start(&[]);
+    for (method, code, body) in [
+        ("GET", 200, "200 OK\n"),
+        ("POST", 201, "201 Created\n"),
+        ("DELETE", 204, ""),
+        ("GET", 205, ""),
+        ("GET", 304, ""),
+        ("OPTIONS", 418, "418 I'm a teapot\n"),
+        ("PATCH", 503, "503 Service Unavailable\n"),
+        ("QUACK", 599, "599 unknown status\n"),
+    ] {
+        let answer = demo.ask(method, &format!("/status?code={code}"));
+        assert_eq!((answer.status, answer.text()), (code, body), "{method} {code}");
+    }
+}
+
+#[test]
+fn setheader_sets_one_field() {
+    let demo = Demo::start(&[]);
+    let set = demo.get("/setheader?name=X-Duck&value=quack%2C+%22quack%22");
+    assert_eq!((set.status, set.field("x-duck")), (200, Some("quack, \"quack\"")));
+}
+
+#[test]
+fn setheader_cannot_split_a_response() {
+    let demo = Demo::start(&[]);
+    for query in [
+        "name=x-duck&value=a%0d%0aset-cookie:+b=c",
+        "name=x-duck&value=a%0aset-cookie:+b=c",
+        "name=x-duck&value=a%0d",
+        "name=x-duck&value=a%00",
+        "name=x-duck%0d%0aset-cookie&value=b=c",
+        "name=x-duck:+a%0d%0aset-cookie&value=b=c",
+        "name=x+duck&value=a",
+        "name=&value=a",
+    ] {
+        let refused = demo.get(&format!("/setheader?{query}"));
+        assert_eq!((refused.status, refused.field("set-cookie")), (400, None), "{query}");
+        assert!(refused.text().ends_with("; try /setheader?name=x-duck&value=quack\n"), "{}", refused.text());
+    }
+}
+
+#[test]
+fn setheader_does_not_touch_the_framing() {
+    let demo = Demo::start(&[]);
+    let set = demo.get("/setheader?name=transfer-encoding&value=chunked");
+    assert_eq!((set.status, set.field("transfer-encoding"), set.text()), (200, None, "the field is set\n"));
+    let lied = demo.get("/setheader?name=content-length&value=5");
+    assert_eq!(lied.field("content-length"), Some(&*lied.body.len().to_string()));
+}
+
+#[test]
+fn headers_shows_the_fields_as_they_came() {
+    let demo = Demo::start(&[]);
+    let shown = demo.raw(
+        b"GET /headers HTTP/1.1\r\nHost: a\r\nX-Duck: one\r\nx-duck: two\r\nX-Latin: caf\xe9\r\nConnection: close\r\n\r\n",
+    );
+    assert_eq!((shown.status, shown.field("content-type")), (200, Some("text/plain")));
+    let mut lines: Vec<_> = shown.body.split_inclusive(|byte| *byte == b'\n').collect();
+    lines.sort_unstable();
+    let expected =
+        [&b"connection: close\n"[..], b"host: a\n", b"x-duck: one\n", b"x-duck: two\n", b"x-latin: caf\xe9\n"];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_parameter_that_is_missing_or_wrong_is_told_in_one_line() {
+    let demo = Demo::start(&[]);
+    for (target, problem) in [
+        ("/sleep", "the parameter `ms` is missing; try /sleep?ms=500"),
+        ("/sleep?ms=1s", "the parameter `ms` is not a whole number from 0 to 3600000; try /sleep?ms=500"),
+        ("/sleep?ms=3600001", "the parameter `ms` is not a whole number from 0 to 3600000; try /sleep?ms=500"),
+        ("/sleep?ms=1&ms=2", "the parameter `ms` is given more than once; try /sleep?ms=500"),
+        ("/bytes?n=-1", "the parameter `n` is not a whole number from 0 to 18446744073709551615; try /bytes?n=1000000"),
+        ("/status?code=600", "the parameter `code` is not a whole number from 200 to 599; try /status?code=418"),
+        ("/status?code=100", "the parameter `code` is not a whole number from 200 to 599; try /status?code=418"),
+        ("/setheader?name=a", "the parameter `value` is missing; try /setheader?name=x-duck&value=quack"),
+    ] {
+        let refused = demo.get(target);
+        assert_eq!(refused.status, 400, "{target}");
+        assert_eq!(refused.text(), format!("400 Bad Request: {problem}\n"), "{target}");
+    }
+    // Which layer refuses it does not matter.
+    assert_eq!(demo.get("/setheader?name=a&value=%zz").status, 400);
+}
+
+#[test]
+fn an_unknown_path_is_404_and_a_wrong_method_405() {
+    let demo = Demo::start(&[]);
+    for target in ["/nowhere", "/plaintext/", "//", "/Echo"] {
+        assert_eq!(demo.get(target).status, 404, "{target}");
+    }
+    for (method, target, allow) in [
+        ("POST", "/", "GET, HEAD"),
+        ("DELETE", "/plaintext", "GET, HEAD"),
+        ("OPTIONS", "/sleep?ms=1", "GET, HEAD"),
+        ("PUT", "/bytes?n=1", "GET, HEAD"),
+        ("PATCH", "/chunked", "GET, HEAD"),
+        ("QUACK", "/headers", "GET, HEAD"),
+        ("get", "/setheader?name=a&value=b", "GET, HEAD"),
+        ("GET", "/echo", "POST, PUT"),
+        ("HEAD", "/echo", "POST, PUT"),
+    ] {
+        let refused = demo.ask(method, target);
+        assert_eq!((refused.status, refused.field("allow")), (405, Some(allow)), "{method} {target}");
+    }
+}
+
+#[test]
+fn several_addresses_are_served_and_logged() {
+    let path = std::env::temp_dir().join(format!("lameduck-test-{}.sock", std::process::id()));
+    let unix = format!("unix:{}", path.display());
+    let demo = Demo::start(&["--listen", "127.0.0.1:0", "--listen", &unix]);
+    let second = demo.wait_for_line("listening on http://");
+    let second: SocketAddr = second.rsplit_once("http://").unwrap().1.parse().unwrap();
+    demo.wait_for_line(&format!("listening on {unix}"));
+
+    let request = request("GET", "/plaintext", "", b"");
+    assert_eq!(exchange(connect(second), &request).text(), "Hello, World!");
+    let local = UnixStream::connect(&path).unwrap();
+    local.set_read_timeout(Some(LIMIT)).unwrap();
+    assert_eq!(exchange(local, &request).text(), "Hello, World!");
+
+    demo.signal(Signal::TERM);
+    assert_eq!(demo.end().code, 0);
+    assert!(!path.exists(), "the socket's file is removed");
+}
+
+#[test]
+fn either_signal_stops_an_idle_server_cleanly() {
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+        let demo = Demo::start(&[]);
+        assert_eq!(demo.get("/plaintext").status, 200);
+        demo.signal(signal);
+        let end = demo.end();
+        assert_eq!(end.code, 0, "{}", end.report);
+        assert!(end.report.starts_with(&format!("stopped cleanly by {name}")), "{}", end.report);
+        assert!(end.report.contains("1 connection, 1 response"), "{}", end.report);
+    }
+}
+
+#[test]
+fn a_request_sent_before_sigterm_is_answered() {
+    let demo = Demo::start(&["--idle-grace", "0"]);
+    let mut sleeper = demo.connect();
+    sleeper.write_all(&request("GET", "/sleep?ms=300", "", b"")).unwrap();
+    demo.signal(Signal::TERM);
+    let slept = read_response(sleeper);
+    assert_eq!((slept.status, slept.text()), (200, "slept\n"));
+    let end = demo.end();
+    assert_eq!(end.code, 0, "{}", end.report);
+}
+
+#[test]
+fn a_response_that_has_begun_finishes_after_sigterm() {
+    let demo = Demo::start(&[]);
+    let mut client = demo.connect();
+    client.write_all(&request("GET", "/chunked", "", b"")).unwrap();
+    let mut begin = [0; 12];
+    client.read_exact(&mut begin).unwrap();
+    demo.signal(Signal::TERM);
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).unwrap();
+    assert!(rest.ends_with("line 5 of 5\n\r\n0\r\n\r\n"), "{rest}");
+    let end = demo.end();
+    assert_eq!(end.code, 0, "{}", end.report);
+}
+
+#[test]
+fn what_exceeds_the_grace_period_is_cut_and_reported() {
+    let demo = Demo::start(&["--grace-period", "200ms"]);
+    let mut sleeper = demo.connect();
+    sleeper.write_all(&request("GET", "/sleep?ms=60000", "", b"")).unwrap();
+    demo.signal(Signal::TERM);
+    assert_eq!(read_response(sleeper).status, 503);
+    let end = demo.end();
+    assert_ne!(end.code, 0, "{}", end.report);
+    assert!(end.report.contains("GET /sleep?ms=60000"), "{}", end.report);
+}
+
+#[test]
+fn a_second_signal_cuts_at_once() {
+    let demo = Demo::start(&["--grace-period", "1h"]);
+    let mut sleeper = demo.connect();
+    let hello = b"GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\n";
+    sleeper.write_all(&[&hello[..], &request("GET", "/sleep?ms=3600000", "", b"")].concat()).unwrap();
+    // Both came in one piece, so with the first answer the second request is known to have come.
+    read_until(&mut sleeper, b"Hello, World!");
+    demo.signal(Signal::INT);
+    demo.wait_for_line("got SIGINT: stopping");
+    demo.signal(Signal::INT);
+    assert_eq!(read_response(sleeper).status, 503);
+    let end = demo.end();
+    assert_ne!(end.code, 0, "{}", end.report);
+    assert!(end.report.contains("GET /sleep?ms=3600000"), "{}", end.report);
+}
+
+#[test]
+fn lame_duck_goes_on_accepting() {
+    let demo = Demo::start(&["--lame-duck", "1h"]);
+    demo.signal(Signal::TERM);
+    demo.wait_for_line("got SIGTERM: stopping");
+    let hello = demo.raw(b"GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((hello.status, hello.field("connection")), (200, Some("close")));
+    demo.signal(Signal::TERM);
+    assert_eq!(demo.end().code, 0);
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for (words, begin) in [
+        (&["--help"][..], "lameduck - "),
+        (&["-h"], "lameduck - "),
+        (&["demo", "--help"], "lameduck demo - "),
+        (&["--version"], concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n")),
+    ] {
+        let output = run(words);
+        assert_eq!(output.status.code(), Some(0), "{words:?}");
+        assert!(String::from_utf8(output.stdout).unwrap().starts_with(begin), "{words:?}");
+        assert_eq!(output.stderr, b"", "{words:?}");
+    }
+}
+
+#[test]
+fn without_a_command_the_help_goes_to_stderr() {
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.stdout, b"");
+    assert_eq!(output.stderr, run(&["--help"]).stdout);
+}
+
+#[test]
+fn what_is_wrong_with_the_command_line_is_one_line() {
+    for (words, problem) in [
+        (&["prance"][..], "unknown command \"prance\"; try 'lameduck --help'"),
+        (&["--bad"], "invalid option '--bad'; try 'lameduck --help'"),
+        (&["demo", "--bad"], "invalid option '--bad'; try 'lameduck demo --help'"),
+        (
+            &["demo", "--grace-period", "10"],
+            "--grace-period: \"10\" is not a duration such as 500ms, 10s, 2m, 1h or 0; try 'lameduck demo --help'",
+        ),
+        (
+            &["demo", "--listen", "duck"],
+            "cannot listen on \"duck\": it has no port, as in 127.0.0.1:8080; try 'lameduck demo --help'",
+        ),
+    ] {
+        check_failure(words, problem);
+    }
+}
+
+#[test]
+fn a_port_in_use_is_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let error = std::io::Error::from(rustix::io::Errno::ADDRINUSE);
+    check_failure(&["demo", "--listen", &addr], &format!("cannot listen on {addr}: {error}"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
+    let script = "ulimit -Sn 64 && exec \"$0\" demo --listen 127.0.0.1:0";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_lameduck")]);
+    let demo = Demo::spawn(&mut command);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", demo.child.id())).unwrap();
+    let limits = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let limits: Vec<_> = limits.split_whitespace().collect();
+    assert_ne!(limits[3], "64");
+    assert_eq!(limits[3], limits[4], "soft and hard");
+}
+
+/// The program, serving.
+struct Demo {
+    child: Child,
+    addr: SocketAddr,
+    log: Receiver<String>,
+    report: Receiver<String>,
+}
+
+/// How it ended.
+struct End {
+    code: i32,
+    report: String,
+}
+
+impl Demo {
+    /// Listens on a free port, which comes first, and on what `options` say.
+    fn start(options: &[&str]) -> Self {
+        Self::spawn(program().args(["demo", "--listen", "127.0.0.1:0"]).args(options))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (to_log, log) = channel();
+        thread::spawn(move || BufReader::new(stderr).lines().try_for_each(|line| to_log.send(line.unwrap())));
+        let (to_report, report) = channel();
+        thread::spawn(move || to_report.send(std::io::read_to_string(stdout).unwrap()));
+        let mut demo = Self { child, addr: ([127, 0, 0, 1], 0).into(), log, report };
+        let line = demo.wait_for_line("listening on http://");
+        demo.addr = line.rsplit_once("http://").unwrap().1.parse().unwrap();
+        demo
+    }
+
+    /// The next line of its log that has `text`.
+    #[track_caller]
+    fn wait_for_line(&self, text: &str) -> String {
+        loop {
+            let line = self.log.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no line has {text:?}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end, which closes stdout.
+    #[track_caller]
+    fn end(mut self) -> End {
+        let report = self.report.recv_timeout(LIMIT).expect("the program ends");
+        End { code: self.child.wait().unwrap().code().expect("no signal has killed it"), report }
+    }
+
+    fn connect(&self) -> TcpStream {
+        connect(self.addr)
+    }
+
+    fn get(&self, target: &str) -> Response {
+        self.ask("GET", target)
+    }
+
+    fn ask(&self, method: &str, target: &str) -> Response {
+        self.send(method, target, "", b"")
+    }
+
+    fn send(&self, method: &str, target: &str, fields: &str, body: &[u8]) -> Response {
+        self.raw(&request(method, target, fields, body))
+    }
+
+    /// Sends what says by itself that the connection closes.
+    fn raw(&self, request: &[u8]) -> Response {
+        exchange(self.connect(), request)
+    }
+
+    /// Reads the head of a response to GET, however long its body would be.
+    fn head_of_get(&self, target: &str) -> Response {
+        let mut client = self.connect();
+        client.write_all(&request("GET", target, "", b"")).unwrap();
+        Response::parse(&read_until(&mut client, b"\r\n\r\n"))
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A response on a connection that closes after it. Chunks are left as they came.
+struct Response {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Response {
+    #[track_caller]
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").expect("a response has a head") + 4;
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Self { status, head, body: bytes[end..].to_vec() }
+    }
+
+    /// The only field of that name.
+    #[track_caller]
+    fn field(&self, name: &str) -> Option<&str> {
+        let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        let mut found = fields.filter(|field| field.0.eq_ignore_ascii_case(name)).map(|field| field.1);
+        let first = found.next();
+        assert_eq!(found.next(), None, "{name} is repeated");
+        first
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lameduck"));
+    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+fn run(words: &[&str]) -> Output {
+    program().args(words).output().unwrap()
+}
+
+#[track_caller]
+fn check_failure(words: &[&str], problem: &str) {
+    let output = run(words);
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("lameduck: {problem}\n"));
+    assert_eq!(output.stdout, b"", "{words:?}");
+    assert_eq!(output.status.code(), Some(2), "{words:?}");
+}
+
+fn connect(addr: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect_timeout(&addr, LIMIT).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.set_write_timeout(Some(LIMIT)).unwrap();
+    client
+}
+
+fn request(method: &str, target: &str, fields: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+#[track_caller]
+fn exchange(mut client: impl Read + Write, request: &[u8]) -> Response {
+    client.write_all(request).unwrap();
+    read_response(client)
+}
+
+#[track_caller]
+fn read_response(mut client: impl Read) -> Response {
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).unwrap();
+    Response::parse(&bytes)
+}
+
+#[track_caller]
+fn read_until(client: &mut TcpStream, end: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(end) {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        bytes.push(byte[0]);
+    }
+    bytes
+}
