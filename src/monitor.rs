@@ -60,6 +60,7 @@ impl Monitor {
             if workers == Workers::Out {
                 self.take_care();
             }
+            pool.count_answered(&mut self.buffers);
             quiet = if workers == Workers::Busy { 0 } else { quiet + 1 };
             let tick = if quiet < QUIET_TICKS && workers != Workers::Out { Some(TICK) } else { None };
             self.sleep(tick, next, workers);

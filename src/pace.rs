@@ -9,6 +9,8 @@ const SLOW: Duration = Duration::from_micros(50);
 /// No sample counts for more: it lifts a small average by 7/8 of the limit, so one preempted handler decides nothing.
 const SAMPLE_MAX_NANOS: u64 = 7 * SLOW_NANOS;
 const SLOW_NANOS: u64 = SLOW.as_nanos() as u64;
+/// Seven of the largest samples on end lift a small average above this.
+const VERY_SLOW_NANOS: u64 = 4 * SLOW_NANOS;
 /// An average down here has forgotten the last slow call.
 const SMALL_NANOS: u64 = SLOW_NANOS / 8;
 
@@ -23,9 +25,6 @@ pub(crate) struct Pace {
     revoked: [AtomicU64; Self::ROUTES],
 }
 
-/// So many calls of a route that run without a permit are no chance any more, whatever the average of those that returned.
-const REVOKED_MANY: u64 = 2;
-
 /// A route's place in [`Pace`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Route(u8);
@@ -38,8 +37,20 @@ impl Pace {
         Self { averages: zeros(), revoked: zeros() }
     }
 
+    /// Whether a call of this route is to give its permit back before it runs.
     pub(crate) fn is_slow(&self, route: Route) -> bool {
-        self.average(route).load(Relaxed) > SLOW_NANOS || self.revoked(route).load(Relaxed) >= REVOKED_MANY
+        self.average(route).load(Relaxed) > SLOW_NANOS || self.is_revoked(route)
+    }
+
+    /// Whether it also needs a place among the slow, of which there are fewer than workers. That takes more: a route for
+    /// which none comes free is not called any more, and could not show that it is fast.
+    pub(crate) fn is_very_slow(&self, route: Route) -> bool {
+        self.average(route).load(Relaxed) > VERY_SLOW_NANOS || self.is_revoked(route)
+    }
+
+    /// Whether a call of this route is running without a permit because it did not return in time.
+    fn is_revoked(&self, route: Route) -> bool {
+        self.revoked(route).load(Relaxed) > 0
     }
 
     /// Nothing is stored for a fast handler once the average is small: no cache line travels between cores.
@@ -110,8 +121,10 @@ mod tests {
         pace.record(route, Duration::from_secs(1));
         assert!(!pace.is_slow(route));
         pace.record(route, Duration::from_secs(1));
-        assert!(pace.is_slow(route));
-        for _ in 0..8 {
+        assert!(pace.is_slow(route) && !pace.is_very_slow(route));
+        (0..8).for_each(|_| pace.record(route, Duration::from_secs(1)));
+        assert!(pace.is_very_slow(route));
+        for _ in 0..16 {
             pace.record(route, Duration::from_micros(1));
         }
         assert!(!pace.is_slow(route));
@@ -121,9 +134,7 @@ mod tests {
     fn calls_that_do_not_return_make_their_route_slow() {
         let (pace, route) = (Pace::new(), Route::default());
         pace.revoke(route);
-        assert!(!pace.is_slow(route), "one may have been preempted");
-        pace.revoke(route);
-        assert!(pace.is_slow(route));
+        assert!(pace.is_slow(route) && pace.is_very_slow(route));
         pace.come_back(route);
         assert!(!pace.is_slow(route));
     }

@@ -65,6 +65,8 @@ pub(crate) struct Pool {
     pub(crate) bell: Bell,
     pub(crate) pace: Pace,
     pub(crate) desks: Box<[CachePadded<Desk>]>,
+    /// Responses made by others than workers, by phase.
+    answered: [AtomicU64; Phase::ALL.len()],
     pub(crate) monitor: MonitorBell,
     /// The monitor's own word: asleep while it waits for the poller in the workers' place.
     pub(crate) caretaker: WorkerWord,
@@ -163,6 +165,7 @@ impl Pool {
             bell: Bell::new(),
             pace: Pace::new(),
             desks: (0..workers).map(|_| CachePadded::new(Desk::new())).collect(),
+            answered: std::array::from_fn(|_| AtomicU64::new(0)),
             monitor: MonitorBell::new(monitor),
             caretaker: WorkerWord::new(),
             settings,
@@ -314,7 +317,15 @@ impl Pool {
 
     /// Responses made so far, by phase.
     pub(crate) fn answered(&self, phase: Phase) -> u64 {
-        self.desks.iter().map(|desk| desk.answered[phase as usize].load(Relaxed)).sum()
+        let by_workers: u64 = self.desks.iter().map(|desk| desk.answered[phase as usize].load(Relaxed)).sum();
+        by_workers + self.answered[phase as usize].load(Relaxed)
+    }
+
+    /// Counts what somebody has answered who is no worker.
+    pub(crate) fn count_answered(&self, buffers: &mut Buffers) {
+        for (count, own) in self.answered.iter().zip(&mut buffers.answered) {
+            count.fetch_add(std::mem::take(own), Relaxed);
+        }
     }
 }
 

@@ -82,6 +82,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     let last = after(clock.now(), pool.settings.cut_grace);
     report.hooks.extend(on_stopped.wait(|| later(cut_at(&lifecycle), last), clock));
     report.took = clock.now().saturating_duration_since(plan.begun_at);
+    pool.count_answered(&mut buffers);
     count(&pool, &mut report);
     log::info!("{}", report.summary());
     report

@@ -225,7 +225,7 @@ impl Worker {
             }
             self.in_streams = true;
         }
-        if slow && !self.in_slow {
+        if slow && !self.in_slow && pool.pace.is_very_slow(conn.route) {
             if !pool.slow.places.enter() {
                 pool.settings.races.at(Point::NoPlace);
                 return Err(MustWait(Queue::Slow));
@@ -252,9 +252,9 @@ impl Worker {
         let Call { request, asked } = call;
         let pool = self.pool.clone();
         let context = conn.context.clone();
-        let began = turn.now;
         conn.line.start();
         self.user_code(key, conn, permit, turn, |conn, turn| {
+            let began = turn.look_at_clock();
             let response = catch_unwind(AssertUnwindSafe(|| (pool.handler)(request, context)));
             let took = turn.look_at_clock().saturating_duration_since(began);
             pool.pace.record(conn.route, took);
@@ -307,16 +307,16 @@ fn next_in(pool: &Pool, section: &Section, inside: &mut bool) -> Option<u32> {
     if !*inside {
         return None;
     }
-    section.places.leave();
     *inside = false;
-    if section.waiting.is_empty() || !section.places.enter() {
-        return None;
-    }
-    let key = section.waiting.claim(&pool.table);
-    if key.is_some() {
-        *inside = true;
-    } else {
+    section.places.leave();
+    // Once more after each time we were inside for nothing: who came to wait meanwhile has found no place.
+    while !section.waiting.is_empty() && section.places.enter() {
+        let key = section.waiting.claim(&pool.table);
+        if key.is_some() {
+            *inside = true;
+            return key;
+        }
         section.places.leave();
     }
-    key
+    None
 }

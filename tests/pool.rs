@@ -292,8 +292,8 @@ fn with_all_workers_blocked_a_complete_request_gets_503_in_time() {
 fn a_request_that_waits_for_a_place_among_the_slow_gets_503_in_time() {
     let gate = Gate::new();
     let server = TestServer::with(builder().workers(2).queue_timeout(millis(200)), gated(&gate));
-    // Until the average says slow.
-    for _ in 0..5 {
+    // Until the average says very slow.
+    for _ in 0..10 {
         assert_eq!(server.client().get("/a/slow").status, 200);
     }
     let mut blocked = block(&server, &gate, "/a/block");

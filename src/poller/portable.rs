@@ -3,11 +3,13 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
 
 use polling::{Event, PollMode};
 
 use super::{BELL, Ready};
+use crate::sync::lock;
 use crate::waker::Waker;
 
 /// One edge-triggered poller and the bell in it.
@@ -15,6 +17,9 @@ use crate::waker::Waker;
 pub(crate) struct Poller {
     poller: polling::Poller,
     bell: Waker,
+    /// `polling` lets one thread wait at a time, and sends a second one away at once, which would make it spin. Here it waits
+    /// to be let in.
+    waiting: Mutex<()>,
 }
 
 /// Where a thread that waits gets its events.
@@ -22,7 +27,7 @@ pub(crate) struct Events(polling::Events);
 
 impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
-        let this = Self { poller: polling::Poller::new()?, bell: Waker::new()? };
+        let this = Self { poller: polling::Poller::new()?, bell: Waker::new()?, waiting: Mutex::new(()) };
         this.register(this.bell.as_fd(), Event::readable(BELL))?;
         Ok(this)
     }
@@ -51,6 +56,12 @@ impl Poller {
     /// Fills `events`; blocks until there is one, unless told not to.
     pub(crate) fn wait(&self, events: &mut Events, block: bool) {
         events.0.clear();
+        let _waiting = match (block, self.waiting.try_lock()) {
+            (_, Ok(waiting)) => waiting,
+            (_, Err(TryLockError::Poisoned(poisoned))) => poisoned.into_inner(),
+            (true, Err(TryLockError::WouldBlock)) => lock(&self.waiting),
+            (false, Err(TryLockError::WouldBlock)) => return,
+        };
         match self.poller.wait(&mut events.0, if block { None } else { Some(Duration::ZERO) }) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
