@@ -5,7 +5,6 @@
 //! deadline. An idle server therefore makes no wake-ups but those of real deadlines.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -26,8 +25,8 @@ const TICK: Duration = Duration::from_millis(1);
 const QUIET_TICKS: u32 = 10;
 
 /// The monitor, on its own thread.
-pub(crate) struct Monitor {
-    pool: Arc<Pool>,
+pub(crate) struct Monitor<'p> {
+    pool: &'p Pool,
     events: Events,
     buffers: Buffers,
     seen: Vec<Seen>,
@@ -44,15 +43,15 @@ enum Workers {
     Out,
 }
 
-impl Monitor {
-    pub(crate) fn new(pool: Arc<Pool>) -> Self {
+impl<'p> Monitor<'p> {
+    pub(crate) fn new(pool: &'p Pool) -> Self {
         let seen = vec![Seen::NOTHING; pool.desks.len()];
         Self { pool, events: Events::new(64), buffers: Buffers::new(), seen }
     }
 
     /// Watches until the server has stopped.
     pub(crate) fn run(mut self) {
-        let pool = self.pool.clone();
+        let pool = self.pool;
         let mut quiet = 0;
         while pool.lifecycle.phase() != Phase::Stopped {
             let next = self.sweep();
@@ -73,7 +72,7 @@ impl Monitor {
 
     /// Sleeps for a tick, or until a deadline or a worker needs us.
     fn sleep(&mut self, tick: Option<Duration>, deadline: Option<Instant>, workers: Workers) {
-        let pool = &self.pool;
+        let pool = self.pool;
         let until = pool.lifecycle.clock.until(deadline);
         let timeout = match (tick, until) {
             (Some(tick), Some(until)) => Some(tick.min(until)),
@@ -112,7 +111,7 @@ impl Monitor {
 
     /// Looks at what each worker does, and revokes the permit of one that is in the same call as a tick ago.
     fn look(&mut self) -> Workers {
-        let pool = self.pool.clone();
+        let pool = self.pool;
         let mut busy = false;
         for (desk, before) in pool.desks.iter().zip(&mut self.seen) {
             let seen = desk.word.look();
@@ -160,7 +159,7 @@ impl Monitor {
 
     /// Does what the workers would, but for handlers: new connections are taken, heads read, answers sent on.
     fn take_care(&mut self) {
-        let pool = self.pool.clone();
+        let pool = self.pool;
         while let Some(accepted) = pool.next_accepted() {
             if let Some((key, conn)) = pool.adopt(accepted) {
                 self.care_for(key, conn);
@@ -192,7 +191,7 @@ impl Monitor {
 
     /// Goes on with a connection as far as that needs no user code.
     fn care_for(&mut self, key: u32, mut conn: Box<Conn>) {
-        let pool = self.pool.clone();
+        let pool = self.pool;
         let mut turn = Turn::new(&pool.settings, &pool.lifecycle, &mut self.buffers, pool.lifecycle.clock.now());
         loop {
             match conn.advance(&mut turn) {
@@ -218,7 +217,7 @@ impl Monitor {
 
     /// Gives up what is overdue. The next deadline, if there is one.
     fn sweep(&mut self) -> Option<Instant> {
-        let pool = self.pool.clone();
+        let pool = self.pool;
         loop {
             let now = pool.nanos(pool.lifecycle.clock.now());
             match pool.deadlines.pop(now, |key| &pool.table.slot(key).due) {
@@ -230,7 +229,7 @@ impl Monitor {
 
     /// The deadline of a connection was over at `now`, unless it is being served, or was meanwhile.
     fn give_up(&mut self, key: u32, now: u64) {
-        let pool = self.pool.clone();
+        let pool = self.pool;
         pool.settings.races.at(Point::Overdue);
         let slot = pool.table.slot(key);
         let Some(claimed) = slot.word.claim_overdue() else { return };

@@ -343,9 +343,9 @@ fn start_pool(pool: &Arc<Pool>, workers: usize) -> std::io::Result<Threads> {
         let shared = pool.clone();
         let ended = Ended { thread: me, to: to.clone() };
         let (name, run): (_, Box<dyn FnOnce() + Send>) = if me < workers {
-            (format!("lameduck-worker-{me}"), Box::new(move || Worker::new(me, shared).run()))
+            (format!("lameduck-worker-{me}"), Box::new(move || Worker::new(me, &shared).run()))
         } else {
-            ("lameduck-monitor".to_owned(), Box::new(move || Monitor::new(shared).run()))
+            ("lameduck-monitor".to_owned(), Box::new(move || Monitor::new(&shared).run()))
         };
         let run = move || {
             let _ended = ended;

@@ -9,7 +9,6 @@
 //! **Invariant:** nobody waits for a client with a permit in hand.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
@@ -24,9 +23,10 @@ use crate::race::Point;
 use crate::settings::TURN;
 
 /// A worker, on its own thread.
-pub(crate) struct Worker {
+pub(crate) struct Worker<'p> {
     me: usize,
-    pool: Arc<Pool>,
+    /// Borrowed: a count of references would travel between the cores with each request.
+    pool: &'p Pool,
     generation: u64,
     events: Events,
     /// Places in the pool's sections that the connection being served occupies.
@@ -49,8 +49,8 @@ impl Drop for Ended {
 /// Why a connection cannot go on with this thread now.
 struct MustWait(Queue);
 
-impl Worker {
-    pub(crate) fn new(me: usize, pool: Arc<Pool>) -> Self {
+impl<'p> Worker<'p> {
+    pub(crate) fn new(me: usize, pool: &'p Pool) -> Self {
         // One event for each wait: nothing sits behind a handler.
         Self { me, pool, generation: 0, events: Events::new(1), in_slow: false, in_streams: false }
     }
@@ -73,7 +73,7 @@ impl Worker {
 
     /// Takes what is queued, then polls once. The permit comes back unless it was given away or revoked.
     fn turn(&mut self, permit: Permit, buffers: &mut Buffers) -> Option<Permit> {
-        let pool = self.pool.clone();
+        let pool = self.pool;
         let mut permit = Some(permit);
         for _ in 0..TURN {
             let Some((key, conn)) = self.next_queued() else { break };
@@ -108,16 +108,17 @@ impl Worker {
 
     /// A connection that waits for somebody with a permit: new, or queued.
     fn next_queued(&self) -> Option<(u32, Box<Conn>)> {
-        let pool = &self.pool;
+        let pool = self.pool;
         if let Some(key) = pool.calls.claim(&pool.table).or_else(|| pool.ready.claim(&pool.table)) {
             return Some((key, self.take_queued(key)));
         }
-        loop {
+        while !pool.accepted.is_empty() {
             let adopted = pool.adopt(pool.next_accepted()?);
             if adopted.is_some() {
                 return adopted;
             }
         }
+        None
     }
 
     /// Events of a queued connection leave no mark: whatever may have come is looked for.
@@ -136,9 +137,9 @@ impl Worker {
         buffers: &mut Buffers,
     ) -> Option<Permit> {
         permit = self.serve_one(key, conn, permit, buffers);
-        let pool = self.pool.clone();
-        while let Some(key) = next_in(&pool, &pool.slow, &mut self.in_slow)
-            .or_else(|| next_in(&pool, &pool.streams, &mut self.in_streams))
+        let pool = self.pool;
+        while let Some(key) =
+            next_in(pool, &pool.slow, &mut self.in_slow).or_else(|| next_in(pool, &pool.streams, &mut self.in_streams))
         {
             let conn = self.take_queued(key);
             permit = self.serve_one(key, conn, permit, buffers);
@@ -155,7 +156,7 @@ impl Worker {
         mut permit: Option<Permit>,
         buffers: &mut Buffers,
     ) -> Option<Permit> {
-        let pool = self.pool.clone();
+        let pool = self.pool;
         let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, pool.lifecycle.clock.now());
         let reason = loop {
             let next = match conn.advance(&mut turn) {
@@ -211,7 +212,7 @@ impl Worker {
 
     /// Before user code runs: takes a place where one is needed, and gives the permit back if it is going to be slow.
     fn admit(&mut self, conn: &Conn, call: Option<&Call>, permit: &mut Option<Permit>) -> Result<(), MustWait> {
-        let pool = &self.pool;
+        let pool = self.pool;
         let holds = call.map_or_else(|| conn.holds_worker(), Call::holds_worker);
         let slow = call.is_some() && pool.pace.is_slow(conn.route);
         if slow || holds || permit.is_none() {
@@ -250,7 +251,7 @@ impl Worker {
         turn: &mut Turn<'_>,
     ) -> Option<Next> {
         let Call { request, asked } = call;
-        let pool = self.pool.clone();
+        let pool = self.pool;
         let context = conn.context.clone();
         conn.line.start();
         self.user_code(key, conn, permit, turn, |conn, turn| {

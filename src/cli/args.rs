@@ -34,6 +34,8 @@ pub(crate) struct DemoOptions {
     pub(crate) lame_duck: Duration,
     pub(crate) grace_period: Duration,
     pub(crate) idle_grace: Duration,
+    /// Whether the report is printed as JSON.
+    pub(crate) json: bool,
 }
 
 impl Default for DemoOptions {
@@ -44,6 +46,7 @@ impl Default for DemoOptions {
             lame_duck: Duration::ZERO,
             grace_period: Duration::from_secs(25),
             idle_grace: Duration::from_secs(1),
+            json: false,
         }
     }
 }
@@ -97,6 +100,7 @@ fn parse_demo(mut arguments: Parser) -> Result<Command, lexopt::Error> {
             Long("lame-duck") => options.lame_duck = period("--lame-duck", arguments.value()?)?,
             Long("grace-period") => options.grace_period = period("--grace-period", arguments.value()?)?,
             Long("idle-grace") => options.idle_grace = period("--idle-grace", arguments.value()?)?,
+            Long("json") => options.json = true,
             _ => return Err(argument.unexpected()),
         }
     }

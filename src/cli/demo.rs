@@ -45,13 +45,14 @@ fn app(request: Request, context: Context) -> Response {
         (&Method::GET, "/bytes") => bytes(query).unwrap_or_else(bad_request("/bytes?n=1000000")),
         (&Method::GET, "/chunked") => chunked(context),
         (&Method::GET, "/headers") => headers(&request),
+        (&Method::GET, "/readyz") => context.readiness().into_response(),
         (&Method::GET, "/setheader") => {
             set_header(query).unwrap_or_else(bad_request("/setheader?name=x-duck&value=quack"))
         }
         (&Method::POST | &Method::PUT, "/echo") => echo(request),
         (_, "/status") => status(query).unwrap_or_else(bad_request("/status?code=418")),
 
-        (_, "/" | "/plaintext" | "/sleep" | "/bytes" | "/chunked" | "/headers" | "/setheader") => {
+        (_, "/" | "/plaintext" | "/sleep" | "/bytes" | "/chunked" | "/headers" | "/readyz" | "/setheader") => {
             method_not_allowed("GET, HEAD")
         }
         (_, "/echo") => method_not_allowed("POST, PUT"),

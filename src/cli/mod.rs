@@ -31,8 +31,9 @@ pub(crate) fn run(arguments: lexopt::Parser) -> Result<ExitCode, Failure> {
         Command::Demo(options) => {
             start_log();
             raise_descriptor_limit();
+            let json = options.json;
             let report = demo::run(options)?;
-            print(&report.to_string());
+            print(&if json { report.to_json() + "\n" } else { report.to_string() });
             Ok(report.exit_code())
         }
         Command::Prove(options) => {
