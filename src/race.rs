@@ -25,12 +25,16 @@ pub(crate) enum Point {
     Overdue,
     /// Draining has started and the listeners are open.
     Draining,
+    /// New connections are kept out and the backlogs not emptied.
+    Gated,
     /// The listeners are closed and the idle connections untouched.
     Closed,
     /// Cutting has started and nothing is taken over.
     Cutting,
 }
 
+#[cfg(test)]
+pub(crate) use imp::Held;
 pub(crate) use imp::Races;
 
 #[cfg(not(test))]

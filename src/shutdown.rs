@@ -97,6 +97,7 @@ fn close_listeners(listeners: Vec<Listener>, pool: &Pool, buffers: &mut Buffers,
     let lifecycle = &pool.lifecycle;
     let mut closing = backlog::Closing::begin(listeners, &lifecycle.clock);
     let gate_time = closing.gate_time(longest_round_trip(pool));
+    pool.settings.races.at(Point::Gated);
     loop {
         let taken = closing.accept(gate_time, pool);
         let connections = std::mem::take(&mut closing.connections);

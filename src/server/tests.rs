@@ -12,7 +12,7 @@ use crate::clock::ManualClock;
 use crate::conn::body::Body;
 use crate::conn::exchange::Request;
 use crate::lifecycle::context::Context;
-use crate::race::{Point, Races};
+use crate::race::{Held, Point, Races};
 
 /// Only ever a failure.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -53,16 +53,21 @@ impl Fixture {
         Client(stream)
     }
 
-    /// A client whose `bytes` the server has read, and which is parked, or about to be.
-    fn parked(&self, bytes: &[u8]) -> Client {
+    /// A client whose `bytes` the server has read, and which is about to be parked.
+    fn about_to_park(&self, bytes: &[u8]) -> (Client, Held) {
+        // The bytes are there before anybody looks for them, so this is the first time it is parked.
         let (accepted, put) = (self.races.hold(Point::Accepted), self.races.hold(Point::Put));
         let mut client = self.connect();
         accepted.wait();
         client.send(bytes);
         accepted.release();
         put.wait();
-        put.release();
-        client
+        (client, put)
+    }
+
+    /// The same, and it is parked, or will be in a moment.
+    fn parked(&self, bytes: &[u8]) -> Client {
+        self.about_to_park(bytes).0
     }
 
     fn enter_gate(&self) -> Client {
@@ -177,12 +182,8 @@ fn a_head_that_trickles_does_not_get_more_time() {
 #[test]
 fn an_idle_connection_is_closed_after_its_timeout_and_not_before() {
     let server = Fixture::new(|builder| builder);
-    let mut client = server.connect();
-    let held = server.races.hold(Point::Put);
-    client.send(&get("/a"));
+    let mut client = server.parked(&get("/a"));
     client.expect_body("/a");
-    held.wait();
-    held.release();
     server.clock.advance(59 * SECOND);
     client.send(&get("/b"));
     client.expect_body("/b");
@@ -274,13 +275,9 @@ fn with_all_workers_blocked_heads_are_read_and_deadlines_kept() {
 #[test]
 fn a_client_that_does_not_close_after_our_end_is_given_up() {
     let server = Fixture::new(|builder| builder);
-    let held = server.races.hold(Point::Put);
-    let mut client = server.connect();
-    client.send(b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let mut client = server.parked(b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     client.expect_body("/last");
     client.expect_end();
-    held.wait();
-    held.release();
     assert_eq!(server.running.handle().stats().open, 1, "it lingers");
     server.clock.advance(2 * SECOND);
     assert_eq!(server.stop().closed_because(CloseReason::Asked), 1);
@@ -289,12 +286,8 @@ fn a_client_that_does_not_close_after_our_end_is_given_up() {
 #[test]
 fn a_draining_server_gives_idle_connections_their_grace_and_not_more() {
     let server = Fixture::new(|builder| builder);
-    let mut idle = server.connect();
-    let held = server.races.hold(Point::Put);
-    idle.send(&get("/a"));
+    let mut idle = server.parked(&get("/a"));
     idle.expect_body("/a");
-    held.wait();
-    held.release();
     let closed = server.races.hold(Point::Closed);
     server.running.handle().begin_shutdown();
     closed.wait();
@@ -329,11 +322,8 @@ fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
 #[test]
 fn bytes_that_come_between_put_and_park_are_not_missed() {
     let server = Fixture::new(|builder| builder);
-    let mut client = server.connect();
-    let held = server.races.hold(Point::Put);
-    client.send(&get("/a"));
+    let (mut client, held) = server.about_to_park(&get("/a"));
     client.expect_body("/a");
-    held.wait();
     client.send(&get("/b"));
     client.0.shutdown(Shutdown::Write).unwrap();
     held.release();
@@ -478,6 +468,58 @@ fn a_connection_that_comes_before_the_listener_closes_is_served() {
     let report = server.stop();
     assert_eq!(report.backlog, 1, "{report}");
     assert!(report.is_clean());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_gate_keeps_new_connections_out_and_those_in_the_backlog_in() {
+    let server = Fixture::new(|builder| builder);
+    let (draining, gated) = (server.races.hold(Point::Draining), server.races.hold(Point::Gated));
+    server.running.handle().begin_shutdown();
+    draining.wait();
+    let mut client = server.connect();
+    client.send(&get("/a"));
+    draining.release();
+    gated.wait();
+    let late = TcpStream::connect_timeout(&server.running.addr(), Duration::from_millis(200));
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut, "its SYN was dropped, neither answered nor refused");
+    gated.release();
+    client.expect_body("/a");
+    drop(client);
+    let report = server.stop();
+    assert_eq!((report.backlog, report.backlog_left, report.ungated), (1, 0, 0), "{report}");
+}
+
+#[test]
+fn a_request_whose_event_is_late_is_found_by_the_last_look() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.parked(&get("/a"));
+    client.expect_body("/a");
+    let held = server.races.hold(Point::Event);
+    client.send(&get("/b"));
+    held.wait();
+    server.clock.advance(60 * SECOND);
+    client.expect_body("/b");
+    held.release();
+}
+
+#[test]
+fn a_request_that_crosses_our_end_of_an_idle_connection_is_reported() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.parked(&get("/a"));
+    client.expect_body("/a");
+    let closed = server.races.hold(Point::Closed);
+    server.running.handle().begin_shutdown();
+    closed.wait();
+    closed.release();
+    server.clock.advance(SECOND);
+    client.expect_end();
+    client.send(&get("/late?x=1"));
+    client.0.shutdown(Shutdown::Write).unwrap();
+    let report = server.stop();
+    assert_eq!(report.raced.len(), 1, "{report}");
+    assert_eq!(report.raced[0].target, "/late?x=1");
+    assert!(!report.raced[0].told && !report.is_clean(), "{report}");
 }
 
 #[test]
