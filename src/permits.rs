@@ -186,7 +186,14 @@ impl Places {
 
     #[must_use]
     pub(crate) fn enter(&self) -> bool {
-        self.taken.fetch_update(SeqCst, SeqCst, |taken| (taken < self.max).then_some(taken + 1)).is_ok()
+        self.enter_beside(0)
+    }
+
+    /// The same as if `others` were inside too, who are about to be.
+    #[must_use]
+    pub(crate) fn enter_beside(&self, others: usize) -> bool {
+        let enter = |taken| (taken + others < self.max).then_some(taken + 1);
+        self.taken.fetch_update(SeqCst, SeqCst, enter).is_ok()
     }
 
     /// For who is inside already without having asked, so that the others are counted right: may go beyond the maximum.

@@ -315,6 +315,12 @@ impl Pool {
         self.origin.checked_add(Duration::from_nanos(nanos))
     }
 
+    /// Workers that run user code of a route with a permit.
+    pub(crate) fn busy_in(&self, route: Route) -> usize {
+        let busy = |desk: &&CachePadded<Desk>| desk.word.look().is_busy() && desk.route.load(Relaxed) == route.index();
+        self.desks.iter().filter(busy).count()
+    }
+
     /// Responses made so far, by phase.
     pub(crate) fn answered(&self, phase: Phase) -> u64 {
         let by_workers: u64 = self.desks.iter().map(|desk| desk.answered[phase as usize].load(Relaxed)).sum();

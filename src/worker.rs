@@ -8,6 +8,7 @@
 //!
 //! **Invariant:** nobody waits for a client with a permit in hand.
 
+use std::iter::repeat_n;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crossbeam_channel::Sender;
@@ -75,8 +76,16 @@ impl<'p> Worker<'p> {
     fn turn(&mut self, permit: Permit, buffers: &mut Buffers) -> Option<Permit> {
         let pool = self.pool;
         let mut permit = Some(permit);
-        for _ in 0..TURN {
-            let Some((key, conn)) = self.next_queued() else { break };
+        // What is queued now, and not what these put there again: the poller's connections get their turn too.
+        let (calls, ready) = (pool.calls.len().min(TURN), pool.ready.len().min(TURN));
+        let accepted = pool.accepted.len().min(TURN);
+        for queue in repeat_n(&pool.calls, calls).chain(repeat_n(&pool.ready, ready)) {
+            let Some(key) = queue.claim(&pool.table) else { continue };
+            permit = self.serve(key, self.take_queued(key), permit, buffers);
+            permit.as_ref()?;
+        }
+        for _ in 0..accepted {
+            let Some((key, conn)) = pool.next_accepted().and_then(|accepted| pool.adopt(accepted)) else { continue };
             permit = self.serve(key, conn, permit, buffers);
             permit.as_ref()?;
         }
@@ -104,21 +113,6 @@ impl<'p> Worker<'p> {
                 self.serve(key, conn, permit, buffers)
             }
         }
-    }
-
-    /// A connection that waits for somebody with a permit: new, or queued.
-    fn next_queued(&self) -> Option<(u32, Box<Conn>)> {
-        let pool = self.pool;
-        if let Some(key) = pool.calls.claim(&pool.table).or_else(|| pool.ready.claim(&pool.table)) {
-            return Some((key, self.take_queued(key)));
-        }
-        while !pool.accepted.is_empty() {
-            let adopted = pool.adopt(pool.next_accepted()?);
-            if adopted.is_some() {
-                return adopted;
-            }
-        }
-        None
     }
 
     /// Events of a queued connection leave no mark: whatever may have come is looked for.
@@ -227,7 +221,8 @@ impl<'p> Worker<'p> {
             self.in_streams = true;
         }
         if slow && !self.in_slow && pool.pace.is_very_slow(conn.route) {
-            if !pool.slow.places.enter() {
+            // A call of the same route that still has its permit will be found to be slow too.
+            if !pool.slow.places.enter_beside(pool.busy_in(conn.route)) {
                 pool.settings.races.at(Point::NoPlace);
                 return Err(MustWait(Queue::Slow));
             }

@@ -328,6 +328,8 @@ impl Conn {
             }
             match self.scan.parse(self.inbox.bytes(), &turn.settings.limits) {
                 Ok(Some(head)) => return self.begin(head, turn),
+                // Some clients send an empty line behind a body, which is no part of a head (RFC 9112 section 2.2).
+                Ok(None) if matches!(self.stage, Stage::Idle) && self.scan.is_blank() => {}
                 Ok(None) if matches!(self.stage, Stage::Head) => {}
                 Ok(None) => self.enter(Stage::Head, turn.now),
                 Err(refusal) => {
@@ -343,7 +345,7 @@ impl Conn {
             return Some(Next::Yield);
         }
         if self.eof {
-            let between = self.inbox.is_empty();
+            let between = !matches!(self.stage, Stage::Head);
             return Some(Next::Close(if between { CloseReason::PeerClosed } else { CloseReason::PeerGone }));
         }
         self.receive(turn)
@@ -539,7 +541,7 @@ impl Conn {
     /// What follows a response that is sent.
     fn follow(&mut self, close: Option<CloseReason>, turn: &Turn<'_>) {
         match close {
-            None => self.enter(if self.inbox.is_empty() { Stage::Idle } else { Stage::Head }, turn.now),
+            None => self.enter(Stage::Idle, turn.now),
             Some(reason) => {
                 self.say_goodbye(reason, LINGER_TIMEOUT, turn);
             }

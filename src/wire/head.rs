@@ -1,10 +1,14 @@
 //! Bytes to the head of a request (RFC 9112 sections 2 to 5).
 //!
 //! A head is looked at twice: once for its lines while it arrives, which is where whatever cannot become a request is
-//! refused without waiting for the rest, and once as a whole. Field values and target then share one copy of its bytes.
+//! refused without waiting for the rest, and once as a whole, by `httparse`. That knows tokens only; what a request must
+//! be beyond them is said here and in the modules beside. Field values and target share one copy of the head's bytes.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use bytes::Bytes;
-use http::header::{EXPECT, HeaderMap};
+use http::header::{EXPECT, HeaderMap, HeaderName};
 use http::request::Parts;
 use http::{Method, Request, StatusCode, Version};
 
@@ -35,13 +39,13 @@ pub(crate) struct HeadScan {
     part: Part,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 enum Part {
     #[default]
     RequestLine,
     Fields {
-        /// Where the request line begins, after the empty lines before it.
-        start: usize,
+        /// Where the request line is, after the empty lines before it.
+        request_line: Range<usize>,
         count: usize,
     },
 }
@@ -63,13 +67,13 @@ impl HeadScan {
                 Part::RequestLine if line.is_empty() => {}
                 Part::RequestLine => {
                     check_request_line_begun(line, limits)?;
-                    RequestLine::parse(line)?;
-                    let start = self.lines.len() - line.len() - b"\r\n".len();
-                    self.part = Part::Fields { start, count: 0 };
+                    check_request_line(line)?;
+                    let end = self.lines.len() - b"\r\n".len();
+                    self.part = Part::Fields { request_line: end - line.len()..end, count: 0 };
                 }
-                Part::Fields { start, count } if line.is_empty() => {
+                Part::Fields { request_line, count } if line.is_empty() => {
                     let len = self.lines.len();
-                    return parse_complete(&bytes[*start..len], *count, len).map(Some);
+                    return parse_complete(&bytes[..len], request_line.clone(), *count).map(Some);
                 }
                 Part::Fields { count, .. } if *count == limits.fields_max => return Err(TOO_MANY_FIELDS),
                 Part::Fields { count, .. } => *count += 1,
@@ -80,6 +84,13 @@ impl HeadScan {
         }
         // At the limit is too long already: the end is missing.
         if bytes.len() >= limits.head_bytes_max { Err(HEAD_TOO_LONG) } else { Ok(None) }
+    }
+
+    /// Whether nothing of a request has come so far but empty lines, the last of which may lack its LF.
+    ///
+    /// It is about the bytes that [`parse`](Self::parse) was last given, and says nothing after a refusal.
+    pub(crate) fn is_blank(&self) -> bool {
+        matches!(self.part, Part::RequestLine) && self.lines.is_between()
     }
 }
 
@@ -95,24 +106,68 @@ fn check_request_line_begun(line: &[u8], limits: &Limits) -> Result<(), Refusal>
     Ok(())
 }
 
-/// Reads a head whose lines have been counted; `len` is for the result.
-fn parse_complete(head: &[u8], fields: usize, len: usize) -> Result<Head, Refusal> {
-    let head = Bytes::copy_from_slice(head);
-    let mut lines = Lines::default();
-    let (mut parts, ()) = Request::new(()).into_parts();
+/// Refuses a complete request line whose parts are not three, or whose version is not ours.
+///
+/// The parts are separated by single spaces: RFC 9112 section 3 would let other whitespace separate too.
+fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
+    let is_space = |&byte: &u8| byte == b' ';
+    let (Some(first), Some(last)) = (line.iter().position(is_space), line.iter().rposition(is_space)) else {
+        return Err(REQUEST_LINE);
+    };
+    if first == last || line[first + 1..last].contains(&b' ') {
+        return Err(REQUEST_LINE);
+    }
+    match &line[last + 1..] {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9'] => Ok(()),
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(VERSION_UNKNOWN),
+        _ => Err(VERSION),
+    }
+}
 
-    let request_line = RequestLine::parse(lines.next(&head)?.unwrap_or_default())?;
-    parts.version = request_line.version;
-    parts.method = Method::from_bytes(request_line.method).map_err(|_| METHOD)?;
+/// Reads a head, the whole of `bytes`, whose lines have been checked and counted.
+fn parse_complete(bytes: &[u8], request_line: Range<usize>, n_fields: usize) -> Result<Head, Refusal> {
+    let mut head = bytes[request_line.start..].to_vec();
+    // A later minor version is one that understands 1.1 (RFC 9110 section 2.5), but `httparse` refuses it.
+    let minor = &mut head[request_line.len() - 1];
+    *minor = (*minor).min(b'1');
+    let head = Bytes::from(head);
+
+    let mut on_stack = [const { MaybeUninit::uninit() }; Limits::FIELDS_MAX];
+    let mut on_heap;
+    let fields = if n_fields <= on_stack.len() {
+        &mut on_stack[..n_fields]
+    } else {
+        on_heap = vec![MaybeUninit::uninit(); n_fields];
+        &mut on_heap[..]
+    };
+    let mut request = httparse::Request::new(&mut []);
+    // The default is the strictest. It still lets an LF end a line, which `Lines` has refused, and most characters stand
+    // in a target, which `target` refuses.
+    match httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut request, &head, fields) {
+        Ok(httparse::Status::Complete(len)) if len == head.len() => build(&request, &head, bytes.len()),
+        Ok(_) => Err(HEAD),
+        Err(error) => Err(explain(error, &head)),
+    }
+}
+
+/// Turns what `httparse` found in `head` into the types of `http`, which share its memory, and settles what it means.
+fn build(request: &httparse::Request<'_, '_>, head: &Bytes, len: usize) -> Result<Head, Refusal> {
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        return Err(HEAD);
+    };
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    parts.method = Method::from_bytes(method.as_bytes()).map_err(|_| METHOD)?;
     if parts.method == Method::CONNECT {
         return Err(CONNECT);
     }
-    parts.uri = target::parse(&parts.method, head.slice_ref(request_line.target))?;
+    parts.uri = target::parse(&parts.method, head.slice_ref(target.as_bytes()))?;
 
     // `try_`: beyond 24,576 fields, which `fields_max` might allow, the others panic.
-    parts.headers = HeaderMap::try_with_capacity(fields).map_err(|_| TOO_MANY_FIELDS)?;
-    while let Some(line @ [_, ..]) = lines.next(&head)? {
-        let (name, value) = lines::field(line, &head)?;
+    parts.headers = HeaderMap::try_with_capacity(request.headers.len()).map_err(|_| TOO_MANY_FIELDS)?;
+    for field in &*request.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| lines::FIELD_NAME)?;
+        let value = lines::field_value(field.value, head)?;
         parts.headers.try_append(name, value).map_err(|_| TOO_MANY_FIELDS)?;
     }
     target::settle_host(parts.version, &parts.uri, &mut parts.headers)?;
@@ -120,6 +175,30 @@ fn parse_complete(head: &[u8], fields: usize, len: usize) -> Result<Head, Refusa
     let persist = persist(parts.version, &parts.headers);
     let expect_continue = expects_continue(parts.version, &parts.headers)? && framing != Framing::Empty;
     Ok(Head { parts, len, framing, persist, expect_continue })
+}
+
+/// Says what is wrong with a head that `httparse` refuses: it tells the kind of the fault, not the place.
+#[cold]
+fn explain(error: httparse::Error, head: &Bytes) -> Refusal {
+    let mut lines = Lines::default();
+    let mut next = || lines.next(head).ok().flatten().filter(|line| !line.is_empty());
+    let request_line = next().unwrap_or_default();
+    match error {
+        httparse::Error::TooManyHeaders => TOO_MANY_FIELDS,
+        httparse::Error::HeaderName => {
+            std::iter::from_fn(next).find_map(|line| lines::field(line, head).err()).unwrap_or(HEAD)
+        }
+        httparse::Error::Token => explain_request_line(request_line, head),
+        // The rest has been refused line by line: control characters, other line ends, other versions.
+        _ => HEAD,
+    }
+}
+
+fn explain_request_line(line: &[u8], head: &Bytes) -> Refusal {
+    let mut words = line.split(|&byte| byte == b' ');
+    let (Some(method), Some(target)) = (words.next(), words.next()) else { return REQUEST_LINE };
+    let Ok(method) = Method::from_bytes(method) else { return METHOD };
+    target::parse(&method, head.slice_ref(target)).err().unwrap_or(HEAD)
 }
 
 /// Whether a request has `Expect: 100-continue` (RFC 9110 section 10.1.1), which HTTP/1.0 does not know.
@@ -137,34 +216,8 @@ fn expects_continue(version: Version, headers: &HeaderMap) -> Result<bool, Refus
     Ok(expected)
 }
 
-struct RequestLine<'h> {
-    method: &'h [u8],
-    target: &'h [u8],
-    version: Version,
-}
-
-impl<'h> RequestLine<'h> {
-    /// Takes a request line apart at its single spaces: RFC 9112 section 3 would let other whitespace separate too.
-    fn parse(line: &'h [u8]) -> Result<Self, Refusal> {
-        let mut words = line.split(|&byte| byte == b' ');
-        let (Some(method), Some(target), Some(version), None) =
-            (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(REQUEST_LINE);
-        };
-        let version = match version {
-            b"HTTP/1.1" => Version::HTTP_11,
-            b"HTTP/1.0" => Version::HTTP_10,
-            // A later minor version is one that understands 1.1 (RFC 9110 section 2.5).
-            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Version::HTTP_11,
-            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => return Err(VERSION_UNKNOWN),
-            _ => return Err(VERSION),
-        };
-        Ok(Self { method, target, version })
-    }
-}
-
 const REQUEST_LINE: Refusal = Refusal::bad_request("the request line is not a method, a target and a version");
+const HEAD: Refusal = Refusal::bad_request("the request head is malformed");
 const METHOD: Refusal = Refusal::bad_request("the method is not a token");
 const VERSION: Refusal = Refusal::bad_request("the request line does not end with an HTTP version");
 const VERSION_UNKNOWN: Refusal =

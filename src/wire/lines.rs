@@ -44,6 +44,11 @@ impl Lines {
         &text[self.start..self.seen]
     }
 
+    /// Whether nothing has arrived of the line that comes next, except perhaps the CR of an empty one.
+    pub(super) fn is_between(&self) -> bool {
+        self.start == self.seen
+    }
+
     /// Returns how many bytes the lines took that were returned so far.
     pub(super) fn len(&self) -> usize {
         self.start
@@ -56,8 +61,13 @@ pub(super) fn field(line: &[u8], text: &Bytes) -> Result<(HeaderName, HeaderValu
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     let name = HeaderName::from_bytes(name).map_err(|_| without_name(line))?;
     // `trim_ascii` is right for OWS, spaces and tabs: the line has no other whitespace.
-    let value = HeaderValue::from_maybe_shared(text.slice_ref(value.trim_ascii())).map_err(|_| FIELD_VALUE)?;
-    Ok((name, value))
+    Ok((name, field_value(value.trim_ascii(), text)?))
+}
+
+/// Reads the value of a field, a part of `text`, without the whitespace around it.
+#[inline]
+pub(super) fn field_value(value: &[u8], text: &Bytes) -> Result<HeaderValue, Refusal> {
+    HeaderValue::from_maybe_shared(text.slice_ref(value)).map_err(|_| FIELD_VALUE)
 }
 
 /// Says what is wrong with a line that does not begin with a field name and a colon.
@@ -101,7 +111,7 @@ const CONTROL: Refusal = Refusal::bad_request("a control character in the head")
 const FOLDED: Refusal = Refusal::bad_request("a field line begins with whitespace");
 const NO_COLON: Refusal = Refusal::bad_request("a field line without a colon");
 const SPACE_BEFORE_COLON: Refusal = Refusal::bad_request("whitespace between a field name and its colon");
-const FIELD_NAME: Refusal = Refusal::bad_request("a field name is not a token");
+pub(super) const FIELD_NAME: Refusal = Refusal::bad_request("a field name is not a token");
 const FIELD_VALUE: Refusal = Refusal::bad_request("an invalid character in a field value");
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ fn strip_prefix_ignore_case<'b>(bytes: &'b [u8], prefix: &[u8]) -> Option<&'b [u
 /// everybody encodes; and the backslash, which some take for a slash. `http::Uri` would drop the first and let some
 /// others pass.
 fn is_path_and_query(bytes: &[u8]) -> bool {
-    is_encoded(bytes, |byte| IN_PATH_OR_QUERY[usize::from(byte)])
+    is_encoded(bytes, &IN_PATH_OR_QUERY)
 }
 
 /// Whether `value` is a host with an optional port (RFC 3986 section 3.2). The port may be empty after its colon.
@@ -88,7 +88,7 @@ fn is_host(host: &[u8]) -> bool {
     match host {
         [] => false,
         [b'[', address @ .., b']'] => str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok()),
-        name => is_encoded(name, is_unreserved_or_sub_delim),
+        name => is_encoded(name, &IN_HOST),
     }
 }
 
@@ -97,35 +97,36 @@ fn is_port(digits: &[u8]) -> bool {
 }
 
 /// Whether `bytes` are allowed characters and percent-encoded ones. The percent sign itself is not to be allowed.
-fn is_encoded(mut bytes: &[u8], is_allowed: impl Fn(u8) -> bool) -> bool {
-    loop {
-        bytes = match bytes {
-            [] => return true,
+fn is_encoded(mut bytes: &[u8], allowed: &[bool; 256]) -> bool {
+    while let Some(at) = bytes.iter().position(|&byte| !allowed[usize::from(byte)]) {
+        bytes = match &bytes[at..] {
             [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest,
-            [byte, rest @ ..] if is_allowed(*byte) => rest,
             _ => return false,
         }
     }
+    true
 }
 
-/// Whether a byte is RFC 3986's `unreserved` or `sub-delims`: what hosts and paths have in common.
-const fn is_unreserved_or_sub_delim(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'_' | b'~')
-        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
-}
+static IN_HOST: [bool; 256] = unreserved_or_sub_delim_or(b"");
+static IN_PATH_OR_QUERY: [bool; 256] = unreserved_or_sub_delim_or(b"/?:@[]{}|^");
 
-const IN_PATH_OR_QUERY: [bool; 256] = {
+/// Makes a table of RFC 3986's `unreserved` and `sub-delims`, which hosts and paths have in common, and of `more`.
+const fn unreserved_or_sub_delim_or(more: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;
-    while byte < 128 {
-        table[byte as usize] = is_unreserved_or_sub_delim(byte)
-            || matches!(byte, b'/' | b'?' | b':' | b'@')
-            || matches!(byte, b'[' | b']' | b'{' | b'}' | b'|' | b'^');
+    while byte < 128_u8 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~')
+            || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
         byte += 1;
     }
+    let mut index = 0;
+    while index < more.len() {
+        table[more[index] as usize] = true;
+        index += 1;
+    }
     table
-};
+}
 
 const TARGET: Refusal = Refusal::bad_request("the request target is neither a path nor an http URL");
 const ASTERISK: Refusal = Refusal::bad_request("the request target * is for OPTIONS alone");

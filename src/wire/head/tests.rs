@@ -345,6 +345,13 @@ mod request_line_refused {
     }
 
     #[test]
+    fn letters_above_ascii_though_they_are_utf_8() {
+        for url in ["/\u{e4}", "/?\u{20ac}", "http://b/\u{1f986}"] {
+            check(target("GET", url), "400 a character in the request target must be percent-encoded");
+        }
+    }
+
+    #[test]
     fn a_percent_sign_without_two_digits() {
         for path in ["/%", "/%4", "/%4g", "/%g4", "/?%", "/%%41"] {
             check(target("GET", path), "400 a character in the request target must be percent-encoded");
@@ -543,6 +550,18 @@ mod limits {
     }
 
     #[test]
+    fn the_limit_of_fields_can_be_raised_above_the_default() {
+        let limits = Limits { fields_max: 300, ..Limits::default() };
+        let get_with = |n_fields: usize| get(&vec!["X: a"; n_fields - 1].join("\r\n"));
+        for n_fields in [Limits::FIELDS_MAX, Limits::FIELDS_MAX + 1, 300] {
+            let head = HeadScan::new().parse(get_with(n_fields).as_bytes(), &limits).unwrap().unwrap();
+            assert_eq!(head.parts.headers.len(), n_fields);
+        }
+        let parsed = HeadScan::new().parse(get_with(301).as_bytes(), &limits);
+        assert_eq!(summary(&parsed), "431 the request head has too many fields");
+    }
+
+    #[test]
     fn empty_lines_for_ever_are_a_long_head() {
         let limits = Limits { head_bytes_max: 100, ..Limits::default() };
         check_within(&limits, "\r\n".repeat(51), "431 the request head is too long");
@@ -566,6 +585,17 @@ mod limits {
         }
         let parsed = HeadScan::new().parse(get(&fields).as_bytes(), &limits);
         assert_eq!(summary(&parsed), "431 the request head has too many fields");
+    }
+}
+
+#[test]
+fn a_scan_is_blank_while_only_empty_lines_have_come() {
+    let input = format!("\r\n\r\n{}", get("A: b"));
+    let mut scan = HeadScan::new();
+    assert!(scan.is_blank());
+    for len in 0..=input.len() {
+        scan.parse(&input.as_bytes()[..len], &Limits::default()).unwrap();
+        assert_eq!(scan.is_blank(), len <= b"\r\n\r\n".len(), "{len} bytes");
     }
 }
 
