@@ -325,9 +325,30 @@ fn bytes_that_come_between_put_and_park_are_not_missed() {
     let (mut client, held) = server.about_to_park(&get("/a"));
     client.expect_body("/a");
     client.send(&get("/b"));
-    client.0.shutdown(Shutdown::Write).unwrap();
     held.release();
     client.expect_body("/b");
+}
+
+#[test]
+fn an_end_that_comes_between_put_and_park_with_bytes_before_it_is_not_missed() {
+    // Two workers: one is held, so the other one is who sees the events.
+    let server = Fixture::new(|builder| builder.workers(2));
+    let (mut client, held) = server.about_to_park(&get("/a"));
+    client.expect_body("/a");
+    let bytes = server.races.hold(Point::Event);
+    client.send(&get("/b"));
+    bytes.wait();
+    client.0.shutdown(Shutdown::Write).unwrap();
+    let end = server.races.hold(Point::Event);
+    bytes.release();
+    end.wait();
+    let marked = server.races.hold(Point::Asleep);
+    end.release();
+    marked.wait();
+    marked.release();
+    held.release();
+    client.expect_body("/b");
+    // No further event tells of the end: without its own mark the connection would stay open.
     client.expect_end();
 }
 

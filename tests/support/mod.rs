@@ -4,6 +4,9 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(feature = "cli")]
+pub(crate) mod child;
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
@@ -214,6 +217,11 @@ pub(crate) struct Incomplete {
 impl Client {
     pub(crate) fn connect(addr: SocketAddr) -> Self {
         Self::over(TcpStream::connect_timeout(&addr, LIMIT).unwrap())
+    }
+
+    /// Over a connection that was made elsewhere.
+    pub(crate) fn of(stream: TcpStream) -> Self {
+        Self::over(stream)
     }
 
     fn over(stream: TcpStream) -> Self {

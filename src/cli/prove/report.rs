@@ -1,0 +1,203 @@
+//! What the server says about its stop: the line of JSON that `lameduck demo --json` ends with.
+
+use std::collections::HashSet;
+
+use crate::cli::prove::tally::{Outcome, Tally};
+
+/// The parts of a server's report that its clients can check.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Told {
+    accepted: u64,
+    answered: u64,
+    /// Requests, by method and target, that crossed the end of a connection, and whose client could not expect that.
+    pub(super) raced: HashSet<String>,
+    /// Requests that it says were not answered, for whatever reason.
+    pub(super) named: HashSet<String>,
+    pub(super) exit_code: i32,
+}
+
+impl Told {
+    /// Finds the report in what a server has printed.
+    pub(super) fn find(stdout: &str) -> Option<Self> {
+        let report = stdout.lines().rev().find_map(Json::parse)?;
+        let raced = report.get("raced").items();
+        let unexpected = raced.iter().filter(|raced| *raced.get("told") != Json::Bool(true));
+        let stuck = report.get("stuck").items().iter().map(|stuck| stuck.get("request"));
+        let cut = ["cut", "never_started"].map(|key| report.get(key).items()).into_iter().flatten();
+        Some(Self {
+            accepted: report.get("accepted").number(),
+            answered: report.get("answered").number(),
+            raced: unexpected.filter_map(Json::request).collect(),
+            named: raced.iter().chain(stuck).chain(cut).filter_map(Json::request).collect(),
+            exit_code: i32::try_from(report.get("exit_code").number()).unwrap_or(i32::MAX),
+        })
+    }
+
+    /// Where it does not agree with what the clients know, once that is settled.
+    pub(super) fn contradictions(&self, clients: &Tally) -> Vec<String> {
+        let read = clients.total(Outcome::Answered);
+        // Of these a client cannot know whether the server counts them as answered.
+        let unknown = clients.total(Outcome::Lost) + clients.total(Outcome::Unavailable);
+        let raced = clients.total(Outcome::Raced);
+        let mut contradictions = Vec::new();
+        if self.accepted < clients.connections {
+            let spoke = clients.connections;
+            contradictions.push(format!("the report has {} connections, clients spoke on {spoke}", self.accepted));
+        }
+        if !(read..=read + unknown).contains(&self.answered) {
+            let or_more = if unknown > 0 { format!(" to {}", read + unknown) } else { String::new() };
+            contradictions.push(format!("the report has {} answers, clients read {read}{or_more}", self.answered));
+        }
+        if self.raced.len() as u64 != raced {
+            contradictions
+                .push(format!("the report names {} raced requests, clients know of {raced}", self.raced.len()));
+        }
+        if self.exit_code != 0 && raced + unknown == 0 {
+            contradictions.push(format!("the report says exit code {}, clients miss nothing", self.exit_code));
+        }
+        contradictions
+    }
+}
+
+/// A JSON value, of which there is a parser below that reads valid ones.
+#[derive(Debug, PartialEq)]
+enum Json {
+    Null,
+    Bool(bool),
+    Number(f64),
+    Text(String),
+    List(Vec<Json>),
+    Object(Vec<(String, Json)>),
+}
+
+impl Json {
+    /// Reads an object and nothing else.
+    fn parse(text: &str) -> Option<Self> {
+        let mut rest = text.trim();
+        let value = Self::parse_value(&mut rest).filter(|value| matches!(value, Self::Object(_)))?;
+        rest.trim().is_empty().then_some(value)
+    }
+
+    fn parse_value(rest: &mut &str) -> Option<Self> {
+        *rest = rest.trim_start();
+        match rest.chars().next()? {
+            '{' => Self::parse_list(rest, '}', |rest| {
+                let Self::Text(key) = Self::parse_value(rest)? else { return None };
+                take(rest, ":")?;
+                Some((key, Self::parse_value(rest)?))
+            })
+            .map(Self::Object),
+            '[' => Self::parse_list(rest, ']', Self::parse_value).map(Self::List),
+            '"' => Self::parse_text(rest),
+            '0'..='9' | '-' => {
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c)).unwrap_or(rest.len());
+                let number = rest[..end].parse().ok()?;
+                *rest = &rest[end..];
+                Some(Self::Number(number))
+            }
+            _ => [("null", Self::Null), ("true", Self::Bool(true)), ("false", Self::Bool(false))]
+                .into_iter()
+                .find_map(|(word, value)| take(rest, word).map(|()| value)),
+        }
+    }
+
+    fn parse_list<T>(rest: &mut &str, close: char, item: impl Fn(&mut &str) -> Option<T>) -> Option<Vec<T>> {
+        let mut items = Vec::new();
+        *rest = rest[1..].trim_start();
+        if rest.starts_with(close) {
+            *rest = &rest[1..];
+            return Some(items);
+        }
+        loop {
+            items.push(item(rest)?);
+            *rest = rest.trim_start();
+            let separator = rest.chars().next()?;
+            *rest = &rest[separator.len_utf8()..];
+            match separator {
+                ',' => {}
+                separator => return (separator == close).then_some(items),
+            }
+        }
+    }
+
+    fn parse_text(rest: &mut &str) -> Option<Self> {
+        let mut text = String::new();
+        let mut chars = rest[1..].chars();
+        loop {
+            match chars.next()? {
+                '"' => break,
+                '\\' => text.push(match chars.next()? {
+                    'n' => '\n',
+                    't' => '\t',
+                    'r' => '\r',
+                    'b' => '\u{8}',
+                    'f' => '\u{c}',
+                    'u' => {
+                        let digits: String = chars.by_ref().take(4).collect();
+                        char::from_u32(u32::from_str_radix(&digits, 16).ok()?)?
+                    }
+                    c => c,
+                }),
+                c => text.push(c),
+            }
+        }
+        *rest = chars.as_str();
+        Some(Self::Text(text))
+    }
+
+    /// What an object has under `key`. What is not there is null.
+    fn get(&self, key: &str) -> &Self {
+        match self {
+            Self::Object(pairs) => pairs.iter().find(|pair| pair.0 == key).map_or(&Self::Null, |pair| &pair.1),
+            _ => &Self::Null,
+        }
+    }
+
+    fn items(&self) -> &[Self] {
+        if let Self::List(items) = self { items } else { &[] }
+    }
+
+    fn number(&self) -> u64 {
+        if let Self::Number(number) = self { *number as u64 } else { 0 }
+    }
+
+    /// The method and target that an object has.
+    fn request(&self) -> Option<String> {
+        match (self.get("method"), self.get("target")) {
+            (Self::Text(method), Self::Text(target)) => Some(format!("{method} {target}")),
+            _ => None,
+        }
+    }
+}
+
+/// Takes `word`, and space before it.
+fn take(rest: &mut &str, word: &str) -> Option<()> {
+    *rest = rest.trim_start().strip_prefix(word)?;
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_found_behind_other_output() {
+        let line = r#"{"answered":42, "accepted" : 7, "x": [[], {}, null, -1.5e3, "\u0041\"{"], "raced":
+            [{"method":"GET","target":"/a","told":false},{"method":"GET","target":"/told","told":true}],
+            "cut":[{"method":"POST","target":"/b"}],"stuck":[{"request":{"method":"PUT","target":"/c"}},{"request":null}],
+            "exit_code":3}"#
+            .replace('\n', " ");
+        let told = Told::find(&format!("starting\n{{}} {{\n{line}\n")).unwrap();
+        assert_eq!((told.accepted, told.answered, told.exit_code), (7, 42, 3));
+        assert_eq!(told.raced, HashSet::from(["GET /a".to_owned()]));
+        let named = ["GET /a", "GET /told", "POST /b", "PUT /c"];
+        assert_eq!(told.named, HashSet::from(named.map(str::to_owned)));
+    }
+
+    #[test]
+    fn what_is_not_json_is_no_report() {
+        for text in ["", "{", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "[1]", "{} {}", "{\"a\":\"\\u12\"}"] {
+            assert_eq!(Json::parse(text), None, "{text}");
+        }
+    }
+}

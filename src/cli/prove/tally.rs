@@ -1,0 +1,175 @@
+//! The clients' ledger: what became of every request, by kind of client.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::cli::prove::plan::{IDLE_GRACE, Kind};
+use crate::cli::prove::report::Told;
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It was answered in full: the status and every byte of the body are right.
+    Answered,
+    /// The server did not accept the connection. Nothing was sent, any client may try elsewhere.
+    Refused,
+    /// It stood behind a request whose answer said `Connection: close`: the client knows, RFC 9112, 9.6.
+    Told,
+    /// It was answered with 503 and `Retry-After`.
+    Unavailable,
+    /// It crossed the end of a connection that had been silent for long, and the server's report names it.
+    Raced,
+    Lost,
+}
+
+/// In which way a request was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Written completely, and no byte came back.
+    Unanswered,
+    /// The connection ended while the request was being written.
+    Interrupted,
+    /// The answer ended too early.
+    Truncated,
+    /// Not the answer to this request, or an answer to none.
+    Wrong,
+    /// Nothing happened any more.
+    Stuck,
+}
+
+/// A request that was lost, unless the server's report says why.
+#[derive(Debug, Clone)]
+pub(super) struct Loss {
+    pub(super) kind: Kind,
+    /// Method and target.
+    pub(super) request: String,
+    pub(super) way: Way,
+    /// How long the connection had been silent before it.
+    pub(super) silence: Duration,
+    pub(super) detail: String,
+    pub(super) after_signal: AfterSignal,
+}
+
+/// What happened to the clients, of one stop or of many.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    counts: [Counts; Kind::ALL.len()],
+    /// On which a request was sent.
+    pub(super) connections: u64,
+    pub(super) losses: Vec<Loss>,
+}
+
+/// How often there was each outcome.
+#[derive(Debug, Default, Clone, Copy)]
+struct Counts([u64; OUTCOMES.len()]);
+
+/// Milliseconds from the signal to something. Negative is before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AfterSignal(f64);
+
+impl AfterSignal {
+    pub(super) fn now(signal: Instant) -> Self {
+        let seconds = signal.elapsed().as_secs_f64() - signal.saturating_duration_since(Instant::now()).as_secs_f64();
+        Self(seconds * 1e3)
+    }
+}
+
+const OUTCOMES: [(Outcome, &str); 6] = [
+    (Outcome::Answered, "answered"),
+    (Outcome::Refused, "refused"),
+    (Outcome::Told, "told"),
+    (Outcome::Unavailable, "503"),
+    (Outcome::Raced, "raced"),
+    (Outcome::Lost, "lost"),
+];
+
+const WAYS: [(Way, &str); 5] = [
+    (Way::Unanswered, "sent, and no byte came back"),
+    (Way::Interrupted, "cut off while it was being sent"),
+    (Way::Truncated, "answered in part"),
+    (Way::Wrong, "answered wrongly"),
+    (Way::Stuck, "stuck"),
+];
+
+impl Tally {
+    pub(super) fn count(&mut self, kind: Kind, outcome: Outcome) {
+        self.counts[kind as usize].0[outcome as usize] += 1;
+    }
+
+    /// Counts a request as lost, for the time being.
+    pub(super) fn lose(&mut self, loss: Loss) {
+        self.count(loss.kind, Outcome::Lost);
+        self.losses.push(loss);
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        for (sum, counts) in self.counts.iter_mut().zip(other.counts) {
+            sum.0.iter_mut().zip(counts.0).for_each(|(sum, n)| *sum += n);
+        }
+        self.connections += other.connections;
+        self.losses.extend(other.losses);
+    }
+
+    /// Holds the server's report beside what is lost: who sent on a connection that had been silent for long, and finds
+    /// its request named there, has lost a race and knows it. Half of the idle grace is long enough: the server's silence
+    /// began before the client's, and each thread of either may have had to wait for a processor.
+    pub(super) fn settle(&mut self, told: &Told) {
+        let losses = std::mem::take(&mut self.losses);
+        for mut loss in losses {
+            let is_race = loss.way == Way::Unanswered && told.raced.contains(&loss.request);
+            if is_race && loss.silence >= IDLE_GRACE / 2 {
+                let counts = &mut self.counts[loss.kind as usize].0;
+                counts[Outcome::Lost as usize] -= 1;
+                counts[Outcome::Raced as usize] += 1;
+                continue;
+            }
+            let named = if is_race {
+                "raced, according to the report, although its connection was not idle"
+            } else if told.named.contains(&loss.request) {
+                "named in the report"
+            } else {
+                "not named in the report"
+            };
+            loss.detail = format!("{}; {named}", loss.detail);
+            self.losses.push(loss);
+        }
+    }
+
+    pub(super) fn requests(&self) -> u64 {
+        self.counts.iter().flat_map(|counts| counts.0).sum()
+    }
+
+    pub(super) fn total(&self, outcome: Outcome) -> u64 {
+        self.counts.iter().map(|counts| counts.0[outcome as usize]).sum()
+    }
+
+    pub(super) fn lost_by(&self, way: Way) -> u64 {
+        self.losses.iter().filter(|loss| loss.way == way).count() as u64
+    }
+}
+
+impl fmt::Display for Tally {
+    /// The table.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<21} {:>10}", "client", "requests")?;
+        OUTCOMES.iter().try_for_each(|(_, name)| write!(f, " {name:>9}"))?;
+        let sums = OUTCOMES.map(|(outcome, _)| self.total(outcome));
+        let rows = Kind::ALL.iter().map(|kind| (kind.name(), self.counts[*kind as usize].0));
+        for (name, counts) in rows.chain([("in all", sums)]) {
+            write!(f, "\n{name:<21} {:>10}", counts.iter().sum::<u64>())?;
+            counts.iter().try_for_each(|n| write!(f, " {n:>9}"))?;
+        }
+        writeln!(f)?;
+        let ways = WAYS.iter().map(|(way, name)| (self.lost_by(*way), name)).filter(|(n, _)| *n > 0);
+        ways.into_iter().try_for_each(|(n, name)| writeln!(f, "{n:>10} {name}"))
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = WAYS.iter().find(|(way, _)| *way == self.way).map_or("lost", |(_, name)| name);
+        write!(f, "{}: {}: {way}: {}; ", self.kind.name(), self.request, self.detail)?;
+        write!(f, "{:+.1} ms from the signal, ", self.after_signal.0)?;
+        write!(f, "silent for {:.1} ms before", self.silence.as_secs_f64() * 1e3)
+    }
+}

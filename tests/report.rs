@@ -1,0 +1,424 @@
+//! What a stop's report says: to people, to machines, and by its exit code.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use lameduck::{Body, BodyWriter, Builder, Cause, CloseReason, Context, Error, Phase, Report, Request, Response};
+use lameduck::IntoResponse;
+
+use support::{Client, Gate, LIMIT, TestServer, builder, millis, within_limit};
+
+/// A server whose handler waits at the gate for `/block`, and begins and then waits for `/begun`.
+fn server(builder: Builder, gate: &Gate) -> TestServer {
+    let gate = gate.clone();
+    TestServer::with(builder, move |request: Request, _: Context| -> Response {
+        let gate = gate.clone();
+        match request.uri().path() {
+            "/block" => gate.pass(),
+            "/begun" => {
+                let write = move |out: &mut BodyWriter<'_>| {
+                    out.write_all(b"first part")?;
+                    out.flush()?;
+                    gate.pass();
+                    Ok(())
+                };
+                return Body::writer(write).into_response();
+            }
+            _ => {}
+        }
+        "hello".into_response()
+    })
+}
+
+fn clean() -> Report {
+    let gate = Gate::new();
+    let server = server(builder().workers(2), &gate);
+    for _ in 0..3 {
+        assert_eq!(server.client().get("/").status, 200);
+    }
+    server.stop()
+}
+
+/// Cut: one request in its handler, with quotes and a backslash in its target; one whose response has begun; two that were
+/// never started.
+fn unclean() -> Report {
+    let gate = Gate::new();
+    let description = builder()
+        .workers(2)
+        .grace_period(millis(100))
+        .cut_grace(millis(100))
+        .on_shutdown("says \"done\"\n\tand \\ \u{1} \u{7f} é 🦆", || {})
+        .on_stopped("panics", || panic!("on purpose"));
+    let server = server(description, &gate);
+    let mut begun = server.client();
+    begun.send_get("/begun");
+    gate.wait_entered(1);
+    let mut in_handler = server.client();
+    in_handler.send_get("/block?a=\"b\"&c=d\\e");
+    gate.wait_entered(2);
+    let mut never: Vec<_> = (0..2).map(|_| server.client()).collect();
+    never.iter_mut().for_each(|client| client.send_get("/never"));
+    support::eventually("all are accepted", || server.handle().stats().accepted == 4);
+    let handle = server.handle();
+    let report = within_limit("the stop", move || handle.shutdown());
+    gate.open();
+    for client in never.iter_mut().chain([&mut in_handler]) {
+        assert_eq!(client.read_response().status, 503);
+    }
+    report
+}
+
+#[test]
+fn a_clean_report_is_short_and_exits_with_0() {
+    let report = clean();
+    assert_eq!((report.is_clean(), report.exit_status()), (true, 0));
+    assert_eq!(format!("{:?}", report.exit_code()), format!("{:?}", std::process::ExitCode::SUCCESS));
+    assert!(report.summary().starts_with("stopped cleanly by a call of its handle, in "), "{}", report.summary());
+    assert!(!report.summary().contains('\n'));
+    let text = report.to_string();
+    assert!(text.starts_with(&format!("{}\n", report.summary())) && text.ends_with('\n'), "{text}");
+    assert!(text.contains("3 connections, 3 responses"), "{text}");
+    for word in ["cut", "never started", "raced", "hook", "stuck", "error"] {
+        assert!(!text.contains(&format!("{word}:")), "{text}");
+    }
+    assert_eq!(report.clone().into_result().unwrap(), report);
+}
+
+#[test]
+fn an_unclean_report_names_what_was_cut() {
+    let report = unclean();
+    assert_eq!((report.is_clean(), report.exit_status()), (false, 3), "{report}");
+    assert_eq!((report.cut.len(), report.never_started.len(), report.stuck.len()), (2, 2, 2), "{report}");
+    let summary = report.summary();
+    for part in ["2 requests cut", "2 requests never started", "1 hook failed", "2 workers left behind"] {
+        assert!(summary.contains(part), "{part}: {summary}");
+    }
+    let text = report.to_string();
+    for line in [
+        "  cut: GET /begun of 127.0.0.1:",
+        "  cut: GET /block?a=\"b\"&c=d\\e of 127.0.0.1:",
+        "  never started: GET /never of 127.0.0.1:",
+        "  hook: panics panicked after ",
+        "  stuck: lameduck-worker-",
+    ] {
+        assert!(text.lines().any(|of| of.starts_with(line)), "{line:?} in {text}");
+    }
+    assert!(text.contains("in its handler: answered with 503"), "{text}");
+    assert!(text.contains("safe to repeat: answered with 503"), "{text}");
+    assert!(text.contains("bytes of its response"), "{text}");
+    let Err(Error::Unclean(same)) = report.clone().into_result() else { panic!("it is not clean") };
+    assert_eq!(*same, report);
+    assert!(Error::Unclean(same).to_string().contains("2 requests cut"));
+}
+
+#[test]
+fn what_was_cut_and_left_nobody_stuck_exits_with_1() {
+    let server = TestServer::with(builder().workers(2).cut_grace(LIMIT), |_: Request, context: Context| {
+        let _ = context.wait(LIMIT);
+        "too late"
+    });
+    let mut client = server.client();
+    client.send_get("/heeds");
+    support::eventually("it is accepted", || server.handle().stats().accepted == 1);
+    let report = server.handle().shutdown_within(millis(50));
+    assert_eq!(client.read_response().status, 503);
+    // It had begun, or not: in both cases nobody will answer it.
+    assert_eq!(report.cut.len() + report.never_started.len(), 1, "{report}");
+    assert_eq!((report.is_clean(), report.exit_status()), (false, 1), "{report}");
+}
+
+#[test]
+fn the_counts_agree_with_each_other() {
+    for report in [clean(), unclean()] {
+        let closed: u64 = report.closed.iter().map(|(_, n)| n).sum();
+        assert_eq!(closed, report.accepted, "{report}");
+        assert!(report.closed.iter().all(|(_, n)| *n > 0), "{report}");
+        assert!(report.answered.iter().all(|(phase, n)| *n > 0 && report.answered_in(*phase) == *n), "{report}");
+        assert_eq!(report.closed_because(CloseReason::Shed), 0);
+        let phases: Vec<_> = report.phases.iter().map(|(phase, _)| *phase).collect();
+        assert!(phases.is_sorted() && phases.starts_with(&[Phase::LameDuck, Phase::Draining]), "{phases:?}");
+        assert_eq!(phases.contains(&Phase::Cutting), !report.cut.is_empty(), "{phases:?}");
+        let sum = report.phases.iter().map(|(_, took)| *took).sum();
+        assert!(report.took >= sum, "{report}");
+    }
+}
+
+#[test]
+fn everyone_who_waits_gets_an_equal_report() {
+    let gate = Gate::new();
+    let bound = builder().workers(2).bind("127.0.0.1:0").unwrap();
+    let (addr, handle) = (bound.addr(), bound.handle());
+    let waits = gate.clone();
+    let running = std::thread::spawn(move || bound.run(move |_: Request, _: Context| waits.pass()));
+    let mut client = Client::connect(addr);
+    client.send_get("/");
+    gate.wait_entered(1);
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let handle = handle.clone();
+            std::thread::spawn(move || handle.shutdown())
+        })
+        .collect();
+    gate.open();
+    assert_eq!(client.read_response().status, 200);
+    drop(client);
+    let report = within_limit("run", move || running.join().unwrap()).unwrap();
+    for thread in waiting {
+        assert_eq!(thread.join().unwrap(), report);
+    }
+    assert_eq!(handle.close(), report, "a later call changes nothing");
+    assert_eq!(report.cause, Cause::Handle);
+}
+
+#[test]
+fn json_is_one_line_that_says_the_same() {
+    for report in [clean(), unclean()] {
+        let text = report.to_json();
+        assert!(!text.contains('\n'), "{text}");
+        let json = Json::parse(&text);
+        assert_eq!(json.at("cause").text(), "a call of its handle");
+        assert_eq!(json.at("accepted").number(), report.accepted as f64);
+        assert_eq!(json.at("clean"), &Json::Bool(report.is_clean()));
+        assert_eq!(json.at("exit_code").number(), f64::from(report.exit_status()));
+        assert_eq!(json.at("backlog").number(), report.backlog as f64);
+        assert_eq!(json.at("backlog_left").number(), 0.0);
+        let millis = json.at("took_ms").number();
+        assert!((millis - report.took.as_secs_f64() * 1e3).abs() < 0.01, "{millis} is {:?}", report.took);
+        assert_eq!(json.at("phases").items().len(), report.phases.len());
+        for (item, (phase, _)) in json.at("phases").items().iter().zip(&report.phases) {
+            assert_eq!(item.at("phase").text(), phase.to_string());
+            assert_eq!(item.at("answered").number(), report.answered_in(*phase) as f64);
+        }
+        for (name, requests) in [("cut", &report.cut), ("never_started", &report.never_started)] {
+            let items = json.at(name).items();
+            assert_eq!(items.len(), requests.len(), "{name}");
+            for (item, request) in items.iter().zip(requests) {
+                assert_eq!(item.at("peer").text(), request.peer.unwrap().to_string());
+                assert_eq!(item.at("method").text(), request.method.as_str());
+                assert_eq!(item.at("target").text(), request.target.to_string());
+                assert_eq!(item.at("started"), &Json::Bool(request.started));
+                assert_eq!(item.at("bytes_sent").number(), request.bytes_sent as f64);
+                assert_eq!(item.at("answered_503"), &Json::Bool(request.answered_503));
+                assert!(item.at("age_ms").number() > 0.0);
+            }
+        }
+        assert_eq!(json.at("hooks").items().len(), report.hooks.len());
+        for (item, hook) in json.at("hooks").items().iter().zip(&report.hooks) {
+            assert_eq!(item.at("name").text(), hook.name);
+            assert_eq!(item.at("outcome").text().to_lowercase(), format!("{:?}", hook.outcome).to_lowercase());
+        }
+        for (item, stuck) in json.at("stuck").items().iter().zip(&report.stuck) {
+            assert_eq!(item.at("thread").text(), stuck.thread);
+            let (method, target, _) = stuck.request.as_ref().unwrap();
+            assert_eq!(item.at("request").at("method").text(), method.as_str());
+            assert_eq!(item.at("request").at("target").text(), target.to_string());
+        }
+        assert_eq!(json.at("stuck").items().len(), report.stuck.len());
+        assert_eq!(json.at("raced").items().len(), report.raced.len());
+        assert_eq!(json.at("errors").items().len(), report.errors.len());
+        let Json::Object(closed) = json.at("closed") else { panic!("{text}") };
+        for (reason, n) in &report.closed {
+            assert_eq!(closed[&format!("{reason:?}")].number(), *n as f64);
+        }
+        assert_eq!(closed.len(), report.closed.len());
+    }
+}
+
+/// JSON as RFC 8259 has it, and nothing beyond.
+#[derive(Debug, PartialEq)]
+enum Json {
+    Null,
+    Bool(bool),
+    Number(f64),
+    Text(String),
+    Array(Vec<Json>),
+    Object(BTreeMap<String, Json>),
+}
+
+impl Json {
+    #[track_caller]
+    fn parse(text: &str) -> Self {
+        let mut rest = text;
+        let value = Self::value(&mut rest);
+        assert_eq!(rest.trim_start(), "", "after the value");
+        value
+    }
+
+    #[track_caller]
+    fn at(&self, name: &str) -> &Self {
+        let Self::Object(members) = self else { panic!("no object: {self:?}") };
+        members.get(name).unwrap_or_else(|| panic!("no {name:?}: {self:?}"))
+    }
+
+    #[track_caller]
+    fn items(&self) -> &[Self] {
+        if let Self::Array(items) = self { items } else { panic!("no array: {self:?}") }
+    }
+
+    #[track_caller]
+    fn text(&self) -> &str {
+        if let Self::Text(text) = self { text } else { panic!("no text: {self:?}") }
+    }
+
+    #[track_caller]
+    fn number(&self) -> f64 {
+        if let Self::Number(number) = self { *number } else { panic!("no number: {self:?}") }
+    }
+
+    #[track_caller]
+    fn value(rest: &mut &str) -> Self {
+        skip(rest);
+        for (word, value) in [("null", Self::Null), ("true", Self::Bool(true)), ("false", Self::Bool(false))] {
+            if take(rest, word) {
+                return value;
+            }
+        }
+        if rest.starts_with('"') {
+            return Self::Text(string(rest));
+        }
+        if take(rest, "[") {
+            let mut items = Vec::new();
+            while !closes(rest, "]", items.is_empty()) {
+                items.push(Self::value(rest));
+            }
+            return Self::Array(items);
+        }
+        if take(rest, "{") {
+            let mut members = BTreeMap::new();
+            while !closes(rest, "}", members.is_empty()) {
+                skip(rest);
+                let name = string(rest);
+                skip(rest);
+                assert!(take(rest, ":"), "no colon before {rest:?}");
+                assert_eq!(members.insert(name, Self::value(rest)), None, "a name twice");
+            }
+            return Self::Object(members);
+        }
+        let len = rest.find(|char: char| !"+-.eE0123456789".contains(char)).unwrap_or(rest.len());
+        let (number, after) = rest.split_at(len);
+        *rest = after;
+        let digits = number.trim_start_matches('-');
+        assert!(digits.starts_with(|digit: char| digit.is_ascii_digit()) && !digits.ends_with('.'), "{number:?}");
+        assert!(!digits.starts_with('0') || digits.len() == 1 || digits.starts_with("0."), "{number:?}");
+        Self::Number(number.parse().unwrap_or_else(|error| panic!("{number:?}: {error}")))
+    }
+}
+
+fn skip(rest: &mut &str) {
+    *rest = rest.trim_start_matches([' ', '\t', '\r', '\n']);
+}
+
+fn take(rest: &mut &str, word: &str) -> bool {
+    rest.strip_prefix(word).map(|after| *rest = after).is_some()
+}
+
+/// The end of a list, or what separates its parts.
+#[track_caller]
+fn closes(rest: &mut &str, end: &str, first: bool) -> bool {
+    skip(rest);
+    let ends = take(rest, end);
+    assert!(ends || first || take(rest, ","), "neither {end:?} nor a comma: {rest:?}");
+    ends
+}
+
+#[track_caller]
+fn string(rest: &mut &str) -> String {
+    assert!(take(rest, "\""), "no string: {rest:?}");
+    let mut text = String::new();
+    loop {
+        let char = rest.chars().next().expect("a string ends");
+        *rest = &rest[char.len_utf8()..];
+        match char {
+            '"' => return text,
+            '\\' => {
+                let escape = rest.chars().next().expect("an escape ends");
+                *rest = &rest[escape.len_utf8()..];
+                text.push(match escape {
+                    '"' | '\\' | '/' => escape,
+                    'n' => '\n',
+                    't' => '\t',
+                    'r' => '\r',
+                    'b' => '\u{8}',
+                    'f' => '\u{c}',
+                    'u' => {
+                        let (code, after) = rest.split_at(4);
+                        *rest = after;
+                        char::from_u32(u32::from_str_radix(code, 16).unwrap()).expect("no surrogate is needed")
+                    }
+                    other => panic!("no escape: {other:?}"),
+                });
+            }
+            char => {
+                assert!(char >= ' ', "a control character is not escaped");
+                text.push(char);
+            }
+        }
+    }
+}
+
+#[cfg(feature = "cli")]
+mod in_a_child {
+    use super::*;
+    use rustix::process::Signal;
+    use support::child::Program;
+    use support::get;
+
+    #[test]
+    fn while_draining_one_line_a_second_says_what_is_waited_for() {
+        let demo = Program::demo(&["--idle-grace", "0", "--grace-period", "20s"]);
+        let mut client = demo.client();
+        client.send(get("/plaintext") + &get("/sleep?ms=2300"));
+        assert_eq!(client.read_response().status, 200);
+        demo.signal(Signal::TERM);
+        let answer = client.read_response();
+        assert_eq!((answer.text().as_str(), answer.closes()), ("slept\n", true));
+        drop(client);
+        let ended = demo.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.output);
+        let lines = demo.rest_of_lines();
+        let progress: Vec<_> = lines.iter().filter(|line| line.contains("draining: ")).collect();
+        assert_eq!(progress.len(), 2, "{lines:#?}");
+        for (line, age, left) in [(progress[0], "1.", "19."), (progress[1], "2.", "18.")] {
+            let (_, text) = line.split_once("draining: 1 in flight (oldest GET /sleep, ").unwrap_or_else(|| panic!("{line}"));
+            assert!(text.starts_with(age) || text.starts_with("3."), "{line}");
+            assert!(text.contains(&format!(", {left}")) || text.contains(", 17."), "{line}");
+            assert!(text.ends_with(" s left"), "{line}");
+        }
+        let end = lines.iter().filter(|line| line.contains("stopped cleanly by SIGTERM")).count();
+        assert_eq!(end, 1, "{lines:#?}");
+    }
+
+    #[test]
+    fn the_program_exits_with_what_its_report_says() {
+        for (options, signals, code) in [(&["--grace-period", "10s"][..], 1, 0), (&["--grace-period", "1h"], 2, 1)] {
+            let demo = Program::demo(options);
+            let mut client = demo.client();
+            let sleep = if code == 0 { "/sleep?ms=100" } else { "/sleep?ms=3600000" };
+            client.send(get("/plaintext") + &get(sleep));
+            assert_eq!(client.read_response().status, 200);
+            for _ in 0..signals {
+                demo.signal(Signal::TERM);
+                demo.wait_for_line("got SIGTERM");
+            }
+            assert_eq!(client.read_response().status, if code == 0 { 200 } else { 503 });
+            drop(client);
+            let ended = demo.end();
+            assert_eq!(ended.code, Some(code), "{}", ended.output);
+        }
+    }
+
+    #[test]
+    fn the_program_writes_its_report_as_json_when_asked() {
+        let demo = Program::demo(&["--json", "--idle-grace", "0"]);
+        assert_eq!(demo.client().get("/plaintext").status, 200);
+        demo.signal(Signal::INT);
+        let ended = demo.end();
+        let json = Json::parse(&ended.output);
+        assert_eq!((json.at("cause").text(), json.at("accepted").number()), ("SIGINT", 1.0));
+        assert_eq!(json.at("clean"), &Json::Bool(true));
+    }
+}

@@ -1,0 +1,476 @@
+//! From a signal to a stop, in processes of their own: a signal belongs to a process, and here some are killed by one.
+
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lameduck::{
+    Body, BodyWriter, Cause, Context, Error, Handle, Phase, Reason, Report, Request, Running, Server, SignalGuard,
+};
+use rustix::process::{Pid, Signal, getpid, kill_process};
+
+use support::child::{MODE, Program, demo, this_program};
+use support::{Client, Gate, LIMIT, TestServer, builder, eventually, get, millis, within_limit};
+
+const TERM: i32 = libc::SIGTERM;
+const INT: i32 = libc::SIGINT;
+
+fn hello(_: Request, _: Context) -> &'static str {
+    "hello"
+}
+
+/// Sends its first part, and no second one for as long as the process lives; for `/silent` not even the first one.
+fn endless(request: Request, _: Context) -> Body {
+    if request.uri().path() == "/silent" {
+        Gate::new().pass();
+    }
+    Body::writer(|out: &mut BodyWriter<'_>| {
+        out.write_all(b"first part")?;
+        out.flush()?;
+        Gate::new().pass();
+        Ok(())
+    })
+}
+
+/// This binary as a program of its own: see [`the_program`].
+fn program(mode: &str) -> Program {
+    Program::start(&mut this_program("the_program", mode))
+}
+
+fn raise(signal: Signal) {
+    kill_process(getpid(), signal).unwrap();
+}
+
+/// For the parent to read.
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// The parent is to kill it.
+fn wait_for_the_end() -> ! {
+    within_limit("the signal", || Gate::new().pass());
+    unreachable!("the gate never opens");
+}
+
+#[track_caller]
+fn serve(running: &Running) {
+    say(&format!("listening on http://{}", running.addr()));
+}
+
+/// Not a test of its own: what the children of the tests below do.
+#[test]
+fn the_program() {
+    let Ok(mode) = std::env::var(MODE) else { return };
+    let server = || builder().workers(2);
+    let notified = |signals: &[i32]| -> (Context, SignalGuard) { lameduck::notify(signals.iter().copied()).unwrap() };
+    match mode.as_str() {
+        "nothing asked" => {
+            let running = server().bind("127.0.0.1:0").unwrap().spawn(hello).unwrap();
+            serve(&running);
+            let _ = running.join();
+        }
+        "asked" => {
+            let description = server().workers(4).cut_grace(LIMIT * 6).on_signals([TERM, INT]);
+            let running = description.bind("127.0.0.1:0").unwrap().spawn(endless).unwrap();
+            serve(&running);
+            let _ = running.join();
+        }
+        "guard dropped" => {
+            drop(notified(&[TERM]));
+            say("ready");
+            wait_for_the_end();
+        }
+        "guard kept by another" => {
+            let one = notified(&[TERM]);
+            let (context, _guard) = notified(&[TERM, INT]);
+            drop(one);
+            say("ready");
+            context.cancelled().recv_timeout(LIMIT).unwrap_err();
+            say(&format!("{:?}", context.reason()));
+        }
+        "caught again" => {
+            for _ in 0..3 {
+                drop(notified(&[TERM]));
+            }
+            let (context, guard) = notified(&[TERM]);
+            raise(Signal::TERM);
+            context.cancelled().recv_timeout(LIMIT).unwrap_err();
+            assert_eq!(context.reason(), Some(Reason::Signal(TERM)));
+            drop(guard);
+            say("ready");
+            wait_for_the_end();
+        }
+        "one refused" => {
+            lameduck::notify([TERM, libc::SIGKILL]).unwrap_err();
+            lameduck::notify([TERM, 4711]).unwrap_err();
+            builder().on_signals([TERM, libc::SIGSTOP]).bind("127.0.0.1:0").unwrap_err();
+            let taken = server().bind("127.0.0.1:0").unwrap();
+            // This one was installed before the address was found to be taken.
+            server().on_signals([TERM]).bind(taken.addr()).unwrap_err();
+            say("ready");
+            wait_for_the_end();
+        }
+        "bound and dropped" => {
+            drop(server().on_signals([TERM]).bind("127.0.0.1:0").unwrap());
+            say("ready");
+            wait_for_the_end();
+        }
+        "stopped" => {
+            let running = server().on_signals([TERM]).bind("127.0.0.1:0").unwrap().spawn(hello).unwrap();
+            assert!(running.handle().shutdown().is_clean());
+            say("ready");
+            wait_for_the_end();
+        }
+        "before it runs" => {
+            for signals in 1..=2 {
+                let bound = server().on_signals([TERM]).bind("127.0.0.1:0").unwrap();
+                let mut client = Client::connect(bound.addr());
+                client.send(get("/"));
+                (0..signals).for_each(|_| raise(Signal::TERM));
+                let report = within_limit("run", || bound.run(hello)).unwrap();
+                assert_eq!(report.cause, Cause::Signal(TERM), "{report}");
+                assert!(report.took < LIMIT / 2, "{report}");
+                if signals == 1 {
+                    // It came before the stop, even if nobody served then.
+                    assert_eq!(client.read_response().status, 200);
+                    assert!(report.is_clean(), "{report}");
+                }
+            }
+            let (context, _guard) = notified(&[TERM]);
+            raise(Signal::TERM);
+            let bound = server().context(&context).bind("127.0.0.1:0").unwrap();
+            context.cancelled().recv_timeout(LIMIT).unwrap_err();
+            // Whichever comes first: it has stopped, or it stops at once.
+            match within_limit("run", || bound.run(hello)) {
+                Ok(report) => assert!(report.is_clean(), "{report}"),
+                Err(error) => assert!(matches!(error, Error::Stopped), "{error:?}"),
+            }
+            say("done");
+        }
+        "stops that race" => {
+            let stops: [(&str, fn(Running)); 5] = [
+                ("shutdown", |running| drop(running.handle().shutdown())),
+                ("shutdown_within", |running| drop(running.handle().shutdown_within(LIMIT))),
+                ("close", |running| drop(running.handle().close())),
+                ("join", |running| drop(running.join())),
+                ("drop", drop),
+            ];
+            for (name, stop) in stops {
+                for _ in 0..10 {
+                    // A signal that comes when the server has stopped is to find somebody who catches it.
+                    let (context, _guard) = notified(&[TERM]);
+                    let running = server().on_signals([TERM]).bind("127.0.0.1:0").unwrap().spawn(hello).unwrap();
+                    let mut idle = Client::connect(running.addr());
+                    assert_eq!(idle.get("/").status, 200);
+                    let handle = running.handle();
+                    let both = Arc::new(std::sync::Barrier::new(2));
+                    let there = both.clone();
+                    let thread = std::thread::spawn(move || {
+                        there.wait();
+                        stop(running);
+                    });
+                    both.wait();
+                    raise(Signal::TERM);
+                    within_limit(name, || thread.join().unwrap());
+                    let first = within_limit(name, {
+                        let handle = handle.clone();
+                        move || handle.shutdown()
+                    });
+                    assert_eq!(handle.shutdown(), first, "{name}");
+                    assert!(first.is_clean() && first.answered_in(Phase::Running) == 1, "{name}: {first}");
+                    assert!(first.took < LIMIT / 2, "{name}: {first}");
+                    context.cancelled().recv_timeout(LIMIT).unwrap_err();
+                }
+            }
+            say("done");
+        }
+        "context" => {
+            let (context, _guard) = notified(&[TERM, INT]);
+            let servers =
+                [0, 1].map(|_| server().context(&context).bind("127.0.0.1:0").unwrap().spawn(endless).unwrap());
+            serve(&servers[0]);
+            serve(&servers[1]);
+            let reports = servers.map(Running::join);
+            assert_eq!(context.reason(), Some(Reason::Signal(INT)));
+            for report in reports {
+                say(&format!("report: {:?}, {} cut", report.cause, report.cut.len()));
+            }
+            std::process::exit(7);
+        }
+        mode => panic!("{mode:?} is no mode"),
+    }
+}
+
+#[track_caller]
+fn expect_killed(mode: &str, signal: Signal) {
+    let child = program(mode);
+    child.wait_for_line("ready");
+    child.signal(signal);
+    assert_eq!(child.end().signal, Some(signal.as_raw()), "{mode}");
+}
+
+#[test]
+fn without_being_asked_it_catches_nothing() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let child = Program::serving(&mut this_program("the_program", "nothing asked"));
+        assert_eq!(child.client().get("/").status, 200);
+        child.signal(signal);
+        assert_eq!(child.end().signal, Some(signal.as_raw()));
+    }
+}
+
+#[test]
+fn the_first_signal_drains_the_second_cuts_and_the_third_kills() {
+    for (first, second, third) in [
+        (Signal::TERM, Signal::TERM, Signal::TERM),
+        (Signal::INT, Signal::INT, Signal::INT),
+        (Signal::INT, Signal::TERM, Signal::INT),
+    ] {
+        let child = Program::serving(&mut this_program("the_program", "asked"));
+        let mut client = child.client();
+        client.send(get("/"));
+        assert_eq!(client.read_raw(8), b"HTTP/1.1");
+        let mut silent = child.client();
+        silent.send(get("/silent"));
+        let mut idle = child.client();
+        child.signal(first);
+        idle.expect_eof();
+        let refused = std::net::TcpStream::connect(child.addr());
+        assert!(refused.is_err(), "the first one closes the listener");
+        silent.expect_nothing_yet();
+        child.signal(second);
+        assert_eq!(silent.read_response().status, 503);
+        // The response that has begun has a minute left, which the third signal does not wait for.
+        child.signal(third);
+        let ended = child.end();
+        assert_eq!((ended.signal, ended.code), (Some(third.as_raw()), None), "{first:?} {second:?} {third:?}");
+    }
+}
+
+#[test]
+fn the_demo_drains_and_cuts_and_is_killed_by_the_third_signal() {
+    let child = Program::demo(&["--idle-grace", "0", "--grace-period", "1h"]);
+    let mut client = Client::connect_narrow(child.addr());
+    client.send(get("/bytes?n=1000000000"));
+    assert_eq!(client.read_raw(8), b"HTTP/1.1");
+    child.signal(Signal::TERM);
+    child.wait_for_line("got SIGTERM: stopping");
+    child.signal(Signal::TERM);
+    child.wait_for_line("got SIGTERM: cutting");
+    child.signal(Signal::TERM);
+    assert_eq!(child.end().signal, Some(TERM));
+}
+
+#[test]
+fn when_its_guard_is_dropped_a_signal_kills_again() {
+    expect_killed("guard dropped", Signal::TERM);
+}
+
+#[test]
+fn a_signal_is_caught_until_the_last_guard_is_dropped() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let child = program("guard kept by another");
+        child.wait_for_line("ready");
+        child.signal(signal);
+        child.wait_for_line(&format!("Some(Signal({}))", signal.as_raw()));
+        assert_eq!(child.end().code, Some(0));
+    }
+}
+
+#[test]
+fn a_signal_can_be_caught_again_after_its_guard_was_dropped() {
+    expect_killed("caught again", Signal::TERM);
+}
+
+#[test]
+fn a_refusal_leaves_nothing_installed() {
+    expect_killed("one refused", Signal::TERM);
+}
+
+#[test]
+fn a_server_that_is_dropped_before_it_runs_catches_nothing_any_more() {
+    expect_killed("bound and dropped", Signal::TERM);
+}
+
+#[test]
+fn a_server_that_has_stopped_catches_nothing_any_more() {
+    expect_killed("stopped", Signal::TERM);
+}
+
+#[test]
+fn a_signal_between_bind_and_run_is_not_lost() {
+    let child = program("before it runs");
+    child.wait_for_line("done");
+    assert_eq!(child.end().code, Some(0));
+}
+
+#[test]
+fn a_signal_and_a_stop_at_the_same_moment_are_one_stop() {
+    let child = program("stops that race");
+    child.wait_for_line("done");
+    assert_eq!(child.end().code, Some(0));
+}
+
+#[test]
+fn one_signal_stops_each_server_of_a_context_and_a_second_one_cuts_them() {
+    let mut command = this_program("the_program", "context");
+    let child = Program::serving(&mut command);
+    let second = child.wait_for_line("listening on ");
+    let second = second.rsplit_once("http://").unwrap().1.parse().unwrap();
+    let mut clients = [child.client(), Client::connect(second)];
+    for client in &mut clients {
+        client.send(get("/"));
+        assert_eq!(client.read_raw(8), b"HTTP/1.1");
+    }
+    let mut idle = [child.client(), Client::connect(second)];
+    child.signal(Signal::INT);
+    idle.iter_mut().for_each(Client::expect_eof);
+    child.signal(Signal::TERM);
+    for _ in 0..2 {
+        child.wait_for_line("report: Context, 1 cut");
+    }
+    assert_eq!(child.end().code, Some(7));
+}
+
+#[test]
+fn a_context_that_is_cancelled_stops_its_servers() {
+    let context = Context::root();
+    let description = || builder().workers(2).context(&context);
+    let servers = [0, 1].map(|_| TestServer::with(description(), hello));
+    let other = TestServer::start(hello);
+    let mut idle = servers.each_ref().map(|server| server.used_client("/"));
+    assert!(!context.is_cancelled() && context.reason().is_none());
+    let from_elsewhere = context.clone();
+    std::thread::spawn(move || from_elsewhere.cancel()).join().unwrap();
+    context.cancel();
+    idle.iter_mut().for_each(Client::expect_eof);
+    for server in &servers {
+        server.running().stopped().recv_timeout(LIMIT).unwrap_err();
+        let report = server.stop();
+        assert_eq!(report.cause, Cause::Context, "{report}");
+        assert!(report.is_clean(), "{report}");
+    }
+    assert_eq!(context.reason(), Some(Reason::Cancelled));
+    assert_eq!(other.client().get("/").status, 200);
+    // One that is made of it afterwards has nothing to do.
+    let bound = description().bind("127.0.0.1:0").unwrap();
+    assert_eq!(bound.handle().phase(), Phase::Stopped);
+    assert!(matches!(bound.run(hello), Err(Error::Stopped)));
+}
+
+#[test]
+fn a_context_does_not_keep_its_servers_alive() {
+    let context = Context::root();
+    let reports: Vec<Report> =
+        (0..3).map(|_| TestServer::with(builder().workers(1).context(&context), hello).stop()).collect();
+    assert!(reports.iter().all(|report| report.cause == Cause::Handle));
+    eventually("their threads are gone", || support::server_threads().len() <= 3 * 4);
+    context.cancel();
+}
+
+#[test]
+fn signals_that_nobody_may_catch_are_refused_by_name() {
+    for (signal, name) in [(libc::SIGKILL, "SIGKILL"), (libc::SIGSTOP, "SIGSTOP"), (libc::SIGSEGV, "SIGSEGV")] {
+        let error = lameduck::notify([libc::SIGUSR2, signal]).unwrap_err();
+        assert!(matches!(error, Error::SignalForbidden { signal: which } if which == signal), "{error:?}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    for number in [0, -1, 65, 4711, i32::MIN] {
+        let error = lameduck::notify([number]).unwrap_err();
+        assert!(matches!(error, Error::Signal { signal, .. } if signal == number), "{error:?}");
+    }
+}
+
+#[test]
+fn to_catch_no_signal_is_a_context_like_any_other() {
+    let (context, guard) = lameduck::notify([]).unwrap();
+    let server = TestServer::with(Server::builder().workers(1).context(&context), hello);
+    drop(guard);
+    assert!(!context.is_cancelled());
+    context.cancel();
+    server.running().stopped().recv_timeout(LIMIT).unwrap_err();
+    assert_eq!(context.reason(), Some(Reason::Cancelled));
+}
+
+// As the first process of a container.
+
+/// The demo as the first process of a namespace of its own, and its id outside. `None`: that is not permitted here.
+#[cfg(target_os = "linux")]
+fn first_process(options: &[&str]) -> Option<(Program, Pid)> {
+    let allowed = std::process::Command::new("unshare").args(["--pid", "--fork", "true"]).output();
+    if !allowed.is_ok_and(|output| output.status.success()) {
+        println!("not tested: `unshare --pid` is not permitted here");
+        return None;
+    }
+    let mut command = demo();
+    let mut outer = std::process::Command::new("unshare");
+    outer.args(["--pid", "--fork", "--kill-child"]).arg(command.get_program()).args(command.get_args());
+    outer.args(["--listen", "127.0.0.1:0"]).args(options);
+    outer.env_remove("RUST_LOG").stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
+    command = outer;
+    let program = Program::serving(&mut command);
+    let parent = program.pid().as_raw_nonzero();
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    let pid = Pid::from_raw(children.trim().parse().unwrap()).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
+    let ids = status.lines().find(|line| line.starts_with("NSpid:")).unwrap();
+    assert!(ids.ends_with("\t1"), "{ids}");
+    Some((program, pid))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn as_the_first_process_it_drains_at_the_first_signal() {
+    let Some((program, pid)) = first_process(&["--idle-grace", "0"]) else { return };
+    let mut client = program.client();
+    client.send(get("/plaintext") + &get("/sleep?ms=200"));
+    assert_eq!(client.read_response().status, 200);
+    kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(client.read_response().text(), "slept\n");
+    let ended = program.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.output);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn as_the_first_process_it_ends_at_the_third_signal() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let Some((program, pid)) = first_process(&["--idle-grace", "0", "--grace-period", "1h"]) else { return };
+        let mut client = Client::connect_narrow(program.addr());
+        client.send(get("/bytes?n=1000000000"));
+        assert_eq!(client.read_raw(8), b"HTTP/1.1");
+        kill_process(pid, signal).unwrap();
+        program.wait_for_line("stopping");
+        kill_process(pid, signal).unwrap();
+        program.wait_for_line("cutting");
+        kill_process(pid, signal).unwrap();
+        let ended = program.end();
+        assert_eq!((ended.code, ended.signal), (Some(code), None), "{}", ended.output);
+    }
+}
+
+#[test]
+fn handles_and_signals_do_not_undo_each_other() {
+    // A signal that begins a stop with much time, then a call with less, then one with more.
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let context = Context::root();
+    let description = builder().workers(2).context(&context).grace_period(LIMIT * 6).cut_grace(millis(100));
+    let server = TestServer::with(description, move |_: Request, _: Context| waits.pass());
+    let mut client = server.client();
+    client.send(get("/block"));
+    gate.wait_entered(1);
+    context.cancel();
+    let stops: [fn(&Handle); 2] =
+        [|handle| handle.begin_shutdown_within(millis(50)), |handle| handle.begin_shutdown_within(Duration::MAX)];
+    stops.iter().for_each(|stop| stop(&server.handle()));
+    assert_eq!(client.read_response().status, 503);
+    gate.open();
+    let report = server.stop();
+    assert_eq!((report.cause, report.cut.len()), (Cause::Context, 1), "{report}");
+}
