@@ -100,6 +100,8 @@ impl Acceptor {
             return;
         }
         waker.reset();
+        // Who woke us may have been a connection that has ended.
+        self.paused_until = None;
         if may_accept {
             for i in 0..self.listeners.len() {
                 self.accept_all(i);

@@ -27,6 +27,15 @@ impl Clock {
         }
     }
 
+    /// Whether the kernel's own times can be compared with this clock's.
+    pub(crate) fn is_the_kernels(&self) -> bool {
+        match self {
+            Self::System => true,
+            #[cfg(test)]
+            Self::Manual(_) => false,
+        }
+    }
+
     /// The wall clock's time, for the `Date` field only: nothing is ever timed by it.
     pub(crate) fn wall(&self) -> SystemTime {
         SystemTime::now()

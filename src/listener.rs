@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -68,7 +69,7 @@ impl Listener {
         let addr = SocketAddrUnix::new(path)?;
         let fd = stream_socket(AddressFamily::UNIX)?;
         match rustix::net::bind(&fd, &addr) {
-            Err(Errno::ADDRINUSE) if is_abandoned(&addr) => {
+            Err(Errno::ADDRINUSE) if is_abandoned(path, &addr) => {
                 std::fs::remove_file(path)?;
                 rustix::net::bind(&fd, &addr)?;
             }
@@ -192,10 +193,14 @@ fn accept_nonblocking(listener: &OwnedFd) -> rustix::io::Result<(OwnedFd, Option
     Ok((fd, peer.and_then(|peer| peer.try_into().ok())))
 }
 
-/// Whether nobody answers at a unix socket's path.
-fn is_abandoned(addr: &SocketAddrUnix) -> bool {
-    stream_socket(AddressFamily::UNIX)
-        .is_ok_and(|probe| rustix::net::connect(&probe, addr).is_err_and(|error| error == Errno::CONNREFUSED))
+/// Whether a path is a unix socket's, at which nobody answers. (A file that is none refuses connections too.)
+fn is_abandoned(path: &Path, addr: &SocketAddrUnix) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let refuses = || {
+        stream_socket(AddressFamily::UNIX)
+            .is_ok_and(|probe| rustix::net::connect(&probe, addr).is_err_and(|error| error == Errno::CONNREFUSED))
+    };
+    is_socket && refuses()
 }
 
 /// What a server can be told to listen on.
@@ -352,7 +357,8 @@ fn passed_fds(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Vec<(i32, 
     }
     let count = number("LISTEN_FDS").and_then(|count| i32::try_from(count).ok()).unwrap_or(0).min(1024);
     let names = variable("LISTEN_FDNAMES").unwrap_or_default();
-    let names = names.split(':').map(str::to_owned).chain(std::iter::repeat_with(|| "unknown".to_owned()));
+    let given = names.split(':').filter(|_| !names.is_empty()).map(str::to_owned);
+    let names = given.chain(std::iter::repeat_with(|| "unknown".to_owned()));
     (PASSED_FDS_START..PASSED_FDS_START + count).zip(names).collect()
 }
 

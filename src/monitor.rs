@@ -68,6 +68,8 @@ impl<'p> Monitor<'p> {
                 quiet = 0;
             }
         }
+        // The bell that ends the workers one after the other may have come to us.
+        pool.poller.ring();
     }
 
     /// Sleeps for a tick, or until a deadline or a worker needs us.
@@ -133,6 +135,7 @@ impl<'p> Monitor<'p> {
                     None => {
                         pool.slow.places.leave();
                         pool.pace.come_back(route);
+                        pool.let_in(&pool.slow);
                     }
                 }
             }
@@ -176,7 +179,13 @@ impl<'p> Monitor<'p> {
         let ready: Vec<_> = self.events.iter().collect();
         for ready in ready {
             match ready {
-                Ready::Bell => pool.bell.heard(),
+                Ready::Bell => {
+                    pool.bell.heard();
+                    // It may have been meant for a worker that has come back meanwhile, and we may not look again.
+                    if pool.has_queued() {
+                        pool.ring();
+                    }
+                }
                 Ready::Socket { key, readable, hup } => {
                     let slot = pool.table.slot(key);
                     if slot.word.claim_by_event(hup) {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
@@ -251,10 +252,19 @@ impl Pool {
     fn wait_in(&self, section: &Section, key: u32) {
         section.waiting.push(key);
         // Who left the last place may have looked before we pushed.
+        self.let_in(section);
+    }
+
+    /// Has somebody look at a connection that waits in a section although there is room.
+    pub(crate) fn let_in(&self, section: &Section) {
         if section.places.has_room()
             && let Some(key) = section.waiting.claim(&self.table)
         {
-            self.table.slot(key).word.park_queued();
+            let slot = self.table.slot(key);
+            if slot.word.park_queued() {
+                // The sweeper has dropped its deadline; looked at too early it is only set anew.
+                self.set_deadline(key, Some(self.lifecycle.clock.now()));
+            }
             self.ready.push(key);
             self.ring();
         }
@@ -274,7 +284,10 @@ impl Pool {
         if conn.told != Told::Nothing {
             self.poller.remove(conn.line.transport().as_fd());
         }
-        conn.close(reason);
+        // With it goes what its handler gave and nobody took: user code.
+        if catch_unwind(AssertUnwindSafe(|| conn.close(reason))).is_err() {
+            log::error!("a response's body panicked when it was dropped");
+        }
         self.table.free(key);
     }
 

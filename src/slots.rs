@@ -20,7 +20,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
 use crossbeam_utils::CachePadded;
 
@@ -136,13 +136,14 @@ impl ClaimWord {
 
     /// A new owner of a free slot.
     fn occupy(&self) {
-        self.0.store(RUN, Release);
+        // In the word's order, like everything else that happens to it.
+        self.0.swap(RUN, AcqRel);
     }
 
     /// The owner has closed the connection. Events still on their way find nobody, or the slot's next connection, for
     /// which they are spurious: its read says there is nothing.
     fn vacate(&self) {
-        self.0.store(FREE, Release);
+        self.0.swap(FREE, AcqRel);
     }
 
     fn is_queued(&self) -> bool {

@@ -13,6 +13,8 @@ pub(crate) struct TcpInfo {
     pub(crate) rtt: Duration,
     /// Bytes of ours that the peer has acknowledged.
     pub(crate) bytes_acked: u64,
+    /// Since a segment came from the peer: bytes, an acknowledgement, or word that there is room again.
+    pub(crate) silent_for: Duration,
 }
 
 /// Reads `TCP_INFO`. `None` where the socket is not TCP or the system is not Linux.
@@ -23,13 +25,18 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     const STATE: usize = 0;
     const RTT_MICROS: usize = 68;
     const BYTES_ACKED: usize = 120;
+    const LAST_DATA_MILLIS: usize = 52;
+    const LAST_ACK_MILLIS: usize = 56;
 
     let info = raw_tcp_info(socket)?;
     let rtt = u32::from_ne_bytes(*info[RTT_MICROS..].first_chunk()?);
+    let millis = |at: usize| Some(u32::from_ne_bytes(*info[at..].first_chunk()?));
+    let silent_for = millis(LAST_DATA_MILLIS)?.min(millis(LAST_ACK_MILLIS)?);
     Some(TcpInfo {
         is_fin_wait2: info[STATE] == FIN_WAIT2,
         rtt: Duration::from_micros(u64::from(rtt)),
         bytes_acked: u64::from_ne_bytes(*info[BYTES_ACKED..].first_chunk()?),
+        silent_for: Duration::from_millis(u64::from(silent_for)),
     })
 }
 
@@ -108,8 +115,14 @@ pub(crate) fn adopt(fd: std::os::fd::RawFd) -> std::io::Result<std::os::fd::Owne
     use std::os::fd::FromRawFd;
     assert!(fd > 2, "the standard streams belong to the standard library");
     // SAFETY: fcntl looks at no memory of ours, and fails for a descriptor that is not open.
-    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if flags < 0 {
         return Err(std::io::Error::last_os_error());
+    }
+    // What came through exec(2) never has this flag, and what this process has opened always has it: then the number is
+    // somebody else's.
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it was not passed to this process"));
     }
     // SAFETY: it is open, and the caller sees to it that the process claims it once.
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })

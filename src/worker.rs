@@ -156,9 +156,8 @@ impl<'p> Worker<'p> {
             let next = match conn.advance(&mut turn) {
                 // Nobody starts a handler any more: the drain answers.
                 Next::Call(call) if pool.lifecycle.phase() >= Phase::Cutting => {
-                    conn.wait_for_worker(Some(call));
-                    pool.enqueue(key, conn, Queue::Calls, &mut turn);
-                    return permit;
+                    conn.wait_for_the_cut(call, &turn);
+                    Some(Next::Park)
                 }
                 Next::Call(call) => match self.admit(&conn, Some(&call), &mut permit) {
                     Ok(()) => self.call(key, &mut conn, call, &mut permit, &mut turn),

@@ -153,8 +153,7 @@ fn a_hook_that_panics_is_named_and_the_others_run() {
         .on_shutdown("panics", || panic!("on purpose"))
         .on_shutdown("after", || {});
     let report = stopped(&TestServer::with(description, hello));
-    let expected =
-        [("before", HookOutcome::Done), ("panics", HookOutcome::Panicked), ("after", HookOutcome::Done)];
+    let expected = [("before", HookOutcome::Done), ("panics", HookOutcome::Panicked), ("after", HookOutcome::Done)];
     assert_eq!(outcomes(&report), expected);
     assert_eq!((report.is_clean(), report.exit_status()), (false, 1), "{report}");
     assert!(report.to_string().contains("hook: panics panicked after"), "{report}");
@@ -209,12 +208,8 @@ fn on_stopped_runs_in_turn_and_after_those_that_run_when_draining_starts() {
         .on_stopped("3", tell("3"));
     let report = stopped(&TestServer::with(description, hello));
     assert_eq!(order.try_iter().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
-    let expected = [
-        ("0", HookOutcome::Done),
-        ("1", HookOutcome::Done),
-        ("2", HookOutcome::Panicked),
-        ("3", HookOutcome::Done),
-    ];
+    let expected =
+        [("0", HookOutcome::Done), ("1", HookOutcome::Done), ("2", HookOutcome::Panicked), ("3", HookOutcome::Done)];
     assert_eq!(outcomes(&report), expected);
     assert_eq!((report.is_clean(), report.exit_status()), (false, 1), "{report}");
 }
@@ -236,8 +231,7 @@ fn on_stopped_gets_cut_grace_even_when_the_deadline_is_over() {
     let report = stopped(&server);
     assert_eq!(client.read_response().status, 503);
     ran.try_recv().unwrap();
-    let expected =
-        [("quick", HookOutcome::Done), ("endless", HookOutcome::Late), ("never", HookOutcome::Late)];
+    let expected = [("quick", HookOutcome::Done), ("endless", HookOutcome::Late), ("never", HookOutcome::Late)];
     assert_eq!(outcomes(&report), expected, "{report}");
     assert!(report.hooks[1].took >= millis(250), "{report}");
     // The stuck worker is the graver matter.

@@ -153,7 +153,8 @@ fn the_program() {
             say("done");
         }
         "stops that race" => {
-            let stops: [(&str, fn(Running)); 5] = [
+            type Stop = fn(Running);
+            let stops: [(&str, Stop); 5] = [
                 ("shutdown", |running| drop(running.handle().shutdown())),
                 ("shutdown_within", |running| drop(running.handle().shutdown_within(LIMIT))),
                 ("close", |running| drop(running.handle().close())),

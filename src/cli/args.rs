@@ -184,7 +184,7 @@ pub(crate) const DEMO: &str = "lameduck demo";
 const PROVE: &str = "lameduck prove";
 
 pub(crate) const HELP: &str = include_str!("help.txt");
-pub(crate) const DEMO_HELP: &str = include_str!("demo-help.txt");
+const DEMO_HELP: &str = include_str!("demo-help.txt");
 const PROVE_HELP: &str = include_str!("prove-help.txt");
 const VERSION: &str = concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n");
 

@@ -72,24 +72,18 @@ pub(crate) fn run(options: &ProveOptions) -> io::Result<Proof> {
     }
     progress.end();
     took.sort_unstable();
+    let stops = count(u64::from(options.stops), "stop");
+    let (requests, connections) = (count(all.requests(), "request"), count(all.connections, "connection"));
+    let (elapsed, rtt) = (progress.began.elapsed(), options.rtt);
     let median = took.get(took.len() / 2).copied().unwrap_or_default();
     let longest = took.last().copied().unwrap_or_default();
-    let mut text = format!("{all}\n");
-    text += &format!(
-        "{} in {:.1?}: {} on {}; seed {seed}, round trip {:?}\n",
-        count(u64::from(options.stops), "stop"),
-        progress.began.elapsed(),
-        count(all.requests(), "request"),
-        count(all.connections, "connection"),
-        options.rtt
+    let compared = count(u64::from(compared), "report");
+    let text = format!(
+        "{all}\n\
+         {stops} in {elapsed:.1?}: {requests} on {connections}; seed {seed}, round trip {rtt:?}\n\
+         from the signal to the end of the server: {median:.1?} as a rule, {longest:.1?} at most\n\
+         {compared} held beside what the clients know\n"
     );
-    text += &format!("from the signal to the end of the process: {median:.1?} as a rule, {longest:.1?} at most\n");
-    text += &match options.stops - compared {
-        0 => "the server's reports were held beside what the clients know\n".to_owned(),
-        without => {
-            format!("without a report to hold beside what the clients know: {}\n", count(u64::from(without), "stop"))
-        }
-    };
     Ok(Proof { text, holds })
 }
 
@@ -122,9 +116,9 @@ fn stop_once(options: &ProveOptions, plan: &Plan) -> io::Result<Outcomes> {
         problems.extend(told.contradictions(&clients));
     }
     // How another server ends is its own affair, as long as it does.
-    let expected = told.as_ref().map_or(0, |told| told.exit_code);
-    let is_wrong = options.target.is_none() && end.exit_code() != Some(expected);
-    if is_wrong || !end.is_over() {
+    let is_as_told =
+        options.target.is_some() || told.as_ref().is_some_and(|told| end.exit_code() == Some(told.exit_code));
+    if !is_as_told || !end.is_over() {
         problems.push(end.to_string());
     }
     Ok(Outcomes { clients, problems, took: end.at.saturating_duration_since(signal), compared: told.is_some() })

@@ -15,6 +15,7 @@ use http::{Method, Uri};
 
 use crate::conn::transport::Transport;
 use crate::sync::{Mutex, lock};
+use crate::sys::TcpInfo;
 
 /// The sending side of a connection.
 #[derive(Debug)]
@@ -146,6 +147,11 @@ impl Egress {
         matches!(lock(&self.out).answer, Answer::Owed(_))
     }
 
+    /// Whether somebody else has refused the current request in the owner's place.
+    pub(crate) fn is_refused(&self) -> bool {
+        lock(&self.out).shut
+    }
+
     /// Whether the current request's response is begun and not whole.
     pub(crate) fn is_begun(&self) -> bool {
         matches!(lock(&self.out).answer, Answer::Begun(_))
@@ -193,6 +199,11 @@ impl Egress {
     pub(crate) fn pending(&self) -> usize {
         let out = lock(&self.out);
         out.pending.len() - out.sent
+    }
+
+    /// Whether the peer has acknowledged all that was written.
+    pub(crate) fn is_acknowledged(&self, info: TcpInfo) -> bool {
+        info.bytes_acked >= lock(&self.out).sent_total
     }
 
     /// Bytes the peer has acknowledged; where the kernel does not tell, those it has taken from us.

@@ -5,6 +5,7 @@
 //! ([`Call`], [`Conn::pull`], [`Conn::push`]) is called by a worker.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -688,7 +689,11 @@ impl Conn {
     }
 
     pub(super) fn enter(&mut self, stage: Stage, now: Instant) {
-        self.stage = stage;
+        let left = std::mem::replace(&mut self.stage, stage);
+        // What its handler gave and nobody took is user code's to drop.
+        if matches!(left, Stage::Push(_) | Stage::Flush(_)) && catch_unwind(AssertUnwindSafe(|| drop(left))).is_err() {
+            log::error!("a response's body panicked when it was dropped, peer {}", Peer(&self.line));
+        }
         self.since = now;
     }
 
@@ -696,6 +701,15 @@ impl Conn {
     pub(crate) fn wait_for_worker(&mut self, call: Option<Call>) {
         if let Some(call) = call {
             self.stage = Stage::Call(Box::new(call));
+        }
+    }
+
+    /// No handler is called any more: the drain answers, if it has not yet.
+    pub(crate) fn wait_for_the_cut(&mut self, call: Call, turn: &Turn<'_>) {
+        self.wait_for_worker(Some(call));
+        if self.line.is_refused() {
+            self.close_after_flush(CloseReason::Cut, turn);
+            self.tell(true, true);
         }
     }
 
@@ -761,6 +775,8 @@ impl Conn {
                 }
                 Look::End => Overdue::Close(CloseReason::PeerClosed),
                 Look::Broken => Overdue::Close(CloseReason::Broken),
+                // Who reads its last response slowly is not idle: its next request would meet a closed connection.
+                Look::Silence if self.was_heard_lately(turn) => Overdue::Wait,
                 // A request may be on its way while ours is: our end is seen after a round trip, and who does not watch its
                 // idle connections sees it when it writes.
                 Look::Silence if turn.lifecycle.phase() >= Phase::Draining => {
@@ -801,6 +817,25 @@ impl Conn {
             }
             Stage::Taken => unreachable!("a connection is parked in a stage"),
         }
+    }
+
+    /// While draining: whether the peer's kernel was heard within the idle grace, or takes its time with what was sent.
+    fn was_heard_lately(&mut self, turn: &Turn<'_>) -> bool {
+        if turn.lifecycle.phase() < Phase::Draining || !turn.lifecycle.clock.is_the_kernels() {
+            return false;
+        }
+        let Some(info) = self.line.transport().info() else { return false };
+        let grace = turn.settings.idle_grace;
+        if info.silent_for < grace {
+            self.since = turn.now.checked_sub(info.silent_for).unwrap_or(turn.now);
+            return true;
+        }
+        // A window that is closed is probed ever more seldom.
+        let reading = !self.line.is_acknowledged(info) && info.silent_for < turn.settings.write_timeout;
+        if reading {
+            self.since = turn.now;
+        }
+        reading
     }
 
     fn refuse_overdue(&mut self, status: StatusCode, reason: &'static str, turn: &mut Turn<'_>) -> Overdue {

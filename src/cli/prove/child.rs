@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, kill_process, kill_process_group, setrlimit};
 
-use crate::cli::args::{DEMO_HELP, ProveOptions};
+use crate::cli::args::ProveOptions;
 use crate::cli::prove::plan::{IDLE_GRACE, Plan, millis};
 
 /// A server that runs.
@@ -56,7 +56,7 @@ impl Server {
                 command.args(["--idle-grace", &format!("{}ms", IDLE_GRACE.as_millis())]);
                 command.args(["--lame-duck", &format!("{}ms", plan.lame_duck.as_millis())]);
                 // The line that says where it listens must not be missing.
-                command.args(DEMO_HELP.contains("--json").then_some("--json")).env("RUST_LOG", "info");
+                command.arg("--json").env("RUST_LOG", "info");
                 None
             }
         };

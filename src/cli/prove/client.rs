@@ -132,6 +132,10 @@ impl<'a> Client<'a> {
                 Doing::Connecting { socket } if ready => self.finish_connect(socket, now, tally),
                 Doing::Quiet { line, until: None } => self.wait_for_end(line, tally),
                 Doing::Quiet { line, until: Some(until) } if now >= until => self.decide(line, now, tally),
+                // Who was kept waiting has not seen the round trip of a network but a busy machine, and looks again.
+                Doing::Decided { line, until } if now >= until + BUSY => {
+                    Step::Go(Doing::Quiet { line, until: Some(now) })
+                }
                 Doing::Decided { line, until } if now >= until => self.speak(line, now, tally),
                 Doing::Talking { line, flight } => self.talk(line, flight, now, tally),
                 waiting => Step::Wait(waiting),
@@ -336,7 +340,7 @@ impl<'a> Client<'a> {
 
     /// Reads what there is. `Some`: that was all there will be.
     fn listen(&mut self, line: &mut Line, flight: &mut Flight, now: Instant, tally: &mut Tally) -> Option<End> {
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = [0; READ_BYTES];
         while flight.read_at.is_none_or(|at| at <= now) {
             let mut bytes = match (&line.socket).read(&mut buffer) {
                 Ok(0) => return Some(flight.cannot_write.map_or(End::Fin, End::Broken)),
@@ -377,9 +381,14 @@ impl<'a> Client<'a> {
     }
 
     fn take(&self, answer: Answer, flight: &mut Flight, tally: &mut Tally) {
-        flight.requests.pop_front();
+        let (request, ..) = flight.requests.pop_front().expect("an answer is read for a request");
         flight.told |= answer.closes;
-        tally.count(self.kind, if answer.is_ok { Outcome::Answered } else { Outcome::Unavailable });
+        if answer.is_ok {
+            tally.count(self.kind, Outcome::Answered);
+        } else {
+            tally.count(self.kind, Outcome::Unavailable);
+            tally.unavailable.push(request.to_string());
+        }
     }
 
     /// Says what became of the requests that were not answered. Those that were not sent at all can be sent elsewhere.
@@ -526,7 +535,12 @@ fn moment(moment: Moment, world: &World, now: Instant, random: &mut Random) -> I
     }
 }
 
-/// Of a slow reader.
+/// By so much a client may be late for its own write. A server reads on for 50 ms after its FIN.
+const BUSY: Duration = millis(10);
+
+/// Read at once.
+const READ_BYTES: usize = 32 * 1024;
+/// Of a slow reader, for whom 4 MiB last half a second.
 const SLOW_BUFFER: usize = 64 * 1024;
 const SLOW_PAUSE: Duration = millis(4);
 

@@ -48,6 +48,9 @@ impl Told {
             let or_more = if unknown > 0 { format!(" to {}", read + unknown) } else { String::new() };
             contradictions.push(format!("the report has {} answers, clients read {read}{or_more}", self.answered));
         }
+        for request in clients.unavailable.iter().filter(|request| !self.named.contains(*request)) {
+            contradictions.push(format!("answered with 503, which the report does not tell: {request}"));
+        }
         if self.raced.len() as u64 != raced {
             contradictions
                 .push(format!("the report names {} raced requests, clients know of {raced}", self.raced.len()));

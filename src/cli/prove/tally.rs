@@ -57,6 +57,8 @@ pub(super) struct Tally {
     /// On which a request was sent.
     pub(super) connections: u64,
     pub(super) losses: Vec<Loss>,
+    /// The requests that were answered with 503.
+    pub(super) unavailable: Vec<String>,
 }
 
 /// How often there was each outcome.
@@ -108,6 +110,7 @@ impl Tally {
         }
         self.connections += other.connections;
         self.losses.extend(other.losses);
+        self.unavailable.extend(other.unavailable);
     }
 
     /// Holds the server's report beside what is lost: who sent on a connection that had been silent for long, and finds

@@ -1,0 +1,394 @@
+//! One server after another on the same address: restarts, sockets that outlive a server, and unix sockets.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+
+use lameduck::{Context, Error, Phase, Request};
+
+use support::{Client, Gate, LIMIT, builder, eventually, get};
+
+fn hello(_: Request, _: Context) -> &'static str {
+    "hello"
+}
+
+/// A path that nothing is at.
+fn socket_path(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("lameduck-test-{}-{name}.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    path
+}
+
+/// One request on a unix socket, which says that it is the last one.
+fn exchange(stream: UnixStream) -> std::io::Result<String> {
+    ask(&stream)?;
+    read_answer(stream)
+}
+
+fn ask(mut stream: &UnixStream) -> std::io::Result<()> {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+}
+
+fn read_answer(mut stream: UnixStream) -> std::io::Result<String> {
+    stream.set_read_timeout(Some(LIMIT))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Connections to or from the port that nobody holds any more, as the kernel lists them.
+fn in_time_wait(port: u16) -> usize {
+    let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{port:04X}");
+    let states = connections.lines().skip(1).filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, _remote, state) = (words.next()?, words.next()?, words.next()?);
+        local.ends_with(&port).then_some(state)
+    });
+    states.filter(|state| *state == "06").count()
+}
+
+#[test]
+fn a_restart_on_the_same_port_never_finds_it_in_use() {
+    let addr = builder().bind("127.0.0.1:0").unwrap().addr();
+    for restart in 0..20 {
+        let bound = builder().workers(2).bind(addr).unwrap_or_else(|error| panic!("{restart}: {error}"));
+        let running = bound.spawn(hello).unwrap();
+        for _ in 0..5 {
+            // Who closes first is left in TIME_WAIT: here the server.
+            let mut client = Client::connect(addr);
+            client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+            assert_eq!(client.read_response().status, 200);
+            client.expect_eof();
+        }
+        let report = running.handle().shutdown();
+        assert!(report.is_clean(), "{restart}: {report}");
+        assert!(in_time_wait(addr.port()) > 0, "or this tests nothing");
+    }
+}
+
+#[test]
+fn a_port_that_another_server_listens_on_is_refused() {
+    let first = builder().workers(1).bind("127.0.0.1:0").unwrap().spawn(hello).unwrap();
+    let error = builder().bind(first.addr()).unwrap_err();
+    assert!(matches!(&error, Error::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse), "{error:?}");
+    assert_eq!(Client::connect(first.addr()).get("/").status, 200);
+}
+
+#[test]
+fn what_is_queued_on_a_unix_socket_is_served_and_its_file_is_gone_at_once() {
+    const QUEUED: usize = 20;
+    let path = socket_path("queued");
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let description = builder().workers(1).max_connections(1);
+    let running = description
+        .bind(format!("unix:{}", path.display()))
+        .unwrap()
+        .spawn(move |_: Request, _: Context| {
+            waits.pass();
+            "hello"
+        })
+        .unwrap();
+    let connect = || {
+        let stream = UnixStream::connect(&path).unwrap();
+        ask(&stream).unwrap();
+        stream
+    };
+    let first = connect();
+    gate.wait_entered(1);
+    let queued: Vec<_> = (0..QUEUED).map(|_| connect()).collect();
+    running.handle().begin_shutdown();
+    eventually("it drains", || running.handle().phase() >= Phase::Draining);
+    eventually("the file is gone", || !path.exists());
+    gate.open();
+    for stream in [first].into_iter().chain(queued) {
+        let answer = read_answer(stream).unwrap();
+        assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
+    }
+    let report = running.handle().shutdown();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!((report.backlog, report.accepted), (QUEUED, QUEUED as u64 + 1), "{report}");
+}
+
+#[test]
+fn a_socket_file_that_was_left_behind_is_replaced() {
+    let path = socket_path("abandoned");
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists() && UnixStream::connect(&path).is_err());
+    let running = builder().workers(1).bind(format!("unix:{}", path.display())).unwrap().spawn(hello).unwrap();
+    assert!(exchange(UnixStream::connect(&path).unwrap()).unwrap().ends_with("hello"));
+    assert!(running.handle().shutdown().is_clean());
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_unix_socket_that_is_in_use_is_refused_and_stays() {
+    let path = socket_path("live");
+    let addr = format!("unix:{}", path.display());
+    let first = builder().workers(1).bind(&addr).unwrap().spawn(hello).unwrap();
+    for _ in 0..3 {
+        let error = builder().bind(&addr).unwrap_err();
+        assert!(matches!(&error, Error::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse), "{error:?}");
+        assert!(error.to_string().contains(&addr), "{error}");
+        assert!(exchange(UnixStream::connect(&path).unwrap()).unwrap().ends_with("hello"));
+    }
+    assert!(first.handle().shutdown().is_clean());
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_refused_and_stays() {
+    let path = socket_path("no-socket");
+    std::fs::write(&path, "precious").unwrap();
+    let error = builder().bind(format!("unix:{}", path.display())).unwrap_err();
+    assert!(matches!(error, Error::Listen { .. }), "{error:?}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_file_that_a_successor_has_made_is_not_removed_by_the_predecessors_end() {
+    let path = socket_path("successor");
+    let addr = format!("unix:{}", path.display());
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let first = builder()
+        .workers(1)
+        .bind(&addr)
+        .unwrap()
+        .spawn(move |_: Request, _: Context| {
+            waits.pass();
+            "first"
+        })
+        .unwrap();
+    let stream = UnixStream::connect(&path).unwrap();
+    let asking = std::thread::spawn(move || exchange(stream).unwrap());
+    gate.wait_entered(1);
+    first.handle().begin_shutdown();
+    eventually("the file is gone", || !path.exists());
+    let second = builder().workers(1).bind(&addr).unwrap().spawn(hello).unwrap();
+    gate.open();
+    assert!(asking.join().unwrap().ends_with("first"));
+    assert!(first.handle().shutdown().is_clean());
+    drop(first);
+    assert!(path.exists());
+    assert!(exchange(UnixStream::connect(&path).unwrap()).unwrap().ends_with("hello"));
+    assert!(second.handle().shutdown().is_clean());
+}
+
+#[test]
+fn a_given_listener_is_served_and_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut early = Client::connect(addr);
+    early.send(get("/early"));
+    let running = builder().workers(1).bind(listener).unwrap().spawn(hello).unwrap();
+    assert_eq!(running.addr(), addr);
+    assert_eq!(early.read_response().status, 200);
+    drop(early);
+    assert!(running.handle().shutdown().is_clean());
+    assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn without_inherited_sockets_there_is_nothing_to_listen_on() {
+    for error in [
+        builder().bind(lameduck::inherited()).unwrap_err(),
+        builder().bind("inherited").unwrap_err(),
+        builder().bind("inherited:web").unwrap_err(),
+        builder().bind(lameduck::inherited().named("web")).unwrap_err(),
+        builder().bind("inherited-not").unwrap_err(),
+    ] {
+        assert!(matches!(&error, Error::Address { addr, .. } if addr.starts_with("inherited")), "{error:?}");
+    }
+}
+
+/// The launcher's side of the protocol: `sh` puts sockets where the program looks for them, and names its own id.
+#[cfg(feature = "cli")]
+mod in_a_child {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::process::{Command, Stdio};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+    use rustix::process::Signal;
+    use support::child::{Program, shell};
+
+    /// What comes as stdin becomes descriptor 3.
+    const TAKE_ONE: &str = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1;";
+
+    fn launch(script: &str, socket: impl AsFd) -> Command {
+        let mut command = shell(script);
+        command.stdin(Stdio::from(socket.as_fd().try_clone_to_owned().unwrap()));
+        command
+    }
+
+    fn launch_demo(socket: impl AsFd, options: &str) -> Program {
+        Program::serving(&mut launch(&format!("{TAKE_ONE} exec \"$0\" demo --listen inherited {options}"), socket))
+    }
+
+    #[test]
+    fn two_generations_share_a_socket_and_nobody_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let first = launch_demo(&listener, "--workers 4");
+        assert_eq!(first.addr(), addr);
+        let (answered, closed, over) =
+            (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let ask = |keeps_alive: bool| {
+            let (answered, closed, over) = (answered.clone(), closed.clone(), over.clone());
+            std::thread::spawn(move || {
+                let mut client = None;
+                while !over.load(SeqCst) {
+                    let mut current = client.take().unwrap_or_else(|| Client::connect(addr));
+                    let answer = current.get(if keeps_alive { "/sleep?ms=1" } else { "/plaintext" });
+                    assert_eq!(answer.status, 200);
+                    answered.fetch_add(1, SeqCst);
+                    closed.fetch_add(u64::from(answer.closes()), SeqCst);
+                    client = (keeps_alive && !answer.closes()).then_some(current);
+                }
+            })
+        };
+        let threads: Vec<_> = (0..8).map(|i| ask(i % 2 == 0)).collect();
+        let served = |so_far: u64| eventually("requests are answered", || answered.load(SeqCst) > so_far + 200);
+        served(0);
+        let mut sleeper = first.client();
+        let second = launch_demo(&listener, "--workers 4");
+        sleeper.send(get("/sleep?ms=300"));
+        served(answered.load(SeqCst));
+        first.signal(Signal::TERM);
+        let ended = first.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.output);
+        // Whoever has accepted it.
+        assert_eq!(sleeper.read_response().text(), "slept\n");
+        assert!(closed.load(SeqCst) > 0, "the first one was under load");
+        served(answered.load(SeqCst));
+        over.store(true, SeqCst);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        drop(sleeper);
+        second.signal(Signal::TERM);
+        let ended = second.end();
+        assert_eq!(ended.code, Some(0), "{}", ended.output);
+
+        // Nobody accepts now, and the socket still listens: who comes waits for the third.
+        let mut early = Client::connect(addr);
+        early.send(get("/plaintext"));
+        let third = launch_demo(&listener, "");
+        assert_eq!(early.read_response().status, 200);
+        drop(early);
+        third.signal(Signal::TERM);
+        assert_eq!(third.end().code, Some(0));
+    }
+
+    #[test]
+    fn an_inherited_unix_socket_keeps_its_file() {
+        let path = socket_path("inherited");
+        let listener = UnixListener::bind(&path).unwrap();
+        for _ in 0..2 {
+            let demo = launch_demo(&listener, "");
+            assert!(exchange(UnixStream::connect(&path).unwrap()).unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
+            demo.signal(Signal::TERM);
+            let ended = demo.end();
+            assert_eq!(ended.code, Some(0), "{}", ended.output);
+            assert!(path.exists());
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn inherited_sockets_are_chosen_by_their_names() {
+        let sockets = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let addrs = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
+        let take_two = "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_PID=$$ LISTEN_FDS=2;";
+        let start = |names: &str, listen: &str| {
+            let script = format!("{take_two} {names} exec \"$0\" demo {listen}");
+            let mut command = launch(&script, &sockets[0]);
+            Program::start(command.stdout(Stdio::from(OwnedFd::from(sockets[1].try_clone().unwrap()))))
+        };
+        for (names, listen, expected) in [
+            ("LISTEN_FDNAMES=web:admin", "--listen inherited:web", vec![addrs[0]]),
+            ("LISTEN_FDNAMES=web:admin", "--listen inherited:admin", vec![addrs[1]]),
+            ("LISTEN_FDNAMES=web:web", "--listen inherited:web", addrs.to_vec()),
+            ("LISTEN_FDNAMES=web:admin", "--listen inherited", addrs.to_vec()),
+            ("LISTEN_FDNAMES=web:admin", "--listen inherited:admin --listen inherited:web", vec![addrs[1], addrs[0]]),
+            ("", "--listen inherited:unknown", addrs.to_vec()),
+        ] {
+            let program = start(names, listen);
+            for addr in &expected {
+                program.wait_for_line(&format!("listening on http://{addr}"));
+            }
+            assert_eq!(Client::connect(expected[0]).get("/plaintext").status, 200);
+            program.signal(Signal::TERM);
+            assert_eq!(program.end().code, Some(0), "{names} {listen}");
+        }
+        for (names, listen) in [
+            ("LISTEN_FDNAMES=web:admin", "--listen inherited:other"),
+            ("LISTEN_FDNAMES=web:admin", "--listen inherited:web:admin"),
+        ] {
+            let program = start(names, listen);
+            let lines = program.rest_of_lines();
+            assert_eq!(program.end().code, Some(2), "{lines:?}");
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            assert!(lines[0].contains("the process was started without such a socket"), "{lines:?}");
+        }
+    }
+
+    /// One line that has `problem`, and exit code 2.
+    #[track_caller]
+    fn check_refused(script: &str, socket: impl AsFd, problem: &str) {
+        let output = launch(script, socket).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{script}: {told}");
+        assert!(told.starts_with("lameduck: cannot listen on ") && told.lines().count() == 1, "{script}: {told}");
+        assert!(told.contains(problem), "{script}: {told}");
+        assert_eq!(output.stdout, b"", "{script}");
+    }
+
+    #[test]
+    fn what_is_meant_for_another_process_is_not_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for variables in [
+            "LISTEN_PID=1 LISTEN_FDS=1",
+            "LISTEN_FDS=1",
+            "LISTEN_PID=$$ LISTEN_FDS=0",
+            "LISTEN_PID=$$ LISTEN_FDS=-1",
+            "LISTEN_PID=$$ LISTEN_FDS=one",
+            "LISTEN_PID=$$",
+        ] {
+            let script = format!("exec 3<&0 </dev/null; {variables} exec \"$0\" demo --listen inherited");
+            check_refused(&script, &listener, "the process was started without such a socket");
+        }
+    }
+
+    #[test]
+    fn what_is_no_listening_socket_is_refused() {
+        let script = format!("{TAKE_ONE} exec \"$0\" demo --listen inherited");
+        let why = "inherited (descriptor 3): ";
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        check_refused(&script, &connected, why);
+        check_refused(&script, UnixStream::pair().unwrap().0, why);
+        check_refused(&script, std::net::UdpSocket::bind("127.0.0.1:0").unwrap(), why);
+        check_refused(&script, File::open("/dev/null").unwrap(), why);
+        let unbound = "exec 3<&- </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" demo --listen inherited";
+        check_refused(unbound, &listener, why);
+        // The first one is a listener; the second one is not there.
+        let one_missing = "exec 3<&0 4<&- </dev/null; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\" demo --listen inherited";
+        check_refused(one_missing, &listener, "inherited (descriptor 4): ");
+    }
+
+    #[test]
+    fn an_inherited_socket_is_claimed_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let script = format!("{TAKE_ONE} exec \"$0\" demo --listen inherited --listen inherited");
+        check_refused(&script, &listener, "claimed already");
+    }
+}
