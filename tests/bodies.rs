@@ -563,10 +563,12 @@ fn slow_readers_hold_no_worker() {
 fn writers_with_slow_readers_hold_half_of_the_workers() {
     let server = TestServer::start(of_each_kind);
     let mut slow: Vec<_> = (0..8).map(|_| Client::connect_narrow(server.addr())).collect();
-    for client in &mut slow {
+    // The first one has the only place; the others wait for it.
+    slow[0].send_get("/writer");
+    assert_eq!(slow[0].read_raw(17), b"HTTP/1.1 200 OK\r\n");
+    for client in &mut slow[1..] {
         client.send_get("/writer");
     }
-    assert_eq!(slow[0].read_raw(17), b"HTTP/1.1 200 OK\r\n");
     let mut normal = server.client();
     for _ in 0..100 {
         assert_body(&normal.get("/str"), "/str", 4);
