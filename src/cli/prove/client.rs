@@ -89,7 +89,7 @@ struct Flight {
     read_at: Option<Instant>,
     /// An answer said that it was the last one.
     told: bool,
-    /// How long the connection had been silent.
+    /// How long the connection had been silent before what was written last.
     silence: Duration,
 }
 
@@ -276,7 +276,7 @@ impl<'a> Client<'a> {
         if !line.is_used {
             tally.connections += 1;
         }
-        self.talk(Line { is_used: true, ..line }, flight, now, tally)
+        self.talk(Line { is_used: true, last_byte: now, ..line }, flight, now, tally)
     }
 
     /// Thinks up what to ask next.
@@ -323,6 +323,7 @@ impl<'a> Client<'a> {
 
     fn talk(&mut self, mut line: Line, mut flight: Flight, now: Instant, tally: &mut Tally) -> Step {
         if flight.write(&line.socket, now) {
+            flight.silence = now.saturating_duration_since(line.last_byte);
             line.last_byte = now;
         }
         match self.listen(&mut line, &mut flight, now, tally) {
