@@ -805,15 +805,18 @@ impl Conn {
                 Overdue::Advance
             }
             Stage::Linger(linger) => {
-                let quiet = turn.now.saturating_duration_since(linger.heard_at) >= LINGER_QUIET;
+                let (heard_at, until, reason) = (linger.heard_at, linger.until, linger.reason);
+                if turn.now >= until {
+                    // What came, and whose event nobody had the time to see, is named all the same.
+                    self.tell(true, true);
+                    while self.linger(turn).is_none() {}
+                    return Overdue::Close(reason);
+                }
+                let quiet = turn.now.saturating_duration_since(heard_at) >= LINGER_QUIET;
                 // What was written to a unix socket is with the peer.
                 let is_local = self.line.peer().is_none();
                 let acknowledged = || is_local || self.line.transport().info().is_some_and(|info| info.is_fin_wait2);
-                if turn.now >= linger.until || quiet && acknowledged() {
-                    Overdue::Close(linger.reason)
-                } else {
-                    Overdue::Wait
-                }
+                if quiet && acknowledged() { Overdue::Close(reason) } else { Overdue::Wait }
             }
             Stage::Taken => unreachable!("a connection is parked in a stage"),
         }

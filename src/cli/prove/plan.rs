@@ -133,7 +133,7 @@ pub(super) enum Route {
 }
 
 /// How long a connection has to be silent until a stopping server may close it.
-pub(super) const IDLE_GRACE: Duration = millis(300);
+pub(super) const IDLE_GRACE: Duration = millis(1000);
 
 const SMALL: &[Route] = &[Route::Plaintext, Route::Plaintext, Route::Bytes, Route::Echo];
 const SLEEP: &[Route] = &[Route::Sleep];
