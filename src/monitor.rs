@@ -8,7 +8,9 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::conn::exchange::{Buffers, Conn, Next, Overdue, Turn};
+use crate::conn::exchange::{Conn, Next};
+use crate::conn::parked::Overdue;
+use crate::conn::turn::{Buffers, Turn};
 use crate::deadlines::Deadlines;
 use crate::lifecycle::phase::Phase;
 use crate::pace::Route;

@@ -13,8 +13,9 @@ use crossbeam_utils::CachePadded;
 
 use crate::conn::answer::Response;
 use crate::conn::egress::Egress;
-use crate::conn::exchange::{Buffers, Conn, Request, Told, Turn};
+use crate::conn::exchange::{Conn, Request, Told};
 use crate::conn::transport::Socket;
+use crate::conn::turn::{Buffers, Turn};
 use crate::deadlines::Deadlines;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::ledger::{CloseReason, Entry, Ledger};

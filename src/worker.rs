@@ -14,7 +14,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crossbeam_channel::Sender;
 
 use crate::conn::answer::{Panic, panic_text};
-use crate::conn::exchange::{Buffers, Call, Conn, Next, Peer, Turn};
+use crate::conn::exchange::{Call, Conn, Next, Peer};
+use crate::conn::turn::{Buffers, Turn};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::{Phase, awaited};
 use crate::permits::Permit;

@@ -10,8 +10,9 @@ use http::header::CONNECTION;
 use http::{HeaderMap, Method, StatusCode, response};
 
 use crate::conn::body::{self, Body, BodyWriter, Kind, WriteBody};
-use crate::conn::exchange::{Asked, Conn, Flush, Next, Peer, Source, Stage, Turn, write_demand};
+use crate::conn::exchange::{Asked, Conn, Flush, Next, Peer, Source, Stage, write_demand};
 use crate::conn::transport::Look;
+use crate::conn::turn::Turn;
 use crate::lifecycle::ledger::CloseReason;
 use crate::settings::PULL_BYTES_MAX;
 use crate::wire::chunked::{LAST_CHUNK, encode_chunk};
@@ -165,7 +166,7 @@ impl Conn {
 
     /// Reads a piece of the response's body, and appends it. User code.
     pub(crate) fn pull(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
-        Self::count_pull(turn);
+        turn.pulls += 1;
         let Stage::Flush(flush) = &mut self.stage else { unreachable!("only a flushing connection asks for a pull") };
         let Source::Read { body, chunked, left } = &mut flush.source else {
             unreachable!("only a source that is read asks for a pull")

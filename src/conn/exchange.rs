@@ -7,7 +7,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use http::request::Parts;
@@ -15,24 +15,19 @@ use http::{Method, StatusCode, Version};
 
 use crate::conn::body::{self, Body, Incoming, Ingress, Reading};
 use crate::conn::egress::{Egress, InFlight};
+use crate::conn::ending::Linger;
 use crate::conn::inbox::Inbox;
 use crate::conn::patience::{Demand, Patience};
-use crate::conn::transport::Look;
+use crate::conn::turn::Turn;
 use crate::lifecycle::context::Context;
-use crate::lifecycle::ledger::{CloseReason, Entry, Raced};
-use crate::lifecycle::phase::{Lifecycle, Phase};
+use crate::lifecycle::ledger::{CloseReason, Entry};
 use crate::pace::Route;
-use crate::settings::{
-    DISCARD_BYTES_MAX, DISCARD_TIMEOUT, GOODBYE_MIN, LINGER_BYTES_MAX, LINGER_QUIET, LINGER_TIMEOUT, PENDING_BYTES_MAX,
-    PULLS, READ_BYTES, Settings, TURN,
-};
-use crate::waker::wait_for_peer;
+use crate::settings::{DISCARD_BYTES_MAX, LINGER_TIMEOUT, PENDING_BYTES_MAX, PULLS, Settings, TURN};
 use crate::wire::Refusal;
 use crate::wire::chunked::Decoder;
 use crate::wire::framing::Framing;
 use crate::wire::head::{Head, HeadScan};
 use crate::wire::persist::Persist;
-use crate::wire::reply;
 
 /// What a handler is given.
 pub type Request = http::Request<Body>;
@@ -45,15 +40,15 @@ pub(crate) struct Conn {
     pub(super) entry: Entry,
     pub(super) stage: Stage,
     pub(super) inbox: Inbox,
-    scan: HeadScan,
+    pub(super) scan: HeadScan,
     /// The socket may hold bytes that no event will tell of.
-    unread: bool,
+    pub(super) unread: bool,
     /// The peer has finished or broken its side, and we have not read as far as that yet.
     hup: bool,
     /// We have.
     pub(super) eof: bool,
     /// It has only given way to others: it waits for its turn, not for its peer.
-    yielded: bool,
+    pub(super) yielded: bool,
     /// What the poller tells of.
     pub(crate) told: Told,
     /// What was asked for last, for the pace.
@@ -118,12 +113,12 @@ pub(crate) struct Call {
 #[derive(Debug)]
 pub(super) struct Collecting {
     parts: Parts,
-    asked: Asked,
+    pub(super) asked: Asked,
     decoder: Decoder,
     body: Vec<u8>,
     /// Bytes of it received, framing and all.
-    came: u64,
-    patience: Patience,
+    pub(super) came: u64,
+    pub(super) patience: Patience,
 }
 
 #[derive(Debug)]
@@ -163,17 +158,6 @@ pub(super) struct Discard {
     bytes: u64,
 }
 
-#[derive(Debug)]
-pub(super) struct Linger {
-    reason: CloseReason,
-    bytes: u64,
-    heard_at: Instant,
-    /// When it is over at the latest.
-    until: Instant,
-    /// Requests that come now are named in the report; `None` when nobody is to know, or what came is no request.
-    late: Option<HeadScan>,
-}
-
 /// What a connection needs next.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
@@ -190,81 +174,6 @@ pub(crate) enum Next {
     Yield,
     /// Nothing: it is over.
     Close(CloseReason),
-}
-
-/// What a deadline that is over leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Overdue {
-    /// It is not over any more.
-    Wait,
-    /// The connection has something to do: advance it.
-    Advance,
-    /// It is over.
-    Close(CloseReason),
-}
-
-/// What a thread brings when it serves a connection.
-#[derive(Debug)]
-pub(crate) struct Turn<'a> {
-    pub(crate) settings: &'a Settings,
-    pub(crate) lifecycle: &'a Lifecycle,
-    pub(crate) buffers: &'a mut Buffers,
-    pub(crate) now: Instant,
-    requests: usize,
-    pulls: usize,
-}
-
-/// The buffers of a thread, lent to the connection it serves.
-#[derive(Debug)]
-pub(crate) struct Buffers {
-    read: Vec<u8>,
-    pub(super) out: Vec<u8>,
-    pub(super) pull: Vec<u8>,
-    date: [u8; 29],
-    date_until: Option<Instant>,
-    /// Responses made, by the phase they were made in.
-    pub(crate) answered: [u64; Phase::ALL.len()],
-}
-
-impl<'a> Turn<'a> {
-    pub(crate) fn new(
-        settings: &'a Settings,
-        lifecycle: &'a Lifecycle,
-        buffers: &'a mut Buffers,
-        now: Instant,
-    ) -> Self {
-        Self { settings, lifecycle, buffers, now, requests: 0, pulls: 0 }
-    }
-
-    /// After user code, which may have taken any time.
-    pub(crate) fn look_at_clock(&mut self) -> Instant {
-        self.now = self.lifecycle.clock.now();
-        self.now
-    }
-
-    /// The `Date` field's value, formatted once a second.
-    pub(super) fn date(&mut self) -> [u8; 29] {
-        if self.buffers.date_until.is_none_or(|until| self.now >= until) {
-            let wall = self.lifecycle.clock.wall();
-            self.buffers.date = reply::http_date(wall);
-            let into_second = wall.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-            self.buffers.date_until = Some(self.now + Duration::from_nanos(1_000_000_000 - u64::from(into_second)));
-        }
-        self.buffers.date
-    }
-}
-
-impl Buffers {
-    pub(crate) fn new() -> Self {
-        Self {
-            read: vec![0; READ_BYTES],
-            out: Vec::with_capacity(READ_BYTES),
-            pull: Vec::new(),
-            date: [0; 29],
-            date_until: None,
-            answered: [0; Phase::ALL.len()],
-        }
-    }
 }
 
 impl Conn {
@@ -367,7 +276,7 @@ impl Conn {
     }
 
     /// Reads once. `None`: there is something new to look at.
-    fn receive(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
+    pub(super) fn receive(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
         if !self.unread {
             return Some(Next::Park);
         }
@@ -540,7 +449,7 @@ impl Conn {
     }
 
     /// What follows a response that is sent.
-    fn follow(&mut self, close: Option<CloseReason>, turn: &Turn<'_>) {
+    pub(super) fn follow(&mut self, close: Option<CloseReason>, turn: &Turn<'_>) {
         match close {
             None => self.enter(Stage::Idle, turn.now),
             Some(reason) => {
@@ -615,79 +524,6 @@ impl Conn {
         self.line.flush(&mut turn.buffers.out).is_err().then_some(Next::Close(CloseReason::Broken))
     }
 
-    fn linger(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
-        self.note_late_requests(turn);
-        let Stage::Linger(linger) = &mut self.stage else { unreachable!("it lingers in this stage") };
-        if self.eof || linger.bytes > LINGER_BYTES_MAX {
-            return Some(Next::Close(linger.reason));
-        }
-        let reason = linger.reason;
-        let next = self.receive(turn);
-        if self.eof || matches!(next, Some(Next::Close(_))) {
-            return Some(Next::Close(reason));
-        }
-        if next.is_none()
-            && let Stage::Linger(linger) = &mut self.stage
-        {
-            linger.heard_at = turn.now;
-        }
-        next
-    }
-
-    /// Finishes our side, and waits for the peer to finish its own.
-    fn say_goodbye(&mut self, reason: CloseReason, at_most: Duration, turn: &Turn<'_>) {
-        self.line.transport().finish();
-        let late = turn.lifecycle.is_stopping().then(HeadScan::new);
-        let linger = Linger { reason, bytes: 0, heard_at: turn.now, until: turn.now + at_most, late };
-        self.enter(Stage::Linger(linger), turn.now);
-        self.unread = true;
-    }
-
-    /// Names requests that came after our end, and drops what came.
-    fn note_late_requests(&mut self, turn: &Turn<'_>) {
-        let Stage::Linger(linger) = &mut self.stage else { unreachable!("it lingers in this stage") };
-        while let Some(scan) = &mut linger.late
-            && !self.inbox.is_empty()
-        {
-            match scan.parse(self.inbox.bytes(), &turn.settings.limits) {
-                Ok(Some(head)) => {
-                    self.inbox.consume(head.len);
-                    linger.bytes += head.len as u64;
-                    let (peer, told) = (self.line.peer(), linger.reason != CloseReason::IdleStopping);
-                    let (method, target) = (head.parts.method, head.parts.uri);
-                    self.entry.raced(Raced { peer, method, target, told });
-                    // What follows a request with a body is that body.
-                    linger.late = (head.framing == Framing::Empty).then(HeadScan::new);
-                }
-                Ok(None) => return,
-                Err(_) => linger.late = None,
-            }
-        }
-        linger.bytes += self.inbox.take().len() as u64;
-    }
-
-    /// Answers what cannot be served, and closes.
-    pub(crate) fn refuse(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
-        let head_only = match &self.stage {
-            Stage::Body(collecting) => collecting.asked.method == Method::HEAD,
-            Stage::Call(call) => call.asked.method == Method::HEAD,
-            _ => false,
-        };
-        let date = turn.date();
-        let retry_after = [(http::header::RETRY_AFTER, RETRY_AFTER)];
-        let extra = if refusal.status == StatusCode::SERVICE_UNAVAILABLE { &retry_after[..] } else { &[] };
-        let answered = self.line.begin(&mut turn.buffers.out, true, |out| {
-            reply::write_refusal(out, refusal.status, refusal.reason, &date, extra, !head_only);
-        });
-        log::debug!("{}: {}, peer {}", refusal.status, refusal.reason, Peer(&self.line));
-        self.close_after_flush(if answered.is_ok() { CloseReason::Refused } else { CloseReason::Cut }, turn);
-    }
-
-    pub(crate) fn close_after_flush(&mut self, reason: CloseReason, turn: &Turn<'_>) {
-        let flush = Flush { source: Source::None, asked: None, close: Some(reason), patience: None };
-        self.enter(Stage::Flush(Box::new(flush)), turn.now);
-    }
-
     pub(super) fn enter(&mut self, stage: Stage, now: Instant) {
         let left = std::mem::replace(&mut self.stage, stage);
         // What its handler gave and nobody took is user code's to drop.
@@ -695,182 +531,6 @@ impl Conn {
             log::error!("a response's body panicked when it was dropped, peer {}", Peer(&self.line));
         }
         self.since = now;
-    }
-
-    /// The owner could not go on with what `advance` asked for: it waits for a worker.
-    pub(crate) fn wait_for_worker(&mut self, call: Option<Call>) {
-        if let Some(call) = call {
-            self.stage = Stage::Call(Box::new(call));
-        }
-    }
-
-    /// No handler is called any more: the drain answers, if it has not yet.
-    pub(crate) fn wait_for_the_cut(&mut self, call: Call, turn: &Turn<'_>) {
-        self.wait_for_worker(Some(call));
-        if self.line.is_refused() {
-            self.close_after_flush(CloseReason::Cut, turn);
-            self.tell(true, true);
-        }
-    }
-
-    /// Whether room to write has to be told of before the connection is parked.
-    pub(crate) fn wants_room(&self) -> bool {
-        self.line.pending() > 0
-            || matches!(&self.stage, Stage::Flush(flush) if matches!(flush.source, Source::Bytes(_)))
-    }
-
-    /// Before the connection is parked: it keeps no more than the bytes it holds.
-    pub(crate) fn give_back(&mut self, turn: &mut Turn<'_>) {
-        self.inbox.give_back(&mut turn.buffers.read);
-    }
-
-    /// When the connection has to be looked at if nothing happens until then.
-    pub(crate) fn deadline(&mut self, turn: &Turn<'_>) -> Option<Instant> {
-        if self.yielded {
-            return None;
-        }
-        let settings = turn.settings;
-        let draining = turn.lifecycle.phase() >= Phase::Draining;
-        let timeout = match &mut self.stage {
-            Stage::Fresh if draining => settings.idle_grace.min(settings.head_timeout),
-            Stage::Idle if draining => settings.idle_grace.min(settings.idle_timeout),
-            Stage::Fresh | Stage::Head => settings.head_timeout,
-            Stage::Idle => settings.idle_timeout,
-            Stage::Call(_) | Stage::Push(_) => settings.queue_timeout,
-            Stage::Discard(_) => DISCARD_TIMEOUT,
-            Stage::Body(collecting) => {
-                return Some(
-                    collecting.patience.check(turn.now, collecting.came, body_demand(settings)).unwrap_or(turn.now),
-                );
-            }
-            Stage::Flush(flush) => match &mut flush.patience {
-                Some(patience) if patience.is_waiting() => {
-                    let count = self.line.acknowledged();
-                    return Some(patience.check(turn.now, count, write_demand(settings)).unwrap_or(turn.now));
-                }
-                // Its reader waits for a worker, which is no fault of the peer's.
-                _ => return None,
-            },
-            Stage::Linger(linger) => {
-                let end = linger.until;
-                let quiet = linger.heard_at + LINGER_QUIET;
-                return Some(if quiet > turn.now { quiet.min(end) } else { end.min(turn.now + LINGER_QUIET) });
-            }
-            Stage::Taken => unreachable!("a connection is parked in a stage"),
-        };
-        self.since.checked_add(timeout)
-    }
-
-    /// The deadline of a parked connection is over.
-    pub(crate) fn overdue(&mut self, turn: &mut Turn<'_>) -> Overdue {
-        if self.deadline(turn).is_none_or(|at| at > turn.now) && !matches!(self.stage, Stage::Linger(_)) {
-            return Overdue::Wait;
-        }
-        match &self.stage {
-            Stage::Fresh | Stage::Idle => match self.line.transport().look() {
-                // A request that came in time is served, although its event was not.
-                Look::Bytes => {
-                    self.tell(true, false);
-                    Overdue::Advance
-                }
-                Look::End => Overdue::Close(CloseReason::PeerClosed),
-                Look::Broken => Overdue::Close(CloseReason::Broken),
-                // Who reads its last response slowly is not idle: its next request would meet a closed connection.
-                Look::Silence if self.was_heard_lately(turn) => Overdue::Wait,
-                // A request may be on its way while ours is: our end is seen after a round trip, and who does not watch its
-                // idle connections sees it when it writes.
-                Look::Silence if turn.lifecycle.phase() >= Phase::Draining => {
-                    let rtt = self.line.transport().info().map_or(Duration::ZERO, |info| info.rtt);
-                    self.say_goodbye(CloseReason::IdleStopping, GOODBYE_MIN.max(2 * rtt).min(LINGER_TIMEOUT), turn);
-                    Overdue::Advance
-                }
-                Look::Silence if matches!(self.stage, Stage::Fresh) => Overdue::Close(CloseReason::Silent),
-                Look::Silence => Overdue::Close(CloseReason::Idle),
-            },
-            Stage::Head => self.refuse_overdue(StatusCode::REQUEST_TIMEOUT, "the request head took too long", turn),
-            Stage::Body(_) => {
-                self.refuse_overdue(StatusCode::REQUEST_TIMEOUT, "the request body came too slowly", turn)
-            }
-            Stage::Call(_) | Stage::Push(_) => {
-                self.refuse_overdue(StatusCode::SERVICE_UNAVAILABLE, "the server is too busy", turn)
-            }
-            // There is room: it is our turn that is late, not the peer's.
-            Stage::Flush(_) if wait_for_peer(self.line.transport().as_fd(), true, Duration::ZERO) => Overdue::Advance,
-            Stage::Flush(_) => {
-                self.line.transport().reset();
-                Overdue::Close(CloseReason::Stalled)
-            }
-            Stage::Discard(_) => {
-                self.close_after_flush(CloseReason::Refused, turn);
-                Overdue::Advance
-            }
-            Stage::Linger(linger) => {
-                let (heard_at, until, reason) = (linger.heard_at, linger.until, linger.reason);
-                if turn.now >= until {
-                    // What came, and whose event nobody had the time to see, is named all the same.
-                    self.tell(true, true);
-                    while self.linger(turn).is_none() {}
-                    return Overdue::Close(reason);
-                }
-                let quiet = turn.now.saturating_duration_since(heard_at) >= LINGER_QUIET;
-                // What was written to a unix socket is with the peer.
-                let is_local = self.line.peer().is_none();
-                let acknowledged = || is_local || self.line.transport().info().is_some_and(|info| info.is_fin_wait2);
-                if quiet && acknowledged() { Overdue::Close(reason) } else { Overdue::Wait }
-            }
-            Stage::Taken => unreachable!("a connection is parked in a stage"),
-        }
-    }
-
-    /// While draining: whether the peer's kernel was heard within the idle grace, or takes its time with what was sent.
-    fn was_heard_lately(&mut self, turn: &Turn<'_>) -> bool {
-        if turn.lifecycle.phase() < Phase::Draining || !turn.lifecycle.clock.is_the_kernels() {
-            return false;
-        }
-        let Some(info) = self.line.transport().info() else { return false };
-        let grace = turn.settings.idle_grace;
-        if info.silent_for < grace {
-            self.since = turn.now.checked_sub(info.silent_for).unwrap_or(turn.now);
-            return true;
-        }
-        // A window that is closed is probed ever more seldom.
-        let reading = !self.line.is_acknowledged(info) && info.silent_for < turn.settings.write_timeout;
-        if reading {
-            self.since = turn.now;
-        }
-        reading
-    }
-
-    fn refuse_overdue(&mut self, status: StatusCode, reason: &'static str, turn: &mut Turn<'_>) -> Overdue {
-        self.refuse(Refusal { status, reason }, turn);
-        Overdue::Advance
-    }
-
-    /// At the cut: a request that is here already is owed an answer from now on. Why to close the connection, if nothing is
-    /// and nothing is on its way to the peer that a last second could complete.
-    pub(crate) fn look_once_more(&mut self, turn: &mut Turn<'_>) -> Option<CloseReason> {
-        if !matches!(self.stage, Stage::Fresh | Stage::Idle | Stage::Head | Stage::Discard(_)) {
-            return None;
-        }
-        self.tell(true, true);
-        match self.advance(turn) {
-            Next::Call(call) => self.wait_for_worker(Some(call)),
-            Next::Close(reason) => return Some(reason),
-            Next::Park | Next::Yield | Next::Pull | Next::Push => {}
-        }
-        match self.stage {
-            Stage::Fresh | Stage::Idle => Some(CloseReason::IdleStopping),
-            Stage::Head | Stage::Discard(_) if self.line.pending() == 0 => Some(CloseReason::Cut),
-            _ => None,
-        }
-    }
-
-    /// Ends the connection: the peer sees FIN if all was sent, and RST if a response is not whole.
-    pub(crate) fn close(mut self, reason: CloseReason) {
-        self.entry.because(reason);
-        if self.line.is_begun() || matches!(reason, CloseReason::Cut | CloseReason::Stalled) {
-            self.line.transport().reset();
-        }
     }
 
     /// Whether user code that goes on with this connection may have to wait for the peer.
@@ -884,11 +544,6 @@ impl Conn {
                 .is_some_and(|ingress| !body::is_complete(ingress)),
             _ => false,
         }
-    }
-
-    /// After a piece was pulled.
-    pub(super) fn count_pull(turn: &mut Turn<'_>) {
-        turn.pulls += 1;
     }
 }
 

@@ -8,8 +8,14 @@ pub(crate) mod patience;
 
 pub(crate) mod inbox;
 
+pub(crate) mod turn;
+
 pub(crate) mod body;
 
 pub(crate) mod answer;
 
 pub(crate) mod exchange;
+
+pub(crate) mod parked;
+
+pub(crate) mod ending;

@@ -1,0 +1,71 @@
+//! What a thread brings to a connection it serves: its buffers, the time, and how much it may do at once.
+
+use std::time::{Duration, Instant};
+
+use crate::lifecycle::phase::{Lifecycle, Phase};
+use crate::settings::{READ_BYTES, Settings};
+use crate::wire::reply;
+
+/// What a thread brings when it serves a connection.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) lifecycle: &'a Lifecycle,
+    pub(crate) buffers: &'a mut Buffers,
+    pub(crate) now: Instant,
+    pub(super) requests: usize,
+    pub(super) pulls: usize,
+}
+
+/// The buffers of a thread, lent to the connection it serves.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    pub(super) read: Vec<u8>,
+    pub(super) out: Vec<u8>,
+    pub(super) pull: Vec<u8>,
+    date: [u8; 29],
+    date_until: Option<Instant>,
+    /// Responses made, by the phase they were made in.
+    pub(crate) answered: [u64; Phase::ALL.len()],
+}
+
+impl<'a> Turn<'a> {
+    pub(crate) fn new(
+        settings: &'a Settings,
+        lifecycle: &'a Lifecycle,
+        buffers: &'a mut Buffers,
+        now: Instant,
+    ) -> Self {
+        Self { settings, lifecycle, buffers, now, requests: 0, pulls: 0 }
+    }
+
+    /// After user code, which may have taken any time.
+    pub(crate) fn look_at_clock(&mut self) -> Instant {
+        self.now = self.lifecycle.clock.now();
+        self.now
+    }
+
+    /// The `Date` field's value, formatted once a second.
+    pub(super) fn date(&mut self) -> [u8; 29] {
+        if self.buffers.date_until.is_none_or(|until| self.now >= until) {
+            let wall = self.lifecycle.clock.wall();
+            self.buffers.date = reply::http_date(wall);
+            let into_second = wall.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+            self.buffers.date_until = Some(self.now + Duration::from_nanos(1_000_000_000 - u64::from(into_second)));
+        }
+        self.buffers.date
+    }
+}
+
+impl Buffers {
+    pub(crate) fn new() -> Self {
+        Self {
+            read: vec![0; READ_BYTES],
+            out: Vec::with_capacity(READ_BYTES),
+            pull: Vec::new(),
+            date: [0; 29],
+            date_until: None,
+            answered: [0; Phase::ALL.len()],
+        }
+    }
+}
