@@ -53,6 +53,7 @@ mod sync;
 mod race;
 mod sys;
 mod waker;
+mod poller;
 mod clock;
 
 mod wire;
@@ -63,7 +64,6 @@ mod pace;
 
 mod conn;
 
-mod poller;
 mod deadlines;
 mod slots;
 mod permits;

@@ -190,7 +190,9 @@ impl<'p> Monitor<'p> {
                 }
                 Ready::Socket { key, readable, hup } => {
                     let slot = pool.table.slot(key);
-                    if slot.word.claim_by_event(hup) {
+                    if !slot.word.claim_by_event(hup) {
+                        pool.note_hup(slot, hup);
+                    } else {
                         let mut conn = slot.take();
                         conn.tell(readable, hup);
                         self.care_for(key, conn);

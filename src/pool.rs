@@ -3,21 +3,21 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use crossbeam_utils::CachePadded;
 
 use crate::conn::answer::Response;
-use crate::conn::egress::Egress;
-use crate::conn::exchange::{Conn, Request, Told};
+use crate::conn::egress::{Egress, Told};
+use crate::conn::exchange::{Conn, Request};
 use crate::conn::transport::Socket;
 use crate::conn::turn::{Buffers, Turn};
 use crate::deadlines::Deadlines;
-use crate::lifecycle::context::Context;
+use crate::lifecycle::context::{Client, Context};
 use crate::lifecycle::ledger::{CloseReason, Entry, Ledger};
 use crate::lifecycle::phase::{Lifecycle, Phase};
 use crate::pace::{Pace, Route};
@@ -25,7 +25,7 @@ use crate::permits::{Bell, Permit, Permits, Places, WorkerWord};
 use crate::poller::Poller;
 use crate::race::Point;
 use crate::settings::{Settings, cores};
-use crate::slots::{KeyQueue, Mark, Table};
+use crate::slots::{KeyQueue, Mark, Slot, Table};
 use crate::sync::AtomicBool;
 use crate::waker::Waker;
 
@@ -46,7 +46,7 @@ pub(crate) struct Pool {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) handler: Box<Handle>,
-    pub(crate) poller: Poller,
+    pub(crate) poller: Arc<Poller>,
     pub(crate) table: Table,
     pub(crate) deadlines: Deadlines,
     /// The accepted channel.
@@ -152,7 +152,7 @@ impl Pool {
         lifecycle.clock.on_advance(&monitor);
         Ok(Self {
             origin: lifecycle.clock.now(),
-            poller: Poller::new()?,
+            poller: Arc::new(Poller::new()?),
             // Besides the open ones, those that the acceptor has taken before it saw that the server is full.
             table: Table::new(connections + crate::settings::ACCEPTED_MAX),
             deadlines: Deadlines::default(),
@@ -190,18 +190,22 @@ impl Pool {
     pub(crate) fn adopt(&self, accepted: Accepted) -> Option<(u32, Box<Conn>)> {
         let Accepted { socket, peer, mut entry } = accepted;
         let socket = Socket::new(socket);
-        let context = Context::of_connection(self.lifecycle.clone(), peer, socket.local());
+        let local = socket.local();
         let line = Arc::new(Egress::new(Box::new(socket), peer));
+        let client: Weak<dyn Client> = Arc::<Egress>::downgrade(&line);
+        let context = Context::of_connection(self.lifecycle.clone(), peer, local, client);
         let Some(key) = self.table.allocate(line.clone()) else {
             entry.because(CloseReason::Shed);
             return None;
         };
+        line.settle(self.poller.clone(), key);
         Some((key, Box::new(Conn::new(line, entry, context, self.lifecycle.clock.now()))))
     }
 
     /// Parks a connection until the poller, its deadline or the drain has something for it. `Err`: something came already.
     pub(crate) fn park(&self, key: u32, mut conn: Box<Conn>, turn: &mut Turn<'_>) -> Result<(), Marked> {
-        if let Err(error) = self.register(key, &mut conn) {
+        let wanted = if conn.wants_room() { Told::InAndOut } else { Told::In };
+        if let Err(error) = conn.line.tell_of(wanted) {
             log::error!("cannot watch a connection: {error}");
             self.close(key, conn, CloseReason::Broken);
             return Ok(());
@@ -214,19 +218,11 @@ impl Pool {
         slot.word.park().map_err(|mark| Marked(slot.take(), mark))
     }
 
-    /// The poller tells of bytes from the first park on, and of room to write only once there was none.
-    fn register(&self, key: u32, conn: &mut Conn) -> std::io::Result<()> {
-        let fd = conn.line.transport().as_fd();
-        if conn.told == Told::Nothing {
-            self.poller.add(fd, key)?;
-            conn.told = Told::In;
+    /// An event came for a connection that somebody serves: whoever asked for it is told that the peer is gone.
+    pub(crate) fn note_hup(&self, slot: &Slot, hup: bool) {
+        if hup && let Some(line) = slot.line() {
+            line.hung_up();
         }
-        if conn.told == Told::In && conn.wants_room() {
-            let fd = conn.line.transport().as_fd();
-            self.poller.want_out(fd, key)?;
-            conn.told = Told::InAndOut;
-        }
-        Ok(())
     }
 
     /// Queues a connection for a thread that can go on with it.
@@ -282,9 +278,7 @@ impl Pool {
     #[allow(clippy::boxed_local, reason = "a connection moves as a pointer")]
     pub(crate) fn close(&self, key: u32, conn: Box<Conn>, reason: CloseReason) {
         self.deadlines.forget(&self.table.slot(key).due, key);
-        if conn.told != Told::Nothing {
-            self.poller.remove(conn.line.transport().as_fd());
-        }
+        conn.line.forget();
         // With it goes what its handler gave and nobody took: user code.
         if catch_unwind(AssertUnwindSafe(|| conn.close(reason))).is_err() {
             log::error!("a response's body panicked when it was dropped");

@@ -9,6 +9,8 @@ use std::time::Duration;
 pub(crate) struct TcpInfo {
     /// Everything we wrote and our FIN are acknowledged; only the peer's FIN is missing.
     pub(crate) is_fin_wait2: bool,
+    /// Reset, by the peer or by us.
+    pub(crate) is_closed: bool,
     /// Smoothed round trip time.
     pub(crate) rtt: Duration,
     /// Bytes of ours that the peer has acknowledged.
@@ -20,8 +22,9 @@ pub(crate) struct TcpInfo {
 /// Reads `TCP_INFO`. `None` where the socket is not TCP or the system is not Linux.
 #[cfg(target_os = "linux")]
 pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> Option<TcpInfo> {
-    /// `TCP_FIN_WAIT2` of the kernel's `enum tcp_state`.
+    /// `TCP_FIN_WAIT2` and `TCP_CLOSE` of the kernel's `enum tcp_state`.
     const FIN_WAIT2: u8 = 5;
+    const CLOSE: u8 = 7;
     const STATE: usize = 0;
     const RTT_MICROS: usize = 68;
     const BYTES_ACKED: usize = 120;
@@ -34,6 +37,7 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     let silent_for = millis(LAST_DATA_MILLIS)?.min(millis(LAST_ACK_MILLIS)?);
     Some(TcpInfo {
         is_fin_wait2: info[STATE] == FIN_WAIT2,
+        is_closed: info[STATE] == CLOSE,
         rtt: Duration::from_micros(u64::from(rtt)),
         bytes_acked: u64::from_ne_bytes(*info[BYTES_ACKED..].first_chunk()?),
         silent_for: Duration::from_millis(u64::from(silent_for)),

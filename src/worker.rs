@@ -107,6 +107,7 @@ impl<'p> Worker<'p> {
                 pool.settings.races.at(Point::Event);
                 let slot = pool.table.slot(key);
                 if !slot.word.claim_by_event(hup) {
+                    pool.note_hup(slot, hup);
                     return permit;
                 }
                 let mut conn = slot.take();

@@ -9,11 +9,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Instant;
 
 use http::{Method, Uri};
 
-use crate::conn::transport::Transport;
+use crate::conn::transport::{Look, Transport};
+use crate::lifecycle::context::Client;
+use crate::poller::Poller;
 use crate::sync::{Mutex, lock};
 use crate::sys::TcpInfo;
 
@@ -22,10 +28,26 @@ use crate::sys::TcpInfo;
 pub(crate) struct Egress {
     transport: Box<dyn Transport>,
     peer: Option<SocketAddr>,
+    /// Who tells of it, and under which key.
+    home: OnceLock<(Arc<Poller>, u32)>,
+    /// A [`Told`]; it changes under the lock.
+    told: AtomicU8,
     out: Mutex<Out>,
 }
 
-#[derive(Debug)]
+/// What the poller tells of a connection. It only grows, until the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Told {
+    /// Not registered yet.
+    Nothing,
+    /// Bytes and hang-up.
+    In,
+    /// Room to write too.
+    InAndOut,
+    /// Not registered any more: the connection is about to be closed, or belongs to a thread of its own.
+    NothingAnyMore,
+}
+
 struct Out {
     pending: Vec<u8>,
     /// How much of `pending` the kernel has.
@@ -36,6 +58,8 @@ struct Out {
     answer: Answer,
     /// Taken over: the owner may not write any more.
     shut: bool,
+    /// What is done if the peer resets the connection while the current request is served.
+    on_gone: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 /// Where the response to the current request stands.
@@ -81,9 +105,68 @@ pub(crate) enum Taken {
 
 impl Egress {
     pub(crate) fn new(transport: Box<dyn Transport>, peer: Option<SocketAddr>) -> Self {
-        let out =
-            Out { pending: Vec::new(), sent: 0, sent_total: 0, sent_before: 0, answer: Answer::None, shut: false };
-        Self { transport, peer, out: Mutex::new(out) }
+        let out = Out {
+            pending: Vec::new(),
+            sent: 0,
+            sent_total: 0,
+            sent_before: 0,
+            answer: Answer::None,
+            shut: false,
+            on_gone: Vec::new(),
+        };
+        let told = AtomicU8::new(Told::Nothing as u8);
+        Self { transport, peer, home: OnceLock::new(), told, out: Mutex::new(out) }
+    }
+
+    /// From now on `poller` can tell of it, under `key`.
+    pub(crate) fn settle(&self, poller: Arc<Poller>, key: u32) {
+        let _ = self.home.set((poller, key));
+    }
+
+    /// Has the poller tell of at least this.
+    #[inline]
+    pub(crate) fn tell_of(&self, wanted: Told) -> io::Result<()> {
+        if self.told.load(Acquire) >= wanted as u8 { Ok(()) } else { self.register(wanted) }
+    }
+
+    /// Bytes and hang-up are told of from the first park on, and room to write only once there was none.
+    fn register(&self, wanted: Told) -> io::Result<()> {
+        // The lock is for a handler that asks for hang-ups while its worker parks.
+        let _out = lock(&self.out);
+        let (Some((poller, key)), told) = (self.home.get(), self.told.load(Acquire)) else { return Ok(()) };
+        let fd = self.transport.as_fd();
+        if told == Told::Nothing as u8 {
+            poller.add(fd, *key)?;
+        }
+        if told <= Told::In as u8 && wanted == Told::InAndOut {
+            poller.want_out(fd, *key)?;
+        }
+        self.told.store((wanted as u8).max(told), Release);
+        Ok(())
+    }
+
+    /// The poller tells nothing more.
+    pub(crate) fn forget(&self) {
+        let _out = lock(&self.out);
+        let told = self.told.swap(Told::NothingAnyMore as u8, Release);
+        let was_told = told == Told::In as u8 || told == Told::InAndOut as u8;
+        if let Some((poller, _)) = self.home.get().filter(|_| was_told) {
+            poller.remove(self.transport.as_fd());
+        }
+    }
+
+    /// The poller has told of a hang-up while the connection is served.
+    pub(crate) fn hung_up(&self) {
+        if lock(&self.out).on_gone.is_empty() || !self.is_gone() {
+            return;
+        }
+        let gone = std::mem::take(&mut lock(&self.out).on_gone);
+        gone.into_iter().for_each(|then| then());
+    }
+
+    /// Whether the peer has reset the connection: one that has finished its side only may still read.
+    fn is_gone(&self) -> bool {
+        self.transport.info().is_some_and(|info| info.is_closed) || self.transport.look() == Look::Broken
     }
 
     /// The socket, for reading and for waiting.
@@ -101,6 +184,7 @@ impl Egress {
         let mut out = lock(&self.out);
         out.sent_before = out.sent_total;
         out.answer = Answer::Owed(request);
+        out.on_gone.clear();
     }
 
     /// The owed request was given to a handler.
@@ -258,6 +342,23 @@ impl Egress {
             self.transport.finish();
         }
         taken
+    }
+}
+
+impl Client for Egress {
+    fn on_gone(&self, then: Box<dyn FnOnce() + Send>) {
+        lock(&self.out).on_gone.push(then);
+        // The first request of a connection is served before the poller knows of it. What has happened already is an event
+        // too; where it was told before we asked, it is to be seen now.
+        if self.tell_of(Told::In).is_err() || self.is_gone() {
+            self.hung_up();
+        }
+    }
+}
+
+impl std::fmt::Debug for Out {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Out").field("pending", &(self.pending.len() - self.sent)).field("answer", &self.answer).finish()
     }
 }
 

@@ -49,23 +49,10 @@ pub(crate) struct Conn {
     pub(super) eof: bool,
     /// It has only given way to others: it waits for its turn, not for its peer.
     pub(super) yielded: bool,
-    /// What the poller tells of.
-    pub(crate) told: Told,
     /// What was asked for last, for the pace.
     pub(crate) route: Route,
     /// When the stage began; while idle, when the last byte of the last answer was appended.
     pub(super) since: Instant,
-}
-
-/// What the poller tells a connection of. It only grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Told {
-    /// Not registered yet.
-    Nothing,
-    /// Bytes and hang-up.
-    In,
-    /// Room to write too.
-    InAndOut,
 }
 
 /// What a connection waits for, or is doing.
@@ -189,7 +176,6 @@ impl Conn {
             hup: false,
             eof: false,
             yielded: false,
-            told: Told::Nothing,
             route: Route::default(),
             since: now,
         }

@@ -4,5 +4,6 @@ pub(crate) mod context;
 pub(crate) mod ledger;
 pub(crate) mod phase;
 pub(crate) mod report;
+pub(crate) mod timer;
 
 mod json;

@@ -3,6 +3,7 @@
 //! **Invariant:** phases only move forward, and a deadline only becomes earlier.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Weak;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
@@ -112,20 +113,21 @@ pub(crate) struct Flag {
 
 struct Lowered {
     _sender: Sender<()>,
-    then: Vec<Box<dyn FnOnce() + Send>>,
+    then: BTreeMap<u64, Box<dyn FnOnce() + Send>>,
+    next: u64,
 }
 
 impl Flag {
     pub(crate) fn new() -> Self {
         let (sender, receiver) = bounded(0);
-        Self { lowered: Mutex::new(Some(Lowered { _sender: sender, then: Vec::new() })), receiver }
+        Self { lowered: Mutex::new(Some(Lowered { _sender: sender, then: BTreeMap::new(), next: 0 })), receiver }
     }
 
     /// Raises it, and does what was to be done then. Again is nothing.
     pub(crate) fn raise(&self) {
         let lowered = lock(&self.lowered).take();
         if let Some(Lowered { then, .. }) = lowered {
-            then.into_iter().for_each(|then| then());
+            then.into_values().for_each(|then| then());
         }
     }
 
@@ -133,13 +135,27 @@ impl Flag {
         lock(&self.lowered).is_none()
     }
 
-    /// Has `then` called by who raises it; now, if it is raised already.
-    pub(crate) fn on_raise(&self, then: impl FnOnce() + Send + 'static) {
+    /// Has `then` called by who raises it; now, if it is raised already. What [`forget`](Self::forget) takes.
+    pub(crate) fn on_raise(&self, then: impl FnOnce() + Send + 'static) -> Option<u64> {
         if let Some(lowered) = &mut *lock(&self.lowered) {
-            lowered.then.push(Box::new(then));
-            return;
+            lowered.next += 1;
+            lowered.then.insert(lowered.next, Box::new(then));
+            return Some(lowered.next);
         }
         then();
+        None
+    }
+
+    /// What was to be done is not to be done any more.
+    pub(crate) fn forget(&self, then: u64) {
+        let forgotten = lock(&self.lowered).as_mut().and_then(|lowered| lowered.then.remove(&then));
+        // Not under the lock: it may own what looks at this flag.
+        drop(forgotten);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pending(&self) -> usize {
+        lock(&self.lowered).as_ref().map_or(0, |lowered| lowered.then.len())
     }
 
     pub(crate) fn receiver(&self) -> &Receiver<()> {

@@ -1,0 +1,94 @@
+//! What a handler's context tells it: the stop, its own deadline, and that its client is gone.
+
+mod support;
+
+use std::time::Duration;
+
+use crossbeam_channel::{bounded, select};
+use lameduck::{Context, Reason};
+use support::{LIMIT, TestServer, builder, get, now};
+
+#[test]
+fn a_client_that_resets_its_connection_ends_the_context_that_asked_for_it() {
+    let (entered_sender, entered) = bounded(1);
+    let (ended_sender, ended) = bounded(1);
+    let server = TestServer::start(move |request: lameduck::Request, context: Context| {
+        if request.uri().path() == "/warm" {
+            return "warm";
+        }
+        let context = context.while_connected();
+        entered_sender.send(()).unwrap();
+        let waited = context.wait(LIMIT);
+        ended_sender.send((waited, context.reason(), context.is_draining())).unwrap();
+        "done"
+    });
+    for target in ["/first", "/again"] {
+        let mut client = server.client();
+        if target == "/again" {
+            assert_eq!(client.get("/warm").text(), "warm");
+        }
+        client.send(get(target));
+        entered.recv_timeout(LIMIT).unwrap();
+        client.reset();
+        assert_eq!(ended.recv_timeout(LIMIT), Ok((false, Some(Reason::ClientGone), true)), "{target}");
+    }
+    let _ = server.stop();
+}
+
+#[test]
+fn a_client_that_has_only_finished_its_side_is_not_gone() {
+    let (entered_sender, entered) = bounded(1);
+    let (go_sender, go) = bounded::<()>(1);
+    let server = TestServer::start(move |_request: lameduck::Request, context: Context| {
+        let context = context.while_connected();
+        entered_sender.send(()).unwrap();
+        select! {
+            recv(context.cancelled()) -> _ => format!("{:?}", context.reason()),
+            recv(go) -> _ => "still here".to_owned(),
+        }
+    });
+    let mut client = server.client();
+    client.send(get("/"));
+    entered.recv_timeout(LIMIT).unwrap();
+    client.half_close();
+    // The server's poller has seen the end of the client's side when another client's request was served after it.
+    go_sender.send(()).unwrap();
+    assert_eq!(client.read_response().text(), "still here");
+    let _ = server.stop();
+}
+
+#[test]
+fn a_timeout_of_its_own_ends_a_handlers_wait_and_the_response_is_sent() {
+    let server = TestServer::start(|_request: lameduck::Request, context: Context| {
+        assert_eq!(context.deadline(), None);
+        let query = context.with_timeout(Duration::from_millis(5));
+        let began = now();
+        assert!(!query.wait(LIMIT));
+        assert!(query.deadline().unwrap() >= began && !context.is_cancelled());
+        format!("{}", query.reason().unwrap())
+    });
+    assert_eq!(server.client().get("/").text(), "its time is over");
+    server.stop_cleanly();
+}
+
+#[test]
+fn what_a_handler_derived_ends_with_the_stop() {
+    let (entered_sender, entered) = bounded(1);
+    let (ended_sender, ended) = bounded(1);
+    let server =
+        TestServer::with(builder().cut_grace(Duration::ZERO), move |_request: lameduck::Request, context: Context| {
+            let work = context.with_cancel().with_timeout(LIMIT);
+            entered_sender.send(()).unwrap();
+            let drained = work.draining().recv_timeout(LIMIT).is_err();
+            let early = work.reason();
+            let waited = work.wait(LIMIT);
+            ended_sender.send((drained, early, waited, work.reason())).unwrap();
+            "late"
+        });
+    let mut client = server.client();
+    client.send(get("/"));
+    entered.recv_timeout(LIMIT).unwrap();
+    let report = server.handle().shutdown_within(Duration::from_millis(50));
+    assert_eq!(report.cut.len(), 1, "{report}");
+    assert_eq!(ended.recv_timeout(LIMIT), Ok((true, None, false, Some(Reason::Stopped))));
+}
