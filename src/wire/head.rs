@@ -104,7 +104,8 @@ impl HeadScan {
 
 /// Refuses a request line for what can be seen before its end: what talks another protocol may never send one.
 fn check_request_line_begun(line: &[u8], limits: &Limits) -> Result<(), Refusal> {
-    let not_in_token = line.iter().take(METHOD_BYTES_EARLY).position(|&byte| !is_tchar(byte));
+    let early = METHOD_BYTES_EARLY.min(limits.request_line_bytes_max);
+    let not_in_token = line.iter().take(early).position(|&byte| !is_tchar(byte));
     if not_in_token.is_some_and(|at| at == 0 || line[at] != b' ') {
         return Err(METHOD);
     }

@@ -221,6 +221,7 @@ mod request_line_refused {
         check(b"\x80\0", "400 the method is not a token");
         let limits = Limits { request_line_bytes_max: 10, ..Limits::default() };
         check_within(&limits, "GET /234567\0", "414 the request line is too long");
+        check_within(&limits, "METHOD7890(", "414 the request line is too long");
         check_within(&limits, "GET /23456\0", "400 a control character in the head");
     }
 
