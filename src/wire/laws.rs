@@ -55,8 +55,10 @@ pub(crate) fn body(framing: Framing, bytes: &[u8], pieces: &[usize], rooms: &[us
         }
         Framing::UntilClose => assert_eq!((&content[..], decoded.is_done), (bytes, false)),
         Framing::Chunked if decoded.is_done => {
-            let (expected, expected_rest) = dechunk(bytes).unwrap_or_else(|| panic!("no chunked body: {text}"));
+            let (expected, trailers, expected_rest) =
+                dechunk(bytes).unwrap_or_else(|| panic!("no chunked body: {text}"));
             assert_eq!((&content[..], rest), (&expected[..], expected_rest), "{text}");
+            check_trailers(&decoded.trailers, &trailers, limits);
             let mut again = Vec::new();
             encode_chunk(content, &mut again);
             again.extend_from_slice(LAST_CHUNK);
@@ -203,8 +205,21 @@ fn list(fields: &HeaderMap, name: &HeaderName) -> Vec<String> {
     values.flat_map(|value| value.split(',').map(|part| part.trim().to_owned()).collect::<Vec<_>>()).collect()
 }
 
-/// Reads a complete chunked body and returns it and what follows it, or nothing if it is none.
-fn dechunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+/// What came after a body is what was sent there, without what may not come so late.
+fn check_trailers(found: &HeaderMap, sent: &HeaderMap, limits: &Limits) {
+    assert!(sent.len() <= limits.trailer_fields_max, "{sent:?}");
+    for name in sent.keys() {
+        let values = |fields: &HeaderMap| fields.get_all(name).iter().cloned().collect::<Vec<_>>();
+        // Nobody has given a meaning to those, so nobody has forbidden them.
+        let is_unknown = name.as_str().starts_with('x');
+        assert!(values(found) == values(sent) || !is_unknown && !found.contains_key(name), "{found:?} of {sent:?}");
+    }
+    assert!(found.keys().all(|name| sent.contains_key(name)), "{found:?} of {sent:?}");
+    assert!([CONTENT_LENGTH, TRANSFER_ENCODING, HOST, CONNECTION].iter().all(|name| !found.contains_key(name)));
+}
+
+/// Reads a complete chunked body and returns it, the fields after it and what follows those, or nothing if it is none.
+fn dechunk(mut bytes: &[u8]) -> Option<(Vec<u8>, HeaderMap, &[u8])> {
     let mut content = Vec::new();
     loop {
         let line = take_line(&mut bytes)?;
@@ -215,8 +230,16 @@ fn dechunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
         }
         let size = usize::from_str_radix(str::from_utf8(&line[..digits]).ok()?, 16).ok()?;
         if size == 0 {
-            while !take_line(&mut bytes)?.is_empty() {}
-            return Some((content, bytes));
+            let mut trailers = HeaderMap::new();
+            loop {
+                let line = take_line(&mut bytes)?;
+                if line.is_empty() {
+                    return Some((content, trailers, bytes));
+                }
+                let colon = line.iter().position(|byte| *byte == b':')?;
+                let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?;
+                trailers.append(HeaderName::from_bytes(&line[..colon]).ok()?, value);
+            }
         }
         content.extend_from_slice(bytes.get(..size)?);
         bytes = bytes[size..].strip_prefix(b"\r\n")?;
