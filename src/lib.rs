@@ -99,6 +99,10 @@ pub use signals::{SignalGuard, notify};
 #[cfg(all(test, loom))]
 mod loom_models;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[doc = include_str!("docs/architecture.md")]
 pub mod architecture {}
 

@@ -126,6 +126,12 @@ impl Decoder {
         self.trailers.take()
     }
 
+    /// Returns how much is kept of what a peer has sent.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn bytes_kept(&self) -> usize {
+        self.trailers.bytes_kept()
+    }
+
     /// Returns the state that one more byte around the chunks' data leads to.
     fn after(&mut self, byte: u8) -> Result<State, Refusal> {
         match (self.state, byte) {

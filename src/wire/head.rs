@@ -61,7 +61,9 @@ impl HeadScan {
     /// next request needs a new scan.
     pub(crate) fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<Head>, Refusal> {
         let within_limit = &bytes[..bytes.len().min(limits.head_bytes_max)];
-        while let Some(line) = self.lines.next(within_limit)? {
+        // What is wrong with the beginning of a line comes before what ends it, as when it arrives byte by byte.
+        let in_order = |scan: &Self, refusal| scan.check_begun(within_limit, limits).and(Err(refusal));
+        while let Some(line) = self.lines.next(within_limit).or_else(|refusal| in_order(self, refusal))? {
             match &mut self.part {
                 // RFC 9112 section 2.2: some clients send an empty line after a body.
                 Part::RequestLine if line.is_empty() => {}
@@ -79,11 +81,17 @@ impl HeadScan {
                 Part::Fields { count, .. } => *count += 1,
             }
         }
-        if let Part::RequestLine = self.part {
-            check_request_line_begun(self.lines.begun(within_limit), limits)?;
-        }
+        self.check_begun(within_limit, limits)?;
         // At the limit is too long already: the end is missing.
         if bytes.len() >= limits.head_bytes_max { Err(HEAD_TOO_LONG) } else { Ok(None) }
+    }
+
+    /// Refuses a request line for what has arrived of it.
+    fn check_begun(&self, bytes: &[u8], limits: &Limits) -> Result<(), Refusal> {
+        match self.part {
+            Part::RequestLine => check_request_line_begun(self.lines.begun(bytes), limits),
+            Part::Fields { .. } => Ok(()),
+        }
     }
 
     /// Whether nothing of a request has come so far but empty lines, the last of which may lack its LF.
@@ -96,7 +104,8 @@ impl HeadScan {
 
 /// Refuses a request line for what can be seen before its end: what talks another protocol may never send one.
 fn check_request_line_begun(line: &[u8], limits: &Limits) -> Result<(), Refusal> {
-    let not_in_token = line.iter().take(METHOD_BYTES_EARLY).position(|&byte| !is_tchar(byte));
+    let early = METHOD_BYTES_EARLY.min(limits.request_line_bytes_max);
+    let not_in_token = line.iter().take(early).position(|&byte| !is_tchar(byte));
     if not_in_token.is_some_and(|at| at == 0 || line[at] != b' ') {
         return Err(METHOD);
     }

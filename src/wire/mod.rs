@@ -12,8 +12,12 @@
 pub(crate) mod chunked;
 pub(crate) mod framing;
 pub(crate) mod head;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod laws;
 mod lines;
 pub(crate) mod persist;
+#[cfg(test)]
+mod properties;
 pub(crate) mod reply;
 mod syntax;
 mod target;

@@ -48,6 +48,12 @@ impl Trailers {
     pub(super) fn take(&mut self) -> HeaderMap {
         std::mem::take(&mut self.fields)
     }
+
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn bytes_kept(&self) -> usize {
+        let fields = self.fields.iter().map(|(name, value)| name.as_str().len() + value.len());
+        self.line.capacity() + fields.sum::<usize>()
+    }
 }
 
 /// Whether a field may come after the body.

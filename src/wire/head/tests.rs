@@ -216,6 +216,16 @@ mod request_line_refused {
     }
 
     #[test]
+    fn a_fault_before_another_is_the_one_that_is_told() {
+        check("G@T / HTTP/1.1\n", "400 the method is not a token");
+        check(b"\x80\0", "400 the method is not a token");
+        let limits = Limits { request_line_bytes_max: 10, ..Limits::default() };
+        check_within(&limits, "GET /234567\0", "414 the request line is too long");
+        check_within(&limits, "METHOD7890(", "414 the request line is too long");
+        check_within(&limits, "GET /23456\0", "400 a control character in the head");
+    }
+
+    #[test]
     fn a_space_before_the_method() {
         check(" GET / HTTP/1.1\r\nHost: a\r\n\r\n", "400 the method is not a token");
     }

@@ -1,0 +1,69 @@
+//! What the fuzz targets in `tests/fuzz` call; only cargo-fuzz builds it.
+//!
+//! The first four bytes of an input say how the rest is cut, what room there is for content, which limits hold and what
+//! frames a body.
+
+use http::Method;
+
+use crate::wire::framing::Framing;
+use crate::wire::{Limits, laws};
+
+/// Any bytes as a request head, and as a request target.
+pub fn head(data: &[u8]) {
+    let Some(case) = Case::of(data) else { return };
+    laws::target(&Method::OPTIONS, case.bytes);
+    laws::head(case.bytes, &case.pieces, &case.limits);
+}
+
+/// Any bytes as a body, chunked or of a declared length.
+pub fn body(data: &[u8]) {
+    let Some(case) = Case::of(data) else { return };
+    laws::body(case.framing, case.bytes, &case.pieces, &case.rooms, &case.limits);
+}
+
+/// Any bytes as all that arrives on a connection.
+pub fn connection(data: &[u8]) {
+    let Some(case) = Case::of(data) else { return };
+    laws::connection(case.bytes, &case.pieces, &case.limits);
+}
+
+struct Case<'a> {
+    bytes: &'a [u8],
+    pieces: [usize; 2],
+    rooms: [usize; 2],
+    limits: Limits,
+    framing: Framing,
+}
+
+impl<'a> Case<'a> {
+    fn of(data: &'a [u8]) -> Option<Self> {
+        let (&[pieces, rooms, limit, framing], bytes) = data.split_first_chunk()?;
+        let nibbles = |byte: u8| [usize::from(byte >> 4), usize::from(byte & 15)];
+        let framing = match framing {
+            0 => Framing::Empty,
+            1 => Framing::UntilClose,
+            2..128 => Framing::Length(u64::from(framing)),
+            128 => Framing::Length(u64::MAX),
+            _ => Framing::Chunked,
+        };
+        let [long, short] = nibbles(pieces);
+        Some(Self { bytes, pieces: [long * 8 + 1, short + 1], rooms: nibbles(rooms), limits: limits(limit), framing })
+    }
+}
+
+/// The default limits, or some that a short input reaches.
+fn limits(byte: u8) -> Limits {
+    let most = usize::from(byte);
+    match most {
+        0..128 => Limits::default(),
+        _ => Limits {
+            request_line_bytes_max: most / 4,
+            head_bytes_max: most,
+            fields_max: most % 5,
+            chunk_extension_bytes_max: most % 11,
+            chunk_extensions_bytes_max: most % 23,
+            trailer_bytes_max: most % 41,
+            trailer_fields_max: most % 3,
+        },
+    }
+}

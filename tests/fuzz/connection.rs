@@ -1,0 +1,5 @@
+//! Any bytes as all that arrives on a connection.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lameduck::fuzzing::connection(data));
