@@ -53,7 +53,8 @@ impl Conn {
             }
         };
         let (parts, body) = response.into_parts();
-        let bodyless = response_framing(&asked.method, asked.version, parts.status, None) == Framing::Empty;
+        let framing = response_framing(&asked.method, asked.version, parts.status, None);
+        let bodyless = matches!(framing, Framing::Empty | Framing::Length(0));
         match body.kind {
             Kind::Write(write) if !bodyless => {
                 self.enter(Stage::Push(Box::new(Push { asked, parts, write })), turn.now);
@@ -254,6 +255,10 @@ fn frame(asked: &Asked, parts: &response::Parts, body: &Body) -> Result<(Framing
     }
     let declared = reply::declared_length(&parts.headers).map_err(|_| "its Content-Length is not a number")?;
     let framing = response_framing(&asked.method, asked.version, parts.status, body.len().or(declared));
+    if framing == Framing::Empty && parts.status == StatusCode::RESET_CONTENT {
+        // HEAD is told what GET would be, whose body is left out too.
+        return Ok((framing, Some(0)));
+    }
     if framing == Framing::Empty {
         let would_be = body.len().filter(|len| *len > 0 && asked.method == Method::HEAD);
         return Ok((framing, declared.or(would_be)));

@@ -137,6 +137,7 @@ impl Conn {
                 if turn.now >= until {
                     // What came, and whose event nobody had the time to see, is named all the same.
                     self.tell(true, true);
+                    turn.pulls = 0;
                     while self.linger(turn).is_none() {}
                     return Overdue::Close(reason);
                 }
