@@ -260,7 +260,9 @@ fn frame(asked: &Asked, parts: &response::Parts, body: &Body) -> Result<(Framing
         return Ok((framing, Some(0)));
     }
     if framing == Framing::Empty {
-        let would_be = body.len().filter(|len| *len > 0 && asked.method == Method::HEAD);
+        // What a handler gave with 304 is not what it would have sent with 200.
+        let is_left_out = asked.method == Method::HEAD && parts.status != StatusCode::NOT_MODIFIED;
+        let would_be = body.len().filter(|len| *len > 0 && is_left_out);
         return Ok((framing, declared.or(would_be)));
     }
     match (declared, body.len()) {
