@@ -42,7 +42,7 @@
 //!
 //! # How it is built
 //!
-//! See [`architecture`].
+//! See [`architecture`]; and [`conformance`] for what it makes of each requirement of HTTP/1.1.
 
 #[cfg(not(unix))]
 compile_error!("lameduck runs on Unix only: it is built on signals, poll(2) and descriptors");
@@ -101,6 +101,9 @@ mod loom_models;
 
 #[doc = include_str!("docs/architecture.md")]
 pub mod architecture {}
+
+#[doc = include_str!("docs/conformance.md")]
+pub mod conformance {}
 
 /// The README's program compiles.
 #[cfg(doctest)]

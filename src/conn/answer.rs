@@ -149,12 +149,13 @@ impl Conn {
         let body_is_in_the_way = || asked.ingress.as_ref().is_some_and(body::is_in_the_way);
         if failed {
             Some(CloseReason::Failed)
+        } else if body_is_in_the_way() {
+            // Before all that only asks for the end: this peer is sending, and is given time to see its answer.
+            Some(CloseReason::Refused)
         } else if asked.persist == Persist::Close || framing == Framing::UntilClose || handler_closes() {
             Some(CloseReason::Asked)
         } else if turn.lifecycle.is_stopping() && self.is_last_request() {
             Some(CloseReason::Stopping)
-        } else if body_is_in_the_way() {
-            Some(CloseReason::Refused)
         } else {
             None
         }

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use crate::conn::exchange::{Conn, Flush, Next, Peer, RETRY_AFTER, Source, Stage};
 use crate::conn::turn::Turn;
 use crate::lifecycle::ledger::{CloseReason, Raced};
-use crate::settings::{LINGER_BYTES_MAX, LINGER_TIMEOUT_MAX, PULLS};
+use crate::settings::{LINGER_BYTES_MAX, LINGER_QUIET, LINGER_TIMEOUT, LINGER_TIMEOUT_MAX, PULLS};
 use crate::wire::Refusal;
 use crate::wire::framing::Framing;
 use crate::wire::head::HeadScan;
@@ -26,6 +26,14 @@ pub(super) struct Linger {
     end: Instant,
     /// Requests that come now are named in the report; `None` when nobody is to know, or what came is no request.
     pub(super) late: Option<HeadScan>,
+}
+
+impl Linger {
+    /// How long a peer that has acknowledged everything must have been silent. One that was refused may be sending a body,
+    /// over a line where the next bytes take a while.
+    pub(super) fn quiet(&self) -> Duration {
+        if self.reason == CloseReason::Refused { LINGER_TIMEOUT } else { LINGER_QUIET }
+    }
 }
 
 impl Conn {
@@ -48,7 +56,10 @@ impl Conn {
             && let Stage::Linger(linger) = &mut self.stage
         {
             linger.heard_at = turn.now;
-            linger.until = (turn.now + linger.at_most).min(linger.end);
+            // A stop waits no longer for who goes on sending.
+            if !turn.lifecycle.is_stopping() {
+                linger.until = (turn.now + linger.at_most).min(linger.end);
+            }
         }
         next
     }

@@ -4,7 +4,7 @@ use lameduck::http::header::CONNECTION;
 use lameduck::http::{HeaderValue, StatusCode};
 use lameduck::{Body, Context, IntoResponse, Request};
 
-use crate::support::{Delimited, Gate};
+use crate::support::{Delimited, Gate, LIMIT, TestServer, builder, millis};
 use crate::{NEXT, Suite, post, request, seen};
 
 #[test]
@@ -163,4 +163,21 @@ fn what_ends_with_the_connection_says_so() {
     assert_eq!(suite.closed(request("GET /panic", "")).status, 500);
     assert_eq!(suite.closed("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").status, 200);
     assert_eq!(suite.closed("quack\r\n\r\n").status, 400);
+}
+
+#[test]
+fn a_head_that_is_cut_gets_503_without_a_body() {
+    let gate = Gate::new();
+    let at_gate = gate.clone();
+    let description = builder().workers(1).grace_period(millis(50)).cut_grace(LIMIT);
+    let server = TestServer::with(description, move |_: Request, _: Context| at_gate.pass());
+    let mut client = server.client();
+    client.send(request("HEAD /", ""));
+    gate.wait_entered(1);
+    server.handle().begin_shutdown();
+    let answer = client.read_response_to_head();
+    assert_eq!((answer.status, answer.closes()), (503, true));
+    client.half_close();
+    client.expect_eof();
+    gate.open();
 }
