@@ -144,6 +144,8 @@ fn a_version_is_eight_characters_in_upper_case() {
         "HTTP/+1.1",
         "HTTP/x.y",
         "HTTP/1.1x",
+        "HTTP/4294967297.1",
+        "HTTP/1.257",
         "HTTPS/1.1",
         "XHTTP/1.1",
         "HTP/1.1",
@@ -262,6 +264,9 @@ fn whitespace_around_a_value_is_no_part_of_it() {
     let seen = suite.accepted("GET / HTTP/1.1\r\nhoSt:\ta\t \r\nX:b\r\nY:   c  d\t\r\nEmpty:\r\nBlank: \t \r\n\r\n");
     let expected = "host: a\nx: b\ny: c  d\nempty: \nblank: \nbody";
     assert!(seen.text().contains(expected), "{}", seen.text());
+    // What other encodings call whitespace is part of it.
+    let seen = suite.accepted(b"GET / HTTP/1.1\r\nHost: a\r\nUser: \x85admin\xa0\r\n\r\n");
+    assert!(seen.text().contains("user: \\x85admin\\xa0\n"), "{}", seen.text());
 }
 
 #[test]
