@@ -210,7 +210,7 @@ fn whitespace_before_or_in_a_name_is_refused() {
     ]);
 }
 
-// Node CVE-2022-32215 and CVE-2022-35256, and waitress before it was strict: folded lines were joined, or not.
+// Node CVE-2022-32215: folded lines were joined, or not.
 #[test]
 fn a_folded_framing_field_is_refused() {
     Victim::new().refuses_heads([
@@ -224,7 +224,8 @@ fn a_folded_framing_field_is_refused() {
     ]);
 }
 
-// Node CVE-2022-32214 and CVE-2023-30589, waitress CVE-2019-16785, CPython's http.server: a bare CR or a bare LF ended a line.
+// Node CVE-2022-32214, CVE-2022-35256 and CVE-2023-30589, waitress CVE-2019-16785, CPython's http.server: a bare CR or a bare LF
+// ended a line.
 #[test]
 fn a_bare_cr_or_lf_ends_no_line() {
     let victim = Victim::new();
@@ -269,7 +270,7 @@ fn a_length_that_is_no_number_is_refused() {
     }
 }
 
-// Go CVE-2015-5741, waitress CVE-2019-16792, Jetty CVE-2017-7658: of two lengths one was taken, or they were joined.
+// Go CVE-2015-5740, waitress CVE-2019-16792, Jetty CVE-2017-7658: of two lengths one was taken, or they were joined.
 #[test]
 fn two_lengths_are_refused_though_they_agree() {
     Victim::new().refuses_heads([
