@@ -42,7 +42,7 @@
 //!
 //! # How it is built
 //!
-//! See [`architecture`].
+//! See [`architecture`]; and [`conformance`] for what it makes of each requirement of HTTP/1.1.
 
 #[cfg(not(unix))]
 compile_error!("lameduck runs on Unix only: it is built on signals, poll(2) and descriptors");
@@ -105,6 +105,9 @@ pub mod fuzzing;
 
 #[doc = include_str!("docs/architecture.md")]
 pub mod architecture {}
+
+#[doc = include_str!("docs/conformance.md")]
+pub mod conformance {}
 
 /// The README's program compiles.
 #[cfg(doctest)]

@@ -30,9 +30,12 @@ pub(crate) const RATE_AFTER: Duration = Duration::from_secs(10);
 /// Of a request body the handler did not read, so that the connection can be kept.
 pub(crate) const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const DISCARD_BYTES_MAX: u64 = 256 << 10;
-/// Of the peer's silence or chatter after our FIN: RFC 9112 section 9.6 asks to wait, not for how long.
+/// Of the peer's silence after our FIN: RFC 9112 section 9.6 asks to wait, not for how long.
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-pub(crate) const LINGER_BYTES_MAX: u64 = 1 << 20;
+/// Of all that it sends after our FIN. Many clients read no answer before they have sent all of their body, and a reset
+/// meanwhile hides the answer from them.
+pub(crate) const LINGER_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+pub(crate) const LINGER_BYTES_MAX: u64 = 32 << 20;
 /// For a request that crosses our end of an idle connection, at least; two round trips if those are longer.
 pub(crate) const GOODBYE_MIN: Duration = Duration::from_millis(50);
 /// Of silence after the peer has acknowledged everything: no RST can destroy an answer any more.

@@ -226,19 +226,52 @@ fn an_unknown_path_is_404_and_a_wrong_method_405() {
         assert_eq!(demo.get(target).status, 404, "{target}");
     }
     for (method, target, allow) in [
-        ("POST", "/", "GET, HEAD"),
-        ("DELETE", "/plaintext", "GET, HEAD"),
-        ("OPTIONS", "/sleep?ms=1", "GET, HEAD"),
-        ("PUT", "/bytes?n=1", "GET, HEAD"),
-        ("PATCH", "/chunked", "GET, HEAD"),
-        ("QUACK", "/headers", "GET, HEAD"),
-        ("get", "/setheader?name=a&value=b", "GET, HEAD"),
-        ("GET", "/echo", "POST, PUT"),
-        ("HEAD", "/echo", "POST, PUT"),
+        ("PUT", "/", "GET, HEAD, POST, OPTIONS"),
+        ("DELETE", "/plaintext", "GET, HEAD, OPTIONS"),
+        ("POST", "/sleep?ms=1", "GET, HEAD, OPTIONS"),
+        ("PUT", "/bytes?n=1", "GET, HEAD, OPTIONS"),
+        ("PATCH", "/chunked", "GET, HEAD, OPTIONS"),
+        ("TRACE", "/headers", "GET, HEAD, OPTIONS"),
+        ("GET", "/echo", "POST, PUT, OPTIONS"),
+        ("HEAD", "/echo", "POST, PUT, OPTIONS"),
     ] {
         let refused = demo.ask(method, target);
         assert_eq!((refused.status, refused.field("allow")), (405, Some(allow)), "{method} {target}");
     }
+}
+
+#[test]
+fn options_says_which_methods_there_are() {
+    let demo = Demo::start(&[]);
+    for (target, allow) in
+        [("/plaintext", "GET, HEAD, OPTIONS"), ("/echo", "POST, PUT, OPTIONS"), ("*", "GET, HEAD, POST, PUT, OPTIONS")]
+    {
+        let options = demo.ask("OPTIONS", target);
+        assert_eq!((options.status, options.field("allow"), options.text()), (200, Some(allow), ""), "{target}");
+    }
+    assert_eq!(demo.ask("OPTIONS", "/nowhere").status, 404);
+}
+
+#[test]
+fn a_method_that_no_route_knows_is_501() {
+    let demo = Demo::start(&[]);
+    for (method, target) in [("QUACK", "/plaintext"), ("get", "/"), ("Post", "/echo"), ("PROPFIND", "/nowhere")] {
+        assert_eq!(demo.ask(method, target).status, 501, "{method} {target}");
+    }
+}
+
+#[test]
+fn a_post_to_the_first_page_is_echoed() {
+    let demo = Demo::start(&[]);
+    let echo = demo.send("POST", "/", "Content-Length: 5\r\n", b"quack");
+    assert_eq!((echo.status, echo.text()), (200, "quack"));
+}
+
+#[test]
+fn a_part_of_a_body_is_not_echoed() {
+    let demo = Demo::start(&[]);
+    let refused = demo.send("PUT", "/echo", "Content-Range: bytes 0-4/10\r\nContent-Length: 5\r\n", b"quack");
+    assert_eq!(refused.status, 400);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use lameduck::http::header::{ALLOW, CONTENT_TYPE};
+use lameduck::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, PROXY_AUTHENTICATE, UPGRADE, WWW_AUTHENTICATE};
 use lameduck::http::{HeaderName, HeaderValue, Method, StatusCode};
 use lameduck::{Addr, Body, Context, IntoResponse, Report, Request, Response, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -39,6 +39,8 @@ fn app(request: Request, context: Context) -> Response {
     let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
     let query = Query::of(request.uri());
     match (method, request.uri().path()) {
+        (_, "/status") => status(query).unwrap_or_else(bad_request("/status?code=418")),
+        (method, _) if !is_known(method) => not_implemented(),
         (&Method::GET, "/") => of_type("text/html; charset=utf-8", PAGE),
         (&Method::GET, "/plaintext") => "Hello, World!".into_response(),
         (&Method::GET, "/sleep") => sleep(query, &context).unwrap_or_else(bad_request("/sleep?ms=500")),
@@ -49,13 +51,15 @@ fn app(request: Request, context: Context) -> Response {
         (&Method::GET, "/setheader") => {
             set_header(query).unwrap_or_else(bad_request("/setheader?name=x-duck&value=quack"))
         }
-        (&Method::POST | &Method::PUT, "/echo") => echo(request),
-        (_, "/status") => status(query).unwrap_or_else(bad_request("/status?code=418")),
+        (&Method::POST | &Method::PUT, "/echo") | (&Method::POST, "/") => echo(request),
 
-        (_, "/" | "/plaintext" | "/sleep" | "/bytes" | "/chunked" | "/headers" | "/readyz" | "/setheader") => {
-            method_not_allowed("GET, HEAD")
+        (_, "/plaintext" | "/sleep" | "/bytes" | "/chunked" | "/headers" | "/readyz" | "/setheader") => {
+            other_method(method, "GET, HEAD, OPTIONS")
         }
-        (_, "/echo") => method_not_allowed("POST, PUT"),
+        (_, "/") => other_method(method, "GET, HEAD, POST, OPTIONS"),
+        (_, "/echo") => other_method(method, "POST, PUT, OPTIONS"),
+        // The server as a whole.
+        (&Method::OPTIONS, "*") => other_method(method, "GET, HEAD, POST, PUT, OPTIONS"),
         _ => (StatusCode::NOT_FOUND, "404 Not Found: GET / lists the routes\n").into_response(),
     }
 }
@@ -112,6 +116,11 @@ fn set_header(query: Query<'_>) -> Result<Response, Invalid> {
 
 /// The request's body, which goes out while it still comes in.
 fn echo(request: Request) -> Response {
+    // A part of something is not to be taken for the whole of it (RFC 9110 section 14.5).
+    if request.headers().contains_key(CONTENT_RANGE) {
+        let text = "400 Bad Request: a part of a body, as Content-Range says it is, cannot be taken\n";
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    }
     let content_type = request.headers().get(CONTENT_TYPE).cloned();
     let mut response = Response::new(request.into_body());
     let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
@@ -119,10 +128,40 @@ fn echo(request: Request) -> Response {
     response
 }
 
-/// The status that was asked for.
+/// The status that was asked for, with the field that it may not be without.
 fn status(query: Query<'_>) -> Result<Response, Invalid> {
     let code = query.number("code", 200..=599)?;
-    Ok(StatusCode::from_u16(code).expect("200 to 599 are status codes").into_response())
+    let status = StatusCode::from_u16(code).expect("200 to 599 are status codes");
+    let mut response = status.into_response();
+    let field = match status {
+        StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Basic realm=\"demo\"")),
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => Some((PROXY_AUTHENTICATE, "Basic realm=\"demo\"")),
+        StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, "")),
+        StatusCode::UPGRADE_REQUIRED => Some((UPGRADE, "HTTP/2.0")),
+        _ => None,
+    };
+    response.headers_mut().extend(field.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    Ok(response)
+}
+
+/// Whether any server may be expected to know a method. Names are case-sensitive.
+fn is_known(method: &Method) -> bool {
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::PATCH,
+        Method::OPTIONS,
+        Method::TRACE,
+    ];
+    known.contains(method)
+}
+
+/// For a method that has no meaning here at all: another route would not help.
+fn not_implemented() -> Response {
+    (StatusCode::NOT_IMPLEMENTED, "501 Not Implemented: this server does not know the method\n").into_response()
 }
 
 /// Makes the answer to a request that cannot be understood, with one that can.
@@ -130,9 +169,13 @@ fn bad_request(example: &'static str) -> impl FnOnce(Invalid) -> Response {
     move |invalid| (StatusCode::BAD_REQUEST, format!("400 Bad Request: {invalid}; try {example}\n")).into_response()
 }
 
-fn method_not_allowed(allowed: &'static str) -> Response {
-    let text = format!("405 Method Not Allowed: this route is for {allowed}\n");
+/// OPTIONS asks what there is; anything else is told.
+fn other_method(method: &Method, allowed: &'static str) -> Response {
     let allow = [(ALLOW, HeaderValue::from_static(allowed))];
+    if method == Method::OPTIONS {
+        return (allow, ()).into_response();
+    }
+    let text = format!("405 Method Not Allowed: this route is for {allowed}\n");
     (StatusCode::METHOD_NOT_ALLOWED, (allow, text)).into_response()
 }
 

@@ -53,7 +53,8 @@ impl Conn {
             }
         };
         let (parts, body) = response.into_parts();
-        let bodyless = response_framing(&asked.method, asked.version, parts.status, None) == Framing::Empty;
+        let framing = response_framing(&asked.method, asked.version, parts.status, None);
+        let bodyless = matches!(framing, Framing::Empty | Framing::Length(0));
         match body.kind {
             Kind::Write(write) if !bodyless => {
                 self.enter(Stage::Push(Box::new(Push { asked, parts, write })), turn.now);
@@ -148,12 +149,13 @@ impl Conn {
         let body_is_in_the_way = || asked.ingress.as_ref().is_some_and(body::is_in_the_way);
         if failed {
             Some(CloseReason::Failed)
+        } else if body_is_in_the_way() {
+            // Before all that only asks for the end: this peer is sending, and is given time to see its answer.
+            Some(CloseReason::Refused)
         } else if asked.persist == Persist::Close || framing == Framing::UntilClose || handler_closes() {
             Some(CloseReason::Asked)
         } else if turn.lifecycle.is_stopping() && self.is_last_request() {
             Some(CloseReason::Stopping)
-        } else if body_is_in_the_way() {
-            Some(CloseReason::Refused)
         } else {
             None
         }
@@ -254,8 +256,14 @@ fn frame(asked: &Asked, parts: &response::Parts, body: &Body) -> Result<(Framing
     }
     let declared = reply::declared_length(&parts.headers).map_err(|_| "its Content-Length is not a number")?;
     let framing = response_framing(&asked.method, asked.version, parts.status, body.len().or(declared));
+    if framing == Framing::Empty && parts.status == StatusCode::RESET_CONTENT {
+        // HEAD is told what GET would be, whose body is left out too.
+        return Ok((framing, Some(0)));
+    }
     if framing == Framing::Empty {
-        let would_be = body.len().filter(|len| *len > 0 && asked.method == Method::HEAD);
+        // What a handler gave with 304 is not what it would have sent with 200.
+        let is_left_out = asked.method == Method::HEAD && parts.status != StatusCode::NOT_MODIFIED;
+        let would_be = body.len().filter(|len| *len > 0 && is_left_out);
         return Ok((framing, declared.or(would_be)));
     }
     match (declared, body.len()) {

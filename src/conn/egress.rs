@@ -323,7 +323,7 @@ impl Egress {
         let mut out = lock(&self.out);
         let taken = match std::mem::replace(&mut out.answer, Answer::None) {
             Answer::Owed(request) => {
-                out.pending.extend_from_slice(refusal);
+                out.pending.extend_from_slice(refusal_to(&request.method, refusal));
                 out.shut = true;
                 out.answer = Answer::Refused(request.clone());
                 Taken::Answered(request)
@@ -375,6 +375,16 @@ impl Out {
         self.pending.clear();
         self.sent = 0;
         Ok(true)
+    }
+}
+
+/// The part of a refusal that answers a request: for HEAD its head (RFC 9110 section 9.3.2).
+fn refusal_to<'r>(method: &Method, refusal: &'r [u8]) -> &'r [u8] {
+    const HEAD_END: &[u8] = b"\r\n\r\n";
+    let head_end = refusal.windows(HEAD_END.len()).position(|window| window == HEAD_END);
+    match head_end {
+        Some(at) if method == Method::HEAD => &refusal[..at + HEAD_END.len()],
+        _ => refusal,
     }
 }
 

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use crate::conn::exchange::{Conn, Flush, Next, Peer, RETRY_AFTER, Source, Stage};
 use crate::conn::turn::Turn;
 use crate::lifecycle::ledger::{CloseReason, Raced};
-use crate::settings::LINGER_BYTES_MAX;
+use crate::settings::{LINGER_BYTES_MAX, LINGER_QUIET, LINGER_TIMEOUT, LINGER_TIMEOUT_MAX, PULLS};
 use crate::wire::Refusal;
 use crate::wire::framing::Framing;
 use crate::wire::head::HeadScan;
@@ -19,10 +19,21 @@ pub(super) struct Linger {
     pub(super) reason: CloseReason,
     pub(super) bytes: u64,
     pub(super) heard_at: Instant,
-    /// When it is over at the latest.
+    /// When it is over if nothing more comes.
     pub(super) until: Instant,
+    /// How long it goes on behind each byte that comes, and until when at the latest.
+    at_most: Duration,
+    end: Instant,
     /// Requests that come now are named in the report; `None` when nobody is to know, or what came is no request.
     pub(super) late: Option<HeadScan>,
+}
+
+impl Linger {
+    /// How long a peer that has acknowledged everything must have been silent. One that was refused may be sending a body,
+    /// over a line where the next bytes take a while.
+    pub(super) fn quiet(&self) -> Duration {
+        if self.reason == CloseReason::Refused { LINGER_TIMEOUT } else { LINGER_QUIET }
+    }
 }
 
 impl Conn {
@@ -33,6 +44,10 @@ impl Conn {
             return Some(Next::Close(linger.reason));
         }
         let reason = linger.reason;
+        if turn.pulls >= PULLS {
+            return Some(Next::Yield);
+        }
+        turn.pulls += 1;
         let next = self.receive(turn);
         if self.eof || matches!(next, Some(Next::Close(_))) {
             return Some(Next::Close(reason));
@@ -41,6 +56,10 @@ impl Conn {
             && let Stage::Linger(linger) = &mut self.stage
         {
             linger.heard_at = turn.now;
+            // A stop waits no longer for who goes on sending.
+            if !turn.lifecycle.is_stopping() {
+                linger.until = (turn.now + linger.at_most).min(linger.end);
+            }
         }
         next
     }
@@ -49,7 +68,8 @@ impl Conn {
     pub(super) fn say_goodbye(&mut self, reason: CloseReason, at_most: Duration, turn: &Turn<'_>) {
         self.line.transport().finish();
         let late = turn.lifecycle.is_stopping().then(HeadScan::new);
-        let linger = Linger { reason, bytes: 0, heard_at: turn.now, until: turn.now + at_most, late };
+        let (until, end) = (turn.now + at_most, turn.now + at_most.max(LINGER_TIMEOUT_MAX));
+        let linger = Linger { reason, bytes: 0, heard_at: turn.now, until, at_most, end, late };
         self.enter(Stage::Linger(linger), turn.now);
         self.unread = true;
     }
@@ -82,6 +102,7 @@ impl Conn {
         let head_only = match &self.stage {
             Stage::Body(collecting) => collecting.asked.method == Method::HEAD,
             Stage::Call(call) => call.asked.method == Method::HEAD,
+            Stage::Fresh | Stage::Idle | Stage::Head => HeadScan::is_to_head(self.inbox.bytes()),
             _ => false,
         };
         let date = turn.date();

@@ -81,7 +81,7 @@ impl Conn {
             },
             Stage::Linger(linger) => {
                 let end = linger.until;
-                let quiet = linger.heard_at + LINGER_QUIET;
+                let quiet = linger.heard_at + linger.quiet();
                 return Some(if quiet > turn.now { quiet.min(end) } else { end.min(turn.now + LINGER_QUIET) });
             }
             Stage::Taken => unreachable!("a connection is parked in a stage"),
@@ -134,13 +134,15 @@ impl Conn {
             }
             Stage::Linger(linger) => {
                 let (heard_at, until, reason) = (linger.heard_at, linger.until, linger.reason);
+                let quiet = linger.quiet();
                 if turn.now >= until {
                     // What came, and whose event nobody had the time to see, is named all the same.
                     self.tell(true, true);
+                    turn.pulls = 0;
                     while self.linger(turn).is_none() {}
                     return Overdue::Close(reason);
                 }
-                let quiet = turn.now.saturating_duration_since(heard_at) >= LINGER_QUIET;
+                let quiet = turn.now.saturating_duration_since(heard_at) >= quiet;
                 // What was written to a unix socket is with the peer.
                 let is_local = self.line.peer().is_none();
                 let acknowledged = || is_local || self.line.transport().info().is_some_and(|info| info.is_fin_wait2);

@@ -284,6 +284,25 @@ fn a_client_that_does_not_close_after_our_end_is_given_up() {
 }
 
 #[test]
+fn a_refused_client_may_pause_before_it_sends_the_rest_of_its_body() {
+    let server = Fixture::new(|builder| builder.head_timeout(SECOND));
+    let mut refused = server.parked(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 5\r\n\r\n");
+    refused.expect_status("417");
+    refused.expect_end();
+    // Else its kernel acknowledges our end 40 ms later.
+    #[cfg(target_os = "linux")]
+    rustix::net::sockopt::set_tcp_quickack(&refused.0, true).unwrap();
+    let mut half = server.parked(b"GET / HTT");
+    server.clock.advance(SECOND);
+    // The sweeper has looked at all whose time had come, and at this one last.
+    half.expect_status("408");
+    assert_eq!(server.running.handle().stats().open, 2, "both linger");
+    refused.send(b"he");
+    refused.send(b"llo");
+    assert_eq!(server.stop().closed_because(CloseReason::Refused), 2);
+}
+
+#[test]
 fn a_draining_server_gives_idle_connections_their_grace_and_not_more() {
     let server = Fixture::new(|builder| builder);
     let mut idle = server.parked(&get("/a"));

@@ -10,6 +10,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::header::{EXPECT, HeaderMap, HeaderName};
 use http::request::Parts;
+use http::uri::Scheme;
 use http::{Method, Request, StatusCode, Version};
 
 use super::framing::{Framing, request_framing};
@@ -94,6 +95,13 @@ impl HeadScan {
         }
     }
 
+    /// Whether `bytes`, which begin where a head does, are a HEAD request as far as can be seen: it is answered without a
+    /// body even if it is refused (RFC 9110 section 9.3.2).
+    pub(crate) fn is_to_head(bytes: &[u8]) -> bool {
+        let begin = bytes.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(bytes.len());
+        bytes[begin..].starts_with(b"HEAD ")
+    }
+
     /// Whether nothing of a request has come so far but empty lines, the last of which may lack its LF.
     ///
     /// It is about the bytes that [`parse`](Self::parse) was last given, and says nothing after a refusal.
@@ -110,7 +118,8 @@ fn check_request_line_begun(line: &[u8], limits: &Limits) -> Result<(), Refusal>
         return Err(METHOD);
     }
     if line.len() > limits.request_line_bytes_max {
-        return Err(REQUEST_LINE_TOO_LONG);
+        let has_method = line[..limits.request_line_bytes_max].contains(&b' ');
+        return Err(if has_method { REQUEST_LINE_TOO_LONG } else { METHOD_TOO_LONG });
     }
     Ok(())
 }
@@ -167,9 +176,6 @@ fn build(request: &httparse::Request<'_, '_>, head: &Bytes, len: usize) -> Resul
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
     parts.method = Method::from_bytes(method.as_bytes()).map_err(|_| METHOD)?;
-    if parts.method == Method::CONNECT {
-        return Err(CONNECT);
-    }
     parts.uri = target::parse(&parts.method, head.slice_ref(target.as_bytes()))?;
 
     // `try_`: beyond 24,576 fields, which `fields_max` might allow, the others panic.
@@ -183,6 +189,14 @@ fn build(request: &httparse::Request<'_, '_>, head: &Bytes, len: usize) -> Resul
     let framing = request_framing(parts.version, &parts.headers)?;
     let persist = persist(parts.version, &parts.headers);
     let expect_continue = expects_continue(parts.version, &parts.headers)? && framing != Framing::Empty;
+    // Sound, but not for us. What is malformed about a request is said before.
+    if parts.method == Method::CONNECT {
+        return Err(CONNECT);
+    }
+    // RFC 9110 section 7.4: what the scheme promises to the client is that nobody in between has read this.
+    if parts.uri.scheme() == Some(&Scheme::HTTPS) {
+        return Err(MISDIRECTED);
+    }
     Ok(Head { parts, len, framing, persist, expect_continue })
 }
 
@@ -232,6 +246,9 @@ const VERSION: Refusal = Refusal::bad_request("the request line does not end wit
 const VERSION_UNKNOWN: Refusal =
     Refusal::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "an HTTP version other than 1.0 and 1.1");
 const CONNECT: Refusal = Refusal::new(StatusCode::NOT_IMPLEMENTED, "this server is no proxy: CONNECT is not supported");
+const MISDIRECTED: Refusal =
+    Refusal::new(StatusCode::MISDIRECTED_REQUEST, "an https URL, but the connection is not secured");
+const METHOD_TOO_LONG: Refusal = Refusal::new(StatusCode::NOT_IMPLEMENTED, "the method is too long");
 const REQUEST_LINE_TOO_LONG: Refusal = Refusal::new(StatusCode::URI_TOO_LONG, "the request line is too long");
 const HEAD_TOO_LONG: Refusal =
     Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too long");

@@ -29,7 +29,7 @@ pub(crate) fn head(bytes: &[u8], pieces: &[usize], limits: &Limits) {
         Ok(None) => assert!(bytes.len() < limits.head_bytes_max, "there is too much of it already: {text}"),
         Err(refusal) => {
             let status = refusal.status.as_u16();
-            assert!([400, 414, 417, 431, 501, 505].contains(&status), "{refusal:?}: {text}");
+            assert!([400, 414, 417, 421, 431, 501, 505].contains(&status), "{refusal:?}: {text}");
             let longer = [bytes, b"\r\n\r\n"].concat();
             let longer = HeadScan::new().parse(&longer, limits);
             assert_eq!(summary(&longer), summary(&Err(refusal)), "whatever follows: {text}");

@@ -10,11 +10,13 @@ use http::{Method, Uri, Version};
 use super::Refusal;
 use super::syntax::decimal;
 
-/// Reads a request target in origin, absolute or asterisk form.
-///
-/// The fourth, authority form, is for CONNECT alone, which is refused before.
+/// Reads a request target: in authority form for CONNECT, else in origin, absolute or asterisk form.
 pub(super) fn parse(method: &Method, target: Bytes) -> Result<Uri, Refusal> {
     let path_and_query = match target[..] {
+        _ if method == Method::CONNECT => match has_port(&target) && is_host_and_port(&target) {
+            true => &[],
+            false => return Err(NO_AUTHORITY),
+        },
         [b'/', ..] => &target[..],
         [b'*'] if method == Method::OPTIONS => &[],
         [b'*'] => return Err(ASTERISK),
@@ -31,8 +33,9 @@ pub(super) fn settle_host(version: Version, uri: &Uri, headers: &mut HeaderMap) 
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => return Err(HOST_REPEATED),
-        // An empty one says that the target has no host (RFC 9110 section 7.2).
-        (Some(host), None) if !host.is_empty() && !is_host_and_port(host.as_bytes()) => return Err(HOST_INVALID),
+        // An empty one would say that the target has no host (RFC 9110 section 7.2), but each http URL has one (section
+        // 4.2.1). RFC 9112 section 3.3 lets us take a default for it or refuse.
+        (Some(host), None) if !is_host_and_port(host.as_bytes()) => return Err(HOST_INVALID),
         (None, _) if version != Version::HTTP_10 => return Err(HOST_MISSING),
         _ => {}
     }
@@ -92,6 +95,12 @@ fn is_host(host: &[u8]) -> bool {
     }
 }
 
+/// Whether an authority ends with a colon and at least one digit, which `is_host_and_port` alone does not demand.
+fn has_port(authority: &[u8]) -> bool {
+    let digits = authority.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    digits > 0 && authority[..authority.len() - digits].ends_with(b":")
+}
+
 fn is_port(digits: &[u8]) -> bool {
     digits.is_empty() || decimal(digits).is_some_and(|port| port <= u64::from(u16::MAX))
 }
@@ -130,6 +139,7 @@ const fn unreserved_or_sub_delim_or(more: &[u8]) -> [bool; 256] {
 
 const TARGET: Refusal = Refusal::bad_request("the request target is neither a path nor an http URL");
 const ASTERISK: Refusal = Refusal::bad_request("the request target * is for OPTIONS alone");
+const NO_AUTHORITY: Refusal = Refusal::bad_request("the request target of CONNECT is not a host and a port");
 const AUTHORITY: Refusal = Refusal::bad_request("the URL in the request line has no valid host");
 const CHARACTERS: Refusal = Refusal::bad_request("a character in the request target must be percent-encoded");
 const HOST_MISSING: Refusal = Refusal::bad_request("no Host field");

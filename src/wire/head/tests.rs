@@ -143,7 +143,7 @@ mod accepted {
     #[test]
     fn a_url_is_a_target_and_its_host_replaces_the_field() {
         check(target("GET", "http://b:80/c?d"), "GET http://b:80/c?d HTTP/1.1 Empty KeepAlive");
-        check(target("GET", "HTTPS://b"), "GET https://b/ HTTP/1.1 Empty KeepAlive");
+        check(target("GET", "HTTP://b"), "GET http://b/ HTTP/1.1 Empty KeepAlive");
         check(target("OPTIONS", "http://b?c"), "OPTIONS http://b/?c HTTP/1.1 Empty KeepAlive");
         let head = parse(&target("GET", "http://b:80/c"));
         assert_eq!(head.parts.headers.get_all("host").iter().collect::<Vec<_>>(), ["b:80"]);
@@ -182,19 +182,9 @@ mod accepted {
 
     #[test]
     fn hosts_have_many_forms() {
-        for host in [
-            "",
-            "a",
-            "a.b-c_d~",
-            "a:",
-            "a:80",
-            "a:65535",
-            "127.0.0.1:8080",
-            "[::1]",
-            "[2001:db8::a]:80",
-            "a%20b",
-            "a.,b",
-        ] {
+        for host in
+            ["a", "a.b-c_d~", "a:", "a:80", "a:65535", "127.0.0.1:8080", "[::1]", "[2001:db8::a]:80", "a%20b", "a.,b"]
+        {
             check(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), "GET / HTTP/1.1 Empty KeepAlive");
         }
     }
@@ -221,7 +211,7 @@ mod request_line_refused {
         check(b"\x80\0", "400 the method is not a token");
         let limits = Limits { request_line_bytes_max: 10, ..Limits::default() };
         check_within(&limits, "GET /234567\0", "414 the request line is too long");
-        check_within(&limits, "METHOD7890(", "414 the request line is too long");
+        check_within(&limits, "METHOD7890(", "501 the method is too long");
         check_within(&limits, "GET /23456\0", "400 a control character in the head");
     }
 
@@ -296,7 +286,25 @@ mod request_line_refused {
 
     #[test]
     fn connect() {
-        check(target("CONNECT", "b:443"), "501 this server is no proxy: CONNECT is not supported");
+        for authority in ["b:443", "127.0.0.1:80", "[::1]:443"] {
+            check(target("CONNECT", authority), "501 this server is no proxy: CONNECT is not supported");
+        }
+    }
+
+    #[test]
+    fn connect_that_is_malformed_too() {
+        for authority in ["b", "b:", ":443", "b:x", "b:65536", "/", "*", "http://b:443/", "u@b:443", "[::1]", "b:443/"]
+        {
+            check(target("CONNECT", authority), "400 the request target of CONNECT is not a host and a port");
+        }
+        check("CONNECT b:443 HTTP/1.1\r\n\r\n", "400 no Host field");
+        check("CONNECT b:443 HTTP/1.1\r\nHost: a b\r\n\r\n", "400 the Host field is not a host with an optional port");
+    }
+
+    #[test]
+    fn a_url_that_promises_a_secured_connection() {
+        check(target("GET", "HTTPS://b/"), "421 an https URL, but the connection is not secured");
+        check("GET https://b/ HTTP/1.1\r\n\r\n", "400 no Host field");
     }
 
     #[test]
@@ -468,6 +476,7 @@ mod fields_refused {
     #[test]
     fn a_host_that_is_none() {
         for host in [
+            "",
             "a b",
             "a/b",
             "http://a",
@@ -538,7 +547,8 @@ mod limits {
             &format!("GET {path} HTTP/1.1 Empty KeepAlive"),
         );
         check_within(&limits, target("GET", &format!("{path}/")), "414 the request line is too long");
-        check_within(&limits, "M".repeat(41), "414 the request line is too long");
+        check_within(&limits, format!("{} /", "M".repeat(39)), "414 the request line is too long");
+        check_within(&limits, "M".repeat(41), "501 the method is too long");
     }
 
     #[test]
@@ -632,5 +642,15 @@ fn damaged_heads_are_read_the_same_however_they_are_cut() {
                 _ => assert_eq!(summary(&whole), summary(&trickled), "{text}"),
             }
         }
+    }
+}
+
+#[test]
+fn a_head_request_is_known_as_one_before_it_is_complete() {
+    for bytes in ["HEAD ", "HEAD / HTTP/1.1\r\n", "\r\nHEAD \0"] {
+        assert!(HeadScan::is_to_head(bytes.as_bytes()), "{bytes:?}");
+    }
+    for bytes in ["", "\r\n", "HEAD", "HEADER / HTTP/1.1", "head /", "GET HEAD "] {
+        assert!(!HeadScan::is_to_head(bytes.as_bytes()), "{bytes:?}");
     }
 }
