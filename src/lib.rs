@@ -72,6 +72,7 @@ mod pool;
 mod worker;
 mod monitor;
 mod hooks;
+mod shed;
 mod acceptor;
 
 mod backlog;

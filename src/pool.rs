@@ -209,6 +209,7 @@ impl Pool {
         conn.give_back(turn);
         let slot = self.table.slot(key);
         self.set_deadline(key, conn.deadline(turn));
+        slot.show_silence(conn.silent_since().map(|since| self.nanos(since)));
         slot.put(conn);
         self.settings.races.at(Point::Put);
         slot.word.park().map_err(|mark| Marked(slot.take(), mark))

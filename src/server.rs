@@ -64,8 +64,9 @@ impl Builder {
         self
     }
 
-    /// Connections that are open at the same time; further ones wait in the kernel's accept backlog. Default: 80 % of the
-    /// descriptors the process may have. At least 1.
+    /// Connections that are open at the same time. A further one takes the place of the one that has been idle longest, if
+    /// that is more than [`idle_grace`](Self::idle_grace); else it waits in the kernel's accept backlog. Default: 80 % of
+    /// the descriptors the process may have. At least 1.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.settings.connections_max = Some(connections.max(1));
         self
@@ -92,8 +93,8 @@ impl Builder {
         self
     }
 
-    /// How long a connection must have been silent before a draining server closes it. Default: 1 s. Zero closes each idle
-    /// one at once.
+    /// How long a connection must have been silent before a draining server closes it, or a full one closes it to make room.
+    /// Default: 1 s. Zero closes each idle one at once.
     pub fn idle_grace(mut self, period: Duration) -> Self {
         self.settings.idle_grace = period;
         self
@@ -520,6 +521,9 @@ impl Handle {
                 (None, Some(pool)) => Phase::ALL.iter().map(|phase| pool.answered(*phase)).sum(),
                 (None, None) => 0,
             },
+            shed: ledger.ended(CloseReason::IdleShed) + ledger.ended(CloseReason::Shed),
+            overloaded: ledger.ended(CloseReason::Overloaded),
+            paused: ledger.paused(),
         }
     }
 
@@ -572,6 +576,12 @@ pub struct Stats {
     pub closed: u64,
     /// Responses made since the start.
     pub answered: u64,
+    /// Of those that have ended: idle ones that were closed to make room for others.
+    pub shed: u64,
+    /// Of those that have ended: ones on which a request found no worker in time, and was answered with 503.
+    pub overloaded: u64,
+    /// How long in all clients had to wait in the accept backlog for want of room: see [`Report::paused`].
+    pub paused: Duration,
 }
 
 impl Shared {

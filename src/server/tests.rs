@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use rustix::io::Errno;
 
 use super::*;
 use crate::clock::ManualClock;
@@ -315,6 +316,209 @@ fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
     idle.expect_end();
     let report = server.stop();
     assert_eq!(report.closed_because(CloseReason::IdleStopping), 2, "{report}");
+}
+
+// Room.
+
+/// Idle connections, each of which was used a second after the one before; then the clock goes on by `then`.
+fn idle_clients(server: &Fixture, n: usize, then: Duration) -> Vec<Client> {
+    let clients = (0..n).map(|i| {
+        let mut client = server.parked(&get(&format!("/{i}")));
+        client.expect_body(&format!("/{i}"));
+        server.clock.advance(SECOND);
+        client
+    });
+    let clients = clients.collect();
+    server.clock.advance(then);
+    clients
+}
+
+#[track_caller]
+fn assert_served(server: &Fixture) -> Client {
+    let mut client = server.connect();
+    client.send(&get("/new"));
+    client.expect_body("/new");
+    client
+}
+
+#[test]
+fn a_full_server_closes_who_has_been_idle_longest() {
+    let server = Fixture::new(|builder| builder.max_connections(3));
+    let mut idle = idle_clients(&server, 3, SECOND);
+    let mut new = Vec::new();
+    for left in (0..3).rev() {
+        new.push(assert_served(&server));
+        idle.remove(0).expect_end();
+        for client in &mut idle {
+            client.0.set_nonblocking(true).unwrap();
+            assert_eq!(client.0.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "{left} are left");
+            client.0.set_nonblocking(false).unwrap();
+        }
+    }
+    assert_eq!(server.running.handle().stats().shed, 3);
+    let report = server.stop();
+    assert_eq!((report.closed_because(CloseReason::IdleShed), report.accepted), (3, 6), "{report}");
+}
+
+#[test]
+fn a_full_server_closes_nobody_while_nobody_waits() {
+    let server = Fixture::new(|builder| builder.max_connections(2));
+    let mut idle = idle_clients(&server, 2, 30 * SECOND);
+    for (i, client) in idle.iter_mut().enumerate() {
+        client.send(&get(&format!("/{i}")));
+        client.expect_body(&format!("/{i}"));
+    }
+    assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 0);
+}
+
+#[test]
+fn a_new_connection_waits_until_somebody_has_been_idle_for_long_enough() {
+    let server = Fixture::new(|builder| builder.max_connections(1));
+    let mut idle = server.parked(&get("/a"));
+    idle.expect_body("/a");
+    let mut new = server.connect();
+    new.send(&get("/new"));
+    server.clock.advance(SECOND / 2);
+    idle.send(&get("/b"));
+    idle.expect_body("/b");
+    server.clock.advance(SECOND / 2);
+    idle.send(&get("/c"));
+    idle.expect_body("/c");
+    // Its kernel may take its time to acknowledge the last answer, and the clock stands still meanwhile.
+    wait_until(|| {
+        server.clock.advance(SECOND);
+        server.running.handle().stats().shed == 1
+    });
+    idle.expect_end();
+    new.expect_body("/new");
+    assert!(server.stop().paused >= SECOND, "it was not let in at once");
+}
+
+#[test]
+fn a_full_server_lets_one_in_when_another_one_ends() {
+    let server = Fixture::new(|builder| builder.max_connections(1));
+    let gate = server.enter_gate();
+    let mut new = server.connect();
+    new.send(&get("/new"));
+    server.open.send(()).unwrap();
+    drop(gate);
+    new.expect_body("/new");
+}
+
+#[test]
+fn who_has_sent_a_request_is_served_and_the_next_one_makes_room() {
+    let server = Fixture::new(|builder| builder.max_connections(2));
+    let mut idle = idle_clients(&server, 2, SECOND);
+    // The worker that has the event has not claimed its connection.
+    let held = server.races.hold(Point::Event);
+    idle[0].send(&get("/late"));
+    held.wait();
+    let _new = assert_served(&server);
+    idle[0].expect_body("/late");
+    idle[1].expect_end();
+    held.release();
+    assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 1);
+}
+
+#[test]
+fn a_silent_connection_makes_room_once_it_has_had_its_time() {
+    let server = Fixture::new(|builder| builder.max_connections(1));
+    let mut silent = server.parked(b"");
+    let mut new = server.connect();
+    new.send(&get("/new"));
+    server.clock.advance(SECOND);
+    silent.expect_end();
+    new.expect_body("/new");
+    assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 1);
+}
+
+#[test]
+fn without_descriptors_the_longest_idle_one_makes_room_however_short_that_is() {
+    for error in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+        let server = Fixture::new(|builder| builder);
+        let mut idle = idle_clients(&server, 2, Duration::ZERO);
+        server.races.fail_accept(error, 1);
+        let _new = assert_served(&server);
+        idle[0].expect_end();
+        idle[1].send(&get("/b"));
+        idle[1].expect_body("/b");
+        assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_descriptor_that_somebody_else_has_taken_costs_one_connection_and_not_all() {
+    let server = Fixture::new(|builder| builder);
+    let _idle = idle_clients(&server, 3, Duration::ZERO);
+    server.races.fail_accept(Errno::MFILE, 2);
+    let mut new = server.connect();
+    new.send(&get("/new"));
+    wait_until(|| server.races.accept_errors_left() == 0);
+    server.clock.advance(SECOND);
+    new.expect_body("/new");
+    assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 1);
+}
+
+#[test]
+fn without_descriptors_and_idle_connections_the_server_waits_and_does_not_spin() {
+    let server = Fixture::new(|builder| builder);
+    server.races.fail_accept(Errno::MFILE, 3);
+    let mut new = server.connect();
+    new.send(&get("/new"));
+    // One attempt each time, and none in between: the clock stands still.
+    for left in (0..3).rev() {
+        wait_until(|| server.races.accept_errors_left() == left);
+        let _ = server.running.stopped().recv_timeout(Duration::from_millis(20));
+        assert_eq!(server.races.accept_errors_left(), left);
+        server.clock.advance(SECOND / 10);
+    }
+    new.expect_body("/new");
+    let report = server.stop();
+    assert_eq!(report.paused, 3 * SECOND / 10, "{report}");
+}
+
+#[test]
+fn a_connection_that_is_gone_before_it_is_accepted_holds_up_nobody() {
+    let errors = [Errno::CONNABORTED, Errno::PROTO, Errno::INTR];
+    #[cfg(target_os = "linux")]
+    let errors = [&errors[..], &[Errno::PERM, Errno::HOSTUNREACH, Errno::NETDOWN]].concat();
+    for error in errors {
+        let server = Fixture::new(|builder| builder);
+        let mut idle = server.parked(&get("/a"));
+        idle.expect_body("/a");
+        server.races.fail_accept(error, 100);
+        let _new = assert_served(&server);
+        let report = server.stop();
+        assert_eq!((report.closed_because(CloseReason::IdleShed), report.paused), (0, Duration::ZERO), "{error}");
+    }
+}
+
+#[test]
+fn a_listener_that_always_fails_does_not_make_the_acceptor_spin() {
+    let server = Fixture::new(|builder| builder);
+    for (error, times) in [(Errno::CONNABORTED, 1025), (Errno::INVAL, 1)] {
+        server.races.fail_accept(error, 2 * times);
+        let mut new = server.connect();
+        new.send(&get("/new"));
+        wait_until(|| server.races.accept_errors_left() == times);
+        server.clock.advance(SECOND / 10);
+        wait_until(|| server.races.accept_errors_left() == 0);
+        server.clock.advance(SECOND / 10);
+        new.expect_body("/new");
+    }
+}
+
+/// Waits for what nobody tells of.
+#[track_caller]
+fn wait_until(is_so: impl Fn() -> bool) {
+    let (_never, never) = bounded::<()>(0);
+    for _ in 0..LIMIT.as_millis() {
+        if is_so() {
+            return;
+        }
+        let _ = never.recv_timeout(Duration::from_millis(1));
+    }
+    panic!("not within {LIMIT:?}");
 }
 
 // Races.
