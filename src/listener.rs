@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 
 use crate::error::{Error, Result};
 use crate::race::Races;
+use crate::settings::UNSENT_BYTES_MAX;
 
 /// An address a server listens on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -89,6 +90,8 @@ impl Listener {
             Ok(addr) => {
                 // Accepted sockets inherit it: no response waits for the acknowledgement of the one before.
                 sockopt::set_tcp_nodelay(&fd, true)?;
+                // They inherit this too. Where it is refused, slow readers cost more memory, and nothing else.
+                let _ = crate::sys::set_unsent_max(fd.as_fd(), UNSENT_BYTES_MAX);
                 Addr::Tcp(addr)
             }
             Err(_) => {
