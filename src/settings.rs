@@ -54,6 +54,8 @@ pub(crate) const UNSENT_BYTES_MAX: u32 = 128 << 10;
 pub(crate) const WORKERS_MAX: usize = 10_000;
 /// Requests on one connection before others get their turn.
 pub(crate) const TURN: usize = 64;
+/// Connections that have given way to others, before the poller's next one gets its turn: each of them may be a megabyte.
+pub(crate) const READY_TURN: usize = 4;
 /// Pulls of a response body before others get their turn: 1 MiB.
 pub(crate) const PULLS: usize = 16;
 /// Of a response body, in one pull.

@@ -22,7 +22,7 @@ use crate::permits::Permit;
 use crate::poller::{Events, Ready};
 use crate::pool::{Marked, Pool, Queue, Section};
 use crate::race::Point;
-use crate::settings::TURN;
+use crate::settings::{READY_TURN, TURN};
 
 /// A worker, on its own thread.
 pub(crate) struct Worker<'p> {
@@ -78,7 +78,7 @@ impl<'p> Worker<'p> {
         let pool = self.pool;
         let mut permit = Some(permit);
         // What is queued now, and not what these put there again: the poller's connections get their turn too.
-        let (calls, ready) = (pool.calls.len().min(TURN), pool.ready.len().min(TURN));
+        let (calls, ready) = (pool.calls.len().min(TURN), pool.ready.len().min(READY_TURN));
         let accepted = pool.accepted.len().min(TURN);
         for queue in repeat_n(&pool.calls, calls).chain(repeat_n(&pool.ready, ready)) {
             let Some(key) = queue.claim(&pool.table) else { continue };
