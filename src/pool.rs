@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
@@ -21,6 +20,7 @@ use crate::lifecycle::context::Context;
 use crate::lifecycle::ledger::{CloseReason, Entry, Ledger};
 use crate::lifecycle::phase::{Lifecycle, Phase};
 use crate::pace::{Pace, Route};
+use crate::panics;
 use crate::permits::{Bell, Permit, Permits, Places, WorkerWord};
 use crate::poller::Poller;
 use crate::race::Point;
@@ -287,8 +287,8 @@ impl Pool {
             self.poller.remove(conn.line.transport().as_fd());
         }
         // With it goes what its handler gave and nobody took: user code.
-        if catch_unwind(AssertUnwindSafe(|| conn.close(reason))).is_err() {
-            log::error!("a response's body panicked when it was dropped");
+        if let Err(panic) = panics::catch(|| conn.close(reason)) {
+            log::error!("a response's body panicked when it was dropped: {panic}");
         }
         self.table.free(key);
     }

@@ -1,7 +1,6 @@
 //! From a builder to a report: how a server is made, run and stopped.
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -10,7 +9,6 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use crate::acceptor::{Acceptor, Threads};
 use crate::clock::Clock;
-use crate::conn::answer::panic_text;
 use crate::error::{Error, Result};
 use crate::hooks::{Hook, Hooks};
 use crate::lifecycle::context::Context;
@@ -19,6 +17,7 @@ use crate::lifecycle::phase::{Cause, Lifecycle, Phase, is_awaited};
 use crate::lifecycle::report::Report;
 use crate::listener::{Addr, Listen, Listener};
 use crate::monitor::Monitor;
+use crate::panics;
 use crate::pool::Pool;
 use crate::respond::Handler;
 use crate::settings::{ACCEPTED_MAX, Settings, WORKERS_MAX};
@@ -322,13 +321,13 @@ impl Bound {
 
 /// The acceptor's thread.
 fn accept_and_drain(mut acceptor: Acceptor, shared: &Shared, signals: Option<SignalThread>) {
-    let accepted_and_drained = catch_unwind(AssertUnwindSafe(|| {
+    let accepted_and_drained = panics::catch(|| {
         acceptor.run_until(Phase::Draining);
         shutdown::drain(acceptor)
-    }));
+    });
     // Nobody who waits for the stop is to wait for ever for a fault of ours.
     let report = accepted_and_drained.unwrap_or_else(|panic| {
-        log::error!("the acceptor panicked: {}", panic_text(&panic));
+        log::error!("the acceptor panicked: {panic}");
         shared.lifecycle.enter(Phase::Stopped);
         Report::of_fault("lameduck-acceptor")
     });
