@@ -208,7 +208,7 @@ impl Acceptor {
     }
 
     /// Nobody waits any more for want of room.
-    pub(crate) fn count_pause(&mut self) {
+    fn count_pause(&mut self) {
         if let Some(began) = self.pause_began.take() {
             let now = self.pool.lifecycle.clock.now();
             self.pool.ledger.count_pause(now.saturating_duration_since(began));

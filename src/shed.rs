@@ -18,21 +18,27 @@ pub(crate) struct Shedder {
     /// Who has fallen silent since is younger than all of them, so the table is gone through once for as many connections
     /// as are in here, and not for each; one that is not silent any more, or not the same, shows another moment.
     candidates: Vec<(u64, u32)>,
+    /// Not before then are others looked for.
+    look_at: Option<Instant>,
     buffers: Buffers,
 }
+
+/// Of the acceptor's time, what a look at the whole table may take: a fiftieth. A full server nobody of which is idle would
+/// look whenever a connection ends.
+const LOOKS: u32 = 50;
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shed {
     /// One was closed.
     One,
-    /// None is silent for long enough; if there is one that will be, then when.
+    /// None is silent for long enough. When to ask again, if that is known: one may be by then.
     None(Option<Instant>),
 }
 
 impl Shedder {
     pub(crate) fn new() -> Self {
-        Self { candidates: Vec::new(), buffers: Buffers::new() }
+        Self { candidates: Vec::new(), look_at: None, buffers: Buffers::new() }
     }
 
     /// Closes the connection that has been silent longest, if that is `idle_for` or more.
@@ -42,6 +48,9 @@ impl Shedder {
             let Some(&(since, key)) = self.candidates.last() else {
                 if looked {
                     return Shed::None(None);
+                }
+                if self.look_at.is_some_and(|at| at > pool.lifecycle.clock.now()) {
+                    return Shed::None(self.look_at);
                 }
                 self.look(pool);
                 looked = true;
@@ -63,10 +72,13 @@ impl Shedder {
 
     /// Goes through the table.
     fn look(&mut self, pool: &Pool) {
+        let began = pool.lifecycle.clock.now();
         let silent = pool.table.keys().filter_map(|key| Some((pool.table.slot(key).silent_since()?, key)));
         self.candidates.clear();
         self.candidates.extend(silent);
         self.candidates.sort_unstable_by(|a, b| b.cmp(a));
+        let now = pool.lifecycle.clock.now();
+        self.look_at = after(now, LOOKS * now.saturating_duration_since(began));
     }
 
     /// Claims a candidate and looks at it once more. False: it was served or left where it is.

@@ -1,5 +1,7 @@
 //! Many clients that behave badly, or are only slow, on one thread.
 
+#![allow(dead_code, reason = "each program uses its own part")]
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -33,6 +35,10 @@ pub(crate) enum Kind {
     HonestReader,
     /// Takes 20 MB after 20 MB as fast as they come.
     Greedy,
+    /// Says what is no request.
+    Garbage,
+    /// Asks for a panic.
+    Panic,
 }
 
 impl Kind {
@@ -48,6 +54,19 @@ impl Kind {
         Self::Mixed,
         Self::HonestReader,
         Self::Greedy,
+    ];
+    /// For a soak: those that can be replaced within seconds, and be honest too.
+    pub(crate) const SOAK: [Self; 10] = [
+        Self::Silent,
+        Self::Idle,
+        Self::SlowHead,
+        Self::SlowBody,
+        Self::Upload,
+        Self::SlowReader,
+        Self::Download,
+        Self::HonestReader,
+        Self::Garbage,
+        Self::Panic,
     ];
     const MIXED: [Self; 7] =
         [Self::Silent, Self::Idle, Self::SlowHead, Self::SlowBody, Self::Upload, Self::SlowReader, Self::Download];
@@ -65,6 +84,8 @@ impl Kind {
             Self::Mixed => "mixed",
             Self::HonestReader => "honest",
             Self::Greedy => "greedy",
+            Self::Garbage => "garbage",
+            Self::Panic => "panic",
         }
     }
 
@@ -81,6 +102,8 @@ impl Kind {
             Self::Mixed => "all of these mixed",
             Self::HonestReader => "honest, 20 MB read at 20 kB/s",
             Self::Greedy => "20 MB after 20 MB at full speed",
+            Self::Garbage => "what is no request",
+            Self::Panic => "a panic in its handler",
         }
     }
 
@@ -96,6 +119,8 @@ impl Kind {
             Self::SlowReader | Self::HonestReader => get("/pulled"),
             Self::Download => get("/pushed"),
             Self::Greedy => get("/pulled").repeat(100),
+            Self::Garbage => b"\x16\x03\x01 is no request\r\n\r\n".to_vec(),
+            Self::Panic => get("/panic"),
             Self::Nobody | Self::Silent | Self::Mixed => Vec::new(),
         }
     }
@@ -106,6 +131,9 @@ impl Kind {
     }
 }
 
+/// Who is sent away at once is not a flood.
+const COMES_BACK_AFTER: Duration = Duration::from_millis(250);
+
 /// Clients of one kind.
 pub(crate) struct Crowd {
     epoll: rustix::fd::OwnedFd,
@@ -114,6 +142,11 @@ pub(crate) struct Crowd {
     n: usize,
     open: usize,
     quick: bool,
+    addr: SocketAddr,
+    /// Connections made so far.
+    connections: u64,
+    /// Who has ended, or been there for long enough, is replaced until then.
+    replaced_until: Option<Instant>,
 }
 
 struct Client {
@@ -122,27 +155,78 @@ struct Client {
     kind: Kind,
     unsent: Vec<u8>,
     next_at: Instant,
+    came: Instant,
 }
 
 impl Crowd {
     pub(crate) fn connect(addr: SocketAddr, kind: Kind, n: usize, quick: bool) -> Self {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-        let none = epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
-        let mut crowd = Self { epoll, events: vec![none; 256], clients: Vec::new(), n, open: n, quick };
+        let mut crowd = Self::empty(addr, n, quick);
         for i in 0..n {
-            let kind = if kind == Kind::Mixed { Kind::MIXED[i % Kind::MIXED.len()] } else { kind };
-            crowd.clients.push(Client::connect(addr, kind, i));
-            let client = &mut crowd.clients[i];
-            client.send();
-            let Some(stream) = &client.stream else { continue };
-            // Level-triggered: what cannot be read now is told again. Broken connections are told in any case.
-            let flags = if kind.reads_slowly() { EventFlags::RDHUP } else { EventFlags::IN | EventFlags::RDHUP };
-            epoll::add(&crowd.epoll, stream, EventData::new_u64(i as u64), flags).unwrap();
-            if i % 100 == 99 {
-                crowd.turn(Duration::ZERO);
-            }
+            crowd.add(i, if kind == Kind::Mixed { Kind::MIXED[i % Kind::MIXED.len()] } else { kind });
         }
         crowd
+    }
+
+    /// Clients of all kinds that come and go until then, `n` at a time.
+    pub(crate) fn soak(addr: SocketAddr, n: usize, until: Instant) -> Self {
+        let mut crowd = Self::empty(addr, n, true);
+        crowd.replaced_until = Some(until);
+        (0..n).for_each(|i| crowd.add(i, Kind::SOAK[i % Kind::SOAK.len()]));
+        crowd
+    }
+
+    fn empty(addr: SocketAddr, n: usize, quick: bool) -> Self {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let none = epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
+        let (events, clients) = (vec![none; 256], Vec::new());
+        Self { epoll, events, clients, n, open: n, quick, addr, connections: 0, replaced_until: None }
+    }
+
+    /// Connects a client in place of the one that is there, if one is.
+    fn add(&mut self, i: usize, kind: Kind) {
+        let mut client = Client::connect(self.addr, kind, i);
+        self.connections += 1;
+        client.send();
+        // Level-triggered: what cannot be read now is told again. Broken connections are told in any case.
+        let flags = if kind.reads_slowly() { EventFlags::RDHUP } else { EventFlags::IN | EventFlags::RDHUP };
+        let stream = client.stream.as_ref().expect("it has just connected");
+        epoll::add(&self.epoll, stream, EventData::new_u64(i as u64), flags).unwrap();
+        if i < self.clients.len() {
+            self.clients[i] = client;
+        } else {
+            self.clients.push(client);
+        }
+        if self.connections.is_multiple_of(100) {
+            self.turn(Duration::ZERO);
+        }
+    }
+
+    /// Replaces who has gone, and sends away who has been there for some seconds, one with FIN and the next with RST.
+    fn replace(&mut self, now: Instant) {
+        if self.replaced_until.is_none_or(|until| until <= now) {
+            return;
+        }
+        for i in 0..self.clients.len() {
+            let Client { stream, kind, came, .. } = &mut self.clients[i];
+            if now - *came < COMES_BACK_AFTER {
+                continue;
+            }
+            if let Some(stream) = stream {
+                let stays = Duration::from_millis(500 + (i as u64 * 7919 + self.connections * 31) % 4000);
+                if now - *came < stays {
+                    continue;
+                }
+                if i % 2 == 0 {
+                    sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
+                }
+            }
+            let kind = *kind;
+            self.add(i, kind);
+        }
+    }
+
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections
     }
 
     pub(crate) fn open(&self) -> usize {
@@ -171,6 +255,9 @@ impl Crowd {
                 client.go_on(self.quick);
             }
         }
+        if self.clients.len() == self.n {
+            self.replace(now);
+        }
         self.open = self.n.min(self.clients.iter().filter(|client| client.stream.is_some()).count());
     }
 }
@@ -186,8 +273,9 @@ impl Client {
         let stream = TcpStream::from(stream);
         stream.set_nonblocking(true).unwrap();
         // They do not all move at the same moment.
-        let next_at = Instant::now() + Duration::from_millis((i * 37 % 2000) as u64);
-        Self { stream: Some(stream), kind, unsent: kind.opening(), next_at }
+        let came = Instant::now();
+        let next_at = came + Duration::from_millis((i * 37 % 2000) as u64);
+        Self { stream: Some(stream), kind, unsent: kind.opening(), next_at, came }
     }
 
     /// What it does every now and then.

@@ -19,7 +19,7 @@ const ROUNDS: usize = 7;
 
 /// Prints what `n` idle connections cost, and returns the goals that were missed.
 pub(crate) fn measure(n: usize, quick: bool) -> Vec<String> {
-    let (alone, beside) = (Server::start(&Times::Default), Server::start(&Times::Default));
+    let (alone, beside) = (Server::start(Times::Default), Server::start(Times::Default));
     let round = if quick { Duration::from_millis(100) } else { Duration::from_secs(1) };
     // Both have made whatever is made once.
     run(alone.addr, round);

@@ -42,20 +42,17 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let mut args: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    if args.first().is_some_and(|arg| arg == "serve") {
-        args.remove(0);
-        server::serve(&Times::parse(&args[0]));
+    if server::serve_if_asked() {
         return ExitCode::SUCCESS;
     }
-    let options = match Options::parse(args.into_iter()) {
+    let options = match Options::parse(std::env::args().skip(1).filter(|arg| arg != "--bench")) {
         Ok(options) => options,
         Err(error) => {
             eprintln!("hostile: {error}");
             return ExitCode::from(2);
         }
     };
-    raise_descriptor_limit();
+    server::raise_descriptor_limit();
     let mut missed = Vec::new();
     println!(
         "| clients | n | normal requests | answered | p50 ms | p99 ms | max ms | threads | KiB each | kernel's | let go | by |"
@@ -78,8 +75,7 @@ fn main() -> ExitCode {
 
 /// One line of the table, and the goals that were missed.
 fn try_kind(kind: Kind, options: &Options) -> Vec<String> {
-    let times = if options.quick { Times::Short } else { Times::Default };
-    let server = Server::start(&times);
+    let server = Server::start(if options.quick { Times::Short } else { Times::Default });
     // Whatever is made once is there.
     let warm = Visitors::start(server.addr).run_for(Duration::from_millis(200));
     assert!(warm.failed == 0, "a server that nobody attacks does not answer");
@@ -102,8 +98,9 @@ fn try_kind(kind: Kind, options: &Options) -> Vec<String> {
     }
     let visits = visitors.stop();
     let let_go = crowd.let_go();
-    let by = server.stop();
-    let by: Vec<_> = by.iter().filter(|(reason, _)| reason != "Asked").map(|(by, n)| format!("{by} {n}")).collect();
+    let ended = server.stop();
+    let by: Vec<_> =
+        ended.closed.iter().filter(|(reason, _)| reason != "Asked").map(|(by, n)| format!("{by} {n}")).collect();
     let each = |most: u64, before: u64| most.saturating_sub(before) as f64 / 1024.0 / n.max(1) as f64;
     let (each, kernel) = (each(most_memory, memory), each(most_kernel, kernel));
     let answered = 100.0 * visits.took.len() as f64 / (visits.took.len() + visits.failed).max(1) as f64;
@@ -160,11 +157,4 @@ impl Options {
         }
         Ok(options)
     }
-}
-
-/// Ten thousand connections are as many descriptors, here and in the server.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }

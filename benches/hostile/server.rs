@@ -1,9 +1,11 @@
 //! The server under attack, in a process of its own, and what the kernel tells about it.
 
+#![allow(dead_code, reason = "each program uses its own part")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lameduck::{Body, BodyWriter, Context, IntoResponse, Request, Response};
 
@@ -11,6 +13,9 @@ use lameduck::{Body, BodyWriter, Context, IntoResponse, Request, Response};
 const WORKERS: usize = 4;
 /// What a slow reader asks for.
 const LARGE: usize = 20 << 20;
+
+/// Tells the child what to be.
+const SERVE: &str = "LAMEDUCK_HOSTILE_SERVE";
 
 /// How patient the server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,28 +25,59 @@ pub(crate) enum Times {
     Short,
 }
 
-impl Times {
-    pub(crate) fn parse(word: &str) -> Self {
-        if word == "short" { Self::Short } else { Self::Default }
-    }
-}
-
-/// Serves until stdin ends, then says how connections have ended.
-pub(crate) fn serve(times: &Times) {
-    super::raise_descriptor_limit();
+/// In a child: serves until stdin ends, then says how that went.
+pub(crate) fn serve_if_asked() -> bool {
+    let Ok(times) = std::env::var(SERVE) else { return false };
+    raise_descriptor_limit();
+    // Some of the requests are for a panic.
+    std::panic::set_hook(Box::new(|_| {}));
+    let descriptors = count("/proc/self/fd");
     let mut description = lameduck::Server::builder().workers(WORKERS);
-    if *times == Times::Short {
+    if times == "short" {
         let short = Duration::from_secs(1);
         description = description.head_timeout(short).idle_timeout(short).body_timeout(short).write_timeout(short);
         description = description.queue_timeout(short);
     }
     let running = description.bind("127.0.0.1:0").unwrap().spawn(handle).unwrap();
-    println!("{}", running.addr());
+    println!("addr {}", running.addr());
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    let report = running.handle().close();
+    let report = running.handle().shutdown_within(Duration::from_secs(2));
     for (reason, n) in &report.closed {
-        println!("{reason:?} {n}");
+        println!("closed {reason:?} {n}");
     }
+    drop(running);
+    // The thread that has made the report may still be on its way out.
+    let gone_by = Instant::now() + Duration::from_secs(1);
+    while threads_of_servers() > 0 && Instant::now() < gone_by {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    let (accepted, answered) = (report.accepted, report.answered.iter().map(|(_, n)| n).sum());
+    let counts: [(&str, u64); 5] = [
+        ("accepted", accepted),
+        ("answered", answered),
+        ("stuck", report.stuck.len() as u64),
+        ("threads", threads_of_servers()),
+        ("descriptors", count("/proc/self/fd").saturating_sub(descriptors) as u64),
+    ];
+    counts.iter().for_each(|(what, n)| println!("count {what} {n}"));
+    true
+}
+
+fn threads_of_servers() -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("lameduck-")).count() as u64
+}
+
+fn count(dir: &str) -> usize {
+    std::fs::read_dir(dir).unwrap().count()
+}
+
+/// Ten thousand connections are as many descriptors, here and in the server.
+pub(crate) fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
 fn handle(mut request: Request, _: Context) -> Response {
@@ -57,6 +93,7 @@ fn handle(mut request: Request, _: Context) -> Response {
             let n = std::iter::from_fn(|| body.read(&mut buffer).ok().filter(|n| *n > 0)).sum::<usize>();
             format!("{n} bytes").into_response()
         }
+        "/panic" => panic!("on purpose"),
         _ => "hello".into_response(),
     }
 }
@@ -77,15 +114,24 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(times: &Times) -> Self {
-        let times = if *times == Times::Short { "short" } else { "default" };
+    /// Starts this program again, as a server. A test binary has to have a test `serve` for that.
+    pub(crate) fn start(times: Times) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        let mut child = command.args(["serve", times]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        command.args(["--exact", "serve", "--nocapture"]);
+        command.env(SERVE, if times == Times::Short { "short" } else { "default" });
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdin = child.stdin.take();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        Self { child, stdin, stdout, addr: line.trim().parse().unwrap() }
+        let addr = loop {
+            line.clear();
+            assert!(stdout.read_line(&mut line).unwrap() > 0, "the server does not start");
+            // A test's name may stand before it.
+            if let Some((_, addr)) = line.split_once("addr ") {
+                break addr.trim().parse().unwrap();
+            }
+        };
+        Self { child, stdin, stdout, addr }
     }
 
     pub(crate) fn threads(&self) -> usize {
@@ -99,15 +145,35 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
-    /// Stops it: how its connections have ended.
-    pub(crate) fn stop(mut self) -> Vec<(String, u64)> {
+    /// Open descriptors.
+    pub(crate) fn descriptors(&self) -> usize {
+        count(&format!("/proc/{}/fd", self.child.id()))
+    }
+
+    /// Stops it.
+    pub(crate) fn stop(mut self) -> Ended {
         drop(self.stdin.take());
         let mut text = String::new();
         self.stdout.read_to_string(&mut text).unwrap();
-        text.lines()
-            .filter_map(|line| line.split_once(' '))
-            .map(|(by, n)| (by.to_owned(), n.parse().unwrap()))
-            .collect()
+        let lines = |start: &str| -> Vec<(String, u64)> {
+            let lines = text.lines().filter_map(|line| line.strip_prefix(start)?.trim().split_once(' '));
+            lines.map(|(what, n)| (what.to_owned(), n.parse().unwrap())).collect()
+        };
+        Ended { closed: lines("closed "), counts: lines("count ") }
+    }
+}
+
+/// What a server said in the end.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// How its connections have ended.
+    pub(crate) closed: Vec<(String, u64)>,
+    counts: Vec<(String, u64)>,
+}
+
+impl Ended {
+    pub(crate) fn count(&self, what: &str) -> u64 {
+        self.counts.iter().find(|(of, _)| of == what).unwrap_or_else(|| panic!("no {what} in {self:?}")).1
     }
 }
 

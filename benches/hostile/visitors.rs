@@ -1,5 +1,7 @@
 //! A hundred normal requests per second, each on a connection of its own, on one thread.
 
+#![allow(dead_code, reason = "each program uses its own part")]
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
