@@ -299,7 +299,8 @@ impl Bound {
         }
         let workers = settings.workers;
         let (sender, accepted) = bounded(ACCEPTED_MAX);
-        let handler = Box::new(move |request, context| handler.handle(request, context));
+        let handler = Kept(Some(handler));
+        let handler = Box::new(move |request, context| handler.get().handle(request, context));
         let (lifecycle, ledger) = (shared.lifecycle.clone(), shared.ledger.clone());
         let pool = Pool::new(settings, lifecycle, ledger, handler, accepted, waker);
         let pool = Arc::new(pool.map_err(|source| Error::Start { what: "poller", source })?);
@@ -316,6 +317,23 @@ impl Bound {
             .spawn(move || accept_and_drain(acceptor, &shared, signals))
             .map_err(|source| Error::Start { what: "acceptor thread", source })?;
         Ok(Running { handle, addrs })
+    }
+}
+
+/// A handler, which is user code's to drop: by whichever of our threads is the last.
+struct Kept<H>(Option<H>);
+
+impl<H> Kept<H> {
+    fn get(&self) -> &H {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl<H> Drop for Kept<H> {
+    fn drop(&mut self) {
+        if let Err(panic) = panics::catch(|| drop(self.0.take())) {
+            log::error!("a handler panicked when it was dropped: {panic}");
+        }
     }
 }
 

@@ -206,6 +206,18 @@ fn a_writer_that_panics_when_it_is_dropped_waiting_for_a_worker_is_no_harm() {
     assert_eq!(report.closed_because(CloseReason::Overloaded), 10, "{report}");
 }
 
+#[test]
+fn a_handler_that_panics_when_it_is_dropped_spoils_no_report() {
+    silence();
+    for _ in 0..20 {
+        let bomb = Bomb(2);
+        let server = TestServer::with(builder().workers(2), move |_: Request, _: Context| "x".repeat(bomb.len()));
+        assert_eq!(server.client().get("/").text(), "xx");
+        let report = server.stop();
+        assert!(report.is_clean() && report.accepted == 1, "{report}");
+    }
+}
+
 /// Not a test of its own: the server of the test below.
 #[test]
 fn the_program() {
