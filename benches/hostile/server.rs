@@ -23,12 +23,31 @@ pub(crate) enum Times {
     Default,
     /// So that something is seen of them within a second or two.
     Short,
+    /// Another server: as many threads as ours has workers, each of which serves one connection after the other.
+    PeerPool,
+    /// Another server: a thread for each connection.
+    PeerThreads,
+}
+
+impl Times {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Short => "short",
+            Self::PeerPool => "pool",
+            Self::PeerThreads => "threads",
+        }
+    }
 }
 
 /// In a child: serves until stdin ends, then says how that went.
 pub(crate) fn serve_if_asked() -> bool {
     let Ok(times) = std::env::var(SERVE) else { return false };
     raise_descriptor_limit();
+    if times == "pool" || times == "threads" {
+        peer(times == "threads");
+        return true;
+    }
     // Some of the requests are for a panic.
     std::panic::set_hook(Box::new(|_| {}));
     let descriptors = count("/proc/self/fd");
@@ -61,6 +80,59 @@ pub(crate) fn serve_if_asked() -> bool {
     ];
     counts.iter().for_each(|(what, n)| println!("count {what} {n}"));
     true
+}
+
+/// A server as one writes it with the standard library in an hour: blocking, and patient with everybody.
+fn peer(thread_for_each: bool) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    println!("addr {}", listener.local_addr().unwrap());
+    let serve = move |listener: std::net::TcpListener| {
+        for stream in listener.incoming().flatten() {
+            if thread_for_each {
+                let thread = std::thread::Builder::new();
+                let _ = thread.spawn(move || serve_peer(stream));
+            } else {
+                let _ = serve_peer(stream);
+            }
+        }
+    };
+    for _ in 0..if thread_for_each { 1 } else { WORKERS } {
+        let listener = listener.try_clone().unwrap();
+        std::thread::spawn(move || serve(listener));
+    }
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+fn serve_peer(stream: std::net::TcpStream) -> std::io::Result<()> {
+    let mut input = BufReader::new(stream.try_clone()?);
+    loop {
+        let (mut head, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            if input.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            if let Some(value) = line.strip_prefix("Content-Length: ") {
+                length = value.trim().parse().unwrap_or(0);
+            }
+            head.push_str(&line);
+            if line == "\r\n" {
+                break;
+            }
+        }
+        std::io::copy(&mut (&mut input).take(length), &mut std::io::sink())?;
+        let large = head.starts_with("GET /pu");
+        let length = if large { LARGE } else { 5 };
+        write!(&stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")?;
+        if large {
+            (0..LARGE / 4096).try_for_each(|_| (&stream).write_all(&[b'x'; 4096]))?;
+        } else {
+            (&stream).write_all(b"hello")?;
+        }
+        if head.contains("Connection: close") {
+            return Ok(());
+        }
+    }
 }
 
 fn threads_of_servers() -> u64 {
@@ -118,7 +190,7 @@ impl Server {
     pub(crate) fn start(times: Times) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "serve", "--nocapture"]);
-        command.env(SERVE, if times == Times::Short { "short" } else { "default" });
+        command.env(SERVE, times.name());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdin = child.stdin.take();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
