@@ -11,10 +11,10 @@
 //! **Invariant:** the gate is never used on a socket that somebody else may hold too: it acts on the socket, not on the
 //! descriptor.
 
-use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use crate::acceptor::is_starvation;
 use crate::clock::Clock;
 use crate::lifecycle::ledger::Ledger;
 use crate::listener::Listener;
@@ -97,7 +97,7 @@ impl Closing {
     fn accept_all(&mut self, pool: &Pool) -> Taken {
         for listener in &self.listeners {
             loop {
-                match listener.accept() {
+                match listener.accept(&pool.settings.races) {
                     Ok(Some((socket, peer))) => {
                         let entry = Ledger::open(&pool.ledger);
                         // It has inherited the gate, and hears nothing from its peer before it is off.
@@ -124,11 +124,4 @@ impl Closing {
         drop(self.listeners);
         (clock.now().saturating_duration_since(self.began), left)
     }
-}
-
-/// Whether an accept failed for want of what a closed connection gives back.
-pub(crate) fn is_starvation(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let starved = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    error.raw_os_error().is_some_and(|code| starved.iter().any(|errno| errno.raw_os_error() == code))
 }

@@ -1,7 +1,6 @@
 //! What a program wants done when its server stops.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -9,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::clock::Clock;
 use crate::lifecycle::phase::awaited;
 use crate::lifecycle::report::{HookOutcome, HookReport};
+use crate::panics;
 
 /// A named piece of user code that runs once.
 pub(crate) struct Hook {
@@ -78,7 +78,7 @@ fn start(run: impl FnOnce() + Send + 'static) {
 
 fn run(i: usize, hook: Hook, clock: &Clock, to: &Sender<(usize, Duration, HookOutcome)>) {
     let began = clock.now();
-    let outcome = match catch_unwind(AssertUnwindSafe(|| awaited(hook.run))) {
+    let outcome = match panics::catch(|| awaited(hook.run)) {
         Ok(()) => HookOutcome::Done,
         Err(_) => HookOutcome::Panicked,
     };

@@ -20,8 +20,13 @@
 //! # Handlers
 //!
 //! A [`Handler`] is any function of a [`Request`] and a [`Context`] whose result is [`IntoResponse`]. It may block: it then
-//! occupies one worker, of which there are [`workers`](Builder::workers). A panic in it is answered with 500 and costs its
-//! connection, nothing else. Bodies, of requests and of responses, are [`Body`].
+//! occupies one worker, of which there are [`workers`](Builder::workers). Bodies, of requests and of responses, are
+//! [`Body`].
+//!
+//! A panic in it is answered with 500 and costs its connection, nothing else; so does one in a body it returned, or when
+//! something it returned is dropped, but for the answer, which has begun by then: the client sees that it is not whole.
+//! This is done by unwinding. In a program that is compiled with `panic = "abort"` the first panic ends the process, like
+//! anywhere else in it: every connection is reset, and no [`Report`] is made.
 //!
 //! # Stopping
 //!
@@ -49,6 +54,7 @@ compile_error!("lameduck runs on Unix only: it is built on signals, poll(2) and 
 
 // The floors of the architecture, from the bottom: a module uses those above it in this list. `tests/tidy.rs` sees to it.
 mod error;
+mod panics;
 mod sync;
 mod race;
 mod sys;
@@ -72,6 +78,7 @@ mod pool;
 mod worker;
 mod monitor;
 mod hooks;
+mod shed;
 mod acceptor;
 
 mod backlog;

@@ -12,6 +12,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use crate::error::{Error, Result};
+use crate::race::Races;
+use crate::settings::UNSENT_BYTES_MAX;
 
 /// An address a server listens on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -88,6 +90,8 @@ impl Listener {
             Ok(addr) => {
                 // Accepted sockets inherit it: no response waits for the acknowledgement of the one before.
                 sockopt::set_tcp_nodelay(&fd, true)?;
+                // They inherit this too. Where it is refused, slow readers cost more memory, and nothing else.
+                let _ = crate::sys::set_unsent_max(fd.as_fd(), UNSENT_BYTES_MAX);
                 Addr::Tcp(addr)
             }
             Err(_) => {
@@ -137,13 +141,15 @@ impl Listener {
     }
 
     /// Takes the next connection from the accept backlog, without blocking: `Ok(None)` if there is none.
-    pub(crate) fn accept(&self) -> io::Result<Option<(OwnedFd, Option<SocketAddr>)>> {
+    pub(crate) fn accept(&self, races: &Races) -> io::Result<Option<(OwnedFd, Option<SocketAddr>)>> {
+        let mut failed = 0;
         loop {
-            match accept_nonblocking(&self.fd) {
+            match races.accept_error().map_or_else(|| accept_nonblocking(&self.fd), Err) {
                 Ok((fd, peer)) => return Ok(Some((fd, peer))),
                 Err(Errno::AGAIN) => return Ok(None),
-                // The client was gone before we came: the next one may not be.
-                Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
+                // A failure of the connection that was next, not of the listener: the one behind it may be well. One that
+                // comes again and again is the listener's after all.
+                Err(error) if PASSING.contains(&error) && failed < PASSING_MAX => failed += 1,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -154,6 +160,28 @@ impl Listener {
         self.unlink.take().map_or(Ok(()), std::fs::remove_file)
     }
 }
+
+/// What accept(2) fails with when the next connection is at fault: its client was gone before we came (ECONNABORTED,
+/// EPROTO), a firewall forbids it (EPERM), or Linux passes on what its network had to say about it.
+#[cfg(target_os = "linux")]
+const PASSING: &[Errno] = &[
+    Errno::CONNABORTED,
+    Errno::INTR,
+    Errno::PROTO,
+    Errno::PERM,
+    Errno::NETDOWN,
+    Errno::NOPROTOOPT,
+    Errno::HOSTDOWN,
+    Errno::NONET,
+    Errno::HOSTUNREACH,
+    Errno::OPNOTSUPP,
+    Errno::NETUNREACH,
+];
+#[cfg(not(target_os = "linux"))]
+const PASSING: &[Errno] = &[Errno::CONNABORTED, Errno::INTR, Errno::PROTO];
+
+/// So many of them on end are more than an accept backlog usually holds in dead connections.
+const PASSING_MAX: usize = 1024;
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
@@ -21,6 +20,7 @@ use crate::lifecycle::context::{Client, Context};
 use crate::lifecycle::ledger::{CloseReason, Entry, Ledger};
 use crate::lifecycle::phase::{Lifecycle, Phase};
 use crate::pace::{Pace, Route};
+use crate::panics;
 use crate::permits::{Bell, Permit, Permits, Places, WorkerWord};
 use crate::poller::Poller;
 use crate::race::Point;
@@ -213,6 +213,7 @@ impl Pool {
         conn.give_back(turn);
         let slot = self.table.slot(key);
         self.set_deadline(key, conn.deadline(turn));
+        slot.show_silence(conn.silent_since().map(|since| self.nanos(since)));
         slot.put(conn);
         self.settings.races.at(Point::Put);
         slot.word.park().map_err(|mark| Marked(slot.take(), mark))
@@ -280,8 +281,8 @@ impl Pool {
         self.deadlines.forget(&self.table.slot(key).due, key);
         conn.line.forget();
         // With it goes what its handler gave and nobody took: user code.
-        if catch_unwind(AssertUnwindSafe(|| conn.close(reason))).is_err() {
-            log::error!("a response's body panicked when it was dropped");
+        if let Err(panic) = panics::catch(|| conn.close(reason)) {
+            log::error!("a response's body panicked when it was dropped: {panic}");
         }
         self.table.free(key);
     }

@@ -1,4 +1,5 @@
-//! Points where a test can hold one thread, to have another go first. Nothing at all outside the crate's own tests.
+//! Points where a test can hold one thread, to have another go first, or have the kernel fail. Nothing at all outside the
+//! crate's own tests.
 
 /// A place in the code where the order of two threads matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub(crate) use imp::Races;
 
 #[cfg(not(test))]
 mod imp {
+    use rustix::io::Errno;
+
     use super::Point;
 
     /// Nothing.
@@ -49,19 +52,32 @@ mod imp {
         #[inline(always)]
         #[allow(clippy::unused_self, reason = "it does something in tests")]
         pub(crate) fn at(&self, _point: Point) {}
+
+        /// What accept(2) is to fail with instead of being called.
+        #[inline(always)]
+        #[allow(clippy::unused_self, reason = "it does something in tests")]
+        pub(crate) fn accept_error(&self) -> Option<Errno> {
+            None
+        }
     }
 }
 
 #[cfg(test)]
 mod imp {
+    use std::collections::VecDeque;
     use std::sync::{Arc, Condvar, Mutex};
     use std::time::Duration;
 
+    use rustix::io::Errno;
+
     use super::Point;
 
-    /// The points at which a test holds the next thread that comes.
+    /// The points at which a test holds the next thread that comes, and what it has accept(2) fail with.
     #[derive(Debug, Clone, Default)]
-    pub(crate) struct Races(Arc<Mutex<Vec<Armed>>>);
+    pub(crate) struct Races {
+        armed: Arc<Mutex<Vec<Armed>>>,
+        accept_errors: Arc<Mutex<VecDeque<Errno>>>,
+    }
 
     type Armed = (Point, Arc<Gate>);
 
@@ -89,7 +105,7 @@ mod imp {
     impl Races {
         pub(crate) fn at(&self, point: Point) {
             let gate = {
-                let mut armed = self.0.lock().unwrap();
+                let mut armed = self.armed.lock().unwrap();
                 let Some(i) = armed.iter().position(|(at, _)| *at == point) else { return };
                 armed.remove(i).1
             };
@@ -100,8 +116,22 @@ mod imp {
         /// Holds the next thread that comes to `point`.
         pub(crate) fn hold(&self, point: Point) -> Held {
             let gate = Arc::new(Gate::default());
-            self.0.lock().unwrap().push((point, gate.clone()));
+            self.armed.lock().unwrap().push((point, gate.clone()));
             Held(gate)
+        }
+
+        /// Has the next calls of accept(2) fail, `times` times.
+        pub(crate) fn fail_accept(&self, error: Errno, times: usize) {
+            self.accept_errors.lock().unwrap().extend(std::iter::repeat_n(error, times));
+        }
+
+        pub(crate) fn accept_error(&self) -> Option<Errno> {
+            self.accept_errors.lock().unwrap().pop_front()
+        }
+
+        /// Failures that are still to come.
+        pub(crate) fn accept_errors_left(&self) -> usize {
+            self.accept_errors.lock().unwrap().len()
         }
     }
 

@@ -1,7 +1,6 @@
 //! From a builder to a report: how a server is made, run and stopped.
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -10,7 +9,6 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use crate::acceptor::{Acceptor, Threads};
 use crate::clock::Clock;
-use crate::conn::answer::panic_text;
 use crate::error::{Error, Result};
 use crate::hooks::{Hook, Hooks};
 use crate::lifecycle::context::Context;
@@ -19,6 +17,7 @@ use crate::lifecycle::phase::{Cause, Lifecycle, Phase, is_awaited};
 use crate::lifecycle::report::Report;
 use crate::listener::{Addr, Listen, Listener};
 use crate::monitor::Monitor;
+use crate::panics;
 use crate::pool::Pool;
 use crate::respond::Handler;
 use crate::settings::{ACCEPTED_MAX, Settings, WORKERS_MAX};
@@ -64,8 +63,9 @@ impl Builder {
         self
     }
 
-    /// Connections that are open at the same time; further ones wait in the kernel's accept backlog. Default: 80 % of the
-    /// descriptors the process may have. At least 1.
+    /// Connections that are open at the same time. A further one takes the place of the one that has been idle longest, if
+    /// that is more than [`idle_grace`](Self::idle_grace); else it waits in the kernel's accept backlog. Default: 80 % of
+    /// the descriptors the process may have. At least 1.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.settings.connections_max = Some(connections.max(1));
         self
@@ -92,8 +92,8 @@ impl Builder {
         self
     }
 
-    /// How long a connection must have been silent before a draining server closes it. Default: 1 s. Zero closes each idle
-    /// one at once.
+    /// How long a connection must have been silent before a draining server closes it, or a full one closes it to make room.
+    /// Default: 1 s. Zero closes each idle one at once.
     pub fn idle_grace(mut self, period: Duration) -> Self {
         self.settings.idle_grace = period;
         self
@@ -299,7 +299,8 @@ impl Bound {
         }
         let workers = settings.workers;
         let (sender, accepted) = bounded(ACCEPTED_MAX);
-        let handler = Box::new(move |request, context| handler.handle(request, context));
+        let handler = Kept(Some(handler));
+        let handler = Box::new(move |request, context| handler.get().handle(request, context));
         let (lifecycle, ledger) = (shared.lifecycle.clone(), shared.ledger.clone());
         let pool = Pool::new(settings, lifecycle, ledger, handler, accepted, waker);
         let pool = Arc::new(pool.map_err(|source| Error::Start { what: "poller", source })?);
@@ -319,15 +320,32 @@ impl Bound {
     }
 }
 
+/// A handler, which is user code's to drop: by whichever of our threads is the last.
+struct Kept<H>(Option<H>);
+
+impl<H> Kept<H> {
+    fn get(&self) -> &H {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl<H> Drop for Kept<H> {
+    fn drop(&mut self) {
+        if let Err(panic) = panics::catch(|| drop(self.0.take())) {
+            log::error!("a handler panicked when it was dropped: {panic}");
+        }
+    }
+}
+
 /// The acceptor's thread.
 fn accept_and_drain(mut acceptor: Acceptor, shared: &Shared, signals: Option<SignalThread>) {
-    let accepted_and_drained = catch_unwind(AssertUnwindSafe(|| {
+    let accepted_and_drained = panics::catch(|| {
         acceptor.run_until(Phase::Draining);
         shutdown::drain(acceptor)
-    }));
+    });
     // Nobody who waits for the stop is to wait for ever for a fault of ours.
     let report = accepted_and_drained.unwrap_or_else(|panic| {
-        log::error!("the acceptor panicked: {}", panic_text(&panic));
+        log::error!("the acceptor panicked: {panic}");
         shared.lifecycle.enter(Phase::Stopped);
         Report::of_fault("lameduck-acceptor")
     });
@@ -520,6 +538,9 @@ impl Handle {
                 (None, Some(pool)) => Phase::ALL.iter().map(|phase| pool.answered(*phase)).sum(),
                 (None, None) => 0,
             },
+            shed: ledger.ended(CloseReason::IdleShed) + ledger.ended(CloseReason::Shed),
+            overloaded: ledger.ended(CloseReason::Overloaded),
+            paused: ledger.paused(),
         }
     }
 
@@ -572,6 +593,12 @@ pub struct Stats {
     pub closed: u64,
     /// Responses made since the start.
     pub answered: u64,
+    /// Of those that have ended: idle ones that were closed to make room for others.
+    pub shed: u64,
+    /// Of those that have ended: ones on which a request found no worker in time, and was answered with 503.
+    pub overloaded: u64,
+    /// How long in all clients had to wait in the accept backlog for want of room: see [`Report::paused`].
+    pub paused: Duration,
 }
 
 impl Shared {

@@ -49,10 +49,16 @@ pub(crate) const ACCEPTED_MAX: usize = 1024;
 pub(crate) const BACKLOG: i32 = 4096;
 /// Answers to pipelined requests are sent when there are this many bytes, if not before.
 pub(crate) const PENDING_BYTES_MAX: usize = 64 << 10;
+/// Of a connection, in the kernel and not on their way: a thousand clients that read nothing would otherwise have it take
+/// several gigabytes, and the pool's time to fill them. Half of it is enough to bridge the moment until a worker sees that
+/// there is room again.
+pub(crate) const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// Each has a stack; beyond this the system's own limits on threads and mappings are near.
 pub(crate) const WORKERS_MAX: usize = 10_000;
 /// Requests on one connection before others get their turn.
 pub(crate) const TURN: usize = 64;
+/// Connections that have given way to others, before the poller's next one gets its turn: each of them may be a megabyte.
+pub(crate) const READY_TURN: usize = 4;
 /// Pulls of a response body before others get their turn: 1 MiB.
 pub(crate) const PULLS: usize = 16;
 /// Of a response body, in one pull.

@@ -321,6 +321,7 @@ fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
 /// The counts of the server's whole life.
 fn count(pool: &Arc<Pool>, report: &mut Report) {
     report.accepted = pool.ledger.accepted();
+    report.paused = pool.ledger.paused();
     report.raced = pool.ledger.take_raced();
     report.answered = Phase::ALL.iter().map(|phase| (*phase, pool.answered(*phase))).filter(|(_, n)| *n > 0).collect();
     let closed = CloseReason::ALL.iter().map(|reason| (*reason, pool.ledger.ended(*reason)));

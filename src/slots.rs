@@ -27,7 +27,7 @@ use crossbeam_utils::CachePadded;
 use crate::conn::egress::Egress;
 use crate::conn::exchange::Conn;
 use crate::deadlines::Due;
-use crate::sync::{AtomicU8, AtomicUsize, Mutex, lock};
+use crate::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, lock};
 
 /// Slots are made in lots of this many, when first needed, and never moved.
 const LOT: usize = if cfg!(loom) { 2 } else { 1024 };
@@ -92,10 +92,15 @@ impl ClaimWord {
 
     /// Takes a parked connection if nobody serves it: for the sweeper and the drain.
     pub(crate) fn claim_parked(&self) -> Option<Claimed> {
-        if self.0.compare_exchange(IDLE, RUN, AcqRel, Relaxed).is_ok() {
+        if self.claim_idle() {
             return Some(Claimed::Idle);
         }
         self.claim_queued().then_some(Claimed::Queued)
+    }
+
+    /// Takes a parked connection that waits for no worker: for who looks for one to give up.
+    pub(crate) fn claim_idle(&self) -> bool {
+        self.0.compare_exchange(IDLE, RUN, AcqRel, Relaxed).is_ok()
     }
 
     /// Takes a parked connection whose deadline was over. If somebody serves it, that one finds a mark: it may have set the
@@ -146,10 +151,17 @@ impl ClaimWord {
         self.0.swap(FREE, AcqRel);
     }
 
+    fn is_idle(&self) -> bool {
+        self.0.load(Acquire) == IDLE
+    }
+
     fn is_queued(&self) -> bool {
         self.0.load(Acquire) == QUEUED
     }
 }
+
+/// Something is under way with a connection.
+const BUSY: u64 = u64::MAX;
 
 /// A connection's place in the table.
 #[derive(Debug)]
@@ -157,6 +169,8 @@ pub(crate) struct Slot {
     pub(crate) word: ClaimWord,
     /// When it must be given up if it is still parked then.
     pub(crate) due: Due,
+    /// Since when nothing is under way with it, or `BUSY`. For finding candidates; only who claims it knows.
+    silent_since: AtomicU64,
     conn: Mutex<Option<Box<Conn>>>,
     /// The second reference: to send what waits and to cut it from outside, for nothing else.
     line: Mutex<Option<Arc<Egress>>>,
@@ -164,7 +178,27 @@ pub(crate) struct Slot {
 
 impl Slot {
     fn new() -> Self {
-        Self { word: ClaimWord::new(), due: Due::default(), conn: Mutex::new(None), line: Mutex::new(None) }
+        Self {
+            word: ClaimWord::new(),
+            due: Due::default(),
+            silent_since: AtomicU64::new(BUSY),
+            conn: Mutex::new(None),
+            line: Mutex::new(None),
+        }
+    }
+
+    /// Shows since when nothing is under way with the connection, in nanoseconds as the deadlines are. By its owner, before
+    /// it parks.
+    pub(crate) fn show_silence(&self, since: Option<u64>) {
+        self.silent_since.store(since.unwrap_or(BUSY), Relaxed);
+    }
+
+    /// Since when nothing is under way with a parked connection, for who does not own it: it may have moved on already.
+    pub(crate) fn silent_since(&self) -> Option<u64> {
+        if !self.word.is_idle() {
+            return None;
+        }
+        Some(self.silent_since.load(Relaxed)).filter(|since| *since != BUSY)
     }
 
     /// Puts the connection back. Only its owner may.

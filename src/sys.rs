@@ -95,6 +95,25 @@ pub(crate) fn set_gate(_socket: BorrowedFd<'_>, _on: bool) -> std::io::Result<()
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
+/// Has a socket, or those that inherit it from a listener, take no more bytes than so many beyond what is on its way to the
+/// peer. Without it the kernel takes megabytes for each client that reads slowly.
+#[cfg(target_os = "linux")]
+pub(crate) fn set_unsent_max(socket: BorrowedFd<'_>, bytes: u32) -> std::io::Result<()> {
+    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the descriptor is borrowed, so it is open during the call; the kernel reads one int.
+    let failed = unsafe {
+        let (value, len) = (&raw const value, size_of::<libc::c_int>() as libc::socklen_t);
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, value.cast(), len)
+    } != 0;
+    if failed { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Elsewhere the kernel decides.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn set_unsent_max(_socket: BorrowedFd<'_>, _bytes: u32) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
 /// Connections in a TCP listener's accept backlog. `None` where the kernel does not tell.
 #[cfg(target_os = "linux")]
 pub(crate) fn backlog_len(listener: BorrowedFd<'_>) -> Option<u32> {

@@ -9,20 +9,19 @@
 //! **Invariant:** nobody waits for a client with a permit in hand.
 
 use std::iter::repeat_n;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crossbeam_channel::Sender;
 
-use crate::conn::answer::{Panic, panic_text};
 use crate::conn::exchange::{Call, Conn, Next, Peer};
 use crate::conn::turn::{Buffers, Turn};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::{Phase, awaited};
+use crate::panics;
 use crate::permits::Permit;
 use crate::poller::{Events, Ready};
 use crate::pool::{Marked, Pool, Queue, Section};
 use crate::race::Point;
-use crate::settings::TURN;
+use crate::settings::{READY_TURN, TURN};
 
 /// A worker, on its own thread.
 pub(crate) struct Worker<'p> {
@@ -78,7 +77,7 @@ impl<'p> Worker<'p> {
         let pool = self.pool;
         let mut permit = Some(permit);
         // What is queued now, and not what these put there again: the poller's connections get their turn too.
-        let (calls, ready) = (pool.calls.len().min(TURN), pool.ready.len().min(TURN));
+        let (calls, ready) = (pool.calls.len().min(TURN), pool.ready.len().min(READY_TURN));
         let accepted = pool.accepted.len().min(TURN);
         for queue in repeat_n(&pool.calls, calls).chain(repeat_n(&pool.ready, ready)) {
             let Some(key) = queue.claim(&pool.table) else { continue };
@@ -252,7 +251,7 @@ impl<'p> Worker<'p> {
         conn.line.start();
         self.user_code(key, conn, permit, turn, |conn, turn| {
             let began = turn.look_at_clock();
-            let response = catch_unwind(AssertUnwindSafe(|| (pool.handler)(request, context)));
+            let response = panics::catch(|| (pool.handler)(request, context));
             let took = turn.look_at_clock().saturating_duration_since(began);
             pool.pace.record(conn.route, took);
             conn.answer(asked, response, turn);
@@ -278,7 +277,7 @@ impl<'p> Worker<'p> {
             desk.word.begin_out();
         }
         self.pool.monitor.wake();
-        let outcome = catch_unwind(AssertUnwindSafe(|| awaited(|| code(conn, turn))));
+        let outcome = panics::catch(|| awaited(|| code(conn, turn)));
         self.pool.settings.races.at(Point::Returned);
         if permit.is_none() {
             desk.word.end_out();
@@ -291,8 +290,8 @@ impl<'p> Worker<'p> {
             }
             self.in_slow = true;
         }
-        outcome.unwrap_or_else(|panic: Panic| {
-            log::error!("a response's body panicked: {}, peer {}", panic_text(&panic), Peer(&conn.line));
+        outcome.unwrap_or_else(|panic| {
+            log::error!("a response's body panicked: {panic}, peer {}", Peer(&conn.line));
             conn.line.transport().reset();
             Some(Next::Close(CloseReason::Failed))
         })

@@ -3,7 +3,6 @@
 //! A response whose body is at hand is whole with its head. Others go on in pieces: pulled from a reader while the client
 //! takes them, or pushed by a closure.
 
-use std::any::Any;
 use std::io::{self, Read};
 
 use http::header::CONNECTION;
@@ -14,6 +13,7 @@ use crate::conn::exchange::{Asked, Conn, Flush, Next, Peer, Source, Stage, write
 use crate::conn::transport::Look;
 use crate::conn::turn::Turn;
 use crate::lifecycle::ledger::CloseReason;
+use crate::panics::Panic;
 use crate::settings::PULL_BYTES_MAX;
 use crate::wire::chunked::{LAST_CHUNK, encode_chunk};
 use crate::wire::framing::{Framing, response_framing};
@@ -25,9 +25,6 @@ pub type Response = http::Response<Body>;
 
 /// A body up to this size is copied behind its head, to leave with it in one write.
 const INLINE_BYTES_MAX: usize = 16 << 10;
-
-/// A panic's payload, caught from user code.
-pub(crate) type Panic = Box<dyn Any + Send>;
 
 /// A response that a closure writes, when a worker may wait for it.
 pub(super) struct Push {
@@ -48,7 +45,7 @@ impl Conn {
         let (response, failed) = match outcome {
             Ok(response) => (response, false),
             Err(panic) => {
-                log::error!("a handler panicked: {}, peer {}", panic_text(&panic), Peer(&self.line));
+                log::error!("a handler panicked: {panic}, peer {}", Peer(&self.line));
                 (internal_error(), true)
             }
         };
@@ -278,10 +275,4 @@ fn internal_error() -> Response {
     let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(http::header::CONTENT_TYPE, text);
     response
-}
-
-/// What a panic said.
-pub(crate) fn panic_text(panic: &Panic) -> &str {
-    let text = panic.downcast_ref::<&'static str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("with a value that is not text")
 }

@@ -112,7 +112,12 @@ impl Conn {
             reply::write_refusal(out, refusal.status, refusal.reason, &date, extra, !head_only);
         });
         log::debug!("{}: {}, peer {}", refusal.status, refusal.reason, Peer(&self.line));
-        self.close_after_flush(if answered.is_ok() { CloseReason::Refused } else { CloseReason::Cut }, turn);
+        let reason = match refusal.status {
+            _ if answered.is_err() => CloseReason::Cut,
+            StatusCode::SERVICE_UNAVAILABLE => CloseReason::Overloaded,
+            _ => CloseReason::Refused,
+        };
+        self.close_after_flush(reason, turn);
     }
 
     pub(crate) fn close_after_flush(&mut self, reason: CloseReason, turn: &Turn<'_>) {

@@ -5,7 +5,6 @@
 //! ([`Call`], [`Conn::pull`], [`Conn::push`]) is called by a worker.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -22,6 +21,7 @@ use crate::conn::turn::Turn;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::ledger::{CloseReason, Entry};
 use crate::pace::Route;
+use crate::panics;
 use crate::settings::{DISCARD_BYTES_MAX, LINGER_TIMEOUT, PENDING_BYTES_MAX, PULLS, Settings, TURN};
 use crate::wire::Refusal;
 use crate::wire::chunked::Decoder;
@@ -513,8 +513,10 @@ impl Conn {
     pub(super) fn enter(&mut self, stage: Stage, now: Instant) {
         let left = std::mem::replace(&mut self.stage, stage);
         // What its handler gave and nobody took is user code's to drop.
-        if matches!(left, Stage::Push(_) | Stage::Flush(_)) && catch_unwind(AssertUnwindSafe(|| drop(left))).is_err() {
-            log::error!("a response's body panicked when it was dropped, peer {}", Peer(&self.line));
+        if matches!(left, Stage::Push(_) | Stage::Flush(_))
+            && let Err(panic) = panics::catch(|| drop(left))
+        {
+            log::error!("a response's body panicked when it was dropped: {panic}, peer {}", Peer(&self.line));
         }
         self.since = now;
     }

@@ -13,7 +13,7 @@ use crate::settings::{DISCARD_TIMEOUT, GOODBYE_MIN, LINGER_QUIET, LINGER_TIMEOUT
 use crate::waker::wait_for_peer;
 use crate::wire::Refusal;
 
-/// What a deadline that is over leads to.
+/// What a deadline that is over, or a want of room, leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overdue {
     /// It is not over any more.
@@ -149,6 +149,37 @@ impl Conn {
                 if quiet && acknowledged() { Overdue::Close(reason) } else { Overdue::Wait }
             }
             Stage::Taken => unreachable!("a connection is parked in a stage"),
+        }
+    }
+
+    /// Since when nothing is under way: no byte of a request has come, and the last response was left to the kernel.
+    pub(crate) fn silent_since(&self) -> Option<Instant> {
+        matches!(self.stage, Stage::Fresh | Stage::Idle).then_some(self.since)
+    }
+
+    /// Room is needed: whether this connection, of which nothing was heard for `idle_for`, is one to give up.
+    pub(crate) fn make_room(&mut self, idle_for: Duration, turn: &Turn<'_>) -> Overdue {
+        // A new one has had no answer yet. It gets the time that it would get at the stop, or clients would be accepted only
+        // to be sent away for the next.
+        let (least, since) = match self.stage {
+            Stage::Fresh => (turn.settings.idle_grace, self.since),
+            Stage::Idle => (idle_for, self.since),
+            _ => return Overdue::Wait,
+        };
+        if turn.now.saturating_duration_since(since) < least {
+            return Overdue::Wait;
+        }
+        let transport = self.line.transport();
+        match transport.look() {
+            Look::Bytes => {
+                self.tell(true, false);
+                Overdue::Advance
+            }
+            Look::End => Overdue::Close(CloseReason::PeerClosed),
+            Look::Broken => Overdue::Close(CloseReason::Broken),
+            // Its next request would meet a closed connection, whose RST destroys what it has not read.
+            Look::Silence if transport.info().is_some_and(|info| !self.line.is_acknowledged(info)) => Overdue::Wait,
+            Look::Silence => Overdue::Close(CloseReason::IdleShed),
         }
     }
 

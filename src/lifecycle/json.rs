@@ -52,6 +52,7 @@ impl Report {
             ("phases", array(phases)),
             ("accepted", self.accepted.to_string()),
             ("answered", self.answered.iter().map(|(_, n)| n).sum::<u64>().to_string()),
+            ("paused_ms", millis(self.paused)),
             ("gate_ms", millis(self.gate)),
             ("ungated", self.ungated.to_string()),
             ("backlog", self.backlog.to_string()),

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use http::{Method, Uri};
 
@@ -40,12 +41,17 @@ pub enum CloseReason {
     Failed,
     /// Cut at the stop's deadline.
     Cut,
-    /// Dropped before anything was read, because the server was out of descriptors or slots.
+    /// Dropped before anything was read, because the server was out of slots.
     Shed,
+    /// We closed it between requests, or before its first byte, to make room: as many as allowed were open, or the process
+    /// was out of descriptors.
+    IdleShed,
+    /// A request found no worker in time, and was answered with 503.
+    Overloaded,
 }
 
 impl CloseReason {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Asked,
         Self::Stopping,
         Self::PeerClosed,
@@ -59,6 +65,8 @@ impl CloseReason {
         Self::Failed,
         Self::Cut,
         Self::Shed,
+        Self::IdleShed,
+        Self::Overloaded,
     ];
 }
 
@@ -68,6 +76,8 @@ pub(crate) struct Ledger {
     open: AtomicUsize,
     accepted: AtomicU64,
     ended: [AtomicU64; CloseReason::ALL.len()],
+    /// Nanoseconds in which clients waited to be accepted for want of room.
+    paused: AtomicU64,
     raced: Mutex<Vec<Raced>>,
     /// What the acceptor waits for.
     wake: AtomicU8,
@@ -81,6 +91,7 @@ impl Ledger {
             open: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             ended: std::array::from_fn(|_| AtomicU64::new(0)),
+            paused: AtomicU64::new(0),
             raced: Mutex::default(),
             wake: AtomicU8::new(WakeAt::Never as u8),
             waker,
@@ -105,6 +116,15 @@ impl Ledger {
 
     pub(crate) fn ended(&self, reason: CloseReason) -> u64 {
         self.ended[reason as usize].load(Acquire)
+    }
+
+    /// Clients had to wait for so long because there was no room for another connection.
+    pub(crate) fn count_pause(&self, pause: Duration) {
+        self.paused.fetch_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    pub(crate) fn paused(&self) -> Duration {
+        Duration::from_nanos(self.paused.load(Relaxed))
     }
 
     /// Takes down a request that nobody will answer.

@@ -26,6 +26,9 @@ pub struct Report {
     pub phases: Vec<(Phase, Duration)>,
     /// Connections accepted in the server's whole life.
     pub accepted: u64,
+    /// How long in all clients had to wait in the accept backlog, because as many connections as allowed were open and none
+    /// was idle, or the process was out of descriptors.
+    pub paused: Duration,
     /// How long the listeners took to close, with new connections kept out.
     pub gate: Duration,
     /// Listeners whose new connections could not be kept out meanwhile: the system knows no such thing, or the socket may
@@ -114,6 +117,7 @@ impl Report {
             took: Duration::ZERO,
             phases: Vec::new(),
             accepted: 0,
+            paused: Duration::ZERO,
             gate: Duration::ZERO,
             ungated: 0,
             backlog: 0,
@@ -217,6 +221,9 @@ impl fmt::Display for Report {
         }
         let total = self.answered.iter().map(|(_, n)| n).sum::<u64>();
         writeln!(f, "  in all     {}, {}", count(self.accepted, "connection"), count(total, "response"))?;
+        if !self.paused.is_zero() {
+            writeln!(f, "  accepting paused for want of room: {} in all", Short(self.paused))?;
+        }
         if self.ungated > 0 {
             writeln!(f, "  {} closed without keeping new connections out", count(self.ungated as u64, "listener"))?;
         }
@@ -318,6 +325,8 @@ impl fmt::Display for CloseReason {
             Self::Failed => "reset or closed because a handler or body failed",
             Self::Cut => "cut at the deadline",
             Self::Shed => "closed unserved: no slot was free",
+            Self::IdleShed => "closed while idle, to make room for others",
+            Self::Overloaded => "closed after a 503: no worker was free in time",
         })
     }
 }

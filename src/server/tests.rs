@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use rustix::io::Errno;
 
 use super::*;
 use crate::clock::ManualClock;
@@ -18,13 +19,16 @@ use crate::race::{Held, Point, Races};
 const LIMIT: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A server on a manual clock. `GET /gate` waits until the test opens it; everything else is answered with its path.
+/// A server on a manual clock. `GET /gate` waits until the test opens it; `/big`, `/pulled` and `/pushed` have 32 MiB; `/read`
+/// says how reading its body went; everything else is answered with its path.
 struct Fixture {
     running: Running,
     clock: Arc<ManualClock>,
     races: Races,
     entered: Receiver<()>,
     open: Sender<()>,
+    /// What stopped the closure of `/pushed`.
+    stalled: Receiver<Option<ErrorKind>>,
 }
 
 impl Fixture {
@@ -32,19 +36,35 @@ impl Fixture {
         let (clock, races) = (ManualClock::new(), Races::default());
         let (entered_in, entered) = unbounded();
         let (open, opened) = bounded::<()>(64);
-        let handler = move |request: Request, _: Context| {
+        let (stalled_in, stalled) = unbounded();
+        let handler = move |mut request: Request, _: Context| {
             if request.uri().path().starts_with("/gate") {
                 entered_in.send(()).unwrap();
                 opened.recv_timeout(LIMIT).unwrap();
             }
-            if request.uri().path() == "/big" {
-                return Body::from(vec![b'x'; 32 << 20]);
+            match request.uri().path() {
+                "/big" => return Body::from(vec![b'x'; 32 << 20]),
+                "/pulled" => return Body::reader(std::io::repeat(b'x').take(32 << 20)),
+                "/pushed" => {
+                    let stalled = stalled_in.clone();
+                    return Body::writer(move |out| {
+                        let written = (0..512).try_for_each(|_| out.write_all(&[b'x'; 64 << 10]));
+                        stalled.send(written.as_ref().map_err(std::io::Error::kind).err()).unwrap();
+                        written
+                    });
+                }
+                "/read" => {
+                    entered_in.send(()).unwrap();
+                    let read = std::io::copy(request.body_mut(), &mut std::io::sink());
+                    return Body::from(read.map_or_else(|error| error.kind().to_string(), |n| format!("{n} bytes")));
+                }
+                _ => {}
             }
             Body::from(request.uri().path().to_owned())
         };
         let builder = Server::builder().workers(4).clock(Clock::Manual(clock.clone())).races(&races);
         let running = build(builder).bind("127.0.0.1:0").unwrap().spawn(handler).unwrap();
-        Self { running, clock, races, entered, open }
+        Self { running, clock, races, entered, open, stalled }
     }
 
     fn connect(&self) -> Client {
@@ -95,6 +115,8 @@ impl Fixture {
         self.running.join()
     }
 }
+
+type Build = fn(Builder) -> Builder;
 
 struct Client(TcpStream);
 
@@ -234,6 +256,136 @@ fn a_peer_that_takes_nothing_is_reset_after_the_write_timeout() {
 }
 
 #[test]
+fn a_peer_that_takes_less_than_the_least_rate_is_reset_however_long_it_may_be_silent() {
+    for path in ["/big", "/pulled"] {
+        let server = Fixture::new(|builder| builder.write_timeout(Duration::MAX));
+        let mut client = server.parked(&get(path));
+        let mut some = [0; 1000];
+        // A hundred bytes a second of time, which the kernel's buffers make less even, are not enough.
+        wait_until(|| {
+            server.clock.advance(10 * SECOND);
+            let _ = client.0.read(&mut some);
+            server.running.handle().stats().open == 0
+        });
+        assert_eq!(server.stop().closed_because(CloseReason::Stalled), 1, "{path}");
+    }
+}
+
+#[test]
+fn a_closure_whose_peer_takes_too_little_gets_an_error() {
+    // By silence, and by the rate.
+    let builders: [Build; 2] = [|builder| builder.min_rate(0), |builder| builder.write_timeout(Duration::MAX)];
+    for build in builders {
+        let server = Fixture::new(build);
+        let mut client = server.connect();
+        client.send(&get("/pushed"));
+        wait_until(|| {
+            server.clock.advance(10 * SECOND);
+            !server.stalled.is_empty()
+        });
+        assert_eq!(server.stalled.recv_timeout(LIMIT).unwrap(), Some(ErrorKind::TimedOut));
+        assert_eq!(server.stop().closed_because(CloseReason::Failed), 1);
+    }
+}
+
+#[test]
+fn a_handler_whose_body_comes_too_slowly_gets_an_error() {
+    let head = b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n12345";
+    let builders: [(Build, u32); 2] =
+        [(|builder| builder.min_rate(0), 30), (|builder| builder.body_timeout(Duration::MAX), 10)];
+    for (build, seconds) in builders {
+        let server = Fixture::new(|builder| build(builder.collect_bytes(0)));
+        let mut client = server.connect();
+        client.send(head);
+        server.entered.recv_timeout(LIMIT).unwrap();
+        // A second before its time, it still waits.
+        for _ in 1..seconds {
+            server.clock.advance(SECOND);
+            let _ = server.running.stopped().recv_timeout(Duration::from_millis(3));
+        }
+        client.0.set_nonblocking(true).unwrap();
+        assert_eq!(client.0.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        client.0.set_nonblocking(false).unwrap();
+        wait_until(|| {
+            server.clock.advance(SECOND);
+            client.0.peek(&mut [0]).is_ok()
+        });
+        client.expect_body(&ErrorKind::TimedOut.to_string());
+    }
+}
+
+#[test]
+fn a_body_nobody_reads_is_waited_for_for_a_second() {
+    let server = Fixture::new(|builder| builder.collect_bytes(0));
+    let mut client = server.parked(b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
+    client.expect_body("/unread");
+    server.clock.advance(SECOND);
+    client.expect_end();
+    drop(client);
+    assert_eq!(server.stop().closed_because(CloseReason::Refused), 1);
+}
+
+#[test]
+fn who_talks_on_after_the_last_response_is_listened_to_for_a_megabyte() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.parked(b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    client.expect_body("/last");
+    // The clock stands still: it is the bytes that are too many.
+    let piece = [b'x'; 10_000];
+    let mut sent = 0;
+    while client.0.write_all(&piece).is_ok() {
+        sent += piece.len();
+    }
+    assert!(sent >= 1 << 20, "after {sent} bytes");
+    assert_eq!(server.stop().closed_because(CloseReason::Asked), 1);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn who_has_acknowledged_everything_and_is_silent_is_waited_for_for_a_quarter_of_a_second() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.parked(b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    client.expect_body("/last");
+    client.expect_end();
+    // Its kernel acknowledges our end within 40 ms that this clock does not see; seven quarters are less than two seconds.
+    let is_closed = (0..7).any(|_| {
+        server.clock.advance(SECOND / 4);
+        let _ = server.running.stopped().recv_timeout(Duration::from_millis(50));
+        server.running.handle().stats().open == 0
+    });
+    assert!(is_closed);
+}
+
+#[test]
+fn connections_on_their_way_to_a_worker_are_counted_and_the_rest_wait_in_the_backlog() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if limit.maximum.is_some_and(|limit| limit < 4096) {
+        return;
+    }
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let server = Fixture::new(|builder| builder.workers(1));
+    server.parked(&get("/a")).expect_body("/a");
+    // The only worker has an event in its hand, and takes nothing out of the channel.
+    let mut first = server.parked(&get("/b"));
+    first.expect_body("/b");
+    let held = server.races.hold(Point::Event);
+    first.send(&get("/c"));
+    held.wait();
+    let stats = || server.running.handle().stats();
+    let before = stats().accepted;
+    let mut clients: Vec<_> = (0..ACCEPTED_MAX + 100).map(|_| server.connect()).collect();
+    wait_until(|| stats().accepted - before >= ACCEPTED_MAX as u64);
+    let _ = server.running.stopped().recv_timeout(Duration::from_millis(50));
+    assert_eq!(stats().accepted - before, ACCEPTED_MAX as u64);
+    held.release();
+    for client in &mut clients {
+        client.send(&get("/d"));
+    }
+    clients.iter_mut().for_each(|client| client.expect_body("/d"));
+}
+
+#[test]
 fn a_request_that_finds_no_worker_is_answered_with_503() {
     for workers in [1, 4] {
         let server = Fixture::new(|builder| builder.workers(workers));
@@ -334,6 +486,209 @@ fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
     idle.expect_end();
     let report = server.stop();
     assert_eq!(report.closed_because(CloseReason::IdleStopping), 2, "{report}");
+}
+
+// Room.
+
+/// Idle connections, each of which was used a second after the one before; then the clock goes on by `then`.
+fn idle_clients(server: &Fixture, n: usize, then: Duration) -> Vec<Client> {
+    let clients = (0..n).map(|i| {
+        let mut client = server.parked(&get(&format!("/{i}")));
+        client.expect_body(&format!("/{i}"));
+        server.clock.advance(SECOND);
+        client
+    });
+    let clients = clients.collect();
+    server.clock.advance(then);
+    clients
+}
+
+#[track_caller]
+fn assert_served(server: &Fixture) -> Client {
+    let mut client = server.connect();
+    client.send(&get("/new"));
+    client.expect_body("/new");
+    client
+}
+
+#[test]
+fn a_full_server_closes_who_has_been_idle_longest() {
+    let server = Fixture::new(|builder| builder.max_connections(3));
+    let mut idle = idle_clients(&server, 3, SECOND);
+    let mut new = Vec::new();
+    for left in (0..3).rev() {
+        new.push(assert_served(&server));
+        idle.remove(0).expect_end();
+        for client in &mut idle {
+            client.0.set_nonblocking(true).unwrap();
+            assert_eq!(client.0.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "{left} are left");
+            client.0.set_nonblocking(false).unwrap();
+        }
+    }
+    assert_eq!(server.running.handle().stats().shed, 3);
+    let report = server.stop();
+    assert_eq!((report.closed_because(CloseReason::IdleShed), report.accepted), (3, 6), "{report}");
+}
+
+#[test]
+fn a_full_server_closes_nobody_while_nobody_waits() {
+    let server = Fixture::new(|builder| builder.max_connections(2));
+    let mut idle = idle_clients(&server, 2, 30 * SECOND);
+    for (i, client) in idle.iter_mut().enumerate() {
+        client.send(&get(&format!("/{i}")));
+        client.expect_body(&format!("/{i}"));
+    }
+    assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 0);
+}
+
+#[test]
+fn a_new_connection_waits_until_somebody_has_been_idle_for_long_enough() {
+    let server = Fixture::new(|builder| builder.max_connections(1));
+    let mut idle = server.parked(&get("/a"));
+    idle.expect_body("/a");
+    let mut new = server.connect();
+    new.send(&get("/new"));
+    server.clock.advance(SECOND / 2);
+    idle.send(&get("/b"));
+    idle.expect_body("/b");
+    server.clock.advance(SECOND / 2);
+    idle.send(&get("/c"));
+    idle.expect_body("/c");
+    // Its kernel may take its time to acknowledge the last answer, and the clock stands still meanwhile.
+    wait_until(|| {
+        server.clock.advance(SECOND);
+        server.running.handle().stats().shed == 1
+    });
+    idle.expect_end();
+    new.expect_body("/new");
+    assert!(server.stop().paused >= SECOND, "it was not let in at once");
+}
+
+#[test]
+fn a_full_server_lets_one_in_when_another_one_ends() {
+    let server = Fixture::new(|builder| builder.max_connections(1));
+    let gate = server.enter_gate();
+    let mut new = server.connect();
+    new.send(&get("/new"));
+    server.open.send(()).unwrap();
+    drop(gate);
+    new.expect_body("/new");
+}
+
+#[test]
+fn who_has_sent_a_request_is_served_and_the_next_one_makes_room() {
+    let server = Fixture::new(|builder| builder.max_connections(2));
+    let mut idle = idle_clients(&server, 2, SECOND);
+    // The worker that has the event has not claimed its connection.
+    let held = server.races.hold(Point::Event);
+    idle[0].send(&get("/late"));
+    held.wait();
+    let _new = assert_served(&server);
+    idle[0].expect_body("/late");
+    idle[1].expect_end();
+    held.release();
+    assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 1);
+}
+
+#[test]
+fn a_silent_connection_makes_room_once_it_has_had_its_time() {
+    let server = Fixture::new(|builder| builder.max_connections(1));
+    let mut silent = server.parked(b"");
+    let mut new = server.connect();
+    new.send(&get("/new"));
+    server.clock.advance(SECOND);
+    silent.expect_end();
+    new.expect_body("/new");
+    assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 1);
+}
+
+#[test]
+fn without_descriptors_the_longest_idle_one_makes_room_however_short_that_is() {
+    for error in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+        let server = Fixture::new(|builder| builder);
+        let mut idle = idle_clients(&server, 2, Duration::ZERO);
+        server.races.fail_accept(error, 1);
+        let _new = assert_served(&server);
+        idle[0].expect_end();
+        idle[1].send(&get("/b"));
+        idle[1].expect_body("/b");
+        assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_descriptor_that_somebody_else_has_taken_costs_one_connection_and_not_all() {
+    let server = Fixture::new(|builder| builder);
+    let _idle = idle_clients(&server, 3, Duration::ZERO);
+    server.races.fail_accept(Errno::MFILE, 2);
+    let mut new = server.connect();
+    new.send(&get("/new"));
+    wait_until(|| server.races.accept_errors_left() == 0);
+    server.clock.advance(SECOND);
+    new.expect_body("/new");
+    assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 1);
+}
+
+#[test]
+fn without_descriptors_and_idle_connections_the_server_waits_and_does_not_spin() {
+    let server = Fixture::new(|builder| builder);
+    server.races.fail_accept(Errno::MFILE, 3);
+    let mut new = server.connect();
+    new.send(&get("/new"));
+    // One attempt each time, and none in between: the clock stands still.
+    for left in (0..3).rev() {
+        wait_until(|| server.races.accept_errors_left() == left);
+        let _ = server.running.stopped().recv_timeout(Duration::from_millis(20));
+        assert_eq!(server.races.accept_errors_left(), left);
+        server.clock.advance(SECOND / 10);
+    }
+    new.expect_body("/new");
+    let report = server.stop();
+    assert_eq!(report.paused, 3 * SECOND / 10, "{report}");
+}
+
+#[test]
+fn a_connection_that_is_gone_before_it_is_accepted_holds_up_nobody() {
+    let errors = [Errno::CONNABORTED, Errno::PROTO, Errno::INTR];
+    #[cfg(target_os = "linux")]
+    let errors = [&errors[..], &[Errno::PERM, Errno::HOSTUNREACH, Errno::NETDOWN]].concat();
+    for error in errors {
+        let server = Fixture::new(|builder| builder);
+        let mut idle = server.parked(&get("/a"));
+        idle.expect_body("/a");
+        server.races.fail_accept(error, 100);
+        let _new = assert_served(&server);
+        let report = server.stop();
+        assert_eq!((report.closed_because(CloseReason::IdleShed), report.paused), (0, Duration::ZERO), "{error}");
+    }
+}
+
+#[test]
+fn a_listener_that_always_fails_does_not_make_the_acceptor_spin() {
+    let server = Fixture::new(|builder| builder);
+    for (error, times) in [(Errno::CONNABORTED, 1025), (Errno::INVAL, 1)] {
+        server.races.fail_accept(error, 2 * times);
+        let mut new = server.connect();
+        new.send(&get("/new"));
+        wait_until(|| server.races.accept_errors_left() == times);
+        server.clock.advance(SECOND / 10);
+        wait_until(|| server.races.accept_errors_left() == 0);
+        server.clock.advance(SECOND / 10);
+        new.expect_body("/new");
+    }
+}
+
+/// Waits for what nobody tells of.
+#[track_caller]
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let (_never, never) = bounded::<()>(0);
+    for _ in 0..LIMIT.as_millis() {
+        if is_so() {
+            return;
+        }
+        let _ = never.recv_timeout(Duration::from_millis(1));
+    }
+    panic!("not within {LIMIT:?}");
 }
 
 // Races.

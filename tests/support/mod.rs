@@ -431,6 +431,14 @@ impl Client {
         assert_eq!((excerpt(&bytes), end), (String::new(), End::Eof));
     }
 
+    /// Whether something has come that was not read: bytes, or the end.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0; 1]);
+        self.stream.set_nonblocking(false).unwrap();
+        !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Nothing has come so far. What a server on the same machine has sent has come.
     #[track_caller]
     pub(crate) fn expect_nothing_yet(&mut self) {

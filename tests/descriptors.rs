@@ -1,0 +1,149 @@
+//! A process with few descriptors: it keeps serving, the longest idle connections make room, and it does not spin.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg(feature = "cli")]
+
+mod support;
+
+use std::time::Duration;
+
+use lameduck::{CloseReason, Context, Request, Server};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+
+use support::child::{MODE, Program, this_program};
+use support::{Client, End, LIMIT, eventually, millis, now, pass_time, raise_descriptor_limit};
+
+/// What the child may open; its threads, sockets and standard streams take some of them.
+const DESCRIPTORS: u64 = 64;
+
+/// Not a test of its own: a server with more connections allowed than descriptors, or with 40 at most.
+#[test]
+fn the_program() {
+    let Ok(mode) = std::env::var(MODE) else { return };
+    let limit = Some(DESCRIPTORS);
+    setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
+    let max = if mode == "descriptors" { 10_000 } else { 40 };
+    let gate = support::Gate::new();
+    let handler = move |request: Request, _: Context| {
+        if request.uri().path() == "/block" {
+            gate.pass();
+        }
+        "hello"
+    };
+    // An idle grace that is over at once, and one that a test does not see the end of.
+    let grace = if mode == "nobody idle" { LIMIT * 6 } else { Duration::ZERO };
+    let server = Server::builder().workers(4).max_connections(max).idle_grace(grace).on_signals([libc::SIGTERM]);
+    let bound = server.bind("127.0.0.1:0").unwrap();
+    eprintln!("listening on http://{}", bound.addr());
+    let report = bound.run(handler).unwrap();
+    eprintln!("shed {}", report.closed_because(CloseReason::IdleShed));
+    eprintln!("paused {}", report.paused.as_millis());
+    eprintln!("accepted {}", report.accepted);
+}
+
+fn server(mode: &str) -> Program {
+    raise_descriptor_limit();
+    Program::serving(&mut this_program("the_program", mode))
+}
+
+/// How many descriptors a process has, how often its threads have run, and how much time they have used.
+fn descriptors(program: &Program) -> usize {
+    std::fs::read_dir(proc_path(program, "fd")).unwrap().count()
+}
+
+fn switches(program: &Program) -> u64 {
+    let tasks = std::fs::read_dir(proc_path(program, "task")).unwrap();
+    let of = |task: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
+        lines.map(|line| line.rsplit(['\t', ' ']).next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+    };
+    tasks.map(|task| of(task.unwrap())).sum()
+}
+
+fn proc_path(program: &Program, what: &str) -> String {
+    format!("/proc/{}/{what}", program.pid().as_raw_nonzero())
+}
+
+/// Stops the child: what it says about itself.
+#[track_caller]
+fn stop(program: &Program) -> [u64; 3] {
+    program.signal(Signal::TERM);
+    ["shed ", "paused ", "accepted "].map(|what| {
+        let line = program.wait_for_line(what);
+        line.strip_prefix(what).unwrap().parse().unwrap()
+    })
+}
+
+/// Whether the server has closed a connection, without waiting for it.
+fn is_closed(client: &Client) -> bool {
+    client.is_readable()
+}
+
+#[test]
+fn a_process_out_of_descriptors_keeps_serving_and_closes_the_longest_idle_first() {
+    const CLIENTS: usize = 200;
+    let program = server("descriptors");
+    let mut clients: Vec<_> = Vec::new();
+    for i in 0..CLIENTS {
+        let mut client = program.client();
+        assert_eq!(client.get("/").text(), "hello", "connection {i}");
+        clients.push(client);
+        // Those that are closed are the first ones, in their order.
+        let open = clients.iter().position(|client| !is_closed(client)).unwrap();
+        assert!(clients[open..].iter().all(|client| !is_closed(client)), "{i}: not the longest idle one was closed");
+        // What is closed is closed for want of room, of which there was none but that.
+        assert!(open == 0 || descriptors(&program) as u64 >= DESCRIPTORS - 1, "{i}: {}", descriptors(&program));
+    }
+    let closed = clients.iter().filter(|client| is_closed(client)).count();
+    // It recovers: with descriptors free again nobody is closed any more.
+    clients.truncate(CLIENTS - 20);
+    eventually("descriptors are free", || (descriptors(&program) as u64) < DESCRIPTORS - 10);
+    let mut last: Vec<_> = (0..8).map(|_| program.client()).collect();
+    last.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "hello"));
+    assert_eq!(clients.iter().filter(|client| is_closed(client)).count(), closed);
+    let [shed, _, accepted] = stop(&program);
+    assert_eq!((shed, accepted), (closed as u64, CLIENTS as u64 + 8));
+}
+
+#[test]
+fn a_process_out_of_descriptors_whose_clients_are_all_busy_neither_spins_nor_stays_so() {
+    let program = server("nobody idle");
+    // Fresh connections that are young: none of them is to make room.
+    let fill: Vec<_> = (0..80).map(|_| program.client()).collect();
+    eventually("it is full", || descriptors(&program) as u64 >= 40);
+    let mut waiting = program.client();
+    waiting.send_get("/");
+    pass_time(millis(200));
+    let (before, began) = (switches(&program), now());
+    pass_time(Duration::from_secs(2));
+    let (runs, took) = (switches(&program) - before, now() - began);
+    assert!(runs < 200, "{runs} context switches in {took:?}");
+    waiting.expect_nothing_yet();
+    drop(fill);
+    assert_eq!(waiting.read_response().text(), "hello");
+    drop(waiting);
+    let [shed, paused, _] = stop(&program);
+    assert_eq!(shed, 0);
+    assert!(paused >= 2000, "{paused} ms");
+}
+
+#[test]
+fn a_server_with_as_many_connections_as_it_may_have_serves_new_ones_in_place_of_idle_ones() {
+    const CLIENTS: usize = 150;
+    let program = server("connections");
+    let mut clients: Vec<_> = Vec::new();
+    for i in 0..CLIENTS {
+        let mut client = program.client();
+        assert_eq!(client.get("/").text(), "hello", "connection {i}");
+        clients.push(client);
+    }
+    let open = clients.iter().filter(|client| !is_closed(client)).count();
+    assert_eq!(open, 40, "and no more are closed than have to be");
+    assert!(clients[..CLIENTS - 40].iter().all(is_closed), "the longest idle ones");
+    for client in &mut clients[..CLIENTS - 40] {
+        assert_eq!(client.drain(), (Vec::new(), End::Eof), "in order");
+    }
+    let [shed, ..] = stop(&program);
+    assert_eq!(shed, CLIENTS as u64 - 40);
+}

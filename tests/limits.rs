@@ -1,0 +1,148 @@
+//! What a client may send and take: each limit of the builder, and that one client's share is not another one's loss.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use lameduck::{Body, Builder, CloseReason, Context, IntoResponse, Request, Response};
+
+use support::{Client, LIMIT, TestServer, builder, eventually, get, millis, now, post_chunked};
+
+fn hello(_: Request, _: Context) -> &'static str {
+    "hello"
+}
+
+/// A request within a limit is served; one byte or field more is refused, and ends the connection.
+#[track_caller]
+fn check(build: impl FnOnce(Builder) -> Builder, within: &[u8], beyond: &[u8], status: u16) {
+    let server = TestServer::with(build(builder().workers(2)), hello);
+    let mut client = server.client();
+    client.send(within);
+    assert_eq!(client.read_response().status, 200);
+    client.send(beyond);
+    let answer = client.read_response();
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert!(answer.closes() && answer.text().contains("too "), "it says why: {answer:?}");
+    client.expect_eof();
+    drop(client);
+    let report = server.stop();
+    assert_eq!(report.closed_because(CloseReason::Refused), 1, "{report}");
+}
+
+#[test]
+fn a_request_line_that_is_too_long_gets_414() {
+    let line = |len: usize| get(&format!("/{}", "x".repeat(len - "GET / HTTP/1.1".len()))).into_bytes();
+    check(|builder| builder, &line(16 << 10), &line((16 << 10) + 1), 414);
+    check(|builder| builder.max_request_line_bytes(100), &line(100), &line(101), 414);
+}
+
+#[test]
+fn a_head_that_is_too_long_gets_431() {
+    let head = |len: usize| {
+        let start = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+        [start, &"x".repeat(len - start.len() - 4), "\r\n\r\n"].concat().into_bytes()
+    };
+    check(|builder| builder, &head(64 << 10), &head((64 << 10) + 1), 431);
+    check(|builder| builder.max_head_bytes(200), &head(200), &head(201), 431);
+}
+
+#[test]
+fn a_head_with_too_many_fields_gets_431() {
+    let head = |fields: usize| {
+        let more: String = (1..fields).map(|i| format!("X-{i}: a\r\n")).collect();
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{more}\r\n").into_bytes()
+    };
+    check(|builder| builder, &head(100), &head(101), 431);
+    check(|builder| builder.max_fields(3), &head(3), &head(4), 431);
+}
+
+#[test]
+fn chunk_extensions_that_are_too_long_are_refused() {
+    let body = |len: usize| format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(len));
+    let request = |len: usize| {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        [head, &body(len)].concat().into_bytes()
+    };
+    check(|builder| builder, &request(200), &request(300), 400);
+    // As with a megabyte of them, of which no more is kept than of a few.
+    check(|builder| builder, &request(200), &request(1 << 20)[..60_000], 400);
+}
+
+#[test]
+fn trailers_that_are_too_many_are_refused() {
+    let request = |fields: usize| {
+        let mut request = post_chunked("/", &[b"some"]);
+        request.truncate(request.len() - 2);
+        (0..fields).for_each(|i| request.extend_from_slice(format!("X-{i}: a\r\n").as_bytes()));
+        request.extend_from_slice(b"\r\n");
+        request
+    };
+    check(|builder| builder, &request(32), &request(33), 431);
+}
+
+/// Counts what is read of it, and never ends.
+struct Endless(Arc<AtomicU64>);
+
+impl Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        buffer.fill(b'x');
+        self.0.fetch_add(buffer.len() as u64, Relaxed);
+        Ok(buffer.len())
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn little_is_made_of_a_response_that_nobody_takes() {
+    let made = Arc::new(AtomicU64::new(0));
+    let counted = made.clone();
+    let description = builder().workers(2).write_timeout(millis(500));
+    let server = TestServer::with(description, move |_: Request, _: Context| Body::reader(Endless(counted.clone())));
+    let mut client = Client::connect_with_buffer(server.addr(), 16 << 10);
+    client.send_get("/");
+    eventually("it is given up", || server.handle().stats().open == 0);
+    // The kernel alone would take 2.5 MB, and ten thousand clients 25 GB.
+    let made = made.load(Relaxed);
+    assert!(made < 700_000, "{made} bytes");
+    assert_eq!(server.stop().closed_because(CloseReason::Stalled), 1);
+}
+
+#[test]
+fn endless_responses_to_fast_clients_hold_up_nobody() {
+    for workers in [1, 2] {
+        let handler = |request: Request, _: Context| -> Response {
+            match request.uri().path() {
+                "/endless" => Body::sized_reader(io::repeat(b'x'), u64::MAX).into_response(),
+                _ => "hello".into_response(),
+            }
+        };
+        let server = TestServer::with(builder().workers(workers), handler);
+        let over = Arc::new(AtomicBool::new(false));
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                let (mut client, over) = (server.client(), over.clone());
+                client.send_get("/endless");
+                client.read_raw(1 << 20);
+                std::thread::spawn(move || {
+                    while !over.load(Relaxed) {
+                        client.read_raw(64 << 10);
+                    }
+                })
+            })
+            .collect();
+        let mut longest = millis(0);
+        for _ in 0..20 {
+            let began = now();
+            assert_eq!(server.client().get("/").text(), "hello");
+            longest = longest.max(now() - began);
+        }
+        over.store(true, Relaxed);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        assert!(longest < LIMIT / 5, "{longest:?}");
+        let _ = server.handle().close();
+    }
+}

@@ -1,0 +1,280 @@
+//! User code that panics costs its connection, wherever it does, and nothing else: no worker, no count, no descriptor.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg(all(feature = "cli", target_os = "linux"))]
+
+mod support;
+
+use std::io::{self, Read, Write};
+use std::panic::panic_any;
+
+use lameduck::http::StatusCode;
+use lameduck::{Body, CloseReason, Context, IntoResponse, Request, Response};
+use rustix::process::Signal;
+
+use support::child::{MODE, Program, this_program};
+use support::{Client, Delimited, Gate, LIMIT, TestServer, builder, eventually, get, now, server_threads};
+
+/// Panics when it is dropped; read, it has some bytes and an end.
+#[derive(Clone)]
+struct Bomb(usize);
+
+impl Bomb {
+    /// For closures, which capture the whole of it by this.
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        // A second panic at a time would end the process.
+        if !std::thread::panicking() {
+            panic!("on purpose, when dropped");
+        }
+    }
+}
+
+impl Read for Bomb {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.0.min(buffer.len());
+        buffer[..n].fill(b'x');
+        self.0 -= n;
+        Ok(n)
+    }
+}
+
+/// Panics when it is read for the second time.
+struct Panicking(bool);
+
+impl Read for Panicking {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        assert!(!std::mem::replace(&mut self.0, true), "on purpose, when read");
+        buffer[0] = b'x';
+        Ok(1)
+    }
+}
+
+/// Every place in which user code can panic, by its path.
+const PLACES: [&str; 12] = [
+    "/handler",
+    "/handler-value",
+    "/handler-bomb",
+    "/reader",
+    "/reader-bomb",
+    "/reader-drop",
+    "/reader-drop-unread",
+    "/writer",
+    "/writer-bomb",
+    "/writer-drop",
+    "/writer-drop-unwritten",
+    "/extension",
+];
+
+fn handle(request: Request, _: Context) -> Response {
+    match request.uri().path() {
+        "/handler" => panic!("on purpose, in a handler"),
+        "/handler-value" => panic_any(42),
+        // What it panics with panics when it is dropped.
+        "/handler-bomb" => panic_any(Bomb(0)),
+        "/reader" => Body::reader(Panicking(false)).into_response(),
+        "/reader-bomb" => Body::reader(BombReader).into_response(),
+        "/reader-drop" => Body::reader(Bomb(100_000)).into_response(),
+        "/reader-drop-unread" => (StatusCode::NO_CONTENT, Body::reader(Bomb(10))).into_response(),
+        "/writer" => Body::writer(|out| {
+            out.write_all(b"begun")?;
+            panic!("on purpose, when written")
+        })
+        .into_response(),
+        "/writer-bomb" => Body::writer(|_| panic_any(Bomb(0))).into_response(),
+        "/writer-drop" => {
+            let bomb = Bomb(0);
+            Body::writer(move |out| out.write_all(&vec![b'x'; bomb.len() + 10])).into_response()
+        }
+        "/writer-drop-unwritten" => {
+            let bomb = Bomb(0);
+            let body = Body::writer(move |out| out.write_all(&vec![b'x'; bomb.len() + 10]));
+            (StatusCode::NO_CONTENT, body).into_response()
+        }
+        "/extension" => {
+            let mut response = "fine".into_response();
+            response.extensions_mut().insert(Bomb(0));
+            response
+        }
+        _ => "fine".into_response(),
+    }
+}
+
+struct BombReader;
+
+impl Read for BombReader {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        panic_any(Bomb(0))
+    }
+}
+
+/// The panics of this file are on purpose, and would fill the screen.
+fn silence() {
+    std::panic::set_hook(Box::new(|panic| {
+        let text = panic.payload().downcast_ref::<&str>().is_some_and(|text| !text.starts_with("on purpose"));
+        let formatted = panic.payload().downcast_ref::<String>().is_some_and(|text| !text.starts_with("on purpose"));
+        if text || formatted {
+            eprintln!("{panic}");
+        }
+    }));
+}
+
+/// Asks for a place's panic: no answer comes whole that is not.
+#[track_caller]
+fn ask(mut client: Client, place: &str) {
+    client.send_get(place);
+    match client.try_read(false) {
+        Ok(answer) if place.starts_with("/handler") => assert!(answer.status == 500 && answer.closes(), "{answer:?}"),
+        // What panics when all is sent may cost the connection, not the truth of what was sent.
+        Ok(answer) => {
+            assert!(place.contains("drop") || place == "/extension", "{place}: {answer:?}");
+            let len = match place {
+                "/reader-drop" => 100_000,
+                "/writer-drop" => 10,
+                "/extension" => 4,
+                _ => 0,
+            };
+            assert_eq!(answer.body.len(), len, "{place}");
+        }
+        Err(incomplete) => {
+            assert!(!place.starts_with("/handler"), "{place}: {incomplete:?}");
+            let framed = incomplete.answer.map(|answer| answer.delimited);
+            assert!(framed.is_none_or(|framed| framed == Delimited::Chunked), "{place}: {framed:?}");
+        }
+    }
+}
+
+#[test]
+fn a_panic_anywhere_in_user_code_costs_its_connection_and_nothing_else() {
+    silence();
+    for workers in [1, 4] {
+        let server = TestServer::with(builder().workers(workers), handle);
+        let mut other = server.used_client("/");
+        for place in PLACES {
+            for _ in 0..2 * workers {
+                ask(server.client(), place);
+            }
+            assert_eq!(other.get("/").text(), "fine", "after {place}");
+            assert_eq!(server.client().get("/").text(), "fine", "after {place}");
+        }
+        drop(other);
+        eventually("every connection has ended", || server.handle().stats().open == 0);
+        let report = server.stop();
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(report.closed.iter().map(|(_, n)| n).sum::<u64>(), report.accepted, "{report}");
+        assert!(report.closed_because(CloseReason::Failed) >= 8 * 2 * workers as u64, "{report}");
+    }
+}
+
+#[test]
+fn a_writer_that_panics_when_it_is_dropped_waiting_for_a_worker_is_no_harm() {
+    silence();
+    let gate = Gate::new();
+    let waits = gate.clone();
+    // Half of two workers may write, and that one does: the other closure is dropped with its connection's 503.
+    let description = builder().workers(2).queue_timeout(support::millis(50));
+    let server = TestServer::with(description, move |request: Request, _: Context| match request.uri().path() {
+        "/holds" => {
+            let waits = waits.clone();
+            Body::writer(move |_| {
+                waits.pass();
+                Ok(())
+            })
+        }
+        "/bomb" => {
+            let bomb = Bomb(0);
+            Body::writer(move |out| out.write_all(&vec![b'x'; bomb.len()]))
+        }
+        _ => Body::from("fine"),
+    });
+    let mut holds = server.client();
+    holds.send_get("/holds");
+    gate.wait_entered(1);
+    for _ in 0..10 {
+        assert_eq!(server.client().get("/bomb").status, 503);
+        assert_eq!(server.client().get("/").text(), "fine");
+    }
+    gate.open();
+    assert_eq!(holds.read_response().status, 200);
+    drop(holds);
+    let report = server.stop();
+    assert_eq!(report.closed_because(CloseReason::Overloaded), 10, "{report}");
+}
+
+#[test]
+fn a_handler_that_panics_when_it_is_dropped_spoils_no_report() {
+    silence();
+    for _ in 0..20 {
+        let bomb = Bomb(2);
+        let server = TestServer::with(builder().workers(2), move |_: Request, _: Context| "x".repeat(bomb.len()));
+        assert_eq!(server.client().get("/").text(), "xx");
+        let report = server.stop();
+        assert!(report.is_clean() && report.accepted == 1, "{report}");
+    }
+}
+
+/// Not a test of its own: the server of the test below.
+#[test]
+fn the_program() {
+    if std::env::var(MODE).is_err() {
+        return;
+    }
+    silence();
+    let gate = Gate::new();
+    let handler = move |request: Request, context: Context| {
+        if request.uri().path().starts_with("/block") {
+            gate.pass();
+        }
+        if request.uri().path() == "/release" {
+            gate.release();
+        }
+        handle(request, context)
+    };
+    let server = builder().workers(WORKERS).on_signals([libc::SIGTERM]);
+    let bound = server.bind("127.0.0.1:0").unwrap();
+    eprintln!("listening on http://{}", bound.addr());
+    let report = bound.run(handler).unwrap();
+    let ended: u64 = report.closed.iter().map(|(_, n)| n).sum();
+    eprintln!("accepted {}, ended {ended}, clean {}", report.accepted, report.is_clean());
+    eprintln!("threads left {}", server_threads().len());
+}
+
+const WORKERS: usize = 4;
+
+#[test]
+fn ten_thousand_panics_leave_the_process_as_it_was() {
+    const PANICS: usize = 10_000;
+    const AT_A_TIME: usize = 50;
+    let program = Program::serving(&mut this_program("the_program", "server"));
+    let count = |what| std::fs::read_dir(format!("/proc/{}/{what}", program.pid().as_raw_nonzero())).unwrap().count();
+    let mut known = program.client();
+    assert_eq!(known.get("/").text(), "fine");
+    let before = (count("fd"), count("task"));
+    let began = now();
+    for batch in 0..PANICS / AT_A_TIME {
+        let clients: Vec<_> = (0..AT_A_TIME).map(|_| program.client()).collect();
+        for (i, client) in clients.into_iter().enumerate() {
+            ask(client, PLACES[(batch + i) % PLACES.len()]);
+        }
+    }
+    println!("{PANICS} panics in {:?}", now() - began);
+    eventually("descriptors and threads are as before", || (count("fd"), count("task")) == before);
+    // Each worker is there: as many handlers run at the same time, each in a route of its own.
+    let mut blocked: Vec<_> = (0..WORKERS - 1).map(|_| program.client()).collect();
+    blocked.iter_mut().enumerate().for_each(|(i, client)| client.send(get(&format!("/block-{i}"))));
+    for _ in 1..WORKERS {
+        assert_eq!(known.get("/release").text(), "fine");
+    }
+    blocked.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "fine"));
+    drop((blocked, known));
+    program.signal(Signal::TERM);
+    let accepted = PANICS + WORKERS;
+    program.wait_for_line(&format!("accepted {accepted}, ended {accepted}, clean true"));
+    program.wait_for_line("threads left 0");
+    assert!(now() - began < 6 * LIMIT);
+}
