@@ -49,6 +49,8 @@ pub(crate) struct Conn {
     pub(super) eof: bool,
     /// It has only given way to others: it waits for its turn, not for its peer.
     pub(super) yielded: bool,
+    /// In the middle of its response it waits, since `since`, for a worker that reads the rest.
+    pub(super) starved: bool,
     /// What the poller tells of.
     pub(crate) told: Told,
     /// What was asked for last, for the pace.
@@ -189,6 +191,7 @@ impl Conn {
             hup: false,
             eof: false,
             yielded: false,
+            starved: false,
             told: Told::Nothing,
             route: Route::default(),
             since: now,
@@ -532,7 +535,7 @@ impl Conn {
         {
             log::error!("a response's body panicked when it was dropped: {panic}, peer {}", Peer(&self.line));
         }
-        self.since = now;
+        (self.since, self.starved) = (now, false);
     }
 
     /// Whether user code that goes on with this connection may have to wait for the peer.

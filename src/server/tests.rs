@@ -53,6 +53,18 @@ impl Fixture {
                         written
                     });
                 }
+                "/echo" => {
+                    entered_in.send(()).unwrap();
+                    return request.into_body();
+                }
+                "/hold" => {
+                    let (entered, opened) = (entered_in.clone(), opened.clone());
+                    return Body::writer(move |_| {
+                        entered.send(()).unwrap();
+                        opened.recv_timeout(LIMIT).unwrap();
+                        Ok(())
+                    });
+                }
                 "/read" => {
                     entered_in.send(()).unwrap();
                     let read = std::io::copy(request.body_mut(), &mut std::io::sink());
@@ -405,6 +417,29 @@ fn a_request_that_finds_no_worker_is_answered_with_503() {
         }
         assert!(server.stop().is_clean());
     }
+}
+
+#[test]
+fn a_response_that_waits_for_a_place_is_given_up_in_time() {
+    // One of two workers may wait for a client.
+    let server = Fixture::new(|builder| builder.workers(2).collect_bytes(0).write_timeout(Duration::MAX).min_rate(0));
+    let mut echo = server.connect();
+    echo.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n");
+    let mut writer = echo.0.try_clone().unwrap();
+    let writing = std::thread::spawn(move || while writer.write_all(&[b'x'; 64 << 10]).is_ok() {});
+    server.entered.recv_timeout(LIMIT).unwrap();
+    // Its client takes nothing back, or it has had its turn: it leaves its place to another one, and finds none again.
+    let mut holds = server.enter("/hold");
+    let mut some = vec![0; 64 << 10];
+    let reading = std::thread::spawn(move || while echo.0.read(&mut some).is_ok_and(|n| n > 0) {});
+    wait_until(|| {
+        server.clock.advance(10 * SECOND);
+        server.running.handle().stats().overloaded == 1
+    });
+    writing.join().unwrap();
+    reading.join().unwrap();
+    server.open.send(()).unwrap();
+    holds.expect_status("200");
 }
 
 #[test]
