@@ -102,6 +102,13 @@ impl Fixture {
         self.about_to_park(bytes).0
     }
 
+    /// Waits until so many connections are parked with nothing under way.
+    fn wait_silent(&self, n: usize) {
+        let pool = self.running.handle().0.pool.get().and_then(Weak::upgrade).unwrap();
+        let silent = || pool.table.keys().filter(|key| pool.table.slot(*key).silent_since().is_some()).count();
+        wait_until(|| silent() == n);
+    }
+
     fn enter_gate(&self) -> Client {
         self.enter("/gate")
     }
@@ -511,6 +518,7 @@ fn idle_clients(server: &Fixture, n: usize, then: Duration) -> Vec<Client> {
     let clients = (0..n).map(|i| {
         let mut client = server.parked(&get(&format!("/{i}")));
         client.expect_body(&format!("/{i}"));
+        server.wait_silent(i + 1);
         server.clock.advance(SECOND);
         client
     });
@@ -610,6 +618,7 @@ fn who_has_sent_a_request_is_served_and_the_next_one_makes_room() {
 fn a_silent_connection_makes_room_once_it_has_had_its_time() {
     let server = Fixture::new(|builder| builder.max_connections(1));
     let mut silent = server.parked(b"");
+    server.wait_silent(1);
     let mut new = server.connect();
     new.send(&get("/new"));
     server.clock.advance(SECOND);
@@ -672,6 +681,7 @@ fn a_connection_that_is_gone_before_it_is_accepted_holds_up_nobody() {
         let server = Fixture::new(|builder| builder);
         let mut idle = server.parked(&get("/a"));
         idle.expect_body("/a");
+        server.wait_silent(1);
         server.races.fail_accept(error, 100);
         let _new = assert_served(&server);
         let report = server.stop();
