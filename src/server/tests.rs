@@ -600,6 +600,21 @@ fn a_full_server_lets_one_in_when_another_one_ends() {
 }
 
 #[test]
+fn without_descriptors_the_end_of_a_connection_is_enough() {
+    let server = Fixture::new(|builder| builder);
+    let gate = server.enter_gate();
+    server.races.fail_accept(Errno::MFILE, 1);
+    let mut new = server.connect();
+    new.send(&get("/new"));
+    wait_until(|| server.races.accept_errors_left() == 0);
+    let _ = server.running.stopped().recv_timeout(Duration::from_millis(20));
+    // The clock stands still: nothing else can wake the acceptor.
+    server.open.send(()).unwrap();
+    drop(gate);
+    new.expect_body("/new");
+}
+
+#[test]
 fn who_has_sent_a_request_is_served_and_the_next_one_makes_room() {
     let server = Fixture::new(|builder| builder.max_connections(2));
     let mut idle = idle_clients(&server, 2, SECOND);
