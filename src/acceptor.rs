@@ -99,7 +99,6 @@ impl Acceptor {
         self.paused_until = self.paused_until.filter(|until| now < *until);
         // Also when the server is full: who is idle stays as long as nobody waits.
         let listening = self.paused_until.is_none() && self.can_send();
-        let _ = self.is_full();
         let waker = self.pool.waker.clone();
         let mut fds = vec![waker.as_fd()];
         if listening {

@@ -214,7 +214,10 @@ impl<'p> Monitor<'p> {
                     conn.wait_for_worker(Some(call));
                     return pool.enqueue(key, conn, Queue::Calls, &mut turn);
                 }
-                Next::Pull | Next::Push => return pool.enqueue(key, conn, Queue::Calls, &mut turn),
+                Next::Pull | Next::Push => {
+                    conn.wait_for_reader(turn.now);
+                    return pool.enqueue(key, conn, Queue::Calls, &mut turn);
+                }
                 Next::Yield => return pool.enqueue(key, conn, Queue::Ready, &mut turn),
                 Next::Close(reason) => return pool.close(key, conn, reason),
                 Next::Park => match pool.park(key, conn, &mut turn) {

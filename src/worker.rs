@@ -174,6 +174,7 @@ impl<'p> Worker<'p> {
                         _ => conn.push(turn),
                     }),
                     Err(MustWait(queue)) => {
+                        conn.wait_for_reader(turn.now);
                         pool.enqueue(key, conn, queue, &mut turn);
                         return permit;
                     }

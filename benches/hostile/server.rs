@@ -85,6 +85,8 @@ pub(crate) fn serve_if_asked() -> bool {
 /// A server as one writes it with the standard library in an hour: blocking, and patient with everybody.
 fn peer(thread_for_each: bool) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // The standard library's is 128, and clients would wait in connect(2).
+    rustix::net::listen(&listener, 4096).unwrap();
     println!("addr {}", listener.local_addr().unwrap());
     let serve = move |listener: std::net::TcpListener| {
         for stream in listener.incoming().flatten() {

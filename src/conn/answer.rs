@@ -166,6 +166,7 @@ impl Conn {
     /// Reads a piece of the response's body, and appends it. User code.
     pub(crate) fn pull(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
         turn.pulls += 1;
+        self.starved = false;
         let Stage::Flush(flush) = &mut self.stage else { unreachable!("only a flushing connection asks for a pull") };
         let Source::Read { body, chunked, left } = &mut flush.source else {
             unreachable!("only a source that is read asks for a pull")

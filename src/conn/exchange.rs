@@ -49,6 +49,8 @@ pub(crate) struct Conn {
     pub(super) eof: bool,
     /// It has only given way to others: it waits for its turn, not for its peer.
     pub(super) yielded: bool,
+    /// In the middle of its response it waits, since `since`, for a worker that reads the rest.
+    pub(super) starved: bool,
     /// What was asked for last, for the pace.
     pub(crate) route: Route,
     /// When the stage began; while idle, when the last byte of the last answer was appended.
@@ -176,6 +178,7 @@ impl Conn {
             hup: false,
             eof: false,
             yielded: false,
+            starved: false,
             route: Route::default(),
             since: now,
         }
@@ -518,7 +521,7 @@ impl Conn {
         {
             log::error!("a response's body panicked when it was dropped: {panic}, peer {}", Peer(&self.line));
         }
-        self.since = now;
+        (self.since, self.starved) = (now, false);
     }
 
     /// Whether user code that goes on with this connection may have to wait for the peer.

@@ -32,6 +32,13 @@ impl Conn {
         }
     }
 
+    /// The same for what is asked for in the middle of a response.
+    pub(crate) fn wait_for_reader(&mut self, now: Instant) {
+        if matches!(self.stage, Stage::Flush(_)) && !std::mem::replace(&mut self.starved, true) {
+            self.since = now;
+        }
+    }
+
     /// No handler is called any more: the drain answers, if it has not yet.
     pub(crate) fn wait_for_the_cut(&mut self, call: Call, turn: &Turn<'_>) {
         self.wait_for_worker(Some(call));
@@ -65,6 +72,7 @@ impl Conn {
             Stage::Fresh | Stage::Head => settings.head_timeout,
             Stage::Idle => settings.idle_timeout,
             Stage::Call(_) | Stage::Push(_) => settings.queue_timeout,
+            Stage::Flush(_) if self.starved => settings.queue_timeout,
             Stage::Discard(_) => DISCARD_TIMEOUT,
             Stage::Body(collecting) => {
                 return Some(
@@ -76,7 +84,7 @@ impl Conn {
                     let count = self.line.acknowledged();
                     return Some(patience.check(turn.now, count, write_demand(settings)).unwrap_or(turn.now));
                 }
-                // Its reader waits for a worker, which is no fault of the peer's.
+                // It is being served.
                 _ => return None,
             },
             Stage::Linger(linger) => {
@@ -121,6 +129,11 @@ impl Conn {
             }
             Stage::Call(_) | Stage::Push(_) => {
                 self.refuse_overdue(StatusCode::SERVICE_UNAVAILABLE, "the server is too busy", turn)
+            }
+            // It cannot be told any more than by the missing end.
+            Stage::Flush(_) if self.starved => {
+                self.line.transport().reset();
+                Overdue::Close(CloseReason::Overloaded)
             }
             // There is room: it is our turn that is late, not the peer's.
             Stage::Flush(_) if wait_for_peer(self.line.transport().as_fd(), true, Duration::ZERO) => Overdue::Advance,

@@ -46,7 +46,8 @@ pub enum CloseReason {
     /// We closed it between requests, or before its first byte, to make room: as many as allowed were open, or the process
     /// was out of descriptors.
     IdleShed,
-    /// A request found no worker in time, and was answered with 503.
+    /// A request found no worker in time, and was answered with 503; or the rest of a response that is read from its
+    /// request found none, and the connection was reset.
     Overloaded,
 }
 

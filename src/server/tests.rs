@@ -53,6 +53,18 @@ impl Fixture {
                         written
                     });
                 }
+                "/echo" => {
+                    entered_in.send(()).unwrap();
+                    return request.into_body();
+                }
+                "/hold" => {
+                    let (entered, opened) = (entered_in.clone(), opened.clone());
+                    return Body::writer(move |_| {
+                        entered.send(()).unwrap();
+                        opened.recv_timeout(LIMIT).unwrap();
+                        Ok(())
+                    });
+                }
                 "/read" => {
                     entered_in.send(()).unwrap();
                     let read = std::io::copy(request.body_mut(), &mut std::io::sink());
@@ -88,6 +100,13 @@ impl Fixture {
     /// The same, and it is parked, or will be in a moment.
     fn parked(&self, bytes: &[u8]) -> Client {
         self.about_to_park(bytes).0
+    }
+
+    /// Waits until so many connections are parked with nothing under way.
+    fn wait_silent(&self, n: usize) {
+        let pool = self.running.handle().0.pool.get().and_then(Weak::upgrade).unwrap();
+        let silent = || pool.table.keys().filter(|key| pool.table.slot(*key).silent_since().is_some()).count();
+        wait_until(|| silent() == n);
     }
 
     fn enter_gate(&self) -> Client {
@@ -408,6 +427,29 @@ fn a_request_that_finds_no_worker_is_answered_with_503() {
 }
 
 #[test]
+fn a_response_that_waits_for_a_place_is_given_up_in_time() {
+    // One of two workers may wait for a client.
+    let server = Fixture::new(|builder| builder.workers(2).collect_bytes(0).write_timeout(Duration::MAX).min_rate(0));
+    let mut echo = server.connect();
+    echo.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n");
+    let mut writer = echo.0.try_clone().unwrap();
+    let writing = std::thread::spawn(move || while writer.write_all(&[b'x'; 64 << 10]).is_ok() {});
+    server.entered.recv_timeout(LIMIT).unwrap();
+    // Its client takes nothing back, or it has had its turn: it leaves its place to another one, and finds none again.
+    let mut holds = server.enter("/hold");
+    let mut some = vec![0; 64 << 10];
+    let reading = std::thread::spawn(move || while echo.0.read(&mut some).is_ok_and(|n| n > 0) {});
+    wait_until(|| {
+        server.clock.advance(10 * SECOND);
+        server.running.handle().stats().overloaded == 1
+    });
+    writing.join().unwrap();
+    reading.join().unwrap();
+    server.open.send(()).unwrap();
+    holds.expect_status("200");
+}
+
+#[test]
 fn with_all_workers_blocked_heads_are_read_and_deadlines_kept() {
     for workers in [1, 4] {
         let server = Fixture::new(|builder| builder.workers(workers));
@@ -495,6 +537,7 @@ fn idle_clients(server: &Fixture, n: usize, then: Duration) -> Vec<Client> {
     let clients = (0..n).map(|i| {
         let mut client = server.parked(&get(&format!("/{i}")));
         client.expect_body(&format!("/{i}"));
+        server.wait_silent(i + 1);
         server.clock.advance(SECOND);
         client
     });
@@ -576,6 +619,21 @@ fn a_full_server_lets_one_in_when_another_one_ends() {
 }
 
 #[test]
+fn without_descriptors_the_end_of_a_connection_is_enough() {
+    let server = Fixture::new(|builder| builder);
+    let gate = server.enter_gate();
+    server.races.fail_accept(Errno::MFILE, 1);
+    let mut new = server.connect();
+    new.send(&get("/new"));
+    wait_until(|| server.races.accept_errors_left() == 0);
+    let _ = server.running.stopped().recv_timeout(Duration::from_millis(20));
+    // The clock stands still: nothing else can wake the acceptor.
+    server.open.send(()).unwrap();
+    drop(gate);
+    new.expect_body("/new");
+}
+
+#[test]
 fn who_has_sent_a_request_is_served_and_the_next_one_makes_room() {
     let server = Fixture::new(|builder| builder.max_connections(2));
     let mut idle = idle_clients(&server, 2, SECOND);
@@ -594,6 +652,7 @@ fn who_has_sent_a_request_is_served_and_the_next_one_makes_room() {
 fn a_silent_connection_makes_room_once_it_has_had_its_time() {
     let server = Fixture::new(|builder| builder.max_connections(1));
     let mut silent = server.parked(b"");
+    server.wait_silent(1);
     let mut new = server.connect();
     new.send(&get("/new"));
     server.clock.advance(SECOND);
@@ -656,6 +715,7 @@ fn a_connection_that_is_gone_before_it_is_accepted_holds_up_nobody() {
         let server = Fixture::new(|builder| builder);
         let mut idle = server.parked(&get("/a"));
         idle.expect_body("/a");
+        server.wait_silent(1);
         server.races.fail_accept(error, 100);
         let _new = assert_served(&server);
         let report = server.stop();
