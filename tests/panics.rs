@@ -241,7 +241,8 @@ fn the_program() {
     let report = bound.run(handler).unwrap();
     let ended: u64 = report.closed.iter().map(|(_, n)| n).sum();
     eprintln!("accepted {}, ended {ended}, clean {}", report.accepted, report.is_clean());
-    eprintln!("threads left {}", server_threads().len());
+    eventually("the thread that made the report is gone too", || server_threads().is_empty());
+    eprintln!("threads left 0");
 }
 
 const WORKERS: usize = 4;

@@ -141,6 +141,12 @@ impl Ledger {
         std::mem::take(&mut lock(&self.raced))
     }
 
+    /// Whether the acceptor waits for any connection's end.
+    #[cfg(test)]
+    pub(crate) fn waits_for_any_end(&self) -> bool {
+        self.wake.load(SeqCst) == WakeAt::AnyEnd as u8
+    }
+
     /// When the acceptor is to be woken. It looks at [`len`](Self::len) after saying so.
     pub(crate) fn wake(&self, at: WakeAt) {
         self.wake.store(at as u8, SeqCst);
