@@ -214,7 +214,7 @@ impl<'p> Monitor<'p> {
                     conn.wait_for_worker(Some(call));
                     return pool.enqueue(key, conn, Queue::Calls, &mut turn);
                 }
-                Next::Pull | Next::Push => {
+                Next::Pull | Next::Push | Next::OwnThread => {
                     conn.wait_for_reader(turn.now);
                     return pool.enqueue(key, conn, Queue::Calls, &mut turn);
                 }

@@ -19,6 +19,7 @@ use crate::deadlines::Deadlines;
 use crate::lifecycle::context::{Client, Context};
 use crate::lifecycle::ledger::{CloseReason, Entry, Ledger};
 use crate::lifecycle::phase::{Lifecycle, Phase};
+use crate::own_threads::OwnThreads;
 use crate::pace::{Pace, Route};
 use crate::panics;
 use crate::permits::{Bell, Permit, Permits, Places, WorkerWord};
@@ -63,6 +64,9 @@ pub(crate) struct Pool {
     pub(crate) slow: Section,
     /// Handlers and bodies that may wait for their client, and what waits for a place among them.
     pub(crate) streams: Section,
+    pub(crate) own: Arc<OwnThreads>,
+    /// Readable from the moment on when the server drains: for upgraded connections.
+    pub(crate) stopping: Arc<Waker>,
     pub(crate) permits: Permits,
     pub(crate) bell: Bell,
     pub(crate) pace: Pace,
@@ -163,6 +167,8 @@ impl Pool {
             calls: KeyQueue::default(),
             slow: Section::new(slow),
             streams: Section::new((workers / 2).max(1)),
+            own: OwnThreads::new(settings.own_threads_max),
+            stopping: Arc::new(Waker::new()?),
             permits: Permits::new(permits),
             bell: Bell::new(),
             pace: Pace::new(),

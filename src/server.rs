@@ -152,6 +152,13 @@ impl Builder {
         self
     }
 
+    /// Connections that have a thread of their own at the same time: [upgraded](crate::upgrade) ones, and responses made by
+    /// [`Body::stream`](crate::Body::stream). Default: 1000. A further one is answered with 503 and `Retry-After`.
+    pub fn max_own_threads(mut self, threads: usize) -> Self {
+        self.settings.own_threads_max = threads;
+        self
+    }
+
     /// Bytes of a request line. Default: 16 KiB. The client gets 414.
     pub fn max_request_line_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.request_line_bytes_max = bytes;
@@ -533,6 +540,7 @@ impl Handle {
             open: ledger.len(),
             accepted: ledger.accepted(),
             closed: CloseReason::ALL.iter().map(|reason| ledger.ended(*reason)).sum(),
+            upgraded: pool.as_ref().map_or(0, |pool| pool.own.upgraded()),
             answered: match (report, pool) {
                 (Some(report), _) => report.answered.iter().map(|(_, n)| n).sum(),
                 (None, Some(pool)) => Phase::ALL.iter().map(|phase| pool.answered(*phase)).sum(),
@@ -593,6 +601,8 @@ pub struct Stats {
     pub closed: u64,
     /// Responses made since the start.
     pub answered: u64,
+    /// Of those that are open: upgraded ones.
+    pub upgraded: usize,
     /// Of those that have ended: idle ones that were closed to make room for others.
     pub shed: u64,
     /// Of those that have ended: ones on which a request found no worker in time, and was answered with 503.

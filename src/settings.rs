@@ -63,6 +63,8 @@ pub(crate) const READY_TURN: usize = 4;
 pub(crate) const PULLS: usize = 16;
 /// Of a response body, in one pull.
 pub(crate) const PULL_BYTES_MAX: usize = 64 << 10;
+/// Connections with a thread of their own: upgraded ones and streams. As many threads are no burden on any system.
+pub(crate) const OWN_THREADS_MAX: usize = 1000;
 /// A worker's read buffer: a read shorter than it means that the socket is drained.
 pub(crate) const READ_BYTES: usize = 16 << 10;
 
@@ -83,6 +85,7 @@ pub(crate) struct Settings {
     pub(crate) queue_timeout: Duration,
     pub(crate) rate_min: u64,
     pub(crate) collect_bytes: usize,
+    pub(crate) own_threads_max: usize,
     pub(crate) limits: wire::Limits,
     /// Where a test holds threads.
     pub(crate) races: Races,
@@ -105,6 +108,7 @@ impl Default for Settings {
             queue_timeout: QUEUE_TIMEOUT,
             rate_min: RATE_MIN,
             collect_bytes: COLLECT_BYTES,
+            own_threads_max: OWN_THREADS_MAX,
             limits: wire::Limits::default(),
             races: Races::default(),
         }

@@ -50,6 +50,8 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     report.phases.push((Phase::LameDuck, draining_at.saturating_duration_since(plan.begun_at)));
     lifecycle.enter(Phase::Draining);
     lifecycle.draining.raise();
+    pool.stopping.wake();
+    report.upgraded.told = pool.own.upgraded();
     let on_shutdown = hooks::start_all(hooks.on_shutdown, clock);
     pool.settings.races.at(Point::Draining);
     close_listeners(listeners, &pool, &mut buffers, &mut report);
@@ -73,12 +75,16 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
         {
             cut(&pool, &mut buffers, &mut report);
         }
-        reset(&pool, &mut report.cut);
+        reset(&pool, &mut report);
         report.phases.push((Phase::Cutting, clock.now().saturating_duration_since(cutting_at)));
     }
 
+    // While there are workers to take their connections back.
+    let own = pool.own.join(STUCK_AFTER);
+    report.upgraded.finished = report.upgraded.told.saturating_sub(report.upgraded.cut);
     lifecycle.enter(Phase::Stopped);
     report.stuck = join(threads, &pool);
+    report.stuck.extend(own.into_iter().map(|(thread, key)| stuck(&pool, thread, key)));
     let on_stopped = hooks::start_in_turn(hooks.on_stopped, clock);
     let last = after(clock.now(), pool.settings.cut_grace);
     report.hooks.extend(on_stopped.wait(|| later(cut_at(&lifecycle), last), clock));
@@ -188,12 +194,15 @@ fn wait_until_empty(pool: &Pool, deadline: impl Fn(&Plan) -> Option<Instant>) ->
 
 /// One line that says what is still waited for.
 fn tell_progress(pool: &Pool, until: Option<Instant>, now: Instant) {
-    let in_flight = pool.table.keys().filter_map(|key| pool.table.slot(key).line()?.in_flight());
-    let (mut n, mut oldest) = (0_usize, None::<(Instant, String)>);
-    for (request, _) in in_flight {
-        n += 1;
-        if oldest.as_ref().is_none_or(|(since, _)| request.since < *since) {
-            oldest = Some((request.since, format!("{} {}", request.method, request.target.path())));
+    let (mut n, mut upgraded, mut oldest) = (0_usize, 0_usize, None::<(Instant, String)>);
+    for line in pool.table.keys().filter_map(|key| pool.table.slot(key).line()) {
+        if line.is_upgraded() {
+            upgraded += 1;
+        } else if let Some((request, _)) = line.in_flight() {
+            n += 1;
+            if oldest.as_ref().is_none_or(|(since, _)| request.since < *since) {
+                oldest = Some((request.since, format!("{} {}", request.method, request.target.path())));
+            }
         }
     }
     let oldest = oldest.map_or_else(String::new, |(since, name)| {
@@ -201,7 +210,8 @@ fn tell_progress(pool: &Pool, until: Option<Instant>, now: Instant) {
     });
     let left = until.map_or_else(String::new, |at| format!(", {} left", Short(at.saturating_duration_since(now))));
     let open = pool.ledger.len();
-    log::info!("{}: {n} in flight{oldest}, {open} open{left}", pool.lifecycle.phase());
+    let upgraded = if upgraded > 0 { format!(", {upgraded} upgraded") } else { String::new() };
+    log::info!("{}: {n} in flight{oldest}{upgraded}, {open} open{left}", pool.lifecycle.phase());
 }
 
 /// Answers 503 to every request whose response is not begun, wherever it is; gives the others their last time.
@@ -228,6 +238,7 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
                 started: request.started,
                 bytes_sent: 0,
                 answered_503: true,
+                upgraded: false,
             });
         }
         // What nobody serves at the moment is moved on; who serves one finds it shut.
@@ -255,13 +266,16 @@ fn refusal(lifecycle: &Lifecycle) -> Vec<u8> {
 }
 
 /// Resets what is left, which also frees a thread that waits for its client.
-fn reset(pool: &Pool, cut: &mut Vec<CutRequest>) {
+fn reset(pool: &Pool, report: &mut Report) {
     let now = pool.lifecycle.clock.now();
     for key in pool.table.keys() {
         let slot = pool.table.slot(key);
         let Some(line) = slot.line() else { continue };
-        if let Some((request, bytes_sent)) = line.in_flight_begun() {
-            cut.push(CutRequest {
+        let upgraded = line.is_upgraded();
+        let unfinished = if upgraded { line.in_flight() } else { line.in_flight_begun() };
+        if let Some((request, bytes_sent)) = unfinished {
+            report.upgraded.cut += usize::from(upgraded);
+            report.cut.push(CutRequest {
                 peer: line.peer(),
                 method: request.method,
                 target: request.target,
@@ -269,6 +283,7 @@ fn reset(pool: &Pool, cut: &mut Vec<CutRequest>) {
                 started: true,
                 bytes_sent,
                 answered_503: false,
+                upgraded,
             });
             line.transport().reset();
         } else if line.in_flight().is_some() {
@@ -306,16 +321,21 @@ fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
             Err(_) => continue,
         }
     }
-    let now = clock.now();
     let left = running.into_iter().enumerate().filter_map(|(i, handle)| {
-        let handle = handle?;
-        let line = pool.desks.get(i).and_then(|desk| pool.table.get(desk.key.load(Relaxed))?.line());
-        let request = line.and_then(|line| line.in_flight());
-        let request =
-            request.map(|(request, _)| (request.method, request.target, now.saturating_duration_since(request.since)));
-        Some(StuckWorker { thread: handle.thread().name().unwrap_or_default().to_owned(), request })
+        let name = handle?.thread().name().unwrap_or_default().to_owned();
+        Some(stuck(pool, name, pool.desks.get(i).map_or(u32::MAX, |desk| desk.key.load(Relaxed))))
     });
     left.collect()
+}
+
+/// Names a thread that is left behind, and the request it serves.
+fn stuck(pool: &Pool, thread: String, key: u32) -> StuckWorker {
+    let now = pool.lifecycle.clock.now();
+    let line = pool.table.get(key).and_then(|slot| slot.line());
+    let request = line.and_then(|line| line.in_flight());
+    let request =
+        request.map(|(request, _)| (request.method, request.target, now.saturating_duration_since(request.since)));
+    StuckWorker { thread, request }
 }
 
 /// The counts of the server's whole life.

@@ -9,11 +9,13 @@
 //! **Invariant:** nobody waits for a client with a permit in hand.
 
 use std::iter::repeat_n;
+use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
 use crate::conn::exchange::{Call, Conn, Next, Peer};
 use crate::conn::turn::{Buffers, Turn};
+use crate::detach::detach;
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::{Phase, awaited};
 use crate::panics;
@@ -27,7 +29,7 @@ use crate::settings::{READY_TURN, TURN};
 pub(crate) struct Worker<'p> {
     me: usize,
     /// Borrowed: a count of references would travel between the cores with each request.
-    pool: &'p Pool,
+    pool: &'p Arc<Pool>,
     generation: u64,
     events: Events,
     /// Places in the pool's sections that the connection being served occupies.
@@ -51,7 +53,7 @@ impl Drop for Ended {
 struct MustWait(Queue);
 
 impl<'p> Worker<'p> {
-    pub(crate) fn new(me: usize, pool: &'p Pool) -> Self {
+    pub(crate) fn new(me: usize, pool: &'p Arc<Pool>) -> Self {
         // One event for each wait: nothing sits behind a handler.
         Self { me, pool, generation: 0, events: Events::new(1), in_slow: false, in_streams: false }
     }
@@ -177,6 +179,13 @@ impl<'p> Worker<'p> {
                         conn.wait_for_reader(turn.now);
                         pool.enqueue(key, conn, queue, &mut turn);
                         return permit;
+                    }
+                },
+                Next::OwnThread => match detach(pool, key, conn, &mut turn) {
+                    Ok(()) => return permit,
+                    Err(refused) => {
+                        conn = refused;
+                        None
                     }
                 },
                 next => Some(next),

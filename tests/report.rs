@@ -50,7 +50,8 @@ fn unclean() -> Report {
     let description = builder()
         .workers(2)
         .grace_period(millis(100))
-        .cut_grace(millis(100))
+        // The hook's panic has to be over by then, with the backtrace it may print.
+        .cut_grace(millis(1000))
         .on_shutdown("says \"done\"\n\tand \\ \u{1} \u{7f} é 🦆", || {})
         .on_stopped("panics", || panic!("on purpose"));
     let server = server(description, &gate);

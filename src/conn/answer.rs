@@ -4,6 +4,7 @@
 //! takes them, or pushed by a closure.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use http::header::CONNECTION;
 use http::{HeaderMap, Method, StatusCode, response};
@@ -12,9 +13,11 @@ use crate::conn::body::{self, Body, BodyWriter, Kind, WriteBody};
 use crate::conn::exchange::{Asked, Conn, Flush, Next, Peer, Source, Stage, write_demand};
 use crate::conn::transport::Look;
 use crate::conn::turn::Turn;
+use crate::conn::upgraded::{RunUpgraded, Upgraded};
 use crate::lifecycle::ledger::CloseReason;
 use crate::panics::Panic;
 use crate::settings::PULL_BYTES_MAX;
+use crate::waker::Waker;
 use crate::wire::chunked::{LAST_CHUNK, encode_chunk};
 use crate::wire::framing::{Framing, response_framing};
 use crate::wire::persist::Persist;
@@ -31,6 +34,28 @@ pub(super) struct Push {
     asked: Asked,
     parts: response::Parts,
     write: Box<WriteBody>,
+    /// The head is sent before the closure runs.
+    at_once: bool,
+}
+
+/// What a connection wants a thread of its own for.
+#[derive(Debug)]
+pub(super) enum Own {
+    Stream(Box<Push>),
+    Upgrade(Box<Switch>),
+}
+
+/// A connection that is about to be no longer HTTP.
+pub(super) struct Switch {
+    asked: Asked,
+    parts: response::Parts,
+    run: Box<RunUpgraded>,
+}
+
+impl std::fmt::Debug for Switch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Switch").field("asked", &self.asked).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Push {
@@ -54,7 +79,13 @@ impl Conn {
         let bodyless = matches!(framing, Framing::Empty | Framing::Length(0));
         match body.kind {
             Kind::Write(write) if !bodyless => {
-                self.enter(Stage::Push(Box::new(Push { asked, parts, write })), turn.now);
+                self.enter(Stage::Push(Box::new(Push { asked, parts, write, at_once: false })), turn.now);
+            }
+            Kind::Stream(write) if !bodyless => {
+                self.enter(Stage::Own(Own::Stream(Box::new(Push { asked, parts, write, at_once: true }))), turn.now);
+            }
+            Kind::Upgrade(run) if parts.status == StatusCode::SWITCHING_PROTOCOLS && asked.ingress.is_none() => {
+                self.enter(Stage::Own(Own::Upgrade(Box::new(Switch { asked, parts, run }))), turn.now);
             }
             _ => self.begin_response(asked, parts, body, failed, turn),
         }
@@ -207,7 +238,7 @@ impl Conn {
         let Stage::Push(push) = std::mem::replace(&mut self.stage, Stage::Taken) else {
             unreachable!("only a response with a closure asks for a push")
         };
-        let Push { asked, parts, write } = *push;
+        let Push { asked, parts, write, at_once } = *push;
         if let Some(ingress) = &asked.ingress {
             body::continue_before_response(ingress);
         }
@@ -217,6 +248,10 @@ impl Conn {
         if !self.begin_head(&asked, &parts, framed, None, turn) {
             return Some(Next::Close(CloseReason::Cut));
         }
+        if at_once {
+            // A failure shows at the next write.
+            let _ = self.line.flush_from_outside();
+        }
         let clock = turn.lifecycle.clock.clone();
         let mut writer = BodyWriter::new(&self.line, framing == Framing::Chunked, &clock, write_demand(turn.settings));
         let written = write(&mut writer).and_then(|()| writer.pass_on(true));
@@ -225,6 +260,49 @@ impl Conn {
         }
         turn.look_at_clock();
         self.finish(asked, close, turn);
+        None
+    }
+
+    /// Whether the thread it wants is for an upgrade.
+    pub(crate) fn is_upgrade(&self) -> bool {
+        matches!(self.stage, Stage::Own(Own::Upgrade(_)))
+    }
+
+    /// What the thread does that it wanted for its own. User code.
+    pub(crate) fn run_on_own_thread(&mut self, stopping: &Arc<Waker>, turn: &mut Turn<'_>) -> Option<Next> {
+        let Stage::Own(own) = std::mem::replace(&mut self.stage, Stage::Taken) else {
+            unreachable!("only what wants a thread of its own gets one")
+        };
+        match own {
+            Own::Stream(push) => {
+                self.stage = Stage::Push(push);
+                self.push(turn)
+            }
+            Own::Upgrade(switch) => self.switch(*switch, stopping, turn),
+        }
+    }
+
+    /// Says 101, and has the connection used for something else.
+    fn switch(&mut self, switch: Switch, stopping: &Arc<Waker>, turn: &mut Turn<'_>) -> Option<Next> {
+        let Switch { asked, parts, run } = switch;
+        let framed = Framed { framing: Framing::Empty, unsent_len: None, close: None, whole: false };
+        if !self.begin_head(&asked, &parts, framed, None, turn) {
+            return Some(Next::Close(CloseReason::Cut));
+        }
+        turn.buffers.answered[turn.lifecycle.phase() as usize] += 1;
+        if body::send_all(&self.line, &turn.lifecycle.clock, write_demand(turn.settings)).is_err() {
+            return Some(Next::Close(CloseReason::Broken));
+        }
+        self.line.switch_over();
+        let received = self.inbox.take();
+        let write_timeout = turn.settings.write_timeout;
+        let (io, end) =
+            Upgraded::new(self.line.clone(), self.context.clone(), received, stopping.clone(), write_timeout);
+        run(io, self.context.clone());
+        drop(end);
+        self.line.switch_back();
+        turn.look_at_clock();
+        self.close_after_flush(CloseReason::Upgraded, turn);
         None
     }
 

@@ -11,6 +11,7 @@ use http::HeaderMap;
 use crate::clock::Clock;
 use crate::conn::egress::Egress;
 use crate::conn::patience::{Demand, Patience};
+use crate::conn::upgraded::RunUpgraded;
 use crate::settings::{DISCARD_BYTES_MAX, READ_BYTES};
 use crate::waker::wait_for_peer;
 use crate::wire::Limits;
@@ -41,6 +42,10 @@ pub(crate) enum Kind {
         len: Option<u64>,
     },
     Write(Box<WriteBody>),
+    /// The same on a thread of its own.
+    Stream(Box<WriteBody>),
+    /// No body: what gets the connection behind a 101.
+    Upgrade(Box<RunUpgraded>),
     /// From the client, as it comes.
     Incoming(Incoming),
 }
@@ -97,6 +102,41 @@ impl Body {
         Self::of(Kind::Write(Box::new(write)))
     }
 
+    /// The same as [`writer`](Self::writer) on a thread of its own: for what goes on for as long as the client stays, such
+    /// as server-sent events. It holds no worker; at most [`max_own_threads`](crate::Builder::max_own_threads) run at a
+    /// time, and a further one is answered with 503. The response's head is sent at once, and what is written when it is
+    /// [flushed](Write::flush).
+    ///
+    /// A stop waits for it as for every response: `write` should look at [`Context::draining`](crate::Context::draining).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::time::Duration;
+    /// use lameduck::{Body, Context, Request, Response};
+    ///
+    /// fn events(_request: Request, context: Context) -> Response {
+    ///     let mut response = Response::new(Body::stream(move |out| {
+    ///         for n in 0.. {
+    ///             write!(out, "data: {n}\n\n")?;
+    ///             out.flush()?;
+    ///             if context.draining().recv_timeout(Duration::from_secs(1)) != Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+    ///                 break;
+    ///             }
+    ///         }
+    ///         Ok(())
+    ///     }));
+    ///     let kind = lameduck::http::HeaderValue::from_static("text/event-stream");
+    ///     response.headers_mut().insert(lameduck::http::header::CONTENT_TYPE, kind);
+    ///     response
+    /// }
+    /// ```
+    #[must_use]
+    pub fn stream(write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send + 'static) -> Self {
+        Self::of(Kind::Stream(Box::new(write)))
+    }
+
     /// The number of bytes that are left, if it is known before they are read.
     #[must_use]
     pub fn len(&self) -> Option<u64> {
@@ -104,7 +144,8 @@ impl Body {
             Kind::Empty => Some(0),
             Kind::Bytes(bytes) => Some(bytes.len() as u64),
             Kind::Read { len, .. } => *len,
-            Kind::Write(_) => None,
+            Kind::Write(_) | Kind::Stream(_) => None,
+            Kind::Upgrade(_) => Some(0),
             Kind::Incoming(incoming) => incoming.remaining(),
         }
     }
@@ -150,7 +191,10 @@ impl Read for Body {
                 *len -= n as u64;
                 Ok(n)
             }
-            Kind::Write(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "a body that is written cannot be read")),
+            Kind::Upgrade(_) => Ok(0),
+            Kind::Write(_) | Kind::Stream(_) => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, "a body that is written cannot be read"))
+            }
             Kind::Incoming(incoming) => incoming.read(buffer),
         }
     }
@@ -163,6 +207,8 @@ impl fmt::Debug for Body {
             Kind::Bytes(_) => "bytes",
             Kind::Read { .. } => "reader",
             Kind::Write(_) => "writer",
+            Kind::Stream(_) => "stream",
+            Kind::Upgrade(_) => "upgrade",
             Kind::Incoming(_) => "incoming",
         };
         f.debug_struct("Body").field("kind", &kind).field("len", &self.len()).finish()
@@ -496,7 +542,7 @@ impl fmt::Debug for BodyWriter<'_> {
 }
 
 /// Blocks until the kernel has taken all that waits.
-fn send_all(line: &Egress, clock: &Clock, demand: Demand) -> io::Result<()> {
+pub(super) fn send_all(line: &Egress, clock: &Clock, demand: Demand) -> io::Result<()> {
     let mut patience = None;
     while !line.flush_from_outside()? {
         let (now, acknowledged) = (clock.now(), line.acknowledged());

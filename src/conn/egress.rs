@@ -74,6 +74,8 @@ enum Answer {
     Begun(InFlight),
     /// It was refused by who took the connection over.
     Refused(InFlight),
+    /// It was answered with 101: what is sent from now on is no response.
+    Upgraded(InFlight),
 }
 
 /// A request that is in flight, for naming it.
@@ -153,6 +155,32 @@ impl Egress {
         if let Some((poller, _)) = self.home.get().filter(|_| was_told) {
             poller.remove(self.transport.as_fd());
         }
+    }
+
+    /// The response that was begun is a 101 and whole: the connection is its thread's alone, also to wait for.
+    pub(crate) fn switch_over(&self) {
+        let mut out = lock(&self.out);
+        out.answer = match std::mem::replace(&mut out.answer, Answer::None) {
+            Answer::Begun(request) => Answer::Upgraded(request),
+            other => other,
+        };
+        let told = self.told.swap(Told::NothingAnyMore as u8, Release);
+        let was_told = told == Told::In as u8 || told == Told::InAndOut as u8;
+        if let Some((poller, _)) = self.home.get().filter(|_| was_told) {
+            poller.delete(self.transport.as_fd());
+        }
+    }
+
+    /// The connection is the pool's again.
+    pub(crate) fn switch_back(&self) {
+        let mut out = lock(&self.out);
+        out.answer = Answer::None;
+        self.told.store(Told::Nothing as u8, Release);
+    }
+
+    /// Whether it is no longer HTTP.
+    pub(crate) fn is_upgraded(&self) -> bool {
+        matches!(lock(&self.out).answer, Answer::Upgraded(_))
     }
 
     /// The poller has told of a hang-up while the connection is served.
@@ -304,7 +332,7 @@ impl Egress {
     pub(crate) fn in_flight(&self) -> Option<(InFlight, u64)> {
         let out = lock(&self.out);
         match &out.answer {
-            Answer::Owed(request) | Answer::Begun(request) | Answer::Refused(request) => {
+            Answer::Owed(request) | Answer::Begun(request) | Answer::Refused(request) | Answer::Upgraded(request) => {
                 Some((request.clone(), out.sent_total - out.sent_before))
             }
             Answer::None => None,

@@ -67,7 +67,7 @@ impl Conn {
     /// Finishes our side, and waits for the peer to finish its own.
     pub(super) fn say_goodbye(&mut self, reason: CloseReason, at_most: Duration, turn: &Turn<'_>) {
         self.line.transport().finish();
-        let late = turn.lifecycle.is_stopping().then(HeadScan::new);
+        let late = (turn.lifecycle.is_stopping() && reason != CloseReason::Upgraded).then(HeadScan::new);
         let (until, end) = (turn.now + at_most, turn.now + at_most.max(LINGER_TIMEOUT_MAX));
         let linger = Linger { reason, bytes: 0, heard_at: turn.now, until, at_most, end, late };
         self.enter(Stage::Linger(linger), turn.now);

@@ -72,6 +72,8 @@ pub(super) enum Stage {
     Call(Box<Call>),
     /// A response whose closure is to be run waits for a worker.
     Push(Box<super::answer::Push>),
+    /// A thread of its own is wanted: the owner gives it one.
+    Own(super::answer::Own),
     /// A response is on its way.
     Flush(Box<Flush>),
     /// A request body the handler did not read is read and dropped.
@@ -157,6 +159,8 @@ pub(crate) enum Next {
     Pull,
     /// Its response's body to be written, by [`Conn::push`]: user code that may wait for the peer.
     Push,
+    /// A thread of its own, for user code that may go on for as long as it likes.
+    OwnThread,
     /// The peer, or its deadline.
     Park,
     /// Another turn, after others had theirs.
@@ -207,6 +211,7 @@ impl Conn {
                     _ => unreachable!("it was a call a moment ago"),
                 },
                 Stage::Push(_) => Some(Next::Push),
+                Stage::Own(_) => Some(Next::OwnThread),
                 Stage::Flush(_) => self.flush(turn),
                 Stage::Discard(_) => self.discard(turn),
                 Stage::Linger(_) => self.linger(turn),
@@ -516,7 +521,7 @@ impl Conn {
     pub(super) fn enter(&mut self, stage: Stage, now: Instant) {
         let left = std::mem::replace(&mut self.stage, stage);
         // What its handler gave and nobody took is user code's to drop.
-        if matches!(left, Stage::Push(_) | Stage::Flush(_))
+        if matches!(left, Stage::Push(_) | Stage::Own(_) | Stage::Flush(_))
             && let Err(panic) = panics::catch(|| drop(left))
         {
             log::error!("a response's body panicked when it was dropped: {panic}, peer {}", Peer(&self.line));

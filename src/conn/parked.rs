@@ -71,7 +71,7 @@ impl Conn {
             Stage::Idle if draining => settings.idle_grace.min(settings.idle_timeout),
             Stage::Fresh | Stage::Head => settings.head_timeout,
             Stage::Idle => settings.idle_timeout,
-            Stage::Call(_) | Stage::Push(_) => settings.queue_timeout,
+            Stage::Call(_) | Stage::Push(_) | Stage::Own(_) => settings.queue_timeout,
             Stage::Flush(_) if self.starved => settings.queue_timeout,
             Stage::Discard(_) => DISCARD_TIMEOUT,
             Stage::Body(collecting) => {
@@ -127,7 +127,7 @@ impl Conn {
             Stage::Body(_) => {
                 self.refuse_overdue(StatusCode::REQUEST_TIMEOUT, "the request body came too slowly", turn)
             }
-            Stage::Call(_) | Stage::Push(_) => {
+            Stage::Call(_) | Stage::Push(_) | Stage::Own(_) => {
                 self.refuse_overdue(StatusCode::SERVICE_UNAVAILABLE, "the server is too busy", turn)
             }
             // It cannot be told any more than by the missing end.
@@ -230,7 +230,7 @@ impl Conn {
         match self.advance(turn) {
             Next::Call(call) => self.wait_for_worker(Some(call)),
             Next::Close(reason) => return Some(reason),
-            Next::Park | Next::Yield | Next::Pull | Next::Push => {}
+            Next::Park | Next::Yield | Next::Pull | Next::Push | Next::OwnThread => {}
         }
         match self.stage {
             Stage::Fresh | Stage::Idle => Some(CloseReason::IdleStopping),

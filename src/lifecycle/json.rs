@@ -61,6 +61,14 @@ impl Report {
             ("cut", array(self.cut.iter().map(cut))),
             ("never_started", array(self.never_started.iter().map(cut))),
             ("raced", array(raced)),
+            (
+                "upgraded",
+                object(&[
+                    ("told", self.upgraded.told.to_string()),
+                    ("finished", self.upgraded.finished.to_string()),
+                    ("cut", self.upgraded.cut.to_string()),
+                ]),
+            ),
             ("hooks", array(hooks)),
             ("stuck", array(stuck)),
             ("errors", array(self.errors.iter().map(|error| text(error)))),
@@ -79,6 +87,7 @@ fn cut(request: &CutRequest) -> String {
         ("started", request.started.to_string()),
         ("bytes_sent", request.bytes_sent.to_string()),
         ("answered_503", request.answered_503.to_string()),
+        ("upgraded", request.upgraded.to_string()),
     ])
 }
 

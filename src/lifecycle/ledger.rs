@@ -49,10 +49,12 @@ pub enum CloseReason {
     /// A request found no worker in time, and was answered with 503; or the rest of a response that is read from its
     /// request found none, and the connection was reset.
     Overloaded,
+    /// It was upgraded, and its closure has returned.
+    Upgraded,
 }
 
 impl CloseReason {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Asked,
         Self::Stopping,
         Self::PeerClosed,
@@ -68,6 +70,7 @@ impl CloseReason {
         Self::Shed,
         Self::IdleShed,
         Self::Overloaded,
+        Self::Upgraded,
     ];
 }
 

@@ -48,6 +48,8 @@ pub struct Report {
     pub never_started: Vec<CutRequest>,
     /// Requests that crossed our end of their connection: not served, and safe to repeat.
     pub raced: Vec<Raced>,
+    /// What became of upgraded connections.
+    pub upgraded: UpgradedReport,
     /// What became of the hooks.
     pub hooks: Vec<HookReport>,
     /// Workers whose handler did not return, and were left behind.
@@ -56,7 +58,19 @@ pub struct Report {
     pub errors: Vec<String>,
 }
 
-/// A request that did not get its whole response.
+/// What became of the [upgraded](crate::upgrade) connections that were open when draining started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct UpgradedReport {
+    /// They were told of the stop.
+    pub told: usize,
+    /// They came to their own end in time.
+    pub finished: usize,
+    /// They were reset at the deadline. Each is listed in [`Report::cut`].
+    pub cut: usize,
+}
+
+/// A request that did not get its whole response, or whose upgraded connection was cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CutRequest {
@@ -74,6 +88,8 @@ pub struct CutRequest {
     pub bytes_sent: u64,
     /// The client was answered with 503 instead.
     pub answered_503: bool,
+    /// It had been answered with 101, and its connection was reset; `bytes_sent` are those sent on it since.
+    pub upgraded: bool,
 }
 
 /// What became of a hook.
@@ -127,6 +143,7 @@ impl Report {
             cut: Vec::new(),
             never_started: Vec::new(),
             raced: Vec::new(),
+            upgraded: UpgradedReport::default(),
             hooks: Vec::new(),
             stuck: Vec::new(),
             errors: Vec::new(),
@@ -246,6 +263,11 @@ impl fmt::Display for Report {
         for raced in &self.raced {
             writeln!(f, "  raced: {raced}")?;
         }
+        if self.upgraded.told > 0 {
+            let UpgradedReport { told, finished, cut } = self.upgraded;
+            let told = count(told as u64, "upgraded connection");
+            writeln!(f, "  {told} told of the stop: {finished} finished, {cut} cut")?;
+        }
         for hook in &self.hooks {
             writeln!(f, "  hook: {hook}")?;
         }
@@ -269,6 +291,7 @@ impl fmt::Display for CutRequest {
         match (self.answered_503, self.started) {
             (true, true) => f.write_str("in its handler: answered with 503"),
             (true, false) => f.write_str("safe to repeat: answered with 503"),
+            (false, _) if self.upgraded => write!(f, "upgraded: reset after {} bytes", self.bytes_sent),
             (false, _) => write!(f, "reset after {} bytes of its response", self.bytes_sent),
         }
     }
@@ -326,6 +349,7 @@ impl fmt::Display for CloseReason {
             Self::Cut => "cut at the deadline",
             Self::Shed => "closed unserved: no slot was free",
             Self::IdleShed => "closed while idle, to make room for others",
+            Self::Upgraded => "closed after it was upgraded",
             Self::Overloaded => "closed after a 503: no worker was free in time",
         })
     }

@@ -48,6 +48,12 @@ impl Poller {
     #[allow(clippy::unused_self, reason = "the portable poller needs it")]
     pub(crate) fn remove(&self, _socket: BorrowedFd<'_>) {}
 
+    /// Forgets a socket that stays open.
+    pub(crate) fn delete(&self, socket: BorrowedFd<'_>) {
+        // It fails for a socket that was never registered, which is as good.
+        let _ = epoll::delete(&self.epoll, socket);
+    }
+
     /// Wakes one thread that waits, or the next one that will.
     pub(crate) fn ring(&self) {
         self.bell.wake();

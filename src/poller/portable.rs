@@ -48,6 +48,11 @@ impl Poller {
         let _ = self.poller.delete(socket);
     }
 
+    /// Forgets a socket that stays open.
+    pub(crate) fn delete(&self, socket: BorrowedFd<'_>) {
+        self.remove(socket);
+    }
+
     /// Wakes one thread that waits, or the next one that will.
     pub(crate) fn ring(&self) {
         self.bell.wake();

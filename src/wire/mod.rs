@@ -33,7 +33,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    const fn new(status: StatusCode, reason: &'static str) -> Self {
+    pub(crate) const fn new(status: StatusCode, reason: &'static str) -> Self {
         Self { status, reason }
     }
 

@@ -1,0 +1,282 @@
+//! A connection that is no longer HTTP: what its thread reads and writes.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+
+use crate::conn::answer::Response;
+use crate::conn::body::{Body, Kind};
+use crate::conn::egress::Egress;
+use crate::conn::exchange::Request;
+use crate::lifecycle::context::Context;
+use crate::waker::{Waker, wait_for, wait_for_peer};
+
+/// The code that gets the connection.
+pub(crate) type RunUpgraded = dyn FnOnce(Upgraded, Context) + Send;
+
+/// Answers `101 Switching Protocols` and gives the connection to `run`, on a thread of its own: for WebSocket and whatever
+/// else begins as HTTP (RFC 9110 section 7.8).
+///
+/// The response may be given fields that the protocol wants, such as `Sec-WebSocket-Accept`. A client that has not asked for
+/// `protocol` gets 426 with the `Upgrade` field; while the server drains, or when
+/// [`max_own_threads`](crate::Builder::max_own_threads) are busy, 503.
+///
+/// A stop tells the connection ([`Context::draining`], [`Upgraded::on_shutdown`]), waits for it, and at its deadline resets
+/// it; the report counts all three. When `run` returns the connection closes as any other.
+///
+/// # Panics
+///
+/// If `protocol` has bytes that no field may have.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use lameduck::{Context, Request, Response, Upgraded};
+///
+/// fn shout(request: Request, _context: Context) -> Response {
+///     lameduck::upgrade(&request, "shout", |mut io: Upgraded, _context| {
+///         let mut bytes = [0; 1024];
+///         while let Ok(n @ 1..) = io.read(&mut bytes) {
+///             bytes[..n].make_ascii_uppercase();
+///             if io.write_all(&bytes[..n]).is_err() {
+///                 return;
+///             }
+///         }
+///     })
+/// }
+///
+/// let server = lameduck::Server::builder().bind("127.0.0.1:0")?.spawn(shout)?;
+/// let mut client = std::net::TcpStream::connect(server.addr()).unwrap();
+/// client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\nhello").unwrap();
+/// client.shutdown(std::net::Shutdown::Write).unwrap();
+/// let mut answer = String::new();
+/// client.read_to_string(&mut answer).unwrap();
+/// assert!(answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("\r\n\r\nHELLO"), "{answer}");
+/// # Ok::<(), lameduck::Error>(())
+/// ```
+#[must_use]
+pub fn upgrade(request: &Request, protocol: &str, run: impl FnOnce(Upgraded, Context) + Send + 'static) -> Response {
+    let value = HeaderValue::from_str(protocol).expect("a protocol's name is a field value");
+    let asked = request.version() == Version::HTTP_11
+        && names(request.headers(), &CONNECTION, "upgrade")
+        && names(request.headers(), &UPGRADE, protocol);
+    let mut response = if asked {
+        Response::new(Body::of(Kind::Upgrade(Box::new(run))))
+    } else {
+        Response::new(Body::from(format!("this is for those who ask for {protocol}\n")))
+    };
+    *response.status_mut() = if asked { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::UPGRADE_REQUIRED };
+    response.headers_mut().insert(UPGRADE, value);
+    response
+}
+
+/// Whether a list of names in a field has this one.
+fn names(headers: &HeaderMap, field: &HeaderName, name: &str) -> bool {
+    headers.get_all(field).iter().any(|value| {
+        let mut names = value.as_bytes().split(|byte| *byte == b',');
+        names.any(|one| one.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
+    })
+}
+
+/// A connection that is no longer HTTP: see [`upgrade`]. It begins with the bytes that came behind the request.
+///
+/// Reading and writing block. [`try_clone`](Self::try_clone) gives another one, for a second thread or for `on_shutdown`.
+/// Once the closure it was given to has returned it is over, also for clones.
+pub struct Upgraded {
+    shared: Arc<Shared>,
+    read_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+}
+
+struct Shared {
+    line: Arc<Egress>,
+    context: Context,
+    /// Bytes that came behind the request's head.
+    received: Mutex<Vec<u8>>,
+    /// Readable from the moment on when the server drains.
+    stopping: Arc<Waker>,
+    told: AtomicBool,
+    on_shutdown: Mutex<Option<Box<OnShutdown>>>,
+    over: AtomicBool,
+}
+
+type OnShutdown = dyn FnOnce(&mut Upgraded) + Send;
+
+/// Ends an [`Upgraded`] and all its clones when it is dropped.
+pub(crate) struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.over.store(true, SeqCst);
+    }
+}
+
+impl Upgraded {
+    pub(crate) fn new(
+        line: Arc<Egress>,
+        context: Context,
+        received: Vec<u8>,
+        stopping: Arc<Waker>,
+        write_timeout: Duration,
+    ) -> (Self, End) {
+        let shared = Arc::new(Shared {
+            line,
+            context,
+            received: Mutex::new(received),
+            stopping,
+            told: AtomicBool::new(false),
+            on_shutdown: Mutex::new(None),
+            over: AtomicBool::new(false),
+        });
+        (Self { shared: shared.clone(), read_timeout: None, write_timeout: Some(write_timeout) }, End(shared))
+    }
+
+    /// Has `then` called once when the server starts to drain, by a thread that waits in [`read`](Read::read), or at its
+    /// next read: for a last word, such as a WebSocket's Close with 1001. Reading goes on afterwards, for the peer's answer.
+    ///
+    /// Who does not read is told by [`Context::draining`] alone.
+    pub fn on_shutdown(&self, then: impl FnOnce(&mut Self) + Send + 'static) {
+        *lock(&self.shared.on_shutdown) = Some(Box::new(then));
+        // Nobody is going to look again.
+        if self.shared.told.load(SeqCst) {
+            self.tell_of_stop();
+        }
+    }
+
+    /// Another one for the same connection, with timeouts of its own.
+    ///
+    /// # Errors
+    ///
+    /// None today; it is a `Result` as everywhere in `std`, and for connections to come.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(self.again())
+    }
+
+    fn again(&self) -> Self {
+        Self { shared: self.shared.clone(), read_timeout: self.read_timeout, write_timeout: self.write_timeout }
+    }
+
+    /// How long a read waits before it fails with `TimedOut`. Default: `None`, for ever.
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.read_timeout = timeout;
+    }
+
+    /// How long a write waits for a peer that takes nothing before it fails with `TimedOut`. Default: the server's
+    /// [`write_timeout`](crate::Builder::write_timeout).
+    pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.write_timeout = timeout;
+    }
+
+    /// Says that nothing more will be written (FIN). Reading goes on.
+    pub fn finish(&self) {
+        self.shared.line.transport().finish();
+    }
+
+    /// The peer's address. `None` over a unix socket.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.shared.line.peer()
+    }
+
+    /// Blocks until there may be something to read.
+    fn wait_for_bytes(&self) -> io::Result<()> {
+        let shared = &*self.shared;
+        loop {
+            if shared.over.load(SeqCst) {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was given back"));
+            }
+            if !shared.told.load(SeqCst) && shared.context.is_draining() {
+                shared.told.store(true, SeqCst);
+                self.tell_of_stop();
+            }
+            let fds = [shared.line.transport().as_fd(), shared.stopping.as_fd()];
+            let fds = if shared.told.load(SeqCst) { &fds[..1] } else { &fds[..] };
+            if !wait_for(fds, self.read_timeout) {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer is silent"));
+            }
+            // The stop wakes once; for the peer one looks again.
+            if shared.told.load(SeqCst) || !shared.context.is_draining() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tell_of_stop(&self) {
+        let then = lock(&self.shared.on_shutdown).take();
+        if let Some(then) = then {
+            then(&mut self.again());
+        }
+    }
+}
+
+impl Read for Upgraded {
+    /// # Errors
+    ///
+    /// `ConnectionReset` and others when the peer or the server has ended the connection, `TimedOut`.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        {
+            let mut received = lock(&self.shared.received);
+            if !received.is_empty() {
+                let n = received.len().min(buffer.len());
+                buffer[..n].copy_from_slice(&received[..n]);
+                received.drain(..n);
+                return Ok(n);
+            }
+        }
+        loop {
+            match self.shared.line.transport().recv(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_bytes()?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Write for Upgraded {
+    /// # Errors
+    ///
+    /// As reading.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            if self.shared.over.load(SeqCst) {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was given back"));
+            }
+            let taken = self.shared.line.send_directly(bytes)?;
+            if taken > 0 || bytes.is_empty() {
+                return Ok(taken);
+            }
+            let fd = self.shared.line.transport().as_fd();
+            if !wait_for_peer(fd, true, self.write_timeout.unwrap_or(Duration::MAX)) {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing"));
+            }
+        }
+    }
+
+    /// What was written is on its way already.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Upgraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgraded").field("peer", &self.peer()).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
