@@ -39,6 +39,9 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `cli` | yes | the `lameduck` binary, with argument parsing and a logger |
+//! | `router` | yes | `Router`: routes over handlers, with parameters |
+//! | `json` | no | `Json` responses and `Body::into_json` |
+//! | `gzip` | no | `layers::gzip` |
 //!
 //! # How it is built
 //!
@@ -86,13 +89,16 @@ pub use http;
 pub use conn::answer::Response;
 pub use conn::body::{Body, BodyWriter};
 pub use conn::exchange::Request;
+pub use conn::whole::BodyError;
 pub use error::{Error, Result};
 pub use lifecycle::context::{Context, Readiness, Reason};
 pub use lifecycle::ledger::{CloseReason, Raced};
 pub use lifecycle::phase::{Cause, Phase};
 pub use lifecycle::report::{CutRequest, HookOutcome, HookReport, Report, StuckWorker};
 pub use listener::{Addr, Inherited, Listen, inherited};
-pub use respond::{Handler, IntoResponse};
+#[cfg(feature = "json")]
+pub use respond::Json;
+pub use respond::{Failure, Fields, Handler, HandlerResult, IntoResponse, OrAnswer};
 pub use server::{Bound, Builder, Handle, Running, Server, Stats};
 pub use signals::{SignalGuard, notify};
 
