@@ -81,6 +81,7 @@ mod backlog;
 mod shutdown;
 
 mod respond;
+mod layer;
 mod signals;
 mod server;
 
@@ -91,6 +92,7 @@ pub use conn::body::{Body, BodyWriter};
 pub use conn::exchange::Request;
 pub use conn::whole::BodyError;
 pub use error::{Error, Result};
+pub use layer::{HandlerExt, Layer, Layered, Next};
 pub use lifecycle::context::{Context, Readiness, Reason};
 pub use lifecycle::ledger::{CloseReason, Raced};
 pub use lifecycle::phase::{Cause, Phase};
@@ -101,6 +103,13 @@ pub use respond::Json;
 pub use respond::{Failure, Fields, Handler, HandlerResult, IntoResponse, OrAnswer};
 pub use server::{Bound, Builder, Handle, Running, Server, Stats};
 pub use signals::{SignalGuard, notify};
+
+/// Ready-made [`Layer`]s: functions and builders that return one.
+pub mod layers {
+    #[cfg(feature = "gzip")]
+    pub use crate::layer::gzip;
+    pub use crate::layer::{Cors, access_log, body_limit, concurrency_limit, ready_only, request_id, timeout};
+}
 
 #[cfg(all(test, loom))]
 mod loom_models;

@@ -49,13 +49,14 @@ where
 /// | `(StatusCode, R)`, `(fields, R)`, `(StatusCode, fields, R)` | that of `R`, with another status and more fields: see [`Fields`] |
 /// | `Option<R>` | that of `R`, or 404 |
 /// | `Result<R, Failure>` | that of `R`, or the one the [`Failure`] has |
-/// | `Result<R, E>` with any `E: Display` | that of `R`, or 500 with the error in the log only |
+/// | `Result<R, StatusCode>` | that of `R`, or that status |
+/// | `Result<R, E>` with any other `E: Display` | that of `R`, or 500 with the error in the log only |
 ///
 /// # Errors as values
 ///
-/// Whatever a handler fails with, the client is told 500 and nothing more, and the log all of it. Two kinds of errors are
-/// answered otherwise: a [`Failure`], which has its own response; and a [`BodyError`], which is the client's doing, as it
-/// is or inside a `Box<dyn Error>` or an [`io::Error`].
+/// Whatever a handler fails with, the client is told 500 and nothing more, and the log all of it. Three kinds of errors are
+/// answered otherwise: a [`Failure`], which has its own response; a [`StatusCode`]; and a [`BodyError`], which is the
+/// client's doing, as it is or inside a `Box<dyn Error>` or an [`io::Error`].
 ///
 /// # Examples
 ///
@@ -354,14 +355,18 @@ impl<R: IntoResponse> IntoResponse for Result<R, Failure> {
     }
 }
 
-/// An error is logged with all it says, and the client is told 500 and nothing else; but for a [`BodyError`], which is the
-/// client's doing.
+/// An error is logged with all it says, and the client is told 500 and nothing else; but for a [`StatusCode`], which is told
+/// as it is, and a [`BodyError`], which is the client's doing.
 impl<R: IntoResponse, E: Display + 'static> IntoResponse for Result<R, E> {
     fn into_response(self) -> Response {
-        self.map_or_else(
-            |error| body_error(&error).map_or_else(|| internal_error(&error), tell),
-            IntoResponse::into_response,
-        )
+        let error = match self {
+            Ok(response) => return response.into_response(),
+            Err(error) => error,
+        };
+        match (&error as &dyn Any).downcast_ref::<StatusCode>() {
+            Some(status) => status.into_response(),
+            None => body_error(&error).map_or_else(|| internal_error(&error), tell),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What handlers return, and what clients get for it; and bodies that are read whole.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::borrow::Cow;
@@ -88,6 +90,7 @@ fn an_error_is_500_whatever_it_is_and_its_text_stays_here() {
     check(Err::<(), Box<dyn Error>>("a secret".into()), 500, TEXT, INTERNAL);
     check(Err::<(), _>(std::io::Error::other("a secret")), 500, TEXT, INTERNAL);
     check(Err::<(), _>(Failure::from(std::io::Error::other("a secret"))), 500, TEXT, INTERNAL);
+    check(Err::<(), _>(StatusCode::GONE), 410, TEXT, "410 Gone\n");
 }
 
 #[test]
@@ -127,6 +130,7 @@ fn a_body_that_is_declared_too_long_is_refused_before_it_is_asked_for() {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
     let answer = client.read_response();
     assert_eq!((answer.status, answer.field("connection")), (413, Some("close")));
+    drop(client);
     let mut client = server.client();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(client.read_response().status, 100);
