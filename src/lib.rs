@@ -82,6 +82,8 @@ mod shutdown;
 
 mod respond;
 mod layer;
+#[cfg(feature = "router")]
+mod router;
 mod signals;
 mod server;
 
@@ -101,6 +103,8 @@ pub use listener::{Addr, Inherited, Listen, inherited};
 #[cfg(feature = "json")]
 pub use respond::Json;
 pub use respond::{Failure, Fields, Handler, HandlerResult, IntoResponse, OrAnswer};
+#[cfg(feature = "router")]
+pub use router::{Route, Router};
 pub use server::{Bound, Builder, Handle, Running, Server, Stats};
 pub use signals::{SignalGuard, notify};
 

@@ -226,7 +226,10 @@ fn any_origin_is_a_star_and_excludes_credentials() {
 }
 
 /// Gives each access record to the test whose user agent it names.
-struct Recorder(Mutex<BTreeMap<String, Sender<(String, BTreeMap<String, String>)>>>);
+struct Recorder(Mutex<BTreeMap<String, Sender<AccessRecord>>>);
+
+/// A line and its key-values.
+type AccessRecord = (String, BTreeMap<String, String>);
 
 static RECORDER: Recorder = Recorder(Mutex::new(BTreeMap::new()));
 
@@ -261,7 +264,7 @@ impl log::Log for Recorder {
     fn flush(&self) {}
 }
 
-fn access_records_of(user_agent: &str) -> Receiver<(String, BTreeMap<String, String>)> {
+fn access_records_of(user_agent: &str) -> Receiver<AccessRecord> {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::set_logger(&RECORDER).unwrap();
