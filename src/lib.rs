@@ -21,7 +21,11 @@
 //!
 //! A [`Handler`] is any function of a [`Request`] and a [`Context`] whose result is [`IntoResponse`]. It may block: it then
 //! occupies one worker, of which there are [`workers`](Builder::workers). A panic in it is answered with 500 and costs its
-//! connection, nothing else. Bodies, of requests and of responses, are [`Body`].
+//! connection, nothing else. An error it returns is answered with 500, or with what a [`Failure`] says. Bodies, of requests and
+//! of responses, are [`Body`]; short ones are read whole with [`Body::into_text`] and its like.
+//!
+//! A `Router` (feature `router`) is a handler made of others, by path and method. What is done around handlers is a
+//! [`Layer`]; there are [ready-made ones](layers).
 //!
 //! # Stopping
 //!
@@ -32,7 +36,8 @@
 //! # Logging
 //!
 //! Through the `log` crate: *error* when an operator must act, *warn* when a client or a handler misbehaves, *info* for the
-//! phases of the stop, *debug* per connection. Nothing at *info* is per request.
+//! phases of the stop, *debug* per connection. Nothing at *info* is per request, but the
+//! [access log](layers::access_log) of who adds it.
 //!
 //! # Features
 //!

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use lameduck::http::header::{AUTHORIZATION, ETAG};
 use lameduck::http::{Method, StatusCode};
-use lameduck::{Context, Handler, HandlerExt, IntoResponse, Layer, Next, Request, Response, layers};
+use lameduck::{Body, Context, Handler, HandlerExt, IntoResponse, Layer, Next, Request, Response, layers};
 use support::{Client, Gate, LIMIT, TestServer, builder, get};
 
 /// Notes a request on its way in, and its response on its way out.
@@ -108,6 +108,21 @@ fn an_echo_of_a_body_beyond_the_limit_does_not_look_complete() {
     client.send(support::post_chunked("/", &[b"1234", b"56789"]));
     let _ = client.expect_incomplete();
     let _ = server.stop();
+}
+
+#[test]
+fn a_body_that_a_layer_has_replaced_is_limited_too() {
+    let unpack = |request: Request, context: Context, next: Next<'_>| {
+        let (parts, _) = request.into_parts();
+        next.run(Request::from_parts(parts, Body::reader(std::io::repeat(b'a'))), context)
+    };
+    let app = (|request: Request, _: Context| request.into_body().into_text(1 << 20))
+        .with(layers::body_limit(9))
+        .with(unpack);
+    let response = app.handle(Request::default(), Context::root());
+    assert_eq!(response.status(), 413);
+    let text = "413 Payload Too Large: the request body is longer than 9 bytes\n";
+    assert_eq!(response.into_body().into_text(100).unwrap(), text);
 }
 
 #[test]
@@ -319,8 +334,6 @@ fn layers_work_on_a_pipelined_connection() {
 #[cfg(feature = "gzip")]
 mod gzip {
     use std::io::Read;
-
-    use lameduck::Body;
 
     use super::*;
 

@@ -120,11 +120,17 @@ impl Body {
         self.len() == Some(0)
     }
 
-    /// Has reading fail beyond `max` bytes, with [`BodyError::TooLong`] inside the error. Only what still comes from the client
-    /// is counted: the rest has a length.
+    /// Has reading fail beyond `max` bytes, with [`BodyError::TooLong`] inside the error. For a body whose length is not
+    /// known: where it is, the caller has looked at it.
     pub(crate) fn limit(&mut self, max: u64) {
-        if let Kind::Incoming(incoming) = &mut self.kind {
-            incoming.allowance = Some(Allowance { max, left: max });
+        let allowance = Allowance { max, left: max };
+        match &mut self.kind {
+            Kind::Incoming(incoming) => incoming.allowance = Some(allowance),
+            Kind::Read { reader, len: None } => {
+                let unlimited = std::mem::replace(reader, Box::new(io::empty()));
+                *reader = Box::new(Limited { reader: unlimited, allowance });
+            }
+            _ => {}
         }
     }
 
@@ -252,6 +258,27 @@ struct Allowance {
     left: u64,
 }
 
+impl Allowance {
+    /// Lets `n` bytes that were read pass, or not.
+    fn spend(&mut self, n: usize) -> io::Result<usize> {
+        let left = self.left.checked_sub(n as u64);
+        self.left = left.ok_or_else(|| io::Error::other(BodyError::TooLong { max: self.max }))?;
+        Ok(n)
+    }
+}
+
+/// A reader of a limited body.
+struct Limited {
+    reader: Box<dyn Read + Send>,
+    allowance: Allowance,
+}
+
+impl Read for Limited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).and_then(|n| self.allowance.spend(n))
+    }
+}
+
 /// How a request body is read from the client.
 #[derive(Debug)]
 pub(crate) struct Ingress {
@@ -323,11 +350,7 @@ impl Incoming {
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.ingress.lock().unwrap_or_else(PoisonError::into_inner).read(buffer)?;
-        if let Some(allowance) = &mut self.allowance {
-            let left = allowance.left.checked_sub(n as u64);
-            allowance.left = left.ok_or_else(|| io::Error::other(BodyError::TooLong { max: allowance.max }))?;
-        }
-        Ok(n)
+        self.allowance.as_mut().map_or(Ok(n), |allowance| allowance.spend(n))
     }
 
     fn remaining(&self) -> Option<u64> {
