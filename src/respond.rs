@@ -54,7 +54,8 @@ where
 ///
 /// # Errors as values
 ///
-/// Whatever a handler fails with, the client is told 500 and nothing more, and the log all of it. Three kinds of errors are
+/// Whatever a handler fails with, the client is told 500 and nothing more, and the log its text; with the causes, where the
+/// type lets them be found: of a [`Failure`], a `Box<dyn Error>`, and what shows them with `{:#}`. Three kinds of errors are
 /// answered otherwise: a [`Failure`], which has its own response; a [`StatusCode`]; and a [`BodyError`], which is the
 /// client's doing, as it is or inside a `Box<dyn Error>` or an [`io::Error`].
 ///
@@ -306,11 +307,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         match body_error(&error) {
             Some(error) => Self::new(tell(error)),
-            None => {
-                let causes = std::iter::successors(error.source(), |error| (*error).source());
-                let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-                Self::new(internal_error(&text))
-            }
+            None => Self::new(internal_error(&with_causes(&error))),
         }
     }
 }
@@ -365,7 +362,7 @@ impl<R: IntoResponse, E: Display + 'static> IntoResponse for Result<R, E> {
         };
         match (&error as &dyn Any).downcast_ref::<StatusCode>() {
             Some(status) => status.into_response(),
-            None => body_error(&error).map_or_else(|| internal_error(&error), tell),
+            None => body_error(&error).map_or_else(|| internal_error(&all_of(&error)), tell),
         }
     }
 }
@@ -389,6 +386,23 @@ fn body_error(error: &dyn Any) -> Option<&BodyError> {
     } else {
         error.downcast_ref().or_else(|| error.downcast_ref().and_then(of_io))
     }
+}
+
+/// An error's text, with the causes of one that is in a box. Types that hold others show those in the alternate form.
+fn all_of<E: Display + 'static>(error: &E) -> String {
+    let any: &dyn Any = error;
+    if let Some(boxed) = any.downcast_ref::<Box<dyn Error + Send + Sync>>() {
+        with_causes(&**boxed)
+    } else if let Some(boxed) = any.downcast_ref::<Box<dyn Error>>() {
+        with_causes(&**boxed)
+    } else {
+        format!("{error:#}")
+    }
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| (*error).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn tell(error: &BodyError) -> Response {
@@ -461,4 +475,19 @@ fn with_type(body: Body, content_type: &'static str) -> Response {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_gets_an_error_with_its_causes() {
+        let error = || BodyError::Failed(io::Error::other("the disk is gone"));
+        let text = "cannot read a body: the disk is gone";
+        assert_eq!(with_causes(&error()), text);
+        assert_eq!(all_of::<Box<dyn Error>>(&error().into()), text);
+        assert_eq!(all_of::<Box<dyn Error + Send + Sync>>(&error().into()), text);
+        assert_eq!(all_of(&"only a text"), "only a text");
+    }
 }
