@@ -349,6 +349,7 @@ mod gzip {
                 let body = Body::reader(std::io::Cursor::new(lines));
                 ([("content-type".parse().unwrap(), "text/plain")], body).into_response()
             }
+            "/length" => ([("content-length".parse().unwrap(), "20000")], lines).into_response(),
             _ => ([(ETAG, "\"1\"")], lines).into_response(),
         }
     }
@@ -363,7 +364,7 @@ mod gzip {
     fn a_response_is_compressed_for_who_takes_it_and_says_that_it_depends() {
         let server = TestServer::start(page.with(layers::gzip()));
         let mut client = server.client();
-        for target in ["/", "/reader"] {
+        for target in ["/", "/reader", "/length"] {
             let answer = send(&mut client, &format!("GET {target}"), "Accept-Encoding: br, gzip;q=0.1\r\n");
             assert_eq!(
                 (answer.field("content-encoding"), answer.field("vary")),
