@@ -20,13 +20,20 @@
 //! # Handlers
 //!
 //! A [`Handler`] is any function of a [`Request`] and a [`Context`] whose result is [`IntoResponse`]. It may block: it then
-//! occupies one worker, of which there are [`workers`](Builder::workers). Bodies, of requests and of responses, are
-//! [`Body`].
+//! occupies one worker, of which there are [`workers`](Builder::workers). An error it returns is answered with 500, or with
+//! what a [`Failure`] says. Bodies, of requests and of responses, are [`Body`]; short ones are read whole with
+//! [`Body::into_text`] and its like.
 //!
-//! A panic in it is answered with 500 and costs its connection, nothing else; so does one in a body it returned, or when
-//! something it returned is dropped, but for the answer, which has begun by then: the client sees that it is not whole.
+//! A `Router` (feature `router`) is a handler made of others, by path and method. What is done around handlers is a
+//! [`Layer`]; there are [ready-made ones](layers).
+//!
+//! A panic in a handler is answered with 500 and costs its connection, nothing else; so does one in a body it returned, or
+//! when something it returned is dropped, but for the answer, which has begun by then: the client sees that it is not whole.
 //! This is done by unwinding. In a program that is compiled with `panic = "abort"` the first panic ends the process, like
 //! anywhere else in it: every connection is reset, and no [`Report`] is made.
+//!
+//! What goes on for as long as its client stays has a thread of its own instead of a worker: an event stream is a
+//! [`Body::stream`], and a WebSocket begins with [`upgrade`].
 //!
 //! # Stopping
 //!
@@ -37,13 +44,17 @@
 //! # Logging
 //!
 //! Through the `log` crate: *error* when an operator must act, *warn* when a client or a handler misbehaves, *info* for the
-//! phases of the stop, *debug* per connection. Nothing at *info* is per request.
+//! phases of the stop, *debug* per connection. Nothing at *info* is per request, but the
+//! [access log](layers::access_log) of who adds it.
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `cli` | yes | the `lameduck` binary, with argument parsing and a logger |
+//! | `router` | yes | `Router`: routes over handlers, with parameters |
+//! | `json` | no | `Json` responses and `Body::into_json` |
+//! | `gzip` | no | `layers::gzip` |
 //!
 //! # How it is built
 //!
@@ -87,6 +98,9 @@ mod backlog;
 mod shutdown;
 
 mod respond;
+mod layer;
+#[cfg(feature = "router")]
+mod router;
 mod signals;
 mod server;
 
@@ -96,15 +110,28 @@ pub use conn::answer::Response;
 pub use conn::body::{Body, BodyWriter};
 pub use conn::exchange::Request;
 pub use conn::upgraded::{Upgraded, upgrade};
+pub use conn::whole::BodyError;
 pub use error::{Error, Result};
+pub use layer::{HandlerExt, Layer, Layered, Next};
 pub use lifecycle::context::{Context, Readiness, Reason};
 pub use lifecycle::ledger::{CloseReason, Raced};
 pub use lifecycle::phase::{Cause, Phase};
 pub use lifecycle::report::{CutRequest, HookOutcome, HookReport, Report, StuckWorker, UpgradedReport};
 pub use listener::{Addr, Inherited, Listen, inherited};
-pub use respond::{Handler, IntoResponse};
+#[cfg(feature = "json")]
+pub use respond::Json;
+pub use respond::{Failure, Fields, Handler, HandlerResult, IntoResponse, OrAnswer};
+#[cfg(feature = "router")]
+pub use router::{Route, Router};
 pub use server::{Bound, Builder, Handle, Running, Server, Stats};
 pub use signals::{SignalGuard, notify};
+
+/// Ready-made [`Layer`]s: functions and builders that return one.
+pub mod layers {
+    #[cfg(feature = "gzip")]
+    pub use crate::layer::gzip;
+    pub use crate::layer::{Cors, access_log, body_limit, concurrency_limit, ready_only, request_id, timeout};
+}
 
 #[cfg(all(test, loom))]
 mod loom_models;

@@ -13,6 +13,7 @@ pub(crate) mod turn;
 pub(crate) mod body;
 
 pub(crate) mod upgraded;
+pub(crate) mod whole;
 
 pub(crate) mod answer;
 
