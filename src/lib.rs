@@ -80,6 +80,7 @@ mod shutdown;
 mod respond;
 mod signals;
 mod server;
+mod group;
 
 pub use http;
 
@@ -87,6 +88,7 @@ pub use conn::answer::Response;
 pub use conn::body::{Body, BodyWriter};
 pub use conn::exchange::Request;
 pub use error::{Error, Result};
+pub use group::{Group, GroupBuilder, GroupCause, GroupHandle, GroupReport, MemberReport, Outcome};
 pub use lifecycle::context::{Context, Readiness, Reason};
 pub use lifecycle::ledger::{CloseReason, Raced};
 pub use lifecycle::phase::{Cause, Phase};
