@@ -81,6 +81,7 @@ mod respond;
 mod signals;
 mod server;
 mod group;
+pub mod testing;
 
 pub use http;
 
