@@ -29,6 +29,15 @@
 //! [`Running`]. The [`Phase`]s of a stop say what happens; [`Context::draining`] and [`Context::cancelled`] tell a handler.
 //! However it ends, it ends with a [`Report`].
 //!
+//! # Several services
+//!
+//! A [`Group`] runs servers and other services together: the first that fails, or a signal, stops them all, and its error is
+//! what comes out.
+//!
+//! # Tests
+//!
+//! [`testing`] has a server on a free port, which fails the test that cuts a request, and a client.
+//!
 //! # Logging
 //!
 //! Through the `log` crate: *error* when an operator must act, *warn* when a client or a handler misbehaves, *info* for the
@@ -39,6 +48,10 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `cli` | yes | the `lameduck` binary, with argument parsing and a logger |
+//!
+//! # Coming from elsewhere
+//!
+//! From Go's `net/http` and `errgroup`: [`coming_from_go`]. From `tiny_http` and `rouille`: [`coming_from_tiny_http`].
 //!
 //! # How it is built
 //!
@@ -97,7 +110,7 @@ pub use lifecycle::report::{CutRequest, HookOutcome, HookReport, Report, StuckWo
 pub use listener::{Addr, Inherited, Listen, inherited};
 pub use respond::{Handler, IntoResponse};
 pub use server::{Bound, Builder, Handle, Running, Server, Stats};
-pub use signals::{SignalGuard, notify};
+pub use signals::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SignalGuard, notify};
 
 #[cfg(all(test, loom))]
 mod loom_models;
@@ -111,6 +124,12 @@ pub mod architecture {}
 
 #[doc = include_str!("docs/conformance.md")]
 pub mod conformance {}
+
+#[doc = include_str!("docs/coming_from_go.md")]
+pub mod coming_from_go {}
+
+#[doc = include_str!("docs/coming_from_tiny_http.md")]
+pub mod coming_from_tiny_http {}
 
 /// The README's program compiles.
 #[cfg(doctest)]

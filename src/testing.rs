@@ -86,6 +86,7 @@ impl TestServer {
     /// # Panics
     ///
     /// As [`request`](Self::request).
+    #[allow(clippy::must_use_candidate, reason = "a test may want the request only")]
     #[track_caller]
     pub fn get(&self, path: &str) -> TestResponse {
         self.request(of(Method::GET, path, &[]))
