@@ -220,6 +220,8 @@ impl Group {
         };
         let report = GroupReport { cause, took, members: std::mem::take(&mut state.ended) };
         drop(state);
+        let left = report.members.iter().filter(|member| matches!(member.outcome, Outcome::LeftBehind));
+        left.for_each(|member| log::warn!("{member}"));
         log::info!("{}", report.summary());
         report
     }
@@ -309,8 +311,7 @@ impl Shared {
             let now = Clock::System.now();
             state.done_at = Some(now);
             drop(state.stop.as_mut().and_then(|stop| stop.alarm.take()));
-            for (_, member) in std::mem::take(&mut state.running) {
-                log::warn!("{} has not ended and is left behind", member.name);
+            for member in std::mem::take(&mut state.running).into_values() {
                 state.ended.push(member.report(now, Outcome::LeftBehind));
             }
         }
@@ -360,23 +361,24 @@ impl Shared {
         {
             outcome = Outcome::Done;
         }
-        let mut member = None;
-        let failed = self.settle(|state| {
-            member = state.running.remove(&id);
-            let report = member.as_ref()?.report(now, outcome);
-            let failure = report.outcome.is_failure().then(|| report.name.clone());
-            match &failure {
-                Some(_) => log::error!("{report}"),
-                None => log::info!("{} has ended", report.name),
-            }
-            state.ended.push(report);
+        let ended = self.settle(|state| {
+            // `None`: it was left behind before.
+            let member = state.running.remove(&id)?;
+            let report = member.report(now, outcome);
+            state.ended.push(report.clone());
             // In the same breath, so that the first failure is the cause.
-            let cause = GroupCause::Failed(failure?);
-            self.begin(state, cause)
+            let failure = report.outcome.is_failure().then(|| GroupCause::Failed(report.name.clone()));
+            let begun = failure.and_then(|cause| self.begin(state, cause));
+            Some((member, report, begun))
         });
-        // A server that is dropped asks for its own stop.
-        drop(member);
-        if let Some(begun) = failed {
+        // Not under the lock: a logger, and a server, which asks for its own stop when it is dropped.
+        let Some((_member, report, begun)) = ended else { return };
+        if report.outcome.is_failure() {
+            log::error!("{report}");
+        } else {
+            log::info!("{report}");
+        }
+        if let Some(begun) = begun {
             self.tell(begun);
         }
     }

@@ -26,7 +26,7 @@ mod interrupt {
         let _ = interrupted.cancelled().recv();
         eprintln!("shutting down");
         let report = server.handle().shutdown_within(Duration::from_secs(5));
-        eprintln!("{report}");
+        eprint!("{report}");
         report.into_result().map(drop)
     }
 
@@ -65,7 +65,7 @@ mod forced {
         drop(guard);
         eprintln!("the next signal ends the process");
         let report = server.handle().shutdown_within(within);
-        eprintln!("{report}");
+        eprint!("{report}");
         report.into_result().map(drop)
     }
 
@@ -108,7 +108,7 @@ mod in_the_middle {
         assert_eq!(stopper.join().ok(), Some(report), "who waits for a stop gets the same report");
 
         let again = Server::builder().bind("127.0.0.1:0")?;
-        let _ = again.handle().shutdown();
+        let _report = again.handle().shutdown();
         if let Err(error) = again.run(hello) {
             eprintln!("{error}");
         }
@@ -223,7 +223,7 @@ mod errgroup {
         group.serve("web", web, hello);
 
         let report = group.wait();
-        eprintln!("{report}");
+        eprint!("{report}");
         for (name, error) in report.errors() {
             eprintln!("{name}: {error}");
         }
@@ -254,11 +254,14 @@ mod errgroup {
         select! {
             recv(server.stopped()) -> _ => eprintln!("the server has stopped by itself"),
             recv(end_of_timer) -> end => errors.extend(end.ok().and_then(Result::err)),
-            recv(program.cancelled()) -> _ => eprintln!("interrupted"),
+            recv(program.cancelled()) -> _ => {}
+        }
+        if let Some(reason) = program.reason() {
+            eprintln!("stopping, as {reason}");
         }
         program.cancel();
         let report = server.handle().shutdown_within(Duration::from_secs(10));
-        errors.extend(end_of_timer.try_iter().filter_map(Result::err));
+        errors.extend(end_of_timer.recv_timeout(Duration::from_secs(10)).ok().and_then(Result::err));
         eprintln!("{}", report.summary());
         eprintln!("errors: {errors:?}");
         report.into_result().map(drop)
@@ -428,6 +431,9 @@ fn in_a_select_a_signal_is_received_and_both_are_stopped() {
     let child = program("by hand, interrupted");
     assert_eq!(child.client().get("/").body, b"hello\n");
     child.signal(Signal::INT);
-    let ended = expect(&child, &["interrupted", "stopped cleanly by a call of its handle", "errors: []"]);
+    let ended = expect(
+        &child,
+        &["stopping, as the process got SIGINT", "stopped cleanly by a call of its handle", "errors: []"],
+    );
     assert_eq!(ended.code, Some(0));
 }
