@@ -41,6 +41,15 @@
 //! [`Running`]. The [`Phase`]s of a stop say what happens; [`Context::draining`] and [`Context::cancelled`] tell a handler.
 //! However it ends, it ends with a [`Report`].
 //!
+//! # Several services
+//!
+//! A [`Group`] runs servers and other services together: the first that fails, or a signal, stops them all, and its error is
+//! what comes out.
+//!
+//! # Tests
+//!
+//! [`testing`] has a server on a free port, which fails the test that cuts a request, and a client.
+//!
 //! # Logging
 //!
 //! Through the `log` crate: *error* when an operator must act, *warn* when a client or a handler misbehaves, *info* for the
@@ -55,6 +64,10 @@
 //! | `router` | yes | `Router`: routes over handlers, with parameters |
 //! | `json` | no | `Json` responses and `Body::into_json` |
 //! | `gzip` | no | `layers::gzip` |
+//!
+//! # Coming from elsewhere
+//!
+//! From Go's `net/http` and `errgroup`: [`coming_from_go`]. From `tiny_http` and `rouille`: [`coming_from_tiny_http`].
 //!
 //! # How it is built
 //!
@@ -103,6 +116,8 @@ mod layer;
 mod router;
 mod signals;
 mod server;
+mod group;
+pub mod testing;
 
 pub use http;
 
@@ -112,6 +127,7 @@ pub use conn::exchange::Request;
 pub use conn::upgraded::{Upgraded, upgrade};
 pub use conn::whole::BodyError;
 pub use error::{Error, Result};
+pub use group::{Group, GroupBuilder, GroupCause, GroupHandle, GroupReport, MemberReport, Outcome};
 pub use layer::{HandlerExt, Layer, Layered, Next};
 pub use lifecycle::context::{Context, Readiness, Reason};
 pub use lifecycle::ledger::{CloseReason, Raced};
@@ -124,7 +140,7 @@ pub use respond::{Failure, Fields, Handler, HandlerResult, IntoResponse, OrAnswe
 #[cfg(feature = "router")]
 pub use router::{Route, Router};
 pub use server::{Bound, Builder, Handle, Running, Server, Stats};
-pub use signals::{SignalGuard, notify};
+pub use signals::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SignalGuard, notify};
 
 /// Ready-made [`Layer`]s: functions and builders that return one.
 pub mod layers {
@@ -145,6 +161,12 @@ pub mod architecture {}
 
 #[doc = include_str!("docs/conformance.md")]
 pub mod conformance {}
+
+#[doc = include_str!("docs/coming_from_go.md")]
+pub mod coming_from_go {}
+
+#[doc = include_str!("docs/coming_from_tiny_http.md")]
+pub mod coming_from_tiny_http {}
 
 /// The README's program compiles.
 #[cfg(doctest)]

@@ -561,6 +561,16 @@ impl Handle {
         self.0.begin(|lifecycle| lifecycle.begin_within(cause, Duration::ZERO));
     }
 
+    /// Has `then` called with the report when the server has stopped: it must be short and not block.
+    pub(crate) fn on_stopped(&self, then: impl FnOnce(Report) + Send + 'static) {
+        let shared = Arc::downgrade(&self.0);
+        self.0.lifecycle.stopped.on_raise(move || {
+            if let Some(report) = shared.upgrade().and_then(|shared| shared.report.get().cloned()) {
+                then(report);
+            }
+        });
+    }
+
     /// For who must not keep the server's parts alive.
     fn downgrade(&self) -> WeakHandle {
         WeakHandle(Arc::downgrade(&self.0))

@@ -14,6 +14,9 @@ pub(crate) const IDLE_GRACE: Duration = Duration::from_secs(1);
 /// For answers that are under way at the deadline, and for 503s to arrive.
 pub(crate) const CUT_GRACE: Duration = Duration::from_secs(1);
 
+/// For a group's members to end: what a server takes by default, and some.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// From the first byte of a head, or from the connection's start, to the head's end.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);

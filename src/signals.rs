@@ -6,13 +6,22 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use signal_hook::consts::FORBIDDEN;
+use signal_hook::consts::{self, FORBIDDEN};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
 use crate::error::{Error, Result};
 use crate::lifecycle::context::{Context, Reason};
 use crate::sys::signal_name;
+
+/// A terminal that was closed, and by custom the wish that a daemon read its configuration again.
+pub const SIGHUP: i32 = consts::SIGHUP;
+/// Ctrl+C.
+pub const SIGINT: i32 = consts::SIGINT;
+/// Ctrl+\\.
+pub const SIGQUIT: i32 = consts::SIGQUIT;
+/// The wish of a supervisor that the program end: `kill`, `docker stop`, Kubernetes, systemd.
+pub const SIGTERM: i32 = consts::SIGTERM;
 
 /// Catches `signals` for a program: the first one cancels the context, and with it begins the stop of each server that was
 /// [built with it](crate::Builder::context); a second one cuts what these still wait for; a third one does what it does to
@@ -26,7 +35,9 @@ use crate::sys::signal_name;
 /// # Examples
 ///
 /// ```
-/// let (context, guard) = lameduck::notify([2, 15])?;
+/// use lameduck::{SIGINT, SIGTERM};
+///
+/// let (context, guard) = lameduck::notify([SIGINT, SIGTERM])?;
 /// let server = lameduck::Server::builder()
 ///     .context(&context)
 ///     .bind("127.0.0.1:0")?
