@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{ExitCode, Termination};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -14,12 +13,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use crate::clock::{Clock, after};
-use crate::conn::answer::panic_text;
 use crate::error::{Error, Result};
 use crate::lifecycle::context::{Context, Reason};
 use crate::lifecycle::phase::{Cause, Flag};
 use crate::lifecycle::report::{Report, Short};
 use crate::lifecycle::timer::{self, Alarm};
+use crate::panics;
 use crate::respond::Handler;
 use crate::server::{Bound, Handle, Running};
 use crate::settings::STOP_TIMEOUT;
@@ -153,10 +152,10 @@ impl Group {
         // Its own: what one member cancels is not the others'.
         let (shared, context) = (self.shared.clone(), self.shared.context.with_cancel());
         let run = move || {
-            let outcome = match catch_unwind(AssertUnwindSafe(|| service(context))) {
+            let outcome = match panics::catch(|| service(context)) {
                 Ok(Ok(())) => Outcome::Done,
                 Ok(Err(error)) => Outcome::Failed(Arc::from(error.into())),
-                Err(panic) => Outcome::Panicked(panic_text(&panic).to_owned()),
+                Err(panic) => Outcome::Panicked(panic.to_string()),
             };
             shared.ended(id, outcome);
         };
