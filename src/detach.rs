@@ -22,7 +22,6 @@ const TOO_MANY: Refusal =
 /// Gives a connection that asks for it a thread. `Err`: it was refused, and its owner goes on with it.
 pub(crate) fn detach(pool: &Arc<Pool>, key: u32, mut conn: Box<Conn>, turn: &mut Turn<'_>) -> Result<(), Box<Conn>> {
     let is_upgrade = conn.is_upgrade();
-    // First counted, then looked at the phase: who drains looks at the count after the phase has changed.
     let upgrading = is_upgrade.then(|| OwnThreads::upgrading(&pool.own));
     let last = if is_upgrade { Phase::LameDuck } else { Phase::Draining };
     if pool.lifecycle.phase() > last {
@@ -42,6 +41,9 @@ fn run(pool: &Pool, key: u32, mut conn: Box<Conn>, upgrading: Option<Upgrading>)
     let mut buffers = Buffers::new();
     let mut turn = Turn::new(&pool.settings, &pool.lifecycle, &mut buffers, pool.lifecycle.clock.now());
     let run = panics::catch(|| awaited(|| conn.run_on_own_thread(&pool.stopping, &mut turn)));
+    if upgrading.is_some() && pool.lifecycle.phase() >= Phase::Draining {
+        pool.own.count_finished();
+    }
     drop(upgrading);
     let next = run.unwrap_or_else(|panic| {
         log::error!("what has a connection of its own panicked: {panic}, peer {}", Peer(&conn.line));
@@ -54,6 +56,8 @@ fn run(pool: &Pool, key: u32, mut conn: Box<Conn>, upgrading: Option<Upgrading>)
         _ if conn.line.transport().look() == Look::Broken => pool.close(key, conn, CloseReason::Cut),
         _ => {
             conn.tell(true, true);
+            // Its client does not wait for a worker. A failure shows at the next write.
+            let _ = conn.line.flush_from_outside();
             turn.look_at_clock();
             pool.enqueue(key, conn, Queue::Ready, &mut turn);
         }

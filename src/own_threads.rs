@@ -18,6 +18,8 @@ pub(crate) struct OwnThreads {
     ended: Condvar,
     /// Connections that are upgraded, or about to be.
     upgraded: AtomicUsize,
+    /// Of these, those that have come to their own end since the server drains.
+    finished: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +45,13 @@ pub(crate) struct Upgrading(Arc<OwnThreads>);
 
 impl OwnThreads {
     pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, threads: Mutex::default(), ended: Condvar::new(), upgraded: AtomicUsize::new(0) })
+        Arc::new(Self {
+            max,
+            threads: Mutex::default(),
+            ended: Condvar::new(),
+            upgraded: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Threads> {
@@ -97,6 +105,15 @@ impl OwnThreads {
     /// Connections that are upgraded.
     pub(crate) fn upgraded(&self) -> usize {
         self.upgraded.load(SeqCst)
+    }
+
+    /// One that was told of the stop has come to its end.
+    pub(crate) fn count_finished(&self) {
+        self.finished.fetch_add(1, SeqCst);
+    }
+
+    pub(crate) fn finished(&self) -> usize {
+        self.finished.load(SeqCst)
     }
 
     /// Waits until all have ended, but for those of which none ends within `patience`: their names and keys.

@@ -51,7 +51,6 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     lifecycle.enter(Phase::Draining);
     lifecycle.draining.raise();
     pool.stopping.wake();
-    report.upgraded.told = pool.own.upgraded();
     let on_shutdown = hooks::start_all(hooks.on_shutdown, clock);
     pool.settings.races.at(Point::Draining);
     close_listeners(listeners, &pool, &mut buffers, &mut report);
@@ -75,13 +74,17 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
         {
             cut(&pool, &mut buffers, &mut report);
         }
+        report.upgraded.finished = pool.own.finished();
         reset(&pool, &mut report);
         report.phases.push((Phase::Cutting, clock.now().saturating_duration_since(cutting_at)));
     }
 
     // While there are workers to take their connections back.
     let own = pool.own.join(STUCK_AFTER);
-    report.upgraded.finished = report.upgraded.told.saturating_sub(report.upgraded.cut);
+    if report.upgraded.cut == 0 {
+        report.upgraded.finished = pool.own.finished();
+    }
+    report.upgraded.told = report.upgraded.finished + report.upgraded.cut;
     lifecycle.enter(Phase::Stopped);
     report.stuck = join(threads, &pool);
     report.stuck.extend(own.into_iter().map(|(thread, key)| stuck(&pool, thread, key)));

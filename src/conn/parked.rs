@@ -103,6 +103,8 @@ impl Conn {
             return Overdue::Wait;
         }
         match &self.stage {
+            // It comes from a thread of its own, and its answer has still to be sent.
+            Stage::Idle if self.line.pending() > 0 => Overdue::Advance,
             Stage::Fresh | Stage::Idle => match self.line.transport().look() {
                 // A request that came in time is served, although its event was not.
                 Look::Bytes => {
@@ -179,7 +181,7 @@ impl Conn {
             Stage::Idle => (idle_for, self.since),
             _ => return Overdue::Wait,
         };
-        if turn.now.saturating_duration_since(since) < least {
+        if self.line.pending() > 0 || turn.now.saturating_duration_since(since) < least {
             return Overdue::Wait;
         }
         let transport = self.line.transport();
