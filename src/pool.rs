@@ -197,7 +197,11 @@ impl Pool {
         let Accepted { socket, peer, mut entry } = accepted;
         let socket = Socket::new(socket);
         let local = socket.local();
-        let line = Arc::new(Egress::new(Box::new(socket), peer));
+        #[cfg(not(test))]
+        let transport = Box::new(socket);
+        #[cfg(test)]
+        let transport = (self.settings.transport)(socket);
+        let line = Arc::new(Egress::new(transport, peer));
         let client: Weak<dyn Client> = Arc::<Egress>::downgrade(&line);
         let context = Context::of_connection(self.lifecycle.clone(), peer, local, client);
         let Some(key) = self.table.allocate(line.clone()) else {

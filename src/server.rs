@@ -242,6 +242,15 @@ impl Builder {
     }
 
     #[cfg(test)]
+    pub(crate) fn transport(
+        mut self,
+        make: fn(crate::conn::transport::Socket) -> Box<dyn crate::conn::transport::Transport>,
+    ) -> Self {
+        self.settings.transport = make;
+        self
+    }
+
+    #[cfg(test)]
     pub(crate) fn races(mut self, races: &crate::race::Races) -> Self {
         self.settings.races = races.clone();
         self
@@ -652,3 +661,6 @@ fn first_tcp<'a>(mut addrs: impl Iterator<Item = &'a Addr>) -> SocketAddr {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod transport_tests;

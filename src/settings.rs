@@ -90,6 +90,9 @@ pub(crate) struct Settings {
     pub(crate) collect_bytes: usize,
     pub(crate) own_threads_max: usize,
     pub(crate) limits: wire::Limits,
+    /// What a test puts in the socket's place.
+    #[cfg(test)]
+    pub(crate) transport: fn(crate::conn::transport::Socket) -> Box<dyn crate::conn::transport::Transport>,
     /// Where a test holds threads.
     pub(crate) races: Races,
 }
@@ -113,6 +116,8 @@ impl Default for Settings {
             collect_bytes: COLLECT_BYTES,
             own_threads_max: OWN_THREADS_MAX,
             limits: wire::Limits::default(),
+            #[cfg(test)]
+            transport: |socket| Box::new(socket),
             races: Races::default(),
         }
     }

@@ -304,6 +304,8 @@ impl Egress {
         }
         let taken = accept_blocked(self.transport.send(bytes))?;
         out.sent_total += taken as u64;
+        // What is kept of it is for the next flush.
+        self.transport.flush()?;
         Ok(taken)
     }
 
@@ -311,6 +313,11 @@ impl Egress {
     pub(crate) fn pending(&self) -> usize {
         let out = lock(&self.out);
         out.pending.len() - out.sent
+    }
+
+    /// Whether something waits for the kernel, here or in the transport.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.pending() > 0 || self.transport.has_unsent()
     }
 
     /// Whether the peer has acknowledged all that was written.
@@ -402,7 +409,7 @@ impl Out {
         }
         self.pending.clear();
         self.sent = 0;
-        Ok(true)
+        transport.flush()
     }
 }
 

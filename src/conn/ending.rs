@@ -130,6 +130,8 @@ impl Conn {
         self.entry.because(reason);
         if self.line.is_begun() || matches!(reason, CloseReason::Cut | CloseReason::Stalled) {
             self.line.transport().reset();
+        } else {
+            self.line.transport().last_word();
         }
     }
 }

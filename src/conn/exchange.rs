@@ -285,7 +285,7 @@ impl Conn {
                 self.inbox.filled(n);
                 // A read that did not fill the buffer has drained the socket, and the next byte is an event. But a
                 // hang-up is told only once: then the end has to be read too.
-                self.unread = n == most || self.hup;
+                self.unread = n == most || self.hup || self.line.transport().has_unread();
                 None
             }
             Err(error) => match error.kind() {

@@ -50,8 +50,7 @@ impl Conn {
 
     /// Whether room to write has to be told of before the connection is parked.
     pub(crate) fn wants_room(&self) -> bool {
-        self.line.pending() > 0
-            || matches!(&self.stage, Stage::Flush(flush) if matches!(flush.source, Source::Bytes(_)))
+        self.line.has_unsent() || matches!(&self.stage, Stage::Flush(flush) if matches!(flush.source, Source::Bytes(_)))
     }
 
     /// Before the connection is parked: it keeps no more than the bytes it holds.
@@ -104,7 +103,7 @@ impl Conn {
         }
         match &self.stage {
             // It comes from a thread of its own, and its answer has still to be sent.
-            Stage::Idle if self.line.pending() > 0 => Overdue::Advance,
+            Stage::Idle if self.line.has_unsent() => Overdue::Advance,
             Stage::Fresh | Stage::Idle => match self.line.transport().look() {
                 // A request that came in time is served, although its event was not.
                 Look::Bytes => {
@@ -181,7 +180,7 @@ impl Conn {
             Stage::Idle => (idle_for, self.since),
             _ => return Overdue::Wait,
         };
-        if self.line.pending() > 0 || turn.now.saturating_duration_since(since) < least {
+        if self.line.has_unsent() || turn.now.saturating_duration_since(since) < least {
             return Overdue::Wait;
         }
         let transport = self.line.transport();

@@ -1,4 +1,9 @@
 //! The socket under a connection, behind a trait so that TLS, or a test, can take its place.
+//!
+//! One that encrypts keeps bytes on both sides: some that came from the peer and were not read yet, some that were written
+//! and that the kernel has not taken. Whoever parks a connection asks for both, since no event will tell of the first and
+//! only room to write of the second. A handshake is nothing but a first read that takes several events: it holds no worker,
+//! and the time for a request's head is the time for it too.
 
 use std::fmt::Debug;
 use std::io;
@@ -17,11 +22,31 @@ pub(crate) trait Transport: Debug + Send + Sync {
     /// Looks whether there is something to read, and leaves it there.
     fn look(&self) -> Look;
 
-    /// Writes as much as the kernel takes: `WouldBlock` is nothing.
+    /// Whether bytes may wait here, or behind it in the kernel, that no event will tell of: a read that does not fill its
+    /// buffer is not the last one then.
+    fn has_unread(&self) -> bool {
+        false
+    }
+
+    /// Writes as much as there is room for: `WouldBlock` is nothing. Less than all means that there is no more room, and the
+    /// poller tells when there is.
     fn send(&self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Says that nothing more will be written (FIN).
+    /// Hands to the kernel what was taken and kept. True: nothing is left.
+    fn flush(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    /// Whether something was taken that the kernel has not.
+    fn has_unsent(&self) -> bool {
+        false
+    }
+
+    /// Says that nothing more will be written: FIN, after the [last word](Self::last_word).
     fn finish(&self);
+
+    /// Tells the peer that the end which comes is meant (`close_notify`), where that is not clear by itself.
+    fn last_word(&self) {}
 
     /// Ends the connection at once, in both directions, such that the peer takes nothing for complete (RST), and frees
     /// a thread that waits for it.
