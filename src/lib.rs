@@ -21,7 +21,11 @@
 //!
 //! A [`Handler`] is any function of a [`Request`] and a [`Context`] whose result is [`IntoResponse`]. It may block: it then
 //! occupies one worker, of which there are [`workers`](Builder::workers). A panic in it is answered with 500 and costs its
-//! connection, nothing else. Bodies, of requests and of responses, are [`Body`].
+//! connection, nothing else. An error it returns is answered with 500, or with what a [`Failure`] says. Bodies, of requests and
+//! of responses, are [`Body`]; short ones are read whole with [`Body::into_text`] and its like.
+//!
+//! A `Router` (feature `router`) is a handler made of others, by path and method. What is done around handlers is a
+//! [`Layer`]; there are [ready-made ones](layers).
 //!
 //! # Stopping
 //!
@@ -41,13 +45,17 @@
 //! # Logging
 //!
 //! Through the `log` crate: *error* when an operator must act, *warn* when a client or a handler misbehaves, *info* for the
-//! phases of the stop, *debug* per connection. Nothing at *info* is per request.
+//! phases of the stop, *debug* per connection. Nothing at *info* is per request, but the
+//! [access log](layers::access_log) of who adds it.
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `cli` | yes | the `lameduck` binary, with argument parsing and a logger |
+//! | `router` | yes | `Router`: routes over handlers, with parameters |
+//! | `json` | no | `Json` responses and `Body::into_json` |
+//! | `gzip` | no | `layers::gzip` |
 //!
 //! # Coming from elsewhere
 //!
@@ -91,6 +99,9 @@ mod backlog;
 mod shutdown;
 
 mod respond;
+mod layer;
+#[cfg(feature = "router")]
+mod router;
 mod signals;
 mod server;
 mod group;
@@ -101,16 +112,29 @@ pub use http;
 pub use conn::answer::Response;
 pub use conn::body::{Body, BodyWriter};
 pub use conn::exchange::Request;
+pub use conn::whole::BodyError;
 pub use error::{Error, Result};
 pub use group::{Group, GroupBuilder, GroupCause, GroupHandle, GroupReport, MemberReport, Outcome};
+pub use layer::{HandlerExt, Layer, Layered, Next};
 pub use lifecycle::context::{Context, Readiness, Reason};
 pub use lifecycle::ledger::{CloseReason, Raced};
 pub use lifecycle::phase::{Cause, Phase};
 pub use lifecycle::report::{CutRequest, HookOutcome, HookReport, Report, StuckWorker};
 pub use listener::{Addr, Inherited, Listen, inherited};
-pub use respond::{Handler, IntoResponse};
+#[cfg(feature = "json")]
+pub use respond::Json;
+pub use respond::{Failure, Fields, Handler, HandlerResult, IntoResponse, OrAnswer};
+#[cfg(feature = "router")]
+pub use router::{Route, Router};
 pub use server::{Bound, Builder, Handle, Running, Server, Stats};
 pub use signals::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SignalGuard, notify};
+
+/// Ready-made [`Layer`]s: functions and builders that return one.
+pub mod layers {
+    #[cfg(feature = "gzip")]
+    pub use crate::layer::gzip;
+    pub use crate::layer::{Cors, access_log, body_limit, concurrency_limit, ready_only, request_id, timeout};
+}
 
 #[cfg(all(test, loom))]
 mod loom_models;
@@ -125,7 +149,12 @@ pub mod architecture {}
 #[doc = include_str!("docs/conformance.md")]
 pub mod conformance {}
 
-#[doc = include_str!("docs/coming_from_go.md")]
+// Its programs have routes.
+#[cfg_attr(feature = "router", doc = include_str!("docs/coming_from_go.md"))]
+#[cfg_attr(
+    not(feature = "router"),
+    doc = "For those who come from Go: in the documentation with the feature `router`."
+)]
 pub mod coming_from_go {}
 
 #[doc = include_str!("docs/coming_from_tiny_http.md")]

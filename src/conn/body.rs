@@ -1,5 +1,6 @@
 //! Bodies: of requests, read by handlers, and of responses, given by them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,6 +12,7 @@ use http::HeaderMap;
 use crate::clock::Clock;
 use crate::conn::egress::Egress;
 use crate::conn::patience::{Demand, Patience};
+use crate::conn::whole::BodyError;
 use crate::settings::{DISCARD_BYTES_MAX, READ_BYTES};
 use crate::waker::wait_for_peer;
 use crate::wire::Limits;
@@ -24,6 +26,9 @@ use crate::wire::reply::CONTINUE;
 /// called, else from the client as it comes, which blocks the handler. A response's is made [`From`] bytes, strings and
 /// files, from any reader ([`reader`](Self::reader), [`sized_reader`](Self::sized_reader)), or by a closure that writes
 /// ([`writer`](Self::writer)). A request's body can be a response's.
+///
+/// Short ones are read at once: [`into_bytes`](Self::into_bytes), [`into_text`](Self::into_text), and `into_json` with the
+/// feature `json`.
 #[derive(Default)]
 pub struct Body {
     pub(crate) kind: Kind,
@@ -115,11 +120,25 @@ impl Body {
         self.len() == Some(0)
     }
 
+    /// Has reading fail beyond `max` bytes, with [`BodyError::TooLong`] inside the error. For a body whose length is not
+    /// known: where it is, the caller has looked at it.
+    pub(crate) fn limit(&mut self, max: u64) {
+        let allowance = Allowance { max, left: max };
+        match &mut self.kind {
+            Kind::Incoming(incoming) => incoming.allowance = Some(allowance),
+            Kind::Read { reader, len: None } => {
+                let unlimited = std::mem::replace(reader, Box::new(io::empty()));
+                *reader = Box::new(Limited { reader: unlimited, allowance });
+            }
+            _ => {}
+        }
+    }
+
     /// Takes the fields that came after a chunked request body. There are none before the body was read to its end.
     #[must_use]
     pub fn take_trailers(&mut self) -> HeaderMap {
         match &self.kind {
-            Kind::Incoming(Incoming(ingress)) => {
+            Kind::Incoming(Incoming { ingress, .. }) => {
                 ingress.lock().unwrap_or_else(PoisonError::into_inner).decoder.take_trailers()
             }
             _ => self.trailers.take().map_or_else(HeaderMap::new, |trailers| *trailers),
@@ -199,6 +218,15 @@ impl From<String> for Body {
     }
 }
 
+impl From<Cow<'static, str>> for Body {
+    fn from(text: Cow<'static, str>) -> Self {
+        match text {
+            Cow::Borrowed(text) => text.into(),
+            Cow::Owned(text) => text.into(),
+        }
+    }
+}
+
 impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Self {
         Bytes::from(bytes).into()
@@ -218,7 +246,38 @@ impl TryFrom<File> for Body {
 /// A request body that comes from the client while its handler runs.
 ///
 /// The connection keeps the other reference, to take the rest back when the response is complete.
-pub(crate) struct Incoming(Arc<Mutex<Ingress>>);
+pub(crate) struct Incoming {
+    ingress: Arc<Mutex<Ingress>>,
+    /// How much the handler may read, if that was limited.
+    allowance: Option<Allowance>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Allowance {
+    max: u64,
+    left: u64,
+}
+
+impl Allowance {
+    /// Lets `n` bytes that were read pass, or not.
+    fn spend(&mut self, n: usize) -> io::Result<usize> {
+        let left = self.left.checked_sub(n as u64);
+        self.left = left.ok_or_else(|| io::Error::other(BodyError::TooLong { max: self.max }))?;
+        Ok(n)
+    }
+}
+
+/// A reader of a limited body.
+struct Limited {
+    reader: Box<dyn Read + Send>,
+    allowance: Allowance,
+}
+
+impl Read for Limited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).and_then(|n| self.allowance.spend(n))
+    }
+}
 
 /// How a request body is read from the client.
 #[derive(Debug)]
@@ -286,15 +345,16 @@ impl Incoming {
             failed: false,
         };
         let ingress = Arc::new(Mutex::new(ingress));
-        (Self(ingress.clone()), ingress)
+        (Self { ingress: ingress.clone(), allowance: None }, ingress)
     }
 
-    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).read(buffer)
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.ingress.lock().unwrap_or_else(PoisonError::into_inner).read(buffer)?;
+        self.allowance.as_mut().map_or(Ok(n), |allowance| allowance.spend(n))
     }
 
     fn remaining(&self) -> Option<u64> {
-        let ingress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ingress = self.ingress.lock().unwrap_or_else(PoisonError::into_inner);
         Some(ingress.decoder.remaining()? + ingress.collected.len() as u64)
     }
 }

@@ -12,6 +12,8 @@ pub(crate) mod turn;
 
 pub(crate) mod body;
 
+pub(crate) mod whole;
+
 pub(crate) mod answer;
 
 pub(crate) mod exchange;

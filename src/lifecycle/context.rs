@@ -93,7 +93,7 @@ struct Added {
 }
 
 enum What {
-    #[allow(dead_code, reason = "routers use it")]
+    #[cfg_attr(not(feature = "router"), allow(dead_code, reason = "routers use it"))]
     Params(Vec<(String, String)>),
     Value(TypeId, Arc<dyn Any + Send + Sync>),
 }
@@ -210,7 +210,7 @@ impl Context {
     }
 
     /// One that also holds a route's parameters.
-    #[allow(dead_code, reason = "routers use it")]
+    #[cfg_attr(not(feature = "router"), allow(dead_code, reason = "routers use it"))]
     pub(crate) fn with_params(&self, params: Vec<(String, String)>) -> Self {
         self.with(What::Params(params))
     }

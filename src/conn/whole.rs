@@ -1,0 +1,216 @@
+//! Bodies read whole, with a limit.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, ErrorKind, Read};
+
+use bytes::Bytes;
+
+use crate::conn::body::{Body, Kind};
+use crate::settings::READ_BYTES;
+
+impl Body {
+    /// What is a good limit for a body that is read whole, where nothing says otherwise: 1 MiB.
+    pub const BYTES_MAX: usize = 1 << 20;
+
+    /// Reads the body to its end, of at most `max` bytes. Blocks until the client has sent it; nothing is allocated for
+    /// bytes that were only announced.
+    ///
+    /// A longer one that says so is refused before anything of it is read: a client that waits for `100 Continue` does
+    /// not send it.
+    ///
+    /// # Errors
+    ///
+    /// A [`BodyError`], which is a response too: a handler passes it on with `?`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use lameduck::{Body, BodyError};
+    ///
+    /// assert_eq!(Body::from("three").into_bytes(5)?, "three");
+    /// assert!(matches!(Body::from("three").into_bytes(4), Err(BodyError::TooLong { max: 4 })));
+    /// # Ok::<(), BodyError>(())
+    /// ```
+    pub fn into_bytes(mut self, max: usize) -> Result<Bytes, BodyError> {
+        if self.len().is_some_and(|len| len > max as u64) {
+            return Err(BodyError::TooLong { max: max as u64 });
+        }
+        if let Kind::Bytes(bytes) = &mut self.kind {
+            return Ok(std::mem::take(bytes));
+        }
+        let from_client = matches!(self.kind, Kind::Incoming(_));
+        let mut bytes = Vec::new();
+        let mut end = 0;
+        loop {
+            if bytes.len() - end < READ_BYTES / 2 {
+                bytes.resize(bytes.len() + READ_BYTES, 0);
+            }
+            match self.read(&mut bytes[end..]) {
+                Ok(0) => break,
+                Ok(n) => end += n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(BodyError::of(error, from_client)),
+            }
+            if end > max {
+                return Err(BodyError::TooLong { max: max as u64 });
+            }
+        }
+        bytes.truncate(end);
+        Ok(bytes.into())
+    }
+
+    /// The same as text, which is to be UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// A [`BodyError`]; [`Malformed`](BodyError::Malformed) if it is not UTF-8.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use lameduck::{Body, Context, IntoResponse, Request, Result};
+    ///
+    /// fn shout(request: Request, _context: Context) -> Result<impl IntoResponse, lameduck::BodyError> {
+    ///     let text = request.into_body().into_text(Body::BYTES_MAX)?;
+    ///     Ok(text.to_uppercase())
+    /// }
+    /// # let _ = shout;
+    /// ```
+    pub fn into_text(self, max: usize) -> Result<String, BodyError> {
+        let bytes = self.into_bytes(max)?;
+        String::from_utf8(bytes.into()).map_err(|error| BodyError::malformed("UTF-8 text", error.utf8_error()))
+    }
+
+    /// The same as a value in JSON. The `Content-Type` is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// A [`BodyError`]; [`Malformed`](BodyError::Malformed) if it is not JSON, or not of a `T`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use lameduck::{Body, BodyError};
+    ///
+    /// let sum: u32 = Body::from("[1, 2, 3]").into_json::<Vec<u32>>(Body::BYTES_MAX)?.iter().sum();
+    /// assert_eq!(sum, 6);
+    /// # Ok::<(), BodyError>(())
+    /// ```
+    #[cfg(feature = "json")]
+    pub fn into_json<T: serde::de::DeserializeOwned>(self, max: usize) -> Result<T, BodyError> {
+        let bytes = self.into_bytes(max)?;
+        serde_json::from_slice(&bytes).map_err(|error| BodyError::malformed("JSON as it is expected here", error))
+    }
+}
+
+/// Why a body could not be read whole. As a response it says so to the client, with the status that each variant names.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// It is longer than is allowed here. As a response: 413.
+    TooLong {
+        /// How many bytes are.
+        max: u64,
+    },
+    /// It is not what was expected. As a response: 400.
+    Malformed {
+        /// What was: `UTF-8 text`, for example.
+        expected: &'static str,
+        /// What is wrong with it.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The client was too slow with it. As a response: 408.
+    TooSlow,
+    /// Its framing is broken. As a response: 400; the connection ends with it.
+    Broken(io::Error),
+    /// The client ended it early, or the connection is lost. As a response: 400, which hardly anybody gets; the connection
+    /// ends with it.
+    Gone(io::Error),
+    /// It does not come from a client, and what it comes from has failed. As a response: 500.
+    Failed(io::Error),
+}
+
+impl BodyError {
+    fn malformed(expected: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Malformed { expected, source: Box::new(source) }
+    }
+
+    fn of(error: io::Error, from_client: bool) -> Self {
+        let error = match error.downcast::<Self>() {
+            Ok(this) => return this,
+            Err(error) => error,
+        };
+        match error.kind() {
+            _ if !from_client => Self::Failed(error),
+            ErrorKind::TimedOut => Self::TooSlow,
+            ErrorKind::InvalidData => Self::Broken(error),
+            _ => Self::Gone(error),
+        }
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { max } => write!(f, "the request body is longer than {max} bytes"),
+            Self::Malformed { expected, .. } => write!(f, "the request body is not {expected}"),
+            Self::TooSlow => f.write_str("the request body came too slowly"),
+            Self::Broken(_) => f.write_str("the request body's framing is broken"),
+            Self::Gone(_) => f.write_str("the request body did not come whole"),
+            Self::Failed(_) => f.write_str("cannot read a body"),
+        }
+    }
+}
+
+impl Error for BodyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Malformed { source, .. } => Some(&**source),
+            Self::Broken(error) | Self::Gone(error) | Self::Failed(error) => Some(error),
+            Self::TooLong { .. } | Self::TooSlow => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives a byte at a time.
+    struct Slowly(&'static [u8]);
+
+    impl Read for Slowly {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n = self.0.len().min(1);
+            buffer[..n].copy_from_slice(&self.0[..n]);
+            self.0 = &self.0[n..];
+            Ok(n)
+        }
+    }
+
+    #[test]
+    fn a_body_is_read_to_its_end_and_not_beyond_its_limit() {
+        let slowly = || Body::reader(Slowly(b"12345"));
+        assert_eq!(slowly().into_bytes(5).unwrap(), "12345");
+        assert!(matches!(slowly().into_bytes(4), Err(BodyError::TooLong { max: 4 })));
+        assert_eq!(Body::empty().into_bytes(0).unwrap(), "");
+        let endless = Body::reader(io::repeat(1));
+        assert!(matches!(endless.into_bytes(100_000), Err(BodyError::TooLong { .. })));
+        // One that is known to be too long is not touched.
+        struct Untouchable;
+        impl Read for Untouchable {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                panic!("it was read")
+            }
+        }
+        assert!(Body::sized_reader(Untouchable, 11).into_bytes(10).is_err());
+    }
+
+    #[test]
+    fn text_is_utf_8() {
+        assert_eq!(Body::from("grüß").into_text(10).unwrap(), "grüß");
+        let error = Body::from(&b"\xff"[..]).into_text(10).unwrap_err();
+        assert_eq!(error.to_string(), "the request body is not UTF-8 text");
+    }
+}
