@@ -162,7 +162,12 @@ pub mod architecture {}
 #[doc = include_str!("docs/conformance.md")]
 pub mod conformance {}
 
-#[doc = include_str!("docs/coming_from_go.md")]
+// Its programs have routes.
+#[cfg_attr(feature = "router", doc = include_str!("docs/coming_from_go.md"))]
+#[cfg_attr(
+    not(feature = "router"),
+    doc = "For those who come from Go: in the documentation with the feature `router`."
+)]
 pub mod coming_from_go {}
 
 #[doc = include_str!("docs/coming_from_tiny_http.md")]

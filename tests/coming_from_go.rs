@@ -1,7 +1,7 @@
 //! The programs of `docs/coming_from_go.md`, run as a person would: each in a process of its own, with real signals. Their
 //! addresses and times differ from the text's, nothing else; the order of what they say is what is looked at.
 
-#![cfg(feature = "cli")]
+#![cfg(all(feature = "cli", feature = "router"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -213,14 +213,15 @@ mod errgroup {
     use std::time::Duration;
 
     use crossbeam_channel::{bounded, select};
-    use lameduck::{Context, Group, GroupReport, Request, SIGINT, SIGTERM, Server};
+    use lameduck::{Context, Group, GroupReport, Request, Router, SIGINT, SIGTERM, Server};
 
     pub(super) fn main(fails_after: Duration) -> lameduck::Result<GroupReport> {
+        let app = Router::new().get("/hello", hello).get("/hello/{name}", hello);
         let web = Server::builder().bind("127.0.0.1:0")?;
         eprintln!("listening on http://{}", web.addr());
         let group = Group::builder().on_signals([SIGINT, SIGTERM]).stop_timeout(Duration::from_secs(10)).start()?;
         group.spawn("timer", move |context| timer(context, fails_after));
-        group.serve("web", web, hello);
+        group.serve("web", web, app);
 
         let report = group.wait();
         eprint!("{report}");
@@ -238,13 +239,13 @@ mod errgroup {
         Ok(())
     }
 
-    fn hello(_request: Request, _context: Context) -> &'static str {
-        "hello\n"
+    fn hello(_request: Request, context: Context) -> String {
+        format!("hello {}\n", context.param("name").unwrap_or("world"))
     }
 
     pub(super) fn by_hand(fails_after: Duration) -> lameduck::Result<()> {
         let (program, _guard) = lameduck::notify([SIGINT])?;
-        let server = Server::builder().bind("127.0.0.1:0")?.spawn(hello)?;
+        let server = Server::builder().bind("127.0.0.1:0")?.spawn(|_request, _context| "hello\n")?;
         eprintln!("listening on http://{}", server.addr());
         let (ended, end_of_timer) = bounded(1);
         let context = program.clone();
@@ -413,7 +414,7 @@ fn in_a_group_the_timer_that_fails_stops_the_web_server() {
 #[test]
 fn in_a_group_a_signal_stops_both() {
     let child = program("errgroup, interrupted");
-    assert_eq!(child.client().get("/").body, b"hello\n");
+    assert_eq!(child.client().get("/hello/duck").body, b"hello duck\n");
     child.signal(Signal::INT);
     let ended = expect(&child, &["timer: told to stop", "the group has stopped: SIGINT", "timer ended after "]);
     assert_eq!(ended.code, Some(0));

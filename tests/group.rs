@@ -413,7 +413,10 @@ mod signals {
         let group = Group::builder().stop_timeout(LIMIT * 6).on_signals([libc::SIGTERM, libc::SIGINT]).start().unwrap();
         let bound = builder().workers(2).grace_period(LIMIT * 6).bind("127.0.0.1:0").unwrap();
         let addr = bound.addr();
-        group.serve("web", bound, |_: Request, _: Context| Gate::new().pass());
+        group.serve("web", bound, |_: Request, _: Context| {
+            eprintln!("entered");
+            Gate::new().pass();
+        });
         group.spawn("told", until_told);
         if mode == "deaf" {
             group.spawn("deaf", |_| {
@@ -433,6 +436,7 @@ mod signals {
         let child = Program::serving(&mut this_program("signals::the_program", "deaf"));
         let mut silent = child.client();
         silent.send(get("/"));
+        child.wait_for_line("entered");
         let mut idle = child.client();
         child.signal(Signal::TERM);
         idle.expect_eof();
