@@ -10,6 +10,8 @@ pub(crate) enum Point {
     Asleep,
     /// A poller has an event and has not claimed its connection.
     Event,
+    /// A worker has claimed a connection and has not looked at it.
+    Claimed,
     /// A connection is put back and not parked.
     Put,
     /// A connection is queued under its state and not in the queue.

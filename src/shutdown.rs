@@ -69,9 +69,12 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
         lifecycle.cancelled.raise();
         let reset_at = after(cutting_at, pool.settings.cut_grace);
         // Who was being read, or on the way to a handler, when we went by comes to rest within a moment.
-        while !wait_until_empty(&pool, |_| earlier(reset_at, after(lifecycle.clock.now(), CUT_AGAIN)))
-            && reset_at.is_none_or(|at| at > lifecycle.clock.now())
-        {
+        loop {
+            let again_at = after(clock.now(), CUT_AGAIN);
+            if wait_until_empty(&pool, |_| earlier(reset_at, again_at)) || reset_at.is_some_and(|at| at <= clock.now())
+            {
+                break;
+            }
             cut(&pool, &mut buffers, &mut report);
         }
         report.upgraded.finished = pool.own.finished();

@@ -155,6 +155,7 @@ impl<'p> Worker<'p> {
     ) -> Option<Permit> {
         let pool = self.pool;
         let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, pool.lifecycle.clock.now());
+        pool.settings.races.at(Point::Claimed);
         let reason = loop {
             let next = match conn.advance(&mut turn) {
                 // Nobody starts a handler any more: the drain answers.

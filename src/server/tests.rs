@@ -1011,3 +1011,31 @@ fn a_handler_that_returns_after_the_cut_writes_nothing() {
     assert_eq!(report.cut.len(), 1, "{report}");
     assert!(report.cut[0].answered_503 && report.cut[0].started, "{report}");
 }
+
+#[test]
+fn a_request_that_is_read_while_the_cut_goes_by_is_answered_by_its_next_pass() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.parked(&get("/a"));
+    client.expect_body("/a");
+    let held = server.races.hold(Point::Claimed);
+    client.send(&get("/b"));
+    held.wait();
+    // In the table behind it: when this one has its 503, the cut has passed both.
+    let mut other = server.enter_gate();
+    server.running.handle().begin_shutdown_within(Duration::ZERO);
+    other.expect_status("503");
+    held.release();
+    let answer = std::thread::spawn(move || {
+        client.expect_status("503");
+        client.expect_end();
+    });
+    while !answer.is_finished() && server.running.handle().phase() < Phase::Stopped {
+        server.clock.advance(Duration::from_millis(20));
+        let _ = server.running.stopped().recv_timeout(Duration::from_millis(1));
+    }
+    server.open.send(()).unwrap();
+    drop(other);
+    answer.join().unwrap();
+    let report = server.stop();
+    assert_eq!((report.cut.len(), report.never_started.len()), (1, 1), "{report}");
+}
