@@ -9,7 +9,7 @@ if [ ! -e "$home/bytes" ]; then
     # The bytes 0 to 250, over and over: the first 4 MiB of them, and the first 1 to 3000.
     new="$home/bytes.$$"
     mkdir "$new"
-    LC_ALL=C awk 'BEGIN { for (i = 0; i < 3013; i++) printf "%c", i % 251 }' > "$new/period"
+    LC_ALL=C awk 'BEGIN { for (i = 0; i < 3012; i++) printf "%c", i % 251 }' > "$new/period"
     i=0
     while [ $i -lt 1393 ]; do cat "$new/period"; i=$((i + 1)); done | head -c 4194304 > "$new/4194304"
     i=1
