@@ -133,7 +133,7 @@ pub use lifecycle::context::{Context, Readiness, Reason};
 pub use lifecycle::ledger::{CloseReason, Raced};
 pub use lifecycle::phase::{Cause, Phase};
 pub use lifecycle::report::{CutRequest, HookOutcome, HookReport, Report, StuckWorker, UpgradedReport};
-pub use listener::{Addr, Inherited, Listen, inherited};
+pub use listener::{Addr, Inherited, Listen, Unix, inherited, unix};
 #[cfg(feature = "json")]
 pub use respond::Json;
 pub use respond::{Failure, Fields, Handler, HandlerResult, IntoResponse, OrAnswer};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -67,7 +67,7 @@ impl Listener {
     }
 
     /// Listens on a path. A socket file that nobody listens on any more is replaced.
-    fn unix(path: &Path, backlog: i32) -> io::Result<Self> {
+    fn unix(path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<Self> {
         let addr = SocketAddrUnix::new(path)?;
         let fd = stream_socket(AddressFamily::UNIX)?;
         match rustix::net::bind(&fd, &addr) {
@@ -76,6 +76,10 @@ impl Listener {
                 rustix::net::bind(&fd, &addr)?;
             }
             bound => bound?,
+        }
+        if let Some(mode) = mode {
+            // Nobody can connect before the socket listens.
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         }
         rustix::net::listen(&fd, backlog)?;
         let mut listener = Self::new(fd, Origin::Ours)?;
@@ -267,7 +271,7 @@ impl Listen for &str {
             if path.is_empty() {
                 return Err(refused("a unix socket needs a path"));
             }
-            return Ok(Listeners(vec![Listener::unix(Path::new(path), backlog).map_err(failed)?]));
+            return unix(path).listen(backlog);
         }
         if !self.contains(':') {
             return Err(refused("it has no port, as in 127.0.0.1:8080"));
@@ -282,6 +286,50 @@ impl Listen for &str {
             return Err(refused("the name has no address"));
         }
         Ok(Listeners(listeners))
+    }
+}
+
+/// A unix socket to listen on, where `unix:` and a path do not say enough.
+///
+/// A socket file that nobody listens on any more is replaced; one that somebody listens on is an error. The file is removed
+/// when the stop begins, before the last connections are taken from it.
+///
+/// # Examples
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("lameduck-doc-{}", std::process::id()));
+/// # std::fs::create_dir_all(&dir).unwrap();
+/// # let path = dir.join("app.sock");
+/// let server = lameduck::Server::builder().bind(lameduck::unix(&path).mode(0o660))?;
+/// # drop(server);
+/// # std::fs::remove_dir_all(&dir).unwrap();
+/// # Ok::<(), lameduck::Error>(())
+/// ```
+#[must_use]
+pub fn unix(path: impl Into<PathBuf>) -> Unix {
+    Unix { path: path.into(), mode: None }
+}
+
+/// A unix socket to listen on: see [`unix`].
+#[derive(Debug, Clone)]
+#[must_use = "it is for `bind`"]
+pub struct Unix {
+    path: PathBuf,
+    mode: Option<u32>,
+}
+
+impl Unix {
+    /// Who may connect, as for chmod(2): `0o660` is the owner and the group. Default: what the process's umask leaves.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+}
+
+impl Listen for Unix {
+    fn listen(self, backlog: i32) -> Result<Listeners> {
+        let failed = |source| Error::Listen { addr: format!("unix:{}", self.path.display()), source };
+        Ok(Listeners(vec![Listener::unix(&self.path, self.mode, backlog).map_err(failed)?]))
     }
 }
 

@@ -392,3 +392,18 @@ mod in_a_child {
         check_refused(&script, &listener, "claimed already");
     }
 }
+
+#[test]
+fn a_unix_socket_has_the_mode_it_was_given_and_is_gone_with_the_server() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let path = std::env::temp_dir().join(format!("lameduck-mode-{}.sock", std::process::id()));
+    let running = builder().bind(lameduck::unix(&path).mode(0o600)).unwrap().spawn(hello).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    // One that somebody listens on is not taken away.
+    let taken = builder().bind(lameduck::unix(&path)).unwrap_err();
+    assert!(taken.to_string().contains("unix:"), "{taken}");
+    assert!(UnixStream::connect(&path).is_ok());
+    assert!(running.handle().shutdown().is_clean());
+    assert!(!path.exists());
+}
