@@ -305,7 +305,6 @@ impl Listen for &str {
 /// # std::fs::remove_dir_all(&dir).unwrap();
 /// # Ok::<(), lameduck::Error>(())
 /// ```
-#[must_use]
 pub fn unix(path: impl Into<PathBuf>) -> Unix {
     Unix { path: path.into(), mode: None }
 }
