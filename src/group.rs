@@ -608,7 +608,7 @@ impl GroupReport {
         self.members.iter().map(|member| member.outcome.exit_status()).max().unwrap_or(0)
     }
 
-    /// The same for `main` to return.
+    /// [`exit_status`](Self::exit_status) for a `main` that returns an [`ExitCode`]. A `main` can return the report itself.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         self.exit_status().into()

@@ -128,6 +128,7 @@ impl<H: Handler> HandlerExt for H {}
 
 /// A handler with a layer around it, made by [`HandlerExt::with`].
 #[derive(Clone, Copy)]
+#[must_use = "it is a handler, and serves nobody unless it is given to a server"]
 pub struct Layered<H, L> {
     handler: H,
     layer: L,

@@ -235,11 +235,27 @@ fn is_abandoned(path: &Path, addr: &SocketAddrUnix) -> bool {
     is_socket && refuses()
 }
 
-/// What a server can be told to listen on.
+/// What a server can be told to listen on: a text, a [`SocketAddr`], an ip address with a port, a [`TcpListener`] or
+/// [`UnixListener`] that was made elsewhere, what the process was [started with](inherited), or several of a kind in an array
+/// or a `Vec`.
 ///
-/// An address as text: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080` (each address the name has), port 0 for any free
-/// one, `unix:/run/app.sock`, `inherited` or `inherited:NAME` (see [`inherited`]). A [`SocketAddr`], an ip address with a port, a listener that was made elsewhere, or several of
-/// these in an array or a `Vec`.
+/// | text | listens on |
+/// |---|---|
+/// | `127.0.0.1:8080`, `[::1]:8080` | that address |
+/// | `0.0.0.0:8080` | all IPv4 addresses |
+/// | `[::]:8080` | all addresses, IPv4 too unless the system says otherwise (`net.ipv6.bindv6only`) |
+/// | `localhost:8080` | each address the name has |
+/// | `127.0.0.1:0` | any free port: [`Bound::addr`](crate::Bound::addr) tells which |
+/// | `unix:/run/app.sock` | a socket file, with the mode that the umask leaves |
+/// | `inherited`, `inherited:NAME` | what the process was [started with](inherited), all of it or what has this name |
+///
+/// A port that an earlier process has left in TIME_WAIT is taken at once (`SO_REUSEADDR`); one that another process listens on
+/// is not. A socket file that nobody listens on any more is replaced, one that is in use is an error, and ours is removed when
+/// the listener closes.
+///
+/// A listener that was made elsewhere keeps its own backlog; it becomes non-blocking and has `TCP_NODELAY` set, which every
+/// accepted connection has. When the server stops, new connections cannot be kept out of it while it closes, as others may hold
+/// the same socket: see [`Report::ungated`](crate::Report::ungated).
 pub trait Listen {
     /// Makes the listeners.
     ///
@@ -374,7 +390,8 @@ fn take_given(fd: OwnedFd) -> Result<Listeners> {
     Ok(Listeners(vec![given.map_err(|source| Error::Listen { addr: "the given listener".to_owned(), source })?]))
 }
 
-/// The sockets that the process was started with, as systemd and others pass them: see [`inherited`].
+/// The sockets that the process was started with, as systemd and others pass them: see [`inherited`]. All of them, unless
+/// [`named`](Self::named) says which.
 #[derive(Debug, Clone)]
 #[must_use = "give it to `Builder::bind`"]
 pub struct Inherited {
@@ -385,13 +402,14 @@ pub struct Inherited {
 /// sd_listen_fds(3)), for [`Builder::bind`](crate::Builder::bind). They stay open when this server stops: what is in their
 /// backlogs is for the next one, so that no client is refused in between.
 ///
-/// Each can be claimed once in a process.
+/// Each can be claimed once in a process. To `bind` fails with [`Error::Address`] if there is none, or if it was claimed
+/// before, and with [`Error::Listen`] for what is no listening stream socket.
 pub const fn inherited() -> Inherited {
     Inherited { name: None }
 }
 
 impl Inherited {
-    /// Only those with this name.
+    /// Only those with this name: a unit's `FileDescriptorName=`, which by default is the name of the `.socket` unit.
     pub fn named(self, name: impl Into<String>) -> Self {
         Self { name: Some(name.into()) }
     }

@@ -43,7 +43,26 @@ impl Server {
     }
 }
 
-/// What a server will be like.
+/// What a server will be like: see [`Server::builder`].
+///
+/// Each method sets one thing; a second call replaces the first, but for signals and hooks, which add up. A timeout of zero
+/// gives up as soon as anybody has to wait, one of [`Duration::MAX`] never.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use lameduck::{SIGINT, SIGTERM, Server};
+///
+/// let bound = Server::builder()
+///     .workers(32)
+///     .lame_duck(Duration::from_secs(5))
+///     .grace_period(Duration::from_secs(20))
+///     .on_signals([SIGINT, SIGTERM])
+///     .bind("127.0.0.1:0")?;
+/// assert_ne!(bound.addr().port(), 0);
+/// # Ok::<(), lameduck::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing happens before `bind`"]
 pub struct Builder {
@@ -71,7 +90,8 @@ impl Builder {
         self
     }
 
-    /// Connections that the kernel holds until they are accepted. Default: 4096, or what the kernel allows.
+    /// Connections that the kernel holds until they are accepted, for each address. Default: 4096. The kernel allows no more
+    /// than `net.core.somaxconn` (listen(2)). A client beyond that repeats its attempt until there is room.
     pub fn backlog(mut self, connections: u16) -> Self {
         self.settings.backlog = i32::from(connections);
         self
@@ -99,7 +119,8 @@ impl Builder {
         self
     }
 
-    /// How long a response that has begun gets once the deadline is over. Default: 1 s.
+    /// How long a response that has begun gets once the deadline is over, and a 503 to arrive. Default: 1 s. Zero resets at
+    /// once.
     pub fn cut_grace(mut self, period: Duration) -> Self {
         self.settings.cut_grace = period;
         self
@@ -112,7 +133,8 @@ impl Builder {
         self
     }
 
-    /// How long a connection is kept open between requests. Default: 60 s.
+    /// How long a connection is kept open between requests. Default: 60 s. The client sees it close (RFC 9112 section 9.5).
+    /// Behind a proxy it should be longer than the proxy's own.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.settings.idle_timeout = timeout;
         self
@@ -159,19 +181,20 @@ impl Builder {
         self
     }
 
-    /// Bytes of a request line. Default: 16 KiB. The client gets 414.
+    /// Bytes that a request line may have. Default: 16 KiB; RFC 9112 section 3 asks for 8000 at least. Beyond it the client
+    /// gets 414.
     pub fn max_request_line_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.request_line_bytes_max = bytes;
         self
     }
 
-    /// Bytes of a whole request head. Default: 64 KiB. The client gets 431.
+    /// Bytes that a whole request head may have. Default: 64 KiB. Beyond it the client gets 431 (RFC 6585 section 5).
     pub fn max_head_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.head_bytes_max = bytes;
         self
     }
 
-    /// Fields of a request head. Default: 100. The client gets 431.
+    /// Fields that a request head may have. Default: 100. Beyond it the client gets 431.
     pub fn max_fields(mut self, fields: usize) -> Self {
         self.settings.limits.fields_max = fields;
         self
@@ -180,7 +203,7 @@ impl Builder {
     /// Signals that stop the server: the first one as [`Handle::begin_shutdown`] does, a second one cuts what is left, a
     /// third one ends the process. Default: none, and then nothing is installed.
     ///
-    /// They are caught from [`bind`](Self::bind) on.
+    /// They are caught from [`bind`](Self::bind) on, which fails for those that cannot be.
     pub fn on_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Self {
         self.signals.extend(signals);
         self
@@ -257,7 +280,7 @@ impl Builder {
     }
 }
 
-/// A server that listens and does not serve yet.
+/// A server that listens and does not serve yet. Dropping it closes the listeners: who has connected meanwhile is reset.
 #[derive(Debug)]
 #[must_use = "clients that connect wait until it runs"]
 pub struct Bound {
@@ -294,6 +317,8 @@ impl Bound {
 
     /// Serves until the server has stopped, and says how it did.
     ///
+    /// Blocks until something asks for the stop: a signal, a [`Handle`], the [context](Builder::context) it was built with.
+    ///
     /// # Errors
     ///
     /// [`Error::Stopped`] if it was told to stop before; [`Error::Start`] if a thread cannot be made.
@@ -301,7 +326,7 @@ impl Bound {
         Ok(self.spawn(handler)?.join())
     }
 
-    /// Serves on threads of its own.
+    /// Serves on threads of its own, and returns at once.
     ///
     /// # Errors
     ///
@@ -426,7 +451,7 @@ impl Running {
         self.handle.clone()
     }
 
-    /// Waits until the server has stopped, which something else has to ask for.
+    /// Waits until the server has stopped, which something else has to ask for, and says how it did.
     pub fn join(self) -> Report {
         self.handle.0.wait()
     }
@@ -471,8 +496,8 @@ impl Handle {
         self.begin(Cause::Handle);
     }
 
-    /// The same without lame duck, and with `within` instead of the grace period. A stop that was begun before can only
-    /// become shorter.
+    /// Begins the stop without lame duck and with `within` instead of the grace period, and returns at once; also for
+    /// handlers. A stop that was begun before can only become shorter.
     pub fn begin_shutdown_within(&self, within: Duration) {
         self.0.begin(|lifecycle| lifecycle.begin_within(Cause::Handle, within));
     }
@@ -507,7 +532,8 @@ impl Handle {
         self.wait("shutdown")
     }
 
-    /// The same without lame duck, and with `within` instead of the grace period.
+    /// Shuts the server down without lame duck and with `within` instead of the grace period, and waits until every
+    /// connection has ended: for at most `within + cut_grace`. A stop that was begun before can only become shorter.
     ///
     /// # Panics
     ///

@@ -16,9 +16,9 @@ use crate::sys::signal_name;
 
 /// A terminal that was closed, and by custom the wish that a daemon read its configuration again.
 pub const SIGHUP: i32 = consts::SIGHUP;
-/// Ctrl+C.
+/// Ctrl+C in a terminal.
 pub const SIGINT: i32 = consts::SIGINT;
-/// Ctrl+\\.
+/// Ctrl+\\, by custom with a core dump.
 pub const SIGQUIT: i32 = consts::SIGQUIT;
 /// The wish of a supervisor that the program end: `kill`, `docker stop`, Kubernetes, systemd.
 pub const SIGTERM: i32 = consts::SIGTERM;

@@ -115,7 +115,7 @@ impl TestServer {
         self.try_request(request).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// The same for who expects that it may fail, because the server stops.
+    /// Sends a request as [`request`](Self::request) does, and may fail: for who expects that, because the server stops.
     ///
     /// # Errors
     ///

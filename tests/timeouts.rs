@@ -331,3 +331,36 @@ fn a_client_that_does_not_close_after_the_last_response_is_not_waited_for() {
     writing.join().unwrap();
     server.stop_cleanly();
 }
+
+#[test]
+fn a_timeout_of_zero_gives_up_as_soon_as_anybody_waits() {
+    let server = TestServer::with(builder().head_timeout(Duration::ZERO), hello);
+    server.client().expect_eof();
+
+    let server = TestServer::with(builder().idle_timeout(Duration::ZERO), hello);
+    let mut client = server.client();
+    assert_eq!(client.get("/").text(), "hello");
+    client.expect_eof();
+
+    let server = TestServer::with(builder().body_timeout(Duration::ZERO), hello);
+    let mut client = server.client();
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n1");
+    assert_eq!(client.read_response().status, 408);
+}
+
+#[test]
+fn the_longest_time_there_is_overflows_nothing() {
+    let max = Duration::MAX;
+    let times = builder().head_timeout(max).idle_timeout(max).body_timeout(max).write_timeout(max).queue_timeout(max);
+    let server = TestServer::with(times.grace_period(max).cut_grace(max), |request: Request, _: Context| {
+        Body::reader(request.into_body())
+    });
+    let mut client = server.client();
+    for _ in 0..2 {
+        let body = pattern(1 << 20);
+        client.send(post("/", &body));
+        assert_eq!(client.read_response().body, body);
+    }
+    drop(client);
+    server.stop_cleanly();
+}

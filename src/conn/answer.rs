@@ -23,7 +23,11 @@ use crate::wire::framing::{Framing, response_framing};
 use crate::wire::persist::Persist;
 use crate::wire::reply::{self, Connection, ReplyHead};
 
-/// What a handler gives.
+/// What a handler gives: a status, fields and a [`Body`]. Most are made by [`IntoResponse`](crate::IntoResponse).
+///
+/// What concerns the connection is the server's to write: `Date`, `Connection`, `Transfer-Encoding`, `Content-Length`. A handler's
+/// `Connection: close` is heeded; a `Content-Length` of its own that is not its body's length makes the response 500, or cuts
+/// one that has begun. To HEAD, and with 204 and 304, no body is sent (RFC 9112 section 6.3).
 pub type Response = http::Response<Body>;
 
 /// A body up to this size is copied behind its head, to leave with it in one write.

@@ -28,6 +28,9 @@ use crate::wire::reply::CONTINUE;
 /// files, from any reader ([`reader`](Self::reader), [`sized_reader`](Self::sized_reader)), or by a closure that writes
 /// ([`writer`](Self::writer)). A request's body can be a response's.
 ///
+/// A client that has said `Expect: 100-continue` is told to go on when its body is first read (RFC 9110 section 10.1.1), and
+/// not at all if nobody reads it.
+///
 /// Short ones are read at once: [`into_bytes`](Self::into_bytes), [`into_text`](Self::into_text), and `into_json` with the
 /// feature `json`.
 #[derive(Default)]
@@ -90,8 +93,8 @@ impl Body {
         Self::of(Kind::Read { reader: Box::new(reader), len: None })
     }
 
-    /// The same with a `Content-Length`. A reader that ends before `len` bytes cuts the connection; what it has beyond is
-    /// not read.
+    /// A body that is read as with [`reader`](Self::reader), and is `len` bytes long: the client sees a `Content-Length`. A
+    /// reader that ends before that cuts the connection; what it has beyond is not read.
     #[must_use]
     pub fn sized_reader(reader: impl Read + Send + 'static, len: u64) -> Self {
         Self::of(Kind::Read { reader: Box::new(reader), len: Some(len) })
@@ -107,7 +110,7 @@ impl Body {
         Self::of(Kind::Write(Box::new(write)))
     }
 
-    /// The same as [`writer`](Self::writer) on a thread of its own: for what goes on for as long as the client stays, such
+    /// A body that `write` writes, as with [`writer`](Self::writer), on a thread of its own: for what goes on for as long as the client stays, such
     /// as server-sent events. It holds no worker; at most [`max_own_threads`](crate::Builder::max_own_threads) run at a
     /// time, and a further one is answered with 503. The response's head is sent at once, and what is written when it is
     /// [flushed](Write::flush).
@@ -537,8 +540,9 @@ impl Ingress {
 
 /// What a closure of [`Body::writer`] writes to.
 ///
-/// What is written is collected and sent in large pieces; [`flush`](Write::flush) sends what there is. Both block while the
-/// client is slower.
+/// What is written is collected and sent in pieces of 16 KiB or more; [`flush`](Write::flush) sends what there is. Both block
+/// while the client is slower. Both fail when the client is gone or has taken nothing for
+/// [`write_timeout`](crate::Builder::write_timeout), and when the stop has cut the response: pass it on with `?`.
 pub struct BodyWriter<'a> {
     line: &'a Egress,
     chunked: bool,

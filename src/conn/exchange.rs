@@ -29,7 +29,10 @@ use crate::wire::framing::Framing;
 use crate::wire::head::{Head, HeadScan};
 use crate::wire::persist::Persist;
 
-/// What a handler is given.
+/// What a handler is given: a method, a target, fields as they were sent, and a [`Body`].
+///
+/// It has passed the rules of RFC 9112: there is one valid `Host` in HTTP/1.1, its framing cannot be read in two ways, and it is
+/// within the server's limits. Who has sent it is in the [`Context`].
 pub type Request = http::Request<Body>;
 
 /// A connection. Moved by value between its slot and the one who has claimed it.

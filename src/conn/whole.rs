@@ -60,7 +60,8 @@ impl Body {
         Ok(bytes.into())
     }
 
-    /// The same as text, which is to be UTF-8.
+    /// Reads the body to its end, of at most `max` bytes, as text, which has to be UTF-8. Blocks as
+    /// [`into_bytes`](Self::into_bytes) does.
     ///
     /// # Errors
     ///
@@ -82,7 +83,8 @@ impl Body {
         String::from_utf8(bytes.into()).map_err(|error| BodyError::malformed("UTF-8 text", error.utf8_error()))
     }
 
-    /// The same as a value in JSON. The `Content-Type` is not looked at.
+    /// Reads the body to its end, of at most `max` bytes, as a value in JSON. The `Content-Type` is not looked at. Blocks as
+    /// [`into_bytes`](Self::into_bytes) does.
     ///
     /// # Errors
     ///

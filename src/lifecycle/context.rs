@@ -160,13 +160,13 @@ impl Context {
         Self::of(Scope::Root(Root { cancelled: Flag::new(), forced: Flag::new(), reason: OnceLock::new() }))
     }
 
-    /// One that is also over when its own [`cancel`](Self::cancel) is called: for what one request does on several threads.
+    /// A context that is over when this one is, or when its own [`cancel`](Self::cancel) is called: for what one request does on several threads.
     #[must_use]
     pub fn with_cancel(&self) -> Self {
         self.derive(None)
     }
 
-    /// One that is also over after `timeout`. [`Duration::MAX`] is never; zero is at once.
+    /// A context that is over when this one is, or after `timeout`. [`Duration::MAX`] is never; zero is at once.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         match after(Clock::System.now(), timeout) {
@@ -175,7 +175,7 @@ impl Context {
         }
     }
 
-    /// One that is also over at `deadline`.
+    /// A context that is over when this one is, or at `deadline`.
     #[must_use]
     pub fn with_deadline(&self, deadline: Instant) -> Self {
         let derived = self.derive(Some(deadline));
@@ -187,7 +187,7 @@ impl Context {
         derived
     }
 
-    /// One that is also over when the client resets its connection, with [`Reason::ClientGone`]: for a handler whose work
+    /// A context that is over when this one is, or when the client resets its connection, with [`Reason::ClientGone`]: for a handler whose work
     /// is for this client alone.
     ///
     /// A client that has finished its side (FIN) may still read, and is not gone. Over a unix socket, and where the system
@@ -203,7 +203,7 @@ impl Context {
         derived
     }
 
-    /// One that also holds `value`, for whoever asks for its type: what a layer passes on to handlers.
+    /// This context with `value` in it, for whoever asks for its type: what a layer passes on to handlers.
     #[must_use]
     pub fn with_value<T: Any + Send + Sync>(&self, value: T) -> Self {
         self.with(What::Value(TypeId::of::<T>(), Arc::new(value)))

@@ -178,7 +178,7 @@ impl Report {
         u8::from(!(nothing_cut && nothing_raced && hooks_done))
     }
 
-    /// The same for `main` to return.
+    /// [`exit_status`](Self::exit_status) for a `main` that returns an [`ExitCode`]. A `main` can return the report itself.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         self.exit_status().into()
