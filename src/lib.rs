@@ -24,7 +24,8 @@
 //!
 //! A [`Handler`] is any function of a [`Request`] and a [`Context`] whose result is [`IntoResponse`]: text, bytes, a
 //! status, a tuple of status, fields and body, an `Option`, a `Result`, an [`http::Response`]. It may block. It then holds
-//! one worker, of which there are [`workers`](Builder::workers); clients hold none, however slow they are.
+//! one worker, of which there are [`workers`](Builder::workers). Clients that are idle or slow hold none, unless a handler
+//! reads or writes a long body while they do (see [below](#bodies)).
 //!
 //! An error it returns is answered with 500, and its text goes to the log, not to the client. A [`Failure`] is an error
 //! with a response of its own; any error becomes one through `?`.
