@@ -246,7 +246,7 @@ fn is_abandoned(path: &Path, addr: &SocketAddrUnix) -> bool {
 /// | `[::]:8080` | all addresses, IPv4 too unless the system says otherwise (`net.ipv6.bindv6only`) |
 /// | `localhost:8080` | each address the name has |
 /// | `127.0.0.1:0` | any free port: [`Bound::addr`](crate::Bound::addr) tells which |
-/// | `unix:/run/app.sock` | a socket file, with the mode that the umask leaves |
+/// | `unix:/run/app.sock` | a socket file, with the mode that the umask leaves; with another one by [`unix`] |
 /// | `inherited`, `inherited:NAME` | what the process was [started with](inherited), all of it or what has this name |
 ///
 /// A port that an earlier process has left in TIME_WAIT is taken at once (`SO_REUSEADDR`); one that another process listens on
