@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::header::CONNECTION;
 use http::{HeaderMap, Method, StatusCode, response};
+use log::Level;
 
 use crate::conn::body::{self, Body, BodyWriter, Kind, WriteBody};
 use crate::conn::exchange::{Asked, Conn, Flush, Next, Peer, Source, Stage, write_demand};
@@ -213,12 +214,15 @@ impl Conn {
         let piece = match body.read(&mut buffer[..most]) {
             Ok(n) => &buffer[..n],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return None,
-            Err(error) => return Some(self.fail(format_args!("cannot read a response's body: {error}"))),
+            Err(error) => {
+                return Some(self.fail(level_of(&error), format_args!("cannot read a response's body: {error}")));
+            }
         };
         if let Some(left) = left {
             if piece.is_empty() {
                 let missing = *left;
-                return Some(self.fail(format_args!("a response's body ended {missing} bytes before its length")));
+                let reason = format_args!("a response's body ended {missing} bytes before its length");
+                return Some(self.fail(Level::Warn, reason));
             }
             *left -= piece.len() as u64;
         }
@@ -260,7 +264,7 @@ impl Conn {
         let mut writer = BodyWriter::new(&self.line, framing == Framing::Chunked, &clock, write_demand(turn.settings));
         let written = write(&mut writer).and_then(|()| writer.pass_on(true));
         if let Err(error) = written {
-            return Some(self.fail(format_args!("cannot write a response's body: {error}")));
+            return Some(self.fail(level_of(&error), format_args!("cannot write a response's body: {error}")));
         }
         turn.look_at_clock();
         self.finish(asked, close, turn);
@@ -311,10 +315,19 @@ impl Conn {
     }
 
     /// A response that has begun cannot be made whole: the peer must not take what it has for all of it.
-    pub(crate) fn fail(&self, reason: std::fmt::Arguments<'_>) -> Next {
-        log::warn!("{reason}, peer {}", Peer(&self.line));
+    fn fail(&self, level: Level, reason: std::fmt::Arguments<'_>) -> Next {
+        log::log!(level, "{reason}, peer {}", Peer(&self.line));
         self.line.transport().reset();
         Next::Close(CloseReason::Failed)
+    }
+}
+
+/// A client that goes away is no fault of the program's, and must not fill its log.
+fn level_of(error: &io::Error) -> Level {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
+    match error.kind() {
+        BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof => Level::Debug,
+        _ => Level::Warn,
     }
 }
 
