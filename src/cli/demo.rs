@@ -5,10 +5,10 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
+use crossbeam_channel::RecvTimeoutError;
 use lameduck::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, PROXY_AUTHENTICATE, UPGRADE, WWW_AUTHENTICATE};
 use lameduck::http::{HeaderName, HeaderValue, Method, StatusCode};
-use lameduck::{Addr, Body, Context, IntoResponse, Report, Request, Response, Server};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use lameduck::{Addr, Body, Context, IntoResponse, Report, Request, Response, SIGINT, SIGTERM, Server, Upgraded};
 
 use crate::cli::args::DemoOptions;
 use crate::cli::query::{Invalid, Query};
@@ -46,6 +46,8 @@ fn app(request: Request, context: Context) -> Response {
         (&Method::GET, "/sleep") => sleep(query, &context).unwrap_or_else(bad_request("/sleep?ms=500")),
         (&Method::GET, "/bytes") => bytes(query).unwrap_or_else(bad_request("/bytes?n=1000000")),
         (&Method::GET, "/chunked") => chunked(context),
+        (&Method::GET, "/events") => events(context),
+        (&Method::GET, "/shout") => lameduck::upgrade(&request, "shout", shout),
         (&Method::GET, "/headers") => headers(&request),
         (&Method::GET, "/readyz") => context.readiness().into_response(),
         (&Method::GET, "/setheader") => {
@@ -53,9 +55,11 @@ fn app(request: Request, context: Context) -> Response {
         }
         (&Method::POST | &Method::PUT, "/echo") | (&Method::POST, "/") => echo(request),
 
-        (_, "/plaintext" | "/sleep" | "/bytes" | "/chunked" | "/headers" | "/readyz" | "/setheader") => {
-            other_method(method, "GET, HEAD, OPTIONS")
-        }
+        (
+            _,
+            "/plaintext" | "/sleep" | "/bytes" | "/chunked" | "/events" | "/shout" | "/headers" | "/readyz"
+            | "/setheader",
+        ) => other_method(method, "GET, HEAD, OPTIONS"),
         (_, "/") => other_method(method, "GET, HEAD, POST, OPTIONS"),
         (_, "/echo") => other_method(method, "POST, PUT, OPTIONS"),
         // The server as a whole.
@@ -90,6 +94,37 @@ fn chunked(context: Context) -> Response {
         Ok(())
     };
     of_type("text/plain; charset=utf-8", Body::writer(write_lines))
+}
+
+/// A server-sent event each second, for as long as the client stays. It has a thread of its own; at a stop it ends at once.
+fn events(context: Context) -> Response {
+    let write_events = move |client: &mut lameduck::BodyWriter<'_>| {
+        for n in 1_u64.. {
+            write!(client, "data: {n}\n\n")?;
+            client.flush()?;
+            if context.draining().recv_timeout(EVENT_EVERY) != Err(RecvTimeoutError::Timeout) {
+                write!(client, "event: end\ndata: the server stops\n\n")?;
+                break;
+            }
+        }
+        Ok(())
+    };
+    of_type("text/event-stream", Body::stream(write_events))
+}
+
+/// What an upgraded connection is: bytes in, the same in upper case out. At a stop it says goodbye.
+fn shout(mut io: Upgraded, _context: Context) {
+    io.on_shutdown(|io| {
+        let _ = io.write_all(b"GOODBYE\n");
+        io.finish();
+    });
+    let mut bytes = [0; 4096];
+    while let Ok(n @ 1..) = io.read(&mut bytes) {
+        bytes[..n].make_ascii_uppercase();
+        if io.write_all(&bytes[..n]).is_err() {
+            return;
+        }
+    }
 }
 
 /// The request's fields as they came, values byte for byte: they may be in any encoding, or in none.
@@ -209,6 +244,8 @@ const SLEEP_MILLIS_MAX: u64 = 60 * 60 * 1000;
 
 const LINES: u32 = 5;
 const LINE_EVERY: Duration = Duration::from_millis(200);
+/// Between two events.
+const EVENT_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
