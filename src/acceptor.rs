@@ -120,15 +120,7 @@ impl Acceptor {
 
     /// Whether as many connections are open as may be. If so, the acceptor will be woken when one ends.
     fn is_full(&self) -> bool {
-        let ledger = &self.pool.ledger;
-        if ledger.len() >= self.connections_max {
-            ledger.wake(WakeAt::AnyEnd);
-            if ledger.len() >= self.connections_max {
-                return true;
-            }
-        }
-        ledger.wake(WakeAt::Never);
-        false
+        self.pool.ledger.is_full(self.connections_max)
     }
 
     /// Whether there is room in the accepted channel. If not, the acceptor will be woken when there is.

@@ -13,6 +13,7 @@ use crate::lifecycle::phase::{Phase, awaited};
 use crate::own_threads::{OwnThreads, Upgrading};
 use crate::panics;
 use crate::pool::{Pool, Queue};
+use crate::race::Point;
 use crate::wire::Refusal;
 
 const STOPPING: Refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping");
@@ -28,6 +29,7 @@ pub(crate) fn detach(pool: &Arc<Pool>, key: u32, mut conn: Box<Conn>, turn: &mut
         conn.refuse(STOPPING, turn);
         return Err(conn);
     }
+    pool.settings.races.at(Point::Detaching);
     let shared = pool.clone();
     let run = move |(conn, upgrading)| run(&shared, key, conn, upgrading);
     OwnThreads::start(&pool.own, key, (conn, upgrading), run).map_err(|(mut conn, _)| {
@@ -40,8 +42,11 @@ pub(crate) fn detach(pool: &Arc<Pool>, key: u32, mut conn: Box<Conn>, turn: &mut
 fn run(pool: &Pool, key: u32, mut conn: Box<Conn>, upgrading: Option<Upgrading>) {
     let mut buffers = Buffers::new();
     let mut turn = Turn::new(&pool.settings, &pool.lifecycle, &mut buffers, pool.lifecycle.clock.now());
+    pool.settings.races.at(Point::OwnBegun);
     let run = panics::catch(|| awaited(|| conn.run_on_own_thread(&pool.stopping, &mut turn)));
-    if upgrading.is_some() && pool.lifecycle.phase() >= Phase::Draining {
+    pool.settings.races.at(Point::OwnEnded);
+    // One that was answered 503 in its place was never upgraded, and is named among the requests.
+    if upgrading.is_some() && !conn.line.is_refused() && pool.lifecycle.phase() >= Phase::Draining {
         pool.own.count_finished();
     }
     drop(upgrading);

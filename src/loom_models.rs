@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::conn::egress::{Egress, InFlight, Taken};
 use crate::conn::transport::{Look, Transport};
 use crate::deadlines::{Deadlines, Due};
+use crate::lifecycle::ledger::{CloseReason, Entry, Ledger, Raced, WakeAt};
 use crate::lifecycle::phase::{Cause, Lifecycle, Phase, PhaseWord};
 use crate::permits::{Bell, Places, WorkerWord};
 use crate::pool::{MonitorBell, Section};
@@ -415,7 +416,7 @@ struct Waiting {
 impl Waiting {
     fn new() -> Arc<Self> {
         let queues = Queues::new();
-        let section = Section { places: Places::new(1), waiting: KeyQueue::default() };
+        let section = Section::new(1);
         // For loom, see above.
         section.waiting.drop_stale(&queues.table);
         section.places.force();
@@ -428,35 +429,20 @@ impl Waiting {
         if self.section.places.enter() {
             return true;
         }
-        self.queues.enqueue(key, &self.section.waiting);
-        self.let_in();
+        self.queues.table.slot(key).word.park_queued();
+        self.try_again(self.section.wait(key, &self.queues.table));
         false
     }
 
-    /// After a place was left, or somebody began to wait: a worker has to look whether they meet.
-    fn let_in(&self) {
-        if self.section.places.has_room()
-            && let Some(key) = self.section.waiting.claim(&self.queues.table)
-        {
+    /// Has a worker look at one that was claimed.
+    fn try_again(&self, claimed: Option<u32>) {
+        if let Some(key) = claimed {
             self.queues.enqueue(key, &self.queues.ready);
         }
     }
 
-    /// A worker leaves its place, unless somebody waits for it: then it stays, and the one it serves next is claimed.
-    fn next_in(&self) -> Option<u32> {
-        loop {
-            self.section.places.leave();
-            if self.section.waiting.is_empty() || !self.section.places.enter() {
-                return None;
-            }
-            if let Some(key) = self.section.waiting.claim(&self.queues.table) {
-                return Some(key);
-            }
-        }
-    }
-
     fn serve_all(&self) {
-        while self.next_in().is_some() {}
+        while self.section.leave_or_next(&self.queues.table).is_some() {}
     }
 
     fn assert_nobody_waits(&self) {
@@ -503,7 +489,7 @@ fn the_monitor_leaves_a_place_like_anybody() {
             thread::spawn(move || {
                 waiting.section.places.force();
                 waiting.section.places.leave();
-                waiting.let_in();
+                waiting.try_again(waiting.section.claim_beside_room(&waiting.queues.table));
             })
         };
         if waiting.enter_or_wait(0) {
@@ -735,6 +721,98 @@ fn a_request_is_answered_once() {
 #[allow(clippy::disallowed_methods, reason = "any moment will do")]
 fn in_flight() -> InFlight {
     InFlight { method: Method::GET, target: Uri::from_static("/"), since: Instant::now(), started: true }
+}
+
+// ---- the ledger ----
+
+/// A ledger, the waker of its acceptor, and two connections with a line in it.
+fn ledger() -> (std::sync::Arc<Ledger>, std::sync::Arc<Waker>, [Entry; 2]) {
+    let waker = std::sync::Arc::new(Waker::new().unwrap());
+    let ledger = Ledger::new(std::sync::Arc::downgrade(&waker));
+    // For loom, see above.
+    ledger.wake(WakeAt::Never);
+    let mut entries = [(); 2].map(|()| Ledger::open(&ledger));
+    entries[0].because(CloseReason::Asked);
+    entries[1].because(CloseReason::PeerClosed);
+    (ledger, waker, entries)
+}
+
+fn is_woken(waker: &Waker) -> bool {
+    wait_for(&[waker.as_fd()], Some(Duration::ZERO))
+}
+
+/// As the acceptor does in poll(2). Loom gives up on a model in which nobody ever wakes it.
+fn wait_until_woken(waker: &Waker) {
+    while !is_woken(waker) {
+        thread::yield_now();
+    }
+    waker.reset();
+}
+
+/// Catches: an acceptor that says what it waits for and looks, while a connection ends, which looks for it before that and
+/// counts itself out after; and two that each take the other one for the last.
+#[test]
+fn who_waits_for_an_end_is_woken() {
+    for any in [true, false] {
+        check(None, move || {
+            let (ledger, waker, entries) = ledger();
+            let ends = entries.map(|entry| thread::spawn(move || drop(entry)));
+            let waits = if any {
+                ledger.is_full(2)
+            } else {
+                ledger.wake(WakeAt::LastEnd);
+                ledger.len() > 0
+            };
+            join(ends);
+            assert_eq!(ledger.len(), 0);
+            assert!(!waits || is_woken(&waker), "it waits for ever");
+        });
+    }
+}
+
+/// Catches: a full server that stays so because an end was told of while its acceptor said that it does not wait.
+#[test]
+fn a_full_server_goes_on_accepting() {
+    check(None, || {
+        let (ledger, waker, [first, second]) = ledger();
+        let worker = thread::spawn(move || drop(first));
+        let mut second = Some(second);
+        for _ in 0..2 {
+            while ledger.is_full(2) {
+                wait_until_woken(&waker);
+                // A second one ends for the second round.
+                drop(second.take());
+            }
+            drop(Ledger::open(&ledger));
+        }
+        worker.join().unwrap();
+        drop(second);
+        let ended = CloseReason::ALL.iter().map(|reason| ledger.ended(*reason)).sum::<u64>();
+        assert_eq!((ledger.len(), ledger.accepted(), ended), (0, 4, 4));
+    });
+}
+
+/// Catches: a drain that is not woken by the last end, and one that has seen it and misses how a connection ended, or the
+/// request that came too late on it.
+#[test]
+fn who_has_seen_the_last_end_counts_all() {
+    check(None, || {
+        let (ledger, waker, entries) = ledger();
+        let ends = entries.map(|entry| {
+            thread::spawn(move || {
+                let (method, target) = (Method::GET, Uri::from_static("/late"));
+                entry.raced(Raced { peer: None, method, target, told: true });
+                drop(entry);
+            })
+        });
+        ledger.wake(WakeAt::LastEnd);
+        while ledger.len() > 0 {
+            wait_until_woken(&waker);
+        }
+        assert_eq!((ledger.ended(CloseReason::Asked), ledger.ended(CloseReason::PeerClosed)), (1, 1));
+        assert_eq!((ledger.accepted(), ledger.take_raced().len()), (2, 2));
+        join(ends);
+    });
 }
 
 // ---- phases ----

@@ -251,31 +251,26 @@ impl Pool {
         match queue {
             Queue::Ready => self.ready.push(key),
             Queue::Calls => self.calls.push(key),
-            Queue::Slow => return self.wait_in(&self.slow, key),
-            Queue::Streams => return self.wait_in(&self.streams, key),
+            Queue::Slow => return self.try_again(self.slow.wait(key, &self.table)),
+            Queue::Streams => return self.try_again(self.streams.wait(key, &self.table)),
         }
         self.ring();
     }
 
-    fn wait_in(&self, section: &Section, key: u32) {
-        section.waiting.push(key);
-        // Who left the last place may have looked before we pushed.
-        self.let_in(section);
-    }
-
     /// Has somebody look at a connection that waits in a section although there is room.
     pub(crate) fn let_in(&self, section: &Section) {
-        if section.places.has_room()
-            && let Some(key) = section.waiting.claim(&self.table)
-        {
-            let slot = self.table.slot(key);
-            if slot.word.park_queued() {
-                // The sweeper has dropped its deadline; looked at too early it is only set anew.
-                self.set_deadline(key, Some(self.lifecycle.clock.now()));
-            }
-            self.ready.push(key);
-            self.ring();
+        self.try_again(section.claim_beside_room(&self.table));
+    }
+
+    /// Has a worker try once more to find a place for a connection that was claimed from a section.
+    fn try_again(&self, claimed: Option<u32>) {
+        let Some(key) = claimed else { return };
+        if self.table.slot(key).word.park_queued() {
+            // The sweeper has dropped its deadline; looked at too early it is only set anew.
+            self.set_deadline(key, Some(self.lifecycle.clock.now()));
         }
+        self.ready.push(key);
+        self.ring();
     }
 
     fn set_deadline(&self, key: u32, at: Option<Instant>) {
@@ -361,8 +356,39 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Section {
-    fn new(places: usize) -> Self {
+    pub(crate) fn new(places: usize) -> Self {
         Self { places: Places::new(places), waiting: KeyQueue::default() }
+    }
+
+    /// Has a connection wait that found no place and was parked with `park_queued`. A key: that of one that waits, perhaps
+    /// another, although there is room by now; it is claimed.
+    #[must_use]
+    pub(crate) fn wait(&self, key: u32, table: &Table) -> Option<u32> {
+        self.waiting.push(key);
+        // Who left the last place may have looked before we pushed.
+        self.claim_beside_room(table)
+    }
+
+    /// Claims a connection that waits although there is room.
+    #[must_use]
+    pub(crate) fn claim_beside_room(&self, table: &Table) -> Option<u32> {
+        if self.places.has_room() { self.waiting.claim(table) } else { None }
+    }
+
+    /// Leaves a place, unless a connection waits that can take it over: then its key, claimed, and the caller is still
+    /// inside.
+    #[must_use]
+    pub(crate) fn leave_or_next(&self, table: &Table) -> Option<u32> {
+        self.places.leave();
+        // Once more after each time we were inside for nothing: who came to wait meanwhile has found no place.
+        while !self.waiting.is_empty() && self.places.enter() {
+            let key = self.waiting.claim(table);
+            if key.is_some() {
+                return key;
+            }
+            self.places.leave();
+        }
+        None
     }
 }
 

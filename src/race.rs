@@ -26,6 +26,12 @@ pub(crate) enum Point {
     Giving,
     /// A deadline is over and its connection not claimed.
     Overdue,
+    /// An upgrade was not refused for the stop, and has no thread.
+    Detaching,
+    /// A thread of a connection's own has it and has written nothing.
+    OwnBegun,
+    /// It has done its work and has not given the connection back.
+    OwnEnded,
     /// Draining has started and the listeners are open.
     Draining,
     /// New connections are kept out and the backlogs not emptied.
@@ -34,6 +40,8 @@ pub(crate) enum Point {
     Closed,
     /// Cutting has started and nothing is taken over.
     Cutting,
+    /// Whatever time there was is over, and the threads are not joined.
+    Joining,
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use http::StatusCode;
 use crate::acceptor::{Acceptor, Threads};
 use crate::backlog::{self, Taken};
 use crate::clock::{after, earlier, later};
-use crate::conn::egress::Taken as TakenOver;
+use crate::conn::egress::{Egress, Taken as TakenOver};
 use crate::conn::exchange::RETRY_AFTER;
 use crate::conn::turn::{Buffers, Turn};
 use crate::hooks;
@@ -78,10 +78,11 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
             cut(&pool, &mut buffers, &mut report);
         }
         report.upgraded.finished = pool.own.finished();
-        reset(&pool, &mut report);
+        reset(&pool, &mut buffers, &mut report);
         report.phases.push((Phase::Cutting, clock.now().saturating_duration_since(cutting_at)));
     }
 
+    pool.settings.races.at(Point::Joining);
     // While there are workers to take their connections back.
     let own = pool.own.join(STUCK_AFTER);
     if report.upgraded.cut == 0 {
@@ -90,6 +91,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     report.upgraded.told = report.upgraded.finished + report.upgraded.cut;
     lifecycle.enter(Phase::Stopped);
     report.stuck = join(threads, &pool);
+    close_rest(&pool, &mut buffers, &mut report);
     report.stuck.extend(own.into_iter().map(|(thread, key)| stuck(&pool, thread, key)));
     let on_stopped = hooks::start_in_turn(hooks.on_stopped, clock);
     let last = after(clock.now(), pool.settings.cut_grace);
@@ -234,19 +236,7 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
             (conn, next)
         });
         let taken = line.take_over(&refusal);
-        if let TakenOver::Answered(request) = &taken {
-            let list = if request.started { &mut report.cut } else { &mut report.never_started };
-            list.push(CutRequest {
-                peer: line.peer(),
-                method: request.method.clone(),
-                target: request.target.clone(),
-                age: now.saturating_duration_since(request.since),
-                started: request.started,
-                bytes_sent: 0,
-                answered_503: true,
-                upgraded: false,
-            });
-        }
+        note_answered(&taken, &line, now, report);
         // What nobody serves at the moment is moved on; who serves one finds it shut.
         let Some((mut conn, next)) = owned else { continue };
         let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, now);
@@ -261,6 +251,22 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     }
 }
 
+/// Names a request that was answered with 503.
+fn note_answered(taken: &TakenOver, line: &Egress, now: Instant, report: &mut Report) {
+    let TakenOver::Answered(request) = taken else { return };
+    let list = if request.started { &mut report.cut } else { &mut report.never_started };
+    list.push(CutRequest {
+        peer: line.peer(),
+        method: request.method.clone(),
+        target: request.target.clone(),
+        age: now.saturating_duration_since(request.since),
+        started: request.started,
+        bytes_sent: 0,
+        answered_503: true,
+        upgraded: false,
+    });
+}
+
 /// What a request is answered with that nobody will serve any more.
 fn refusal(lifecycle: &Lifecycle) -> Vec<u8> {
     let date = reply::http_date(lifecycle.clock.wall());
@@ -272,7 +278,7 @@ fn refusal(lifecycle: &Lifecycle) -> Vec<u8> {
 }
 
 /// Resets what is left, which also frees a thread that waits for its client.
-fn reset(pool: &Pool, report: &mut Report) {
+fn reset(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     let now = pool.lifecycle.clock.now();
     for key in pool.table.keys() {
         let slot = pool.table.slot(key);
@@ -291,15 +297,39 @@ fn reset(pool: &Pool, report: &mut Report) {
                 answered_503: false,
                 upgraded,
             });
-            line.transport().reset();
-        } else if line.in_flight().is_some() {
-            // Its 503 has had its time. The handler may still wait for the peer, which frees it.
+        }
+        // One whose 503 has had its time counts too: the handler may still wait for the peer, which frees it.
+        let owes = line.in_flight().is_some();
+        if owes {
             line.transport().reset();
         }
-        if slot.word.claim_parked().is_some() {
-            pool.close(key, slot.take(), CloseReason::Cut);
+        match slot.word.claim_parked() {
+            Some(_) if owes => pool.close(key, slot.take(), CloseReason::Cut),
+            Some(_) => close_at_rest(pool, key, buffers, report),
+            None => {}
         }
     }
+}
+
+/// Closes what came to rest after [`reset`] had gone by, when there is no thread any more that could.
+fn close_rest(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
+    for key in pool.table.keys() {
+        if pool.table.slot(key).word.claim_parked().is_some() {
+            close_at_rest(pool, key, buffers, report);
+        }
+    }
+}
+
+/// Closes a connection that the caller has claimed and whose time is over. Only a response that is not with the kernel is
+/// reset: what the kernel has, it delivers.
+fn close_at_rest(pool: &Pool, key: u32, buffers: &mut Buffers, report: &mut Report) {
+    let now = pool.lifecycle.clock.now();
+    let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, now);
+    let mut conn = pool.table.slot(key).take();
+    let next = conn.look_once_more(&mut turn);
+    note_answered(&conn.line.take_over(&refusal(&pool.lifecycle)), &conn.line, now, report);
+    let reason = if conn.line.pending() > 0 { CloseReason::Cut } else { next.unwrap_or(CloseReason::Stopping) };
+    pool.close(key, conn, reason);
 }
 
 /// Waits for the pool's threads, but not for one that sits in a handler. The ones left behind.

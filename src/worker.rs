@@ -314,16 +314,7 @@ fn next_in(pool: &Pool, section: &Section, inside: &mut bool) -> Option<u32> {
     if !*inside {
         return None;
     }
-    *inside = false;
-    section.places.leave();
-    // Once more after each time we were inside for nothing: who came to wait meanwhile has found no place.
-    while !section.waiting.is_empty() && section.places.enter() {
-        let key = section.waiting.claim(&pool.table);
-        if key.is_some() {
-            *inside = true;
-            return key;
-        }
-        section.places.leave();
-    }
-    None
+    let next = section.leave_or_next(&pool.table);
+    *inside = next.is_some();
+    next
 }

@@ -254,7 +254,9 @@ impl Conn {
         let close = self.close_reason(&asked, &parts.headers, framing, false, turn);
         let framed = Framed { framing, unsent_len: None, close, whole: false };
         if !self.begin_head(&asked, &parts, framed, None, turn) {
-            return Some(Next::Close(CloseReason::Cut));
+            // The 503 in its place is sent to the end.
+            self.close_after_flush(CloseReason::Cut, turn);
+            return None;
         }
         if at_once {
             // A failure shows at the next write.
@@ -295,7 +297,9 @@ impl Conn {
         let Switch { asked, parts, run } = switch;
         let framed = Framed { framing: Framing::Empty, unsent_len: None, close: None, whole: false };
         if !self.begin_head(&asked, &parts, framed, None, turn) {
-            return Some(Next::Close(CloseReason::Cut));
+            // The 503 in its place is sent to the end.
+            self.close_after_flush(CloseReason::Cut, turn);
+            return None;
         }
         turn.buffers.answered[turn.lifecycle.phase() as usize] += 1;
         if body::send_all(&self.line, &turn.lifecycle.clock, write_demand(turn.settings)).is_err() {

@@ -4,13 +4,12 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{Method, Uri};
 
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, lock};
 use crate::waker::Waker;
 
 /// Why a connection ended.
@@ -148,6 +147,19 @@ impl Ledger {
     #[cfg(test)]
     pub(crate) fn waits_for_any_end(&self) -> bool {
         self.wake.load(SeqCst) == WakeAt::AnyEnd as u8
+    }
+
+    /// Whether as many connections are open as may be. If so, the acceptor will be woken when one ends.
+    pub(crate) fn is_full(&self, connections_max: usize) -> bool {
+        if self.len() >= connections_max {
+            self.wake(WakeAt::AnyEnd);
+            // One may have ended before we said so.
+            if self.len() >= connections_max {
+                return true;
+            }
+        }
+        self.wake(WakeAt::Never);
+        false
     }
 
     /// When the acceptor is to be woken. It looks at [`len`](Self::len) after saying so.

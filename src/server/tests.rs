@@ -10,8 +10,10 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::conn::answer::Response;
 use crate::conn::body::Body;
 use crate::conn::exchange::Request;
+use crate::conn::upgraded::upgrade;
 use crate::lifecycle::context::Context;
 use crate::race::{Held, Point, Races};
 
@@ -20,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A server on a manual clock. `GET /gate` waits until the test opens it; `/big`, `/pulled` and `/pushed` have 32 MiB; `/read`
-/// says how reading its body went; everything else is answered with its path.
+/// says how reading its body went; `/upgrade` says "bye" at a stop and `/stream` has a thread of its own; everything else is answered with its path.
 struct Fixture {
     running: Running,
     clock: Arc<ManualClock>,
@@ -37,7 +39,7 @@ impl Fixture {
         let (entered_in, entered) = unbounded();
         let (open, opened) = bounded::<()>(64);
         let (stalled_in, stalled) = unbounded();
-        let handler = move |mut request: Request, _: Context| {
+        let plain = move |mut request: Request| {
             if request.uri().path().starts_with("/gate") {
                 entered_in.send(()).unwrap();
                 opened.recv_timeout(LIMIT).unwrap();
@@ -65,6 +67,9 @@ impl Fixture {
                         Ok(())
                     });
                 }
+                "/stream" => {
+                    return Body::stream(|out| out.write_all(b"all of it"));
+                }
                 "/read" => {
                     entered_in.send(()).unwrap();
                     let read = std::io::copy(request.body_mut(), &mut std::io::sink());
@@ -73,6 +78,13 @@ impl Fixture {
                 _ => {}
             }
             Body::from(request.uri().path().to_owned())
+        };
+        let handler = move |request: Request, _: Context| match request.uri().path() {
+            "/upgrade" => upgrade(&request, "shout", |mut io, _| {
+                io.on_shutdown(|io| io.write_all(b"bye").unwrap());
+                let _ = io.read_to_end(&mut Vec::new());
+            }),
+            _ => Response::new(plain(request)),
         };
         let builder = Server::builder().workers(4).clock(Clock::Manual(clock.clone())).races(&races);
         let running = build(builder).bind("127.0.0.1:0").unwrap().spawn(handler).unwrap();
@@ -175,6 +187,15 @@ impl Client {
         let (head, _) = self.response();
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
         head
+    }
+
+    /// Reads the response to `/stream`.
+    #[track_caller]
+    fn expect_stream(&mut self) {
+        self.expect_status("200");
+        let mut body = [0; b"9\r\nall of it\r\n0\r\n\r\n".len()];
+        self.0.read_exact(&mut body).unwrap();
+        assert_eq!(&body, b"9\r\nall of it\r\n0\r\n\r\n");
     }
 
     #[track_caller]
@@ -1038,4 +1059,148 @@ fn a_request_that_is_read_while_the_cut_goes_by_is_answered_by_its_next_pass() {
     answer.join().unwrap();
     let report = server.stop();
     assert_eq!((report.cut.len(), report.never_started.len()), (1, 1), "{report}");
+}
+
+// Threads that belong to one connection.
+
+const UPGRADE: &[u8] = b"GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\n";
+
+#[track_caller]
+fn assert_each_is_counted_once(report: &Report) {
+    let closed: u64 = report.closed.iter().map(|(_, n)| n).sum();
+    assert_eq!((closed, report.stuck.len()), (report.accepted, 0), "{report:?}");
+}
+
+#[test]
+fn an_upgrade_let_through_just_before_the_drain_is_told_and_waited_for() {
+    for point in [Point::Detaching, Point::OwnBegun] {
+        let server = Fixture::new(|builder| builder);
+        let held = server.races.hold(point);
+        let mut client = server.connect();
+        client.send(UPGRADE);
+        held.wait();
+        let closed = server.races.hold(Point::Closed);
+        server.running.handle().begin_shutdown();
+        closed.wait();
+        closed.release();
+        held.release();
+        client.expect_status("101");
+        let mut bye = [0; 3];
+        client.0.read_exact(&mut bye).unwrap();
+        assert_eq!(&bye, b"bye");
+        assert!(server.running.stopped().try_recv().is_err_and(|error| error.is_empty()), "it is waited for");
+        client.0.shutdown(Shutdown::Write).unwrap();
+        client.expect_end();
+        let report = server.stop();
+        assert_eq!((report.upgraded.told, report.upgraded.finished, report.upgraded.cut), (1, 1, 0), "{report}");
+        assert_each_is_counted_once(&report);
+        assert!(report.is_clean(), "{report}");
+    }
+}
+
+#[test]
+fn who_is_cut_before_its_thread_has_begun_gets_503_and_not_a_byte_more() {
+    let stream = &get("/stream")[..];
+    for (point, request) in
+        [(Point::Detaching, UPGRADE), (Point::Detaching, stream), (Point::OwnBegun, UPGRADE), (Point::OwnBegun, stream)]
+    {
+        let server = Fixture::new(|builder| builder);
+        let held = server.races.hold(point);
+        let mut client = server.connect();
+        client.send(request);
+        held.wait();
+        server.running.handle().begin_shutdown_within(Duration::ZERO);
+        client.expect_status("503");
+        // It comes back to the pool, which waits for the client's end: an RST could destroy the 503 on its way.
+        let put = server.races.hold(Point::Put);
+        held.release();
+        put.wait();
+        put.release();
+        assert_eq!(client.0.read(&mut [0]).unwrap(), 0);
+        drop(client);
+        let report = server.stop();
+        assert_eq!((report.cut.len(), report.upgraded.told), (1, 0), "{report}");
+        assert!(report.cut[0].answered_503 && report.cut[0].started && !report.cut[0].upgraded, "{report}");
+        assert_each_is_counted_once(&report);
+    }
+}
+
+#[test]
+fn a_connection_whose_thread_ends_while_the_stop_cuts_is_closed_and_counted_once() {
+    // Before the cut; and when even the grace behind it is over, and nobody goes by any more.
+    for late in [false, true] {
+        let server = Fixture::new(|builder| builder);
+        let ended = server.races.hold(Point::OwnEnded);
+        let (cutting, joining) = (server.races.hold(Point::Cutting), server.races.hold(Point::Joining));
+        let mut client = server.connect();
+        client.send(&get("/stream"));
+        ended.wait();
+        server.running.handle().begin_shutdown_within(Duration::ZERO);
+        cutting.wait();
+        let put = server.races.hold(Point::Put);
+        if late {
+            cutting.release();
+            server.clock.advance(10 * SECOND);
+            joining.wait();
+            ended.release();
+            put.wait();
+            put.release();
+        } else {
+            ended.release();
+            put.wait();
+            put.release();
+            cutting.release();
+        }
+        drop(joining);
+        client.expect_stream();
+        let report = server.stop();
+        assert_eq!(client.0.read(&mut [0]).unwrap(), 0);
+        assert_each_is_counted_once(&report);
+        assert!(report.is_clean(), "{report}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_gone_before_its_thread_begins_is_counted_once() {
+    for point in [Point::Detaching, Point::OwnBegun] {
+        let server = Fixture::new(|builder| builder);
+        let held = server.races.hold(point);
+        let mut client = server.connect();
+        client.send(UPGRADE);
+        held.wait();
+        rustix::net::sockopt::set_socket_linger(&client.0, Some(Duration::ZERO)).unwrap();
+        drop(client);
+        let closed = server.races.hold(Point::Closed);
+        server.running.handle().begin_shutdown();
+        closed.wait();
+        closed.release();
+        held.release();
+        let report = server.stop();
+        assert_each_is_counted_once(&report);
+        assert!(report.is_clean(), "{report}");
+    }
+}
+
+#[test]
+fn a_deadline_that_passes_while_a_thread_has_the_connection_does_not_end_it_and_the_next_one_does() {
+    let server = Fixture::new(|builder| builder);
+    // Parked once, so that there is a deadline.
+    let mut client = server.parked(&get("/a"));
+    client.expect_body("/a");
+    server.wait_silent(1);
+    let begun = server.races.hold(Point::OwnBegun);
+    client.send(&get("/stream"));
+    begun.wait();
+    let overdue = server.races.hold(Point::Overdue);
+    server.clock.advance(61 * SECOND);
+    overdue.wait();
+    begun.release();
+    client.expect_stream();
+    overdue.release();
+    client.send(&get("/b"));
+    client.expect_body("/b");
+    server.wait_silent(1);
+    server.clock.advance(61 * SECOND);
+    client.expect_end();
+    assert_eq!(server.stop().closed_because(CloseReason::Idle), 1);
 }
