@@ -2,6 +2,8 @@
 //! long as it takes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 
 use http::StatusCode;
 
@@ -31,7 +33,7 @@ pub(crate) fn detach(pool: &Arc<Pool>, key: u32, mut conn: Box<Conn>, turn: &mut
     }
     pool.settings.races.at(Point::Detaching);
     let shared = pool.clone();
-    let run = move |(conn, upgrading)| run(&shared, key, conn, upgrading);
+    let run = move |(conn, upgrading), inside: &AtomicBool| run(&shared, key, conn, upgrading, inside);
     OwnThreads::start(&pool.own, key, (conn, upgrading), run).map_err(|(mut conn, _)| {
         conn.refuse(TOO_MANY, turn);
         conn
@@ -39,11 +41,13 @@ pub(crate) fn detach(pool: &Arc<Pool>, key: u32, mut conn: Box<Conn>, turn: &mut
 }
 
 /// The thread: user code, then the connection goes back to the pool.
-fn run(pool: &Pool, key: u32, mut conn: Box<Conn>, upgrading: Option<Upgrading>) {
+fn run(pool: &Pool, key: u32, mut conn: Box<Conn>, upgrading: Option<Upgrading>, inside: &AtomicBool) {
     let mut buffers = Buffers::new();
     let mut turn = Turn::new(&pool.settings, &pool.lifecycle, &mut buffers, pool.lifecycle.clock.now());
     pool.settings.races.at(Point::OwnBegun);
+    inside.store(true, SeqCst);
     let run = panics::catch(|| awaited(|| conn.run_on_own_thread(&pool.stopping, &mut turn)));
+    inside.store(false, SeqCst);
     pool.settings.races.at(Point::OwnEnded);
     // One that was answered 503 in its place was never upgraded, and is named among the requests.
     if upgrading.is_some() && !conn.line.is_refused() && pool.lifecycle.phase() >= Phase::Draining {

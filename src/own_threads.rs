@@ -2,8 +2,8 @@
 //! and the stop waits for them as it does for the pool.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -35,6 +35,7 @@ struct Thread {
     /// Of the connection's slot.
     key: u32,
     handle: JoinHandle<()>,
+    in_user_code: Arc<AtomicBool>,
 }
 
 /// Takes the thread off the list, however it ends.
@@ -58,12 +59,12 @@ impl OwnThreads {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a thread that runs `run` with `what`. `Err`: there is no room for another one, and here is `what`.
+    /// Starts a thread that runs `run` with `what`, which says when it is in user code. `Err`: there is no room for another one, and here is `what`.
     pub(crate) fn start<T: Send + 'static>(
         this: &Arc<Self>,
         key: u32,
         what: T,
-        run: impl FnOnce(T) + Send + 'static,
+        run: impl FnOnce(T, &AtomicBool) + Send + 'static,
     ) -> Result<(), T> {
         let mut threads = this.lock();
         // They have nothing left to do.
@@ -75,16 +76,17 @@ impl OwnThreads {
         threads.next += 1;
         // What it runs with comes behind it, so that nothing is lost if it cannot be started.
         let (sender, receiver) = bounded(1);
-        let own = this.clone();
+        let (own, in_user_code) = (this.clone(), Arc::new(AtomicBool::new(false)));
+        let inside = in_user_code.clone();
         let body = move || {
             let _ended = Ended(&own, number);
             if let Ok(what) = receiver.recv() {
-                run(what);
+                run(what, &inside);
             }
         };
         match std::thread::Builder::new().name(format!("lameduck-own-{number}")).spawn(body) {
             Ok(handle) => {
-                threads.running.insert(number, Thread { key, handle });
+                threads.running.insert(number, Thread { key, handle, in_user_code });
                 drop(threads);
                 let _ = sender.send(what);
                 Ok(())
@@ -116,16 +118,19 @@ impl OwnThreads {
         self.finished.load(SeqCst)
     }
 
-    /// Waits until all have ended, but for those of which none ends within `patience`: their names and keys.
-    pub(crate) fn join(&self, patience: Duration) -> Vec<(String, u32)> {
-        let mut threads = self.lock();
+    /// Waits until all have ended, but for those in user code of which none ends within `patience`: their names and keys.
+    /// One that has nothing left to do has `rounds` times as long; only a machine that stands still needs it.
+    pub(crate) fn join(&self, patience: Duration, rounds: u32) -> Vec<(String, u32)> {
+        let (mut threads, mut waited) = (self.lock(), 0);
         while !threads.running.is_empty() {
-            let before = threads.running.len();
-            let (woken, waited) = self.ended.wait_timeout(threads, patience).unwrap_or_else(PoisonError::into_inner);
-            threads = woken;
-            if waited.timed_out() && threads.running.len() == before {
+            let only_stuck = threads.running.values().all(|thread| thread.in_user_code.load(SeqCst));
+            if waited >= rounds || only_stuck && waited > 0 {
                 break;
             }
+            let before = threads.running.len();
+            let (woken, wait) = self.ended.wait_timeout(threads, patience).unwrap_or_else(PoisonError::into_inner);
+            threads = woken;
+            waited += u32::from(wait.timed_out() && threads.running.len() == before);
         }
         threads.ended.drain(..).for_each(|handle| drop(handle.join()));
         let name = |thread: &Thread| thread.handle.thread().name().unwrap_or_default().to_owned();

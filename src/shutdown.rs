@@ -36,6 +36,8 @@ const PROGRESS: Duration = Duration::from_secs(1);
 const STUCK_AFTER: Duration = Duration::from_millis(100);
 /// A thread that has nothing left to do has this long to end; only a machine that stands still needs it.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same in units of [`STUCK_AFTER`].
+const JOIN_ROUNDS: u32 = 50;
 
 /// Stops a server whose time of accepting is over.
 pub(crate) fn drain(acceptor: Acceptor) -> Report {
@@ -84,7 +86,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
 
     pool.settings.races.at(Point::Joining);
     // While there are workers to take their connections back.
-    let own = pool.own.join(STUCK_AFTER);
+    let own = pool.own.join(STUCK_AFTER, JOIN_ROUNDS);
     if report.upgraded.cut == 0 {
         report.upgraded.finished = pool.own.finished();
     }
@@ -267,6 +269,22 @@ fn note_answered(taken: &TakenOver, line: &Egress, now: Instant, report: &mut Re
     });
 }
 
+/// Names the requests whose responses are about to be cut, and the upgraded connection.
+fn note_unfinished(line: &Egress, now: Instant, report: &mut Report) {
+    let upgraded = line.is_upgraded();
+    report.upgraded.cut += usize::from(upgraded);
+    report.cut.extend(line.unfinished().into_iter().map(|(request, bytes_sent)| CutRequest {
+        peer: line.peer(),
+        method: request.method,
+        target: request.target,
+        age: now.saturating_duration_since(request.since),
+        started: true,
+        bytes_sent,
+        answered_503: false,
+        upgraded,
+    }));
+}
+
 /// What a request is answered with that nobody will serve any more.
 fn refusal(lifecycle: &Lifecycle) -> Vec<u8> {
     let date = reply::http_date(lifecycle.clock.wall());
@@ -283,21 +301,7 @@ fn reset(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     for key in pool.table.keys() {
         let slot = pool.table.slot(key);
         let Some(line) = slot.line() else { continue };
-        let upgraded = line.is_upgraded();
-        let unfinished = if upgraded { line.in_flight() } else { line.in_flight_begun() };
-        if let Some((request, bytes_sent)) = unfinished {
-            report.upgraded.cut += usize::from(upgraded);
-            report.cut.push(CutRequest {
-                peer: line.peer(),
-                method: request.method,
-                target: request.target,
-                age: now.saturating_duration_since(request.since),
-                started: true,
-                bytes_sent,
-                answered_503: false,
-                upgraded,
-            });
-        }
+        note_unfinished(&line, now, report);
         // One whose 503 has had its time counts too: the handler may still wait for the peer, which frees it.
         let owes = line.in_flight().is_some();
         if owes {
@@ -328,6 +332,7 @@ fn close_at_rest(pool: &Pool, key: u32, buffers: &mut Buffers, report: &mut Repo
     let mut conn = pool.table.slot(key).take();
     let next = conn.look_once_more(&mut turn);
     note_answered(&conn.line.take_over(&refusal(&pool.lifecycle)), &conn.line, now, report);
+    note_unfinished(&conn.line, now, report);
     let reason = if conn.line.pending() > 0 { CloseReason::Cut } else { next.unwrap_or(CloseReason::Stopping) };
     pool.close(key, conn, reason);
 }

@@ -784,3 +784,27 @@ mod in_a_child {
         assert!(clients.iter_mut().all(|client| client.read(&mut buffer).unwrap() == 0));
     }
 }
+
+#[test]
+fn answers_that_a_deaf_client_has_not_taken_are_each_named_when_they_are_cut() {
+    let server = TestServer::with(builder().cut_grace(Duration::ZERO), |request: Request, _: Context| {
+        format!("{:>10000}", request.uri().path())
+    });
+    let mut client = Client::connect_narrow(server.addr());
+    client.send((0..100).map(|n| get(&format!("/{n}"))).collect::<String>());
+    // It is stuck: what was answered fills the kernel's buffers, and what is made besides waits.
+    let answered = || server.handle().stats().answered;
+    let mut before = 0;
+    support::eventually("no more is answered", || {
+        pass_time(millis(20));
+        std::mem::replace(&mut before, answered()) == answered() && before > 0
+    });
+    let report = server.handle().shutdown_within(Duration::ZERO);
+    let answered: u64 = report.answered.iter().map(|(_, n)| n).sum();
+    assert!(!report.is_clean() && report.cut.len() > 1, "{report}");
+    let first = answered - report.cut.len() as u64;
+    for (n, cut) in (first..answered).zip(&report.cut) {
+        assert_eq!((cut.target.path(), cut.answered_503), (format!("/{n}").as_str(), false), "{report}");
+        assert!(cut.bytes_sent == 0 || n == first, "{report}");
+    }
+}

@@ -52,9 +52,12 @@ struct Out {
     pending: Vec<u8>,
     /// How much of `pending` the kernel has.
     sent: usize,
-    /// Bytes the kernel has taken since the connection began, and when the current request came.
+    /// Bytes the kernel has taken since the connection began.
     sent_total: u64,
-    sent_before: u64,
+    /// Where the current request's response begins, counted like these.
+    begins_at: u64,
+    /// Requests before the current one whose responses the kernel may not have taken whole, and where these begin and end.
+    before: Vec<(InFlight, u64, u64)>,
     answer: Answer,
     /// Taken over: the owner may not write any more.
     shut: bool,
@@ -72,6 +75,8 @@ enum Answer {
     Owed(InFlight),
     /// Its first byte is in `pending`, or sent.
     Begun(InFlight),
+    /// Its last byte is in `pending`, and not yet with the kernel.
+    Whole(InFlight),
     /// It was refused by who took the connection over.
     Refused(InFlight),
     /// It was answered with 101: what is sent from now on is no response.
@@ -111,7 +116,8 @@ impl Egress {
             pending: Vec::new(),
             sent: 0,
             sent_total: 0,
-            sent_before: 0,
+            begins_at: 0,
+            before: Vec::new(),
             answer: Answer::None,
             shut: false,
             on_gone: Vec::new(),
@@ -210,8 +216,12 @@ impl Egress {
     /// A request is owed an answer from now on.
     pub(crate) fn owe(&self, request: InFlight) {
         let mut out = lock(&self.out);
-        out.sent_before = out.sent_total;
-        out.answer = Answer::Owed(request);
+        let end = out.end();
+        if let Answer::Whole(before) = std::mem::replace(&mut out.answer, Answer::Owed(request)) {
+            let begin = out.begins_at;
+            out.before.push((before, begin, end));
+        }
+        out.begins_at = end;
         out.on_gone.clear();
     }
 
@@ -234,7 +244,8 @@ impl Egress {
         }
         write(&mut out.pending);
         out.answer = match std::mem::replace(&mut out.answer, Answer::None) {
-            Answer::Owed(request) if !whole => Answer::Begun(request),
+            Answer::Owed(request) if whole => Answer::Whole(request),
+            Answer::Owed(request) => Answer::Begun(request),
             _ => Answer::None,
         };
         Ok(())
@@ -249,7 +260,10 @@ impl Egress {
         }
         write(&mut out.pending);
         if last {
-            out.answer = Answer::None;
+            out.answer = match std::mem::replace(&mut out.answer, Answer::None) {
+                Answer::Begun(request) => Answer::Whole(request),
+                _ => Answer::None,
+            };
         }
         Ok(())
     }
@@ -339,16 +353,27 @@ impl Egress {
     pub(crate) fn in_flight(&self) -> Option<(InFlight, u64)> {
         let out = lock(&self.out);
         match &out.answer {
-            Answer::Owed(request) | Answer::Begun(request) | Answer::Refused(request) | Answer::Upgraded(request) => {
-                Some((request.clone(), out.sent_total - out.sent_before))
-            }
+            Answer::Owed(request)
+            | Answer::Begun(request)
+            | Answer::Whole(request)
+            | Answer::Refused(request)
+            | Answer::Upgraded(request) => Some((request.clone(), out.sent_total.saturating_sub(out.begins_at))),
             Answer::None => None,
         }
     }
 
-    /// The request whose response is begun and not whole, and the bytes of it that the kernel has taken.
-    pub(crate) fn in_flight_begun(&self) -> Option<(InFlight, u64)> {
-        self.is_begun().then(|| self.in_flight()).flatten()
+    /// The requests whose responses have begun, or that were upgraded, and that a reset would cut; and the bytes of each that
+    /// the kernel has taken.
+    pub(crate) fn unfinished(&self) -> Vec<(InFlight, u64)> {
+        let out = lock(&self.out);
+        let sent = out.sent_total;
+        let before = out.before.iter().filter(|(.., end)| *end > sent);
+        let mut unfinished: Vec<_> =
+            before.map(|(request, begin, _)| (request.clone(), sent.saturating_sub(*begin))).collect();
+        if let Answer::Begun(request) | Answer::Whole(request) | Answer::Upgraded(request) = &out.answer {
+            unfinished.push((request.clone(), sent.saturating_sub(out.begins_at)));
+        }
+        unfinished
     }
 
     /// Answers with `refusal` in the owner's place, whose later writes fail, if a response is owed that was not begun; and
@@ -398,6 +423,11 @@ impl std::fmt::Debug for Out {
 }
 
 impl Out {
+    /// Where what is appended next begins.
+    fn end(&self) -> u64 {
+        self.sent_total + (self.pending.len() - self.sent) as u64
+    }
+
     fn flush(&mut self, transport: &dyn Transport) -> io::Result<bool> {
         while self.sent < self.pending.len() {
             let taken = accept_blocked(transport.send(&self.pending[self.sent..]))?;
@@ -409,6 +439,13 @@ impl Out {
         }
         self.pending.clear();
         self.sent = 0;
+        if matches!(self.answer, Answer::Whole(_)) {
+            self.answer = Answer::None;
+        }
+        if !self.before.is_empty() {
+            // A connection that waits keeps no room for it.
+            self.before = Vec::new();
+        }
         transport.flush()
     }
 }

@@ -7,11 +7,13 @@ use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crossbeam_channel::RecvTimeoutError;
+
 use crate::clock::{Clock, ManualClock};
 use crate::conn::transport::{Look, Socket, Transport};
 use crate::lifecycle::ledger::CloseReason;
 use crate::sys::TcpInfo;
-use crate::{Body, Context, Request, Running, Server};
+use crate::{Body, Context, Report, Request, Running, Server};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -184,6 +186,14 @@ fn start(clock: &std::sync::Arc<ManualClock>) -> Running {
     builder.bind("127.0.0.1:0").unwrap().spawn(handler).unwrap()
 }
 
+/// Lets time pass until a server that was told to stop has.
+fn wait_stopped(server: Running, clock: &ManualClock) -> Report {
+    while server.stopped().recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
+        clock.advance(Duration::from_millis(20));
+    }
+    server.join()
+}
+
 struct Client {
     stream: TcpStream,
     plain: Vec<u8>,
@@ -310,7 +320,8 @@ fn a_handshake_holds_no_worker_and_has_the_time_of_a_head() {
     for mut half in halves {
         assert_eq!(half.stream.read(&mut [0]).unwrap_or(0), 0, "it is closed");
     }
-    let report = server.handle().close();
+    server.handle().begin_shutdown_within(Duration::ZERO);
+    let report = wait_stopped(server, &clock);
     assert_eq!(report.closed_because(CloseReason::Silent), 19, "{report}");
 }
 
@@ -332,8 +343,6 @@ fn a_connection_that_closes_well_says_so_and_one_that_is_cut_does_not() {
     server.handle().begin_shutdown_within(Duration::ZERO);
     assert_eq!(idle.read_end(), End::LastWord);
     // Its response is under way, and gets the second that those get.
-    while server.stopped().recv_timeout(Duration::from_millis(5)) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
-        clock.advance(Duration::from_millis(100));
-    }
+    let _ = wait_stopped(server, &clock);
     assert_eq!(cut.read_end(), End::Cut);
 }
