@@ -304,15 +304,39 @@ fn reset(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
         note_unfinished(&line, now, report);
         // One whose 503 has had its time counts too: the handler may still wait for the peer, which frees it.
         let owes = line.in_flight().is_some();
+        let claimed = slot.word.claim_parked();
+        if owes && claimed.is_some() {
+            note_unread(pool, key, &line, buffers, report);
+        }
         if owes {
             line.transport().reset();
         }
-        match slot.word.claim_parked() {
+        match claimed {
             Some(_) if owes => pool.close(key, slot.take(), CloseReason::Cut),
             Some(_) => close_at_rest(pool, key, buffers, report),
             None => {}
         }
     }
+}
+
+/// Names the requests that nobody has read behind an answer that is about to be cut. The caller has claimed the connection.
+fn note_unread(pool: &Pool, key: u32, line: &Egress, buffers: &mut Buffers, report: &mut Report) {
+    let slot = pool.table.slot(key);
+    let mut conn = slot.take();
+    let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, pool.lifecycle.clock.now());
+    let unread = conn.take_unread(&mut turn);
+    conn.give_back(&mut turn);
+    slot.put(conn);
+    report.never_started.extend(unread.into_iter().map(|(method, target)| CutRequest {
+        peer: line.peer(),
+        method,
+        target,
+        age: Duration::ZERO,
+        started: false,
+        bytes_sent: 0,
+        answered_503: false,
+        upgraded: false,
+    }));
 }
 
 /// Closes what came to rest after [`reset`] had gone by, when there is no thread any more that could.

@@ -807,4 +807,6 @@ fn answers_that_a_deaf_client_has_not_taken_are_each_named_when_they_are_cut() {
         assert_eq!((cut.target.path(), cut.answered_503), (format!("/{n}").as_str(), false), "{report}");
         assert!(cut.bytes_sent == 0 || n == first, "{report}");
     }
+    let unread: Vec<_> = report.never_started.iter().map(|cut| cut.target.path().to_owned()).collect();
+    assert_eq!(unread, (answered..100).map(|n| format!("/{n}")).collect::<Vec<_>>(), "{report}");
 }

@@ -28,6 +28,9 @@ pub(super) struct Linger {
     pub(super) late: Option<HeadScan>,
 }
 
+/// No more of them are named for a connection.
+const UNREAD_MAX: usize = 1000;
+
 impl Linger {
     /// How long a peer that has acknowledged everything must have been silent. One that was refused may be sending a body,
     /// over a line where the next bytes take a while.
@@ -123,6 +126,35 @@ impl Conn {
     pub(crate) fn close_after_flush(&mut self, reason: CloseReason, turn: &Turn<'_>) {
         let flush = Flush { source: Source::None, asked: None, close: Some(reason), patience: None };
         self.enter(Stage::Flush(Box::new(flush)), turn.now);
+    }
+
+    /// Takes the requests that are here behind an answer that the peer has not taken, and that nobody has looked at: whole
+    /// heads, without waiting for more.
+    pub(crate) fn take_unread(&mut self, turn: &mut Turn<'_>) -> Vec<(Method, http::Uri)> {
+        let mut found = Vec::new();
+        if !matches!(&self.stage, Stage::Flush(flush) if flush.asked.is_none()) {
+            return found;
+        }
+        let mut scan = HeadScan::new();
+        while found.len() < UNREAD_MAX {
+            match scan.parse(self.inbox.bytes(), &turn.settings.limits) {
+                Ok(Some(head)) => {
+                    self.inbox.consume(head.len);
+                    scan = HeadScan::new();
+                    found.push((head.parts.method, head.parts.uri));
+                    // What follows a request with a body is that body.
+                    if head.framing != Framing::Empty {
+                        break;
+                    }
+                }
+                Ok(None) => match self.line.transport().recv(self.inbox.room(&mut turn.buffers.read)) {
+                    Ok(n @ 1..) => self.inbox.filled(n),
+                    _ => break,
+                },
+                Err(_) => break,
+            }
+        }
+        found
     }
 
     /// Ends the connection: the peer sees FIN if all was sent, and RST if a response is not whole.

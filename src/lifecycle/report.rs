@@ -44,7 +44,8 @@ pub struct Report {
     pub closed: Vec<(CloseReason, u64)>,
     /// Requests that were cut at the deadline, in their handler or while their response was sent.
     pub cut: Vec<CutRequest>,
-    /// Requests that were given to no handler, and answered with 503: safe to repeat.
+    /// Requests that were given to no handler, and answered with 503, or reset behind an answer that their client had not
+    /// taken: safe to repeat.
     pub never_started: Vec<CutRequest>,
     /// Requests that crossed our end of their connection: not served, and safe to repeat.
     pub raced: Vec<Raced>,
@@ -291,6 +292,7 @@ impl fmt::Display for CutRequest {
         match (self.answered_503, self.started) {
             (true, true) => f.write_str("in its handler: answered with 503"),
             (true, false) => f.write_str("safe to repeat: answered with 503"),
+            (false, false) => f.write_str("safe to repeat: reset unread"),
             (false, _) if self.upgraded => write!(f, "upgraded: reset after {} bytes", self.bytes_sent),
             (false, _) => write!(f, "reset after {} bytes of its response", self.bytes_sent),
         }
