@@ -13,8 +13,8 @@ use http::StatusCode;
 use crate::acceptor::{Acceptor, Threads};
 use crate::backlog::{self, Taken};
 use crate::clock::{after, earlier, later};
-use crate::conn::egress::{Egress, Taken as TakenOver};
-use crate::conn::exchange::RETRY_AFTER;
+use crate::conn::egress::{Egress, InFlight, Taken as TakenOver};
+use crate::conn::exchange::{Conn, RETRY_AFTER};
 use crate::conn::turn::{Buffers, Turn};
 use crate::hooks;
 use crate::lifecycle::ledger::{CloseReason, WakeAt};
@@ -253,20 +253,25 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     }
 }
 
+/// A request that does not get its whole response, as the report names it.
+fn cut_request(line: &Egress, request: InFlight, now: Instant) -> CutRequest {
+    CutRequest {
+        peer: line.peer(),
+        method: request.method,
+        target: request.target,
+        age: now.saturating_duration_since(request.since),
+        started: request.started,
+        bytes_sent: 0,
+        answered_503: false,
+        upgraded: false,
+    }
+}
+
 /// Names a request that was answered with 503.
 fn note_answered(taken: &TakenOver, line: &Egress, now: Instant, report: &mut Report) {
     let TakenOver::Answered(request) = taken else { return };
     let list = if request.started { &mut report.cut } else { &mut report.never_started };
-    list.push(CutRequest {
-        peer: line.peer(),
-        method: request.method.clone(),
-        target: request.target.clone(),
-        age: now.saturating_duration_since(request.since),
-        started: request.started,
-        bytes_sent: 0,
-        answered_503: true,
-        upgraded: false,
-    });
+    list.push(CutRequest { answered_503: true, ..cut_request(line, request.clone(), now) });
 }
 
 /// Names the requests whose responses are about to be cut, and the upgraded connection.
@@ -274,14 +279,10 @@ fn note_unfinished(line: &Egress, now: Instant, report: &mut Report) {
     let upgraded = line.is_upgraded();
     report.upgraded.cut += usize::from(upgraded);
     report.cut.extend(line.unfinished().into_iter().map(|(request, bytes_sent)| CutRequest {
-        peer: line.peer(),
-        method: request.method,
-        target: request.target,
-        age: now.saturating_duration_since(request.since),
         started: true,
         bytes_sent,
-        answered_503: false,
         upgraded,
+        ..cut_request(line, request, now)
     }));
 }
 
@@ -304,56 +305,36 @@ fn reset(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
         note_unfinished(&line, now, report);
         // One whose 503 has had its time counts too: the handler may still wait for the peer, which frees it.
         let owes = line.in_flight().is_some();
-        let claimed = slot.word.claim_parked();
-        if owes && claimed.is_some() {
-            note_unread(pool, key, &line, buffers, report);
-        }
-        if owes {
-            line.transport().reset();
-        }
-        match claimed {
-            Some(_) if owes => pool.close(key, slot.take(), CloseReason::Cut),
-            Some(_) => close_at_rest(pool, key, buffers, report),
+        match slot.word.claim_parked().map(|_| slot.take()) {
+            Some(mut conn) if owes => {
+                // Nobody has read what is behind an answer that its client has not taken.
+                let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, now);
+                let unread = conn.take_unread(&mut turn);
+                report.never_started.extend(unread.into_iter().map(|request| cut_request(&line, request, now)));
+                pool.close(key, conn, CloseReason::Cut);
+            }
+            Some(conn) => close_at_rest(pool, key, conn, buffers, report),
+            None if owes => line.transport().reset(),
             None => {}
         }
     }
 }
 
-/// Names the requests that nobody has read behind an answer that is about to be cut. The caller has claimed the connection.
-fn note_unread(pool: &Pool, key: u32, line: &Egress, buffers: &mut Buffers, report: &mut Report) {
-    let slot = pool.table.slot(key);
-    let mut conn = slot.take();
-    let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, pool.lifecycle.clock.now());
-    let unread = conn.take_unread(&mut turn);
-    conn.give_back(&mut turn);
-    slot.put(conn);
-    report.never_started.extend(unread.into_iter().map(|(method, target)| CutRequest {
-        peer: line.peer(),
-        method,
-        target,
-        age: Duration::ZERO,
-        started: false,
-        bytes_sent: 0,
-        answered_503: false,
-        upgraded: false,
-    }));
-}
-
 /// Closes what came to rest after [`reset`] had gone by, when there is no thread any more that could.
 fn close_rest(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     for key in pool.table.keys() {
-        if pool.table.slot(key).word.claim_parked().is_some() {
-            close_at_rest(pool, key, buffers, report);
+        let slot = pool.table.slot(key);
+        if slot.word.claim_parked().is_some() {
+            close_at_rest(pool, key, slot.take(), buffers, report);
         }
     }
 }
 
 /// Closes a connection that the caller has claimed and whose time is over. Only a response that is not with the kernel is
 /// reset: what the kernel has, it delivers.
-fn close_at_rest(pool: &Pool, key: u32, buffers: &mut Buffers, report: &mut Report) {
+fn close_at_rest(pool: &Pool, key: u32, mut conn: Box<Conn>, buffers: &mut Buffers, report: &mut Report) {
     let now = pool.lifecycle.clock.now();
     let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, now);
-    let mut conn = pool.table.slot(key).take();
     let next = conn.look_once_more(&mut turn);
     note_answered(&conn.line.take_over(&refusal(&pool.lifecycle)), &conn.line, now, report);
     note_unfinished(&conn.line, now, report);

@@ -23,6 +23,7 @@ use crate::wire::chunked::{LAST_CHUNK, encode_chunk};
 use crate::wire::framing::{Framing, response_framing};
 use crate::wire::persist::Persist;
 use crate::wire::reply::{self, Connection, ReplyHead};
+use crate::wire::syntax::members;
 
 /// What a handler gives: a status, fields and a [`Body`]. Most are made by [`IntoResponse`](crate::IntoResponse).
 ///
@@ -173,12 +174,7 @@ impl Conn {
         failed: bool,
         turn: &Turn<'_>,
     ) -> Option<CloseReason> {
-        let handler_closes = || {
-            headers.get_all(CONNECTION).iter().any(|value| {
-                let mut options = value.as_bytes().split(|byte| *byte == b',');
-                options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
-            })
-        };
+        let handler_closes = || members(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case(b"close"));
         let body_is_in_the_way = || asked.ingress.as_ref().is_some_and(body::is_in_the_way);
         if failed {
             Some(CloseReason::Failed)

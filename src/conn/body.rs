@@ -110,8 +110,8 @@ impl Body {
         Self::of(Kind::Write(Box::new(write)))
     }
 
-    /// A body that `write` writes, as with [`writer`](Self::writer), on a thread of its own: for what goes on for as long as the client stays, such
-    /// as server-sent events. It holds no worker; at most [`max_own_threads`](crate::Builder::max_own_threads) run at a
+    /// A body that `write` writes, as with [`writer`](Self::writer), on a thread of its own: for what goes on for as long as
+    /// the client stays, such as server-sent events. It holds no worker; at most [`max_own_threads`](crate::Builder::max_own_threads) run at a
     /// time, and a further one is answered with 503. The response's head is sent at once, and what is written when it is
     /// [flushed](Write::flush).
     ///

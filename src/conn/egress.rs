@@ -156,11 +156,16 @@ impl Egress {
     /// The poller tells nothing more.
     pub(crate) fn forget(&self) {
         let _out = lock(&self.out);
-        let told = self.told.swap(Told::NothingAnyMore as u8, Release);
-        let was_told = told == Told::In as u8 || told == Told::InAndOut as u8;
-        if let Some((poller, _)) = self.home.get().filter(|_| was_told) {
+        if let Some(poller) = self.leave() {
             poller.remove(self.transport.as_fd());
         }
+    }
+
+    /// The poller that has told of it and is to forget it now. Under the lock.
+    fn leave(&self) -> Option<&Poller> {
+        let told = self.told.swap(Told::NothingAnyMore as u8, Release);
+        let was_told = told == Told::In as u8 || told == Told::InAndOut as u8;
+        self.home.get().filter(|_| was_told).map(|(poller, _)| &**poller)
     }
 
     /// The response that was begun is a 101 and whole: the connection is its thread's alone, also to wait for.
@@ -170,9 +175,7 @@ impl Egress {
             Answer::Begun(request) => Answer::Upgraded(request),
             other => other,
         };
-        let told = self.told.swap(Told::NothingAnyMore as u8, Release);
-        let was_told = told == Told::In as u8 || told == Told::InAndOut as u8;
-        if let Some((poller, _)) = self.home.get().filter(|_| was_told) {
+        if let Some(poller) = self.leave() {
             poller.delete(self.transport.as_fd());
         }
     }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
+use crate::conn::egress::InFlight;
 use crate::conn::exchange::{Conn, Flush, Next, Peer, RETRY_AFTER, Source, Stage};
 use crate::conn::turn::Turn;
 use crate::lifecycle::ledger::{CloseReason, Raced};
@@ -130,7 +131,7 @@ impl Conn {
 
     /// Takes the requests that are here behind an answer that the peer has not taken, and that nobody has looked at: whole
     /// heads, without waiting for more.
-    pub(crate) fn take_unread(&mut self, turn: &mut Turn<'_>) -> Vec<(Method, http::Uri)> {
+    pub(crate) fn take_unread(&mut self, turn: &mut Turn<'_>) -> Vec<InFlight> {
         let mut found = Vec::new();
         if !matches!(&self.stage, Stage::Flush(flush) if flush.asked.is_none()) {
             return found;
@@ -141,7 +142,8 @@ impl Conn {
                 Ok(Some(head)) => {
                     self.inbox.consume(head.len);
                     scan = HeadScan::new();
-                    found.push((head.parts.method, head.parts.uri));
+                    let (method, target) = (head.parts.method, head.parts.uri);
+                    found.push(InFlight { method, target, since: turn.now, started: false });
                     // What follows a request with a body is that body.
                     if head.framing != Framing::Empty {
                         break;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
@@ -17,7 +17,9 @@ use crate::conn::body::{Body, Kind};
 use crate::conn::egress::Egress;
 use crate::conn::exchange::Request;
 use crate::lifecycle::context::Context;
+use crate::sync::{Mutex, lock};
 use crate::waker::{Waker, wait_for, wait_for_peer};
+use crate::wire::syntax::members;
 
 /// The code that gets the connection.
 pub(crate) type RunUpgraded = dyn FnOnce(Upgraded, Context) + Send;
@@ -81,10 +83,7 @@ pub fn upgrade(request: &Request, protocol: &str, run: impl FnOnce(Upgraded, Con
 
 /// Whether a list of names in a field has this one.
 fn names(headers: &HeaderMap, field: &HeaderName, name: &str) -> bool {
-    headers.get_all(field).iter().any(|value| {
-        let mut names = value.as_bytes().split(|byte| *byte == b',');
-        names.any(|one| one.trim_ascii().eq_ignore_ascii_case(name.as_bytes()))
-    })
+    members(headers, field).any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// A connection that is no longer HTTP: see [`upgrade`]. It begins with the bytes that came behind the request.
@@ -275,8 +274,4 @@ impl fmt::Debug for Upgraded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upgraded").field("peer", &self.peer()).finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -19,7 +19,7 @@ pub(crate) mod persist;
 #[cfg(test)]
 mod properties;
 pub(crate) mod reply;
-mod syntax;
+pub(crate) mod syntax;
 mod target;
 mod trailers;
 

@@ -6,7 +6,7 @@ use http::header::{HeaderMap, HeaderName};
 ///
 /// Empty members are among them. A comma in a quoted string separates too: no list read with this has quoted strings
 /// that we understand, and what we do not understand is refused or passed over in halves as well as in one piece.
-pub(super) fn members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> + use<'h> {
+pub(crate) fn members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> + use<'h> {
     // `trim_ascii` is right for OWS, spaces and tabs: the other whitespace it knows cannot be in a `HeaderValue`.
     headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)
 }
