@@ -60,9 +60,9 @@ impl fmt::Display for Error {
             Self::Listen { addr, .. } => write!(f, "cannot listen on {addr}"),
             Self::Address { addr, reason } => write!(f, "cannot listen on {addr:?}: {reason}"),
             Self::SignalForbidden { signal } => {
-                write!(f, "cannot catch {}: no process is ever allowed to", crate::sys::signal_name(*signal))
+                write!(f, "cannot catch {}: no process is ever allowed to", crate::sys::socket::signal_name(*signal))
             }
-            Self::Signal { signal, .. } => write!(f, "cannot catch {}", crate::sys::signal_name(*signal)),
+            Self::Signal { signal, .. } => write!(f, "cannot catch {}", crate::sys::socket::signal_name(*signal)),
             Self::Start { what, .. } => write!(f, "cannot start the server's {what}"),
             Self::Stopped => write!(f, "cannot run a server that was already stopped"),
             Self::Unclean(report) => write!(f, "the server did not stop cleanly: {report}"),

@@ -6,25 +6,25 @@
 use http::Method;
 
 use crate::wire::framing::Framing;
-use crate::wire::{Limits, laws};
+use crate::wire::{Limits, oracle};
 
 /// Any bytes as a request head, and as a request target.
 pub fn head(data: &[u8]) {
     let Some(case) = Case::of(data) else { return };
-    laws::target(&Method::OPTIONS, case.bytes);
-    laws::head(case.bytes, &case.pieces, &case.limits);
+    oracle::target(&Method::OPTIONS, case.bytes);
+    oracle::head(case.bytes, &case.pieces, &case.limits);
 }
 
 /// Any bytes as a body, chunked or of a declared length.
 pub fn body(data: &[u8]) {
     let Some(case) = Case::of(data) else { return };
-    laws::body(case.framing, case.bytes, &case.pieces, &case.rooms, &case.limits);
+    oracle::body(case.framing, case.bytes, &case.pieces, &case.rooms, &case.limits);
 }
 
 /// Any bytes as all that arrives on a connection.
 pub fn connection(data: &[u8]) {
     let Some(case) = Case::of(data) else { return };
-    laws::connection(case.bytes, &case.pieces, &case.limits);
+    oracle::connection(case.bytes, &case.pieces, &case.limits);
 }
 
 struct Case<'a> {

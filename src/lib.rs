@@ -399,75 +399,45 @@ compile_error!("lameduck runs on Unix only: it is built on signals, poll(2) and 
 
 // The floors of the architecture, from the bottom: a module uses those above it in this list. `tests/tidy.rs` sees to it.
 mod error;
-mod panics;
-mod sync;
-mod race;
 mod sys;
-mod waker;
-mod poller;
-mod clock;
-
 mod wire;
 mod settings;
-
 mod lifecycle;
-mod pace;
-
 mod conn;
-
-mod deadlines;
-mod slots;
-mod permits;
-mod listener;
-mod own_threads;
 mod pool;
-mod detach;
-mod worker;
-mod monitor;
-mod hooks;
-mod shed;
-mod acceptor;
-
-mod backlog;
-mod shutdown;
-
-mod respond;
-mod layer;
-#[cfg(feature = "router")]
-mod router;
-mod signals;
+mod listen;
+mod handler;
 mod server;
-mod group;
 pub mod testing;
 
 pub use http;
 
-pub use conn::answer::Response;
 pub use conn::body::{Body, BodyWriter};
-pub use conn::exchange::Request;
+pub use conn::collect::BodyError;
+pub use conn::response::Response;
+pub use conn::stages::Request;
 pub use conn::upgraded::{Upgraded, upgrade};
-pub use conn::whole::BodyError;
 pub use error::{Error, Result};
-pub use group::{Group, GroupBuilder, GroupCause, GroupHandle, GroupReport, MemberReport, Outcome};
-pub use layer::{HandlerExt, Layer, Layered, Next};
+pub use handler::layer::{HandlerExt, Layer, Layered, Next};
+#[cfg(feature = "json")]
+pub use handler::respond::Json;
+pub use handler::respond::{Failure, Fields, Handler, HandlerResult, IntoResponse, OrAnswer};
+#[cfg(feature = "router")]
+pub use handler::router::{Route, Router};
 pub use lifecycle::context::{Context, Readiness, Reason};
 pub use lifecycle::ledger::{CloseReason, Raced};
 pub use lifecycle::phase::{Cause, Phase};
 pub use lifecycle::report::{CutRequest, HookOutcome, HookReport, Report, StuckWorker, UpgradedReport};
-pub use listener::{Addr, Inherited, Listen, Unix, inherited, unix};
-#[cfg(feature = "json")]
-pub use respond::Json;
-pub use respond::{Failure, Fields, Handler, HandlerResult, IntoResponse, OrAnswer};
-#[cfg(feature = "router")]
-pub use router::{Route, Router};
+pub use listen::listener::{Addr, Inherited, Listen, Unix, inherited, unix};
+pub use server::group::{Group, GroupBuilder, GroupCause, GroupHandle, GroupReport, MemberReport, Outcome};
+pub use server::signals::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SignalGuard, notify};
 pub use server::{Bound, Builder, Handle, Running, Server, Stats};
-pub use signals::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SignalGuard, notify};
 
 /// Ready-made [`Layer`]s: functions and builders that return one.
 pub mod layers {
     #[cfg(feature = "gzip")]
-    pub use crate::layer::gzip;
-    pub use crate::layer::{Cors, access_log, body_limit, concurrency_limit, ready_only, request_id, timeout};
+    pub use crate::handler::layer::gzip;
+    pub use crate::handler::layer::{Cors, access_log, body_limit, concurrency_limit, ready_only, request_id, timeout};
 }
 
 #[cfg(all(test, loom))]

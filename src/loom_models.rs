@@ -18,17 +18,17 @@ use loom::sync::atomic::AtomicUsize;
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
-use crate::clock::Clock;
 use crate::conn::egress::{Egress, InFlight, Taken};
 use crate::conn::transport::{Look, Transport};
-use crate::deadlines::{Deadlines, Due};
 use crate::lifecycle::ledger::{CloseReason, Entry, Ledger, Raced, WakeAt};
 use crate::lifecycle::phase::{Cause, Lifecycle, Phase, PhaseWord};
-use crate::permits::{Bell, Places, WorkerWord};
-use crate::pool::{MonitorBell, Section};
-use crate::slots::{ClaimWord, Claimed, KeyQueue, Table};
-use crate::sys::TcpInfo;
-use crate::waker::{Waker, wait_for};
+use crate::pool::deadlines::{Deadlines, Due};
+use crate::pool::permits::{Bell, Places, WorkerWord};
+use crate::pool::shared::{MonitorBell, Section};
+use crate::pool::slots::{ClaimWord, Claimed, KeyQueue, Table};
+use crate::sys::clock::Clock;
+use crate::sys::socket::TcpInfo;
+use crate::sys::waker::{Waker, wait_for};
 
 /// Tries every order, or those in which threads are preempted at most `preemptions` times: a model of retries has no end
 /// of others, and a large one takes too long.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::race::Races;
+use crate::sys::test_points::Races;
 use crate::wire;
 
 /// How long a phase of the stop lasts.

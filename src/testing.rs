@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 
-use crate::clock::Clock;
+use crate::handler::respond::Handler;
 use crate::lifecycle::report::Report;
-use crate::respond::Handler;
 use crate::server::{Builder, Handle, Running, Server};
+use crate::sys::clock::Clock;
 
 /// A server on a free port of the loopback interface, for one test.
 ///

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::clock::Clock;
+use crate::conn::collect::BodyError;
 use crate::conn::egress::Egress;
-use crate::conn::patience::{Demand, Patience};
+use crate::conn::progress::{Demand, Patience};
 use crate::conn::upgraded::RunUpgraded;
-use crate::conn::whole::BodyError;
 use crate::settings::{DISCARD_BYTES_MAX, READ_BYTES};
-use crate::waker::wait_for_peer;
+use crate::sys::clock::Clock;
+use crate::sys::waker::wait_for_peer;
 use crate::wire::Limits;
 use crate::wire::chunked::{Decoder, encode_chunk};
 use crate::wire::framing::Framing;

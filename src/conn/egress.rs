@@ -19,9 +19,9 @@ use http::{Method, Uri};
 
 use crate::conn::transport::{Look, Transport};
 use crate::lifecycle::context::Client;
-use crate::poller::Poller;
-use crate::sync::{Mutex, lock};
-use crate::sys::TcpInfo;
+use crate::sys::poller::Poller;
+use crate::sys::socket::TcpInfo;
+use crate::sys::sync::{Mutex, lock};
 
 /// The sending side of a connection.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
-use crate::sys::{self, TcpInfo};
+use crate::sys::socket::{self, TcpInfo};
 
 /// What a connection needs of its socket. No call ever blocks.
 pub(crate) trait Transport: Debug + Send + Sync {
@@ -125,7 +125,7 @@ impl Transport for Socket {
     }
 
     fn info(&self) -> Option<TcpInfo> {
-        sys::tcp_info(self.fd.as_fd())
+        socket::tcp_info(self.fd.as_fd())
     }
 
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -12,13 +12,13 @@ use std::time::Duration;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
-use crate::conn::answer::Response;
 use crate::conn::body::{Body, Kind};
 use crate::conn::egress::Egress;
-use crate::conn::exchange::Request;
+use crate::conn::response::Response;
+use crate::conn::stages::Request;
 use crate::lifecycle::context::Context;
-use crate::sync::{Mutex, lock};
-use crate::waker::{Waker, wait_for, wait_for_peer};
+use crate::sys::sync::{Mutex, lock};
+use crate::sys::waker::{Waker, wait_for, wait_for_peer};
 use crate::wire::syntax::members;
 
 /// The code that gets the connection.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use http::{Method, Uri};
 
-use crate::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, lock};
-use crate::waker::Waker;
+use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, lock};
+use crate::sys::waker::Waker;
 
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

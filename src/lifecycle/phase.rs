@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::clock::{Clock, after, earlier};
-use crate::sync::{AtomicU8, Mutex, lock};
-use crate::waker::Waker;
+use crate::sys::clock::{Clock, after, earlier};
+use crate::sys::sync::{AtomicU8, Mutex, lock};
+use crate::sys::waker::Waker;
 
 /// A phase of a server's life. They follow each other in this order; none is ever gone back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,7 +85,7 @@ pub enum Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Signal(signal) => write!(f, "{}", crate::sys::signal_name(*signal)),
+            Self::Signal(signal) => write!(f, "{}", crate::sys::socket::signal_name(*signal)),
             Self::Handle => f.write_str("a call of its handle"),
             Self::Dropped => f.write_str("the running server being dropped"),
             Self::Context => f.write_str("its context being cancelled"),

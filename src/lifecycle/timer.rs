@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::clock::Clock;
+use crate::sys::clock::Clock;
 
 /// Something that is to be done. Dropping it takes it back.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! What needs a clock that stands still, or a thread held at a point: see [`crate::race`].
+//! What needs a clock that stands still, or a thread held at a point: see [`crate::sys::test_points`].
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -9,13 +9,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rustix::io::Errno;
 
 use super::*;
-use crate::clock::ManualClock;
-use crate::conn::answer::Response;
 use crate::conn::body::Body;
-use crate::conn::exchange::Request;
+use crate::conn::response::Response;
+use crate::conn::stages::Request;
 use crate::conn::upgraded::upgrade;
 use crate::lifecycle::context::Context;
-use crate::race::{Held, Point, Races};
+use crate::sys::clock::ManualClock;
+use crate::sys::test_points::{Held, Point, Races};
 
 /// Only ever a failure.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 
-use crate::clock::{Clock, ManualClock};
 use crate::conn::transport::{Look, Socket, Transport};
 use crate::lifecycle::ledger::CloseReason;
-use crate::sys::TcpInfo;
+use crate::sys::clock::{Clock, ManualClock};
+use crate::sys::socket::TcpInfo;
 use crate::{Body, Context, Report, Request, Running, Server};
 
 const LIMIT: Duration = Duration::from_secs(10);

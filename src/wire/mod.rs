@@ -13,7 +13,7 @@ pub(crate) mod chunked;
 pub(crate) mod framing;
 pub(crate) mod head;
 #[cfg(any(test, fuzzing))]
-pub(crate) mod laws;
+pub(crate) mod oracle;
 mod lines;
 pub(crate) mod persist;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The laws of `laws.rs`, and a few more, for generated messages: valid ones, nearly valid ones, and any bytes.
+//! The oracle of `oracle.rs`, and a few more, for generated messages: valid ones, nearly valid ones, and any bytes.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
@@ -9,7 +9,7 @@ use proptest::sample::select;
 use super::chunked::{Decoder, LAST_CHUNK, encode_chunk};
 use super::framing::{Framing, response_framing};
 use super::reply::{Connection, ReplyHead, write_head, write_refusal};
-use super::{Limits, laws};
+use super::{Limits, oracle};
 
 #[path = "../../tests/support/generators.rs"]
 mod generators;
@@ -20,7 +20,7 @@ proptest! {
 
     #[test]
     fn a_head_is_the_same_however_it_arrives(bytes in request(), pieces in pieces(), limits in limits()) {
-        laws::head(&bytes, &pieces, &limits);
+        oracle::head(&bytes, &pieces, &limits);
     }
 
     #[test]
@@ -30,7 +30,7 @@ proptest! {
         rooms in vec(0..50_usize, 1..5),
         limits in limits(),
     ) {
-        laws::body(Framing::Chunked, &bytes, &pieces, &rooms, &limits);
+        oracle::body(Framing::Chunked, &bytes, &pieces, &rooms, &limits);
     }
 
     #[test]
@@ -39,17 +39,17 @@ proptest! {
         pieces in pieces(),
         limits in limits(),
     ) {
-        laws::connection(&bytes, &pieces, &limits);
+        oracle::connection(&bytes, &pieces, &limits);
     }
 
     #[test]
     fn any_bytes_are_a_head_or_a_refusal(bytes in vec(any::<u8>(), 0..120), pieces in pieces(), limits in limits()) {
-        laws::head(&bytes, &pieces, &limits);
+        oracle::head(&bytes, &pieces, &limits);
     }
 
     #[test]
     fn any_bytes_are_a_chunked_body_or_a_refusal(bytes in vec(any::<u8>(), 0..120), pieces in pieces()) {
-        laws::body(Framing::Chunked, &bytes, &pieces, &[7, 0, 1], &Limits::default());
+        oracle::body(Framing::Chunked, &bytes, &pieces, &[7, 0, 1], &Limits::default());
     }
 
     #[test]
@@ -60,7 +60,7 @@ proptest! {
         rooms in vec(0..50_usize, 1..5),
     ) {
         for framing in [Framing::Length(len), Framing::Empty, Framing::UntilClose] {
-            laws::body(framing, &bytes, &pieces, &rooms, &Limits::default());
+            oracle::body(framing, &bytes, &pieces, &rooms, &Limits::default());
         }
     }
 
@@ -71,7 +71,7 @@ proptest! {
     ) {
         let bytes = [start, &bytes].concat();
         for method in [Method::GET, Method::OPTIONS] {
-            laws::target(&method, &bytes);
+            oracle::target(&method, &bytes);
         }
     }
 
@@ -86,7 +86,7 @@ proptest! {
             encode_chunk(part, &mut encoded);
         }
         encoded.extend_from_slice(LAST_CHUNK);
-        laws::body(Framing::Chunked, &encoded, &pieces, &rooms, &Limits::default());
+        oracle::body(Framing::Chunked, &encoded, &pieces, &rooms, &Limits::default());
 
         let mut content = vec![0; encoded.len()];
         let mut decoder = Decoder::new(Framing::Chunked, &Limits::default());

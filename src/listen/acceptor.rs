@@ -1,0 +1,224 @@
+//! The blocking accept loop: takes connections from the kernel's accept backlog and sends them to the pool.
+//!
+//! **Invariant:** the acceptor blocks only here, in its wait for a listener or its waker. A server that is full and finds
+//! nobody idle stops waiting for its listeners, and the kernel's backlog is the queue.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use log::Level;
+
+use crate::lifecycle::hooks::Hooks;
+use crate::lifecycle::ledger::{Ledger, WakeAt};
+use crate::lifecycle::phase::Phase;
+use crate::listen::eviction::{Shed, Shedder};
+use crate::listen::listener::Listener;
+use crate::pool::shared::{Accepted, Pool};
+use crate::sys::clock::{after, earlier, later};
+use crate::sys::test_points::Point;
+use crate::sys::waker::wait_for;
+
+/// After an accept(2) that failed, or a look for idle connections that found none, and while no connection ends.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Between two lines in the log about that.
+const COMPLAINT: Duration = Duration::from_secs(1);
+
+/// The acceptor, and all it hands to the drain at its end.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) threads: Threads,
+    pub(crate) hooks: Hooks,
+    accepted: Sender<Accepted>,
+    connections_max: usize,
+    shedder: Shedder,
+    paused_until: Option<Instant>,
+    /// Since when somebody waits for room.
+    pause_began: Option<Instant>,
+    complained_at: Option<Instant>,
+}
+
+/// The threads that shutdown joins, in the order of the numbers they report when they end.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    pub(crate) handles: Vec<JoinHandle<()>>,
+    pub(crate) ended: Receiver<usize>,
+}
+
+impl Acceptor {
+    pub(crate) fn new(
+        pool: Arc<Pool>,
+        listeners: Vec<Listener>,
+        accepted: Sender<Accepted>,
+        threads: Threads,
+        hooks: Hooks,
+    ) -> Self {
+        let max = pool.settings.connections_max.unwrap_or_else(crate::settings::connections_max_default);
+        Self {
+            pool,
+            listeners,
+            threads,
+            hooks,
+            accepted,
+            connections_max: max,
+            shedder: Shedder::new(),
+            paused_until: None,
+            pause_began: None,
+            complained_at: None,
+        }
+    }
+
+    /// Accepts until `phase` is due.
+    pub(crate) fn run_until(&mut self, phase: Phase) {
+        debug_assert_eq!(phase, Phase::Draining, "the only phase that ends accepting");
+        while !self.is_over() {
+            self.turn();
+        }
+        self.count_pause();
+    }
+
+    /// Whether draining is due.
+    fn is_over(&self) -> bool {
+        let lifecycle = &self.pool.lifecycle;
+        lifecycle.is_stopping() && self.drain_at().is_some_and(|at| at <= lifecycle.clock.now())
+    }
+
+    fn drain_at(&self) -> Option<Instant> {
+        self.pool.lifecycle.plan()?.drain_at
+    }
+
+    /// Waits for clients, or for a reason to look again, and takes those that are there.
+    fn turn(&mut self) {
+        let now = self.pool.lifecycle.clock.now();
+        self.paused_until = self.paused_until.filter(|until| now < *until);
+        // Also when the server is full: who is idle stays as long as nobody waits.
+        let listening = self.paused_until.is_none() && self.can_send();
+        let waker = self.pool.waker.clone();
+        let mut fds = vec![waker.as_fd()];
+        if listening {
+            fds.extend(self.listeners.iter().map(AsFd::as_fd));
+        }
+        let timeout = self.pool.lifecycle.clock.until(earlier(self.drain_at(), self.paused_until));
+        if !wait_for(&fds, timeout) {
+            return;
+        }
+        waker.reset();
+        // Who woke us may have been a connection that has ended.
+        self.paused_until = None;
+        if listening {
+            for i in 0..self.listeners.len() {
+                self.accept_all(i);
+            }
+        }
+    }
+
+    /// Whether as many connections are open as may be. If so, the acceptor will be woken when one ends.
+    fn is_full(&self) -> bool {
+        self.pool.ledger.is_full(self.connections_max)
+    }
+
+    /// Whether there is room in the accepted channel. If not, the acceptor will be woken when there is.
+    fn can_send(&self) -> bool {
+        if self.accepted.is_full() {
+            self.pool.acceptor_waits.store(true, SeqCst);
+            return !self.accepted.is_full();
+        }
+        true
+    }
+
+    /// Takes what is in a listener's backlog, as long as there is room or can be made.
+    fn accept_all(&mut self, listener: usize) {
+        // A descriptor that we have freed and somebody else has taken: another one would go the same way.
+        let mut shed_in_vain = false;
+        while !self.is_over() && self.can_send() && (!self.is_full() || self.make_room(listener)) {
+            match self.listeners[listener].accept(&self.pool.settings.races) {
+                Ok(Some((socket, peer))) => {
+                    self.count_pause();
+                    shed_in_vain = false;
+                    let entry = Ledger::open(&self.pool.ledger);
+                    self.pool.settings.races.at(Point::Accepted);
+                    // There is room, and nobody else sends.
+                    let _ = self.accepted.try_send(Accepted { socket, peer, entry });
+                    self.pool.ring();
+                }
+                Ok(None) => return self.count_pause(),
+                Err(error) => {
+                    let starved = is_starvation(&error);
+                    let addr = &self.listeners[listener].addr;
+                    if starved && !shed_in_vain && self.shedder.shed(&self.pool, Duration::ZERO) == Shed::One {
+                        shed_in_vain = true;
+                        let line = format!("cannot accept on {addr}: {error}; closing who has been idle longest");
+                        self.complain(Level::Error, &line);
+                    } else {
+                        let line = format!("cannot accept on {addr}: {error}; trying again");
+                        self.complain(Level::Error, &line);
+                        return self.pause(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The server is full: closes an idle connection for one that waits in a listener's backlog. False: none waits, or
+    /// none is idle.
+    fn make_room(&mut self, listener: usize) -> bool {
+        if !wait_for(&[self.listeners[listener].as_fd()], Some(Duration::ZERO)) {
+            return false;
+        }
+        let idle_grace = self.pool.settings.idle_grace;
+        let max = self.connections_max;
+        match self.shedder.shed(&self.pool, idle_grace) {
+            Shed::One => {
+                self.complain(Level::Warn, &format!("{max} connections are open: closing who has been idle longest"));
+                true
+            }
+            Shed::None(ripe_at) => {
+                self.complain(Level::Warn, &format!("{max} connections are open and none is idle: new ones wait"));
+                // Who falls idle from now on is not ripe before that.
+                self.pause(earlier(ripe_at, after(self.pool.lifecycle.clock.now(), idle_grace)));
+                if !self.is_full() {
+                    self.paused_until = None;
+                }
+                false
+            }
+        }
+    }
+
+    /// There is no room: goes on when a connection has ended, or at `until`, but not at once.
+    fn pause(&mut self, until: Option<Instant>) {
+        let now = self.pool.lifecycle.clock.now();
+        self.pool.ledger.wake(WakeAt::AnyEnd);
+        self.paused_until = later(after(now, PAUSE), until.or(Some(now)));
+        self.pause_began.get_or_insert(now);
+    }
+
+    /// Nobody waits any more for want of room.
+    fn count_pause(&mut self) {
+        if let Some(began) = self.pause_began.take() {
+            let now = self.pool.lifecycle.clock.now();
+            self.pool.ledger.count_pause(now.saturating_duration_since(began));
+        }
+    }
+
+    /// A line in the log, unless there was one a moment ago.
+    fn complain(&mut self, level: Level, line: &str) {
+        let now = self.pool.lifecycle.clock.now();
+        if self.complained_at.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAINT) {
+            self.complained_at = Some(now);
+            log::log!(level, "{line}");
+        }
+    }
+}
+
+/// Whether an accept failed for want of what a closed connection gives back.
+pub(crate) fn is_starvation(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let starved = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| starved.iter().any(|errno| errno.raw_os_error() == code))
+}

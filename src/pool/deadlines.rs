@@ -1,0 +1,135 @@
+//! When each parked connection must be given up.
+//!
+//! At most one entry per connection is queued. Parking again with a later deadline, as every answered request does, only
+//! stores the new one in the slot; an entry that comes up too early is queued again for what the slot says. Parking with an
+//! earlier one than is queued moves the entry. So a busy keep-alive connection costs one store per request, and a closed
+//! one leaves no entry behind that would wake an idle server.
+//!
+//! **Invariant:** this module never reads the clock. Moments are nanoseconds since the server's start, as the caller says.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use crate::sys::sync::{AtomicU64, Mutex, lock};
+
+/// Not queued.
+const NEVER: u64 = u64::MAX;
+/// Just taken out of the queue, perhaps to be put back: who would rely on either asks for the lock.
+const MOVING: u64 = u64::MAX - 1;
+
+/// A slot's part: its deadline, and the moment its entry is queued for.
+#[derive(Debug)]
+pub(crate) struct Due {
+    at: AtomicU64,
+    queued: AtomicU64,
+}
+
+impl Default for Due {
+    fn default() -> Self {
+        Self { at: AtomicU64::new(NEVER), queued: AtomicU64::new(NEVER) }
+    }
+}
+
+/// The queue of all entries.
+#[derive(Debug, Default)]
+pub(crate) struct Deadlines(Mutex<BTreeSet<(u64, u32)>>);
+
+impl Deadlines {
+    /// Sets the deadline of a connection that its owner is about to park. True: it is now the first of all, so whoever
+    /// sleeps until the first has to be woken.
+    #[must_use]
+    pub(crate) fn set(&self, due: &Due, key: u32, at: u64) -> bool {
+        // First `at`, then `queued`; `pop` the other way round. So either we see that the entry is gone and queue a new one,
+        // or `pop` sees the new moment and puts it back: a connection is never parked without an entry.
+        due.at.store(at, SeqCst);
+        if due.queued.load(SeqCst) <= at {
+            return false;
+        }
+        let mut queue = lock(&self.0);
+        let queued = due.queued.load(Relaxed); // written under the lock only
+        if queued <= at {
+            return false;
+        }
+        queue.remove(&(queued, key));
+        queue.insert((at, key));
+        due.queued.store(at, SeqCst);
+        queue.first() == Some(&(at, key))
+    }
+
+    /// Forgets a connection that is gone. Only for its owner, before the slot is free.
+    pub(crate) fn forget(&self, due: &Due, key: u32) {
+        due.at.store(NEVER, Relaxed);
+        if due.queued.load(Relaxed) == NEVER {
+            return;
+        }
+        let mut queue = lock(&self.0);
+        let queued = due.queued.swap(NEVER, Relaxed);
+        queue.remove(&(queued, key));
+    }
+
+    /// A connection whose deadline is over at `now`, or the moment to ask again (`None`: when one is set).
+    ///
+    /// An overdue one is no longer queued: who finds it being served leaves it to the owner to set the next deadline.
+    pub(crate) fn pop<'a>(&self, now: u64, due: impl Fn(u32) -> &'a Due) -> Result<u32, Option<u64>> {
+        let mut queue = lock(&self.0);
+        loop {
+            let Some(&(queued, key)) = queue.first() else { return Err(None) };
+            if queued > now {
+                return Err(Some(queued));
+            }
+            queue.remove(&(queued, key));
+            let due = due(key);
+            due.queued.store(MOVING, SeqCst);
+            let at = due.at.load(SeqCst);
+            if now < at && at < NEVER {
+                due.queued.store(at, SeqCst);
+                queue.insert((at, key));
+                continue;
+            }
+            due.queued.store(NEVER, SeqCst);
+            if at <= now {
+                return Ok(key);
+            }
+        }
+    }
+
+    /// The first moment at which one has to be looked at.
+    pub(crate) fn first(&self) -> Option<u64> {
+        lock(&self.0).first().map(|&(at, _)| at)
+    }
+
+    /// Whether the deadline of a connection the caller has claimed is still over: it may have been parked anew since.
+    pub(crate) fn is_over(due: &Due, now: u64) -> bool {
+        due.at.load(Relaxed) <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_follows_its_slot_and_there_is_one() {
+        let (deadlines, a, b) = (Deadlines::default(), Due::default(), Due::default());
+        let due = |key| if key == 1 { &a } else { &b };
+        assert!(deadlines.set(&a, 1, 10), "the first is first");
+        assert!(!deadlines.set(&a, 1, 30), "a later one only is stored");
+        assert!(!deadlines.set(&b, 2, 20));
+        assert_eq!(deadlines.pop(9, due), Err(Some(10)));
+        // Too early: queued again for 30.
+        assert_eq!(deadlines.pop(10, due), Err(Some(20)));
+        assert!(deadlines.set(&a, 1, 15), "an earlier one is moved to the front");
+        assert_eq!(deadlines.pop(15, due), Ok(1));
+        assert_eq!(deadlines.pop(15, due), Err(Some(20)));
+        deadlines.forget(&b, 2);
+        assert_eq!(deadlines.pop(u64::MAX - 2, due), Err(None));
+    }
+
+    #[test]
+    fn what_never_ends_has_no_entry() {
+        let (deadlines, due) = (Deadlines::default(), Due::default());
+        assert!(!deadlines.set(&due, 1, u64::MAX));
+        assert_eq!(deadlines.first(), None);
+        assert!(!Deadlines::is_over(&due, u64::MAX - 1));
+    }
+}

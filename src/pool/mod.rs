@@ -1,0 +1,10 @@
+//! The threads of the pool, and what they share.
+
+pub(crate) mod deadlines;
+pub(crate) mod dedicated;
+pub(crate) mod detach;
+pub(crate) mod monitor;
+pub(crate) mod permits;
+pub(crate) mod shared;
+pub(crate) mod slots;
+pub(crate) mod worker;

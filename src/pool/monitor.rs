@@ -1,0 +1,274 @@
+//! The thread that watches the others: revokes permits, sweeps deadlines, and takes care of connections when every worker
+//! sits in a handler.
+//!
+//! It ticks only while a worker runs user code with a permit, or did a moment ago; otherwise it sleeps until the next
+//! deadline. An idle server therefore makes no wake-ups but those of real deadlines.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crate::conn::latency::Route;
+use crate::conn::park_deadlines::Overdue;
+use crate::conn::serve_context::{Buffers, Turn};
+use crate::conn::stages::{Conn, Next};
+use crate::lifecycle::phase::Phase;
+use crate::pool::deadlines::Deadlines;
+use crate::pool::permits::Seen;
+use crate::pool::shared::{Marked, Pool, Queue};
+use crate::pool::slots::Claimed;
+use crate::sys::poller::{Events, Ready};
+use crate::sys::test_points::Point;
+use crate::sys::waker::wait_for;
+
+/// Who keeps a permit in user code for longer than this, and up to twice as long, loses it.
+const TICK: Duration = Duration::from_millis(1);
+/// Ticks without a busy worker before the monitor sleeps: under load it would be woken again at once.
+const QUIET_TICKS: u32 = 10;
+
+/// The monitor, on its own thread.
+pub(crate) struct Monitor<'p> {
+    pool: &'p Pool,
+    events: Events,
+    buffers: Buffers,
+    seen: Vec<Seen>,
+}
+
+/// What the workers do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Workers {
+    /// None runs user code with a permit.
+    Quiet,
+    /// One does.
+    Busy,
+    /// All run user code without one: nobody polls.
+    Out,
+}
+
+impl<'p> Monitor<'p> {
+    pub(crate) fn new(pool: &'p Pool) -> Self {
+        let seen = vec![Seen::NOTHING; pool.desks.len()];
+        Self { pool, events: Events::new(64), buffers: Buffers::new(), seen }
+    }
+
+    /// Watches until the server has stopped.
+    pub(crate) fn run(mut self) {
+        let pool = self.pool;
+        let mut quiet = 0;
+        while pool.lifecycle.phase() != Phase::Stopped {
+            let next = self.sweep();
+            let workers = self.look();
+            if workers == Workers::Out {
+                self.take_care();
+            }
+            pool.count_answered(&mut self.buffers);
+            quiet = if workers == Workers::Busy { 0 } else { quiet + 1 };
+            let tick = if quiet < QUIET_TICKS && workers != Workers::Out { Some(TICK) } else { None };
+            self.sleep(tick, next, workers);
+            if tick.is_none() {
+                // A worker that woke us may be fast, and its next call would wake us again: stay up for some ticks.
+                quiet = 0;
+            }
+        }
+        // The bell that ends the workers one after the other may have come to us.
+        pool.poller.ring();
+    }
+
+    /// Sleeps for a tick, or until a deadline or a worker needs us.
+    fn sleep(&mut self, tick: Option<Duration>, deadline: Option<Instant>, workers: Workers) {
+        let pool = self.pool;
+        let until = pool.lifecycle.clock.until(deadline);
+        let timeout = match (tick, until) {
+            (Some(tick), Some(until)) => Some(tick.min(until)),
+            (tick, until) => tick.or(until),
+        };
+        let waker = pool.monitor.waker.as_fd();
+        let caretaking = workers == Workers::Out;
+        if tick.is_none() {
+            pool.monitor.fall_asleep();
+            if caretaking {
+                // Whoever queues something for a poller has to ring: nobody else would see it.
+                pool.caretaker.fall_asleep();
+            }
+            // Whoever changes one of these looks after it whether we sleep.
+            let changed = self.glance() != workers
+                || pool.lifecycle.phase() == Phase::Stopped
+                || pool.deadlines.first().map(|at| pool.instant(at)) != deadline.map(Some)
+                || caretaking && pool.has_queued_for_anybody();
+            if changed {
+                return self.wake_up();
+            }
+        }
+        // While nobody else polls, the poller's readiness is ours to see.
+        let woken =
+            if caretaking { wait_for(&[waker, pool.poller.as_fd()], timeout) } else { wait_for(&[waker], timeout) };
+        self.wake_up();
+        if woken {
+            self.pool.monitor.waker.reset();
+        }
+    }
+
+    fn wake_up(&self) {
+        self.pool.monitor.wake_up();
+        self.pool.caretaker.wake_up();
+    }
+
+    /// Looks at what each worker does, and revokes the permit of one that is in the same call as a tick ago.
+    fn look(&mut self) -> Workers {
+        let pool = self.pool;
+        let mut busy = false;
+        for (desk, before) in pool.desks.iter().zip(&mut self.seen) {
+            let seen = desk.word.look();
+            busy |= seen.is_busy();
+            if seen.is_busy() && seen == *before {
+                // First counted, then revoked: the worker takes both back as soon as it sees the latter.
+                let route = Route::from_index(desk.route.load(Relaxed));
+                pool.slow.places.force();
+                pool.pace.revoke(route);
+                pool.settings.races.at(Point::Revoking);
+                match desk.word.revoke(seen) {
+                    Some(permit) => {
+                        if let Some(line) = pool.table.slot(desk.key.load(Relaxed)).line() {
+                            // Answers to earlier pipelined requests do not wait for this one. A failure shows at the next write.
+                            let _ = line.flush_from_outside();
+                        }
+                        pool.give(permit);
+                    }
+                    None => {
+                        pool.slow.places.leave();
+                        pool.pace.come_back(route);
+                        pool.let_in(&pool.slow);
+                    }
+                }
+            }
+            *before = seen;
+        }
+        match self.glance() {
+            Workers::Out => Workers::Out,
+            _ if busy => Workers::Busy,
+            workers => workers,
+        }
+    }
+
+    /// The same without consequences.
+    fn glance(&self) -> Workers {
+        let mut workers = self.pool.desks.iter().map(|desk| desk.word.look());
+        if workers.clone().all(Seen::is_out) {
+            Workers::Out
+        } else if workers.any(Seen::is_busy) {
+            Workers::Busy
+        } else {
+            Workers::Quiet
+        }
+    }
+
+    /// Does what the workers would, but for handlers: new connections are taken, heads read, answers sent on.
+    fn take_care(&mut self) {
+        let pool = self.pool;
+        while let Some(accepted) = pool.next_accepted() {
+            if let Some((key, conn)) = pool.adopt(accepted) {
+                self.care_for(key, conn);
+            }
+        }
+        // As many as there are now: what cannot go on without a worker goes elsewhere, what yields comes back.
+        for _ in 0..pool.ready.len() {
+            let Some(key) = pool.ready.claim(&pool.table) else { break };
+            let mut conn = pool.table.slot(key).take();
+            conn.tell(true, true);
+            self.care_for(key, conn);
+        }
+        pool.poller.wait(&mut self.events, false);
+        let ready: Vec<_> = self.events.iter().collect();
+        for ready in ready {
+            match ready {
+                Ready::Bell => {
+                    pool.bell.heard();
+                    // It may have been meant for a worker that has come back meanwhile, and we may not look again.
+                    if pool.has_queued() {
+                        pool.ring();
+                    }
+                }
+                Ready::Socket { key, readable, hup } => {
+                    let slot = pool.table.slot(key);
+                    if !slot.word.claim_by_event(hup) {
+                        pool.note_hup(slot, hup);
+                    } else {
+                        let mut conn = slot.take();
+                        conn.tell(readable, hup);
+                        self.care_for(key, conn);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes on with a connection as far as that needs no user code.
+    fn care_for(&mut self, key: u32, mut conn: Box<Conn>) {
+        let pool = self.pool;
+        let mut turn = Turn::new(&pool.settings, &pool.lifecycle, &mut self.buffers, pool.lifecycle.clock.now());
+        loop {
+            match conn.advance(&mut turn) {
+                Next::Call(call) => {
+                    // What is answered does not wait for what is not. A failure shows at the next write.
+                    let _ = conn.line.flush_from_outside();
+                    conn.wait_for_worker(Some(call));
+                    return pool.enqueue(key, conn, Queue::Calls, &mut turn);
+                }
+                Next::Pull | Next::Push | Next::OwnThread => {
+                    conn.wait_for_reader(turn.now);
+                    return pool.enqueue(key, conn, Queue::Calls, &mut turn);
+                }
+                Next::Yield => return pool.enqueue(key, conn, Queue::Ready, &mut turn),
+                Next::Close(reason) => return pool.close(key, conn, reason),
+                Next::Park => match pool.park(key, conn, &mut turn) {
+                    Ok(()) => return,
+                    Err(Marked(marked, mark)) => {
+                        conn = marked;
+                        conn.tell(true, mark.hup);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Gives up what is overdue. The next deadline, if there is one.
+    fn sweep(&mut self) -> Option<Instant> {
+        let pool = self.pool;
+        loop {
+            let now = pool.nanos(pool.lifecycle.clock.now());
+            match pool.deadlines.pop(now, |key| &pool.table.slot(key).due) {
+                Ok(key) => self.give_up(key, now),
+                Err(next) => return next.and_then(|at| pool.instant(at)),
+            }
+        }
+    }
+
+    /// The deadline of a connection was over at `now`, unless it is being served, or was meanwhile.
+    fn give_up(&mut self, key: u32, now: u64) {
+        let pool = self.pool;
+        pool.settings.races.at(Point::Overdue);
+        let slot = pool.table.slot(key);
+        let Some(claimed) = slot.word.claim_overdue() else { return };
+        let mut conn = slot.take();
+        let mut turn = Turn::new(&pool.settings, &pool.lifecycle, &mut self.buffers, pool.lifecycle.clock.now());
+        let overdue = if Deadlines::is_over(&slot.due, now) { conn.overdue(&mut turn) } else { Overdue::Wait };
+        if claimed == Claimed::Queued {
+            // Its entry is stale now, whatever happens.
+            [&pool.calls, &pool.ready, &pool.slow.waiting, &pool.streams.waiting]
+                .into_iter()
+                .for_each(|queue| queue.drop_stale(&pool.table));
+        }
+        match (overdue, claimed) {
+            (Overdue::Close(reason), _) => pool.close(key, conn, reason),
+            (Overdue::Wait, Claimed::Queued) => pool.enqueue(key, conn, Queue::Calls, &mut turn),
+            (Overdue::Wait, Claimed::Idle) => match pool.park(key, conn, &mut turn) {
+                Ok(()) => {}
+                Err(Marked(mut conn, mark)) => {
+                    conn.tell(true, mark.hup);
+                    self.care_for(key, conn);
+                }
+            },
+            (Overdue::Advance, _) => self.care_for(key, conn),
+        }
+    }
+}

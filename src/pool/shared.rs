@@ -1,0 +1,419 @@
+//! What the threads share, and the two ways of letting go of a connection: park it, or queue it for a worker.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use crossbeam_utils::CachePadded;
+
+use crate::conn::egress::{Egress, Told};
+use crate::conn::latency::{Pace, Route};
+use crate::conn::response::Response;
+use crate::conn::serve_context::{Buffers, Turn};
+use crate::conn::stages::{Conn, Request};
+use crate::conn::transport::Socket;
+use crate::lifecycle::context::{Client, Context};
+use crate::lifecycle::ledger::{CloseReason, Entry, Ledger};
+use crate::lifecycle::phase::{Lifecycle, Phase};
+use crate::pool::deadlines::Deadlines;
+use crate::pool::dedicated::OwnThreads;
+use crate::pool::permits::{Bell, Permit, Permits, Places, WorkerWord};
+use crate::pool::slots::{KeyQueue, Mark, Slot, Table};
+use crate::settings::{Settings, cores};
+use crate::sys::panics;
+use crate::sys::poller::Poller;
+use crate::sys::sync::AtomicBool;
+use crate::sys::test_points::Point;
+use crate::sys::waker::Waker;
+
+/// A handler, whatever it was made of.
+pub(crate) type Handle = dyn Fn(Request, Context) -> Response + Send + Sync;
+
+/// A connection on its way from the acceptor to a worker.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) entry: Entry,
+}
+
+/// What the threads share.
+pub(crate) struct Pool {
+    pub(crate) settings: Settings,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) handler: Box<Handle>,
+    pub(crate) poller: Arc<Poller>,
+    pub(crate) table: Table,
+    pub(crate) deadlines: Deadlines,
+    /// The accepted channel.
+    pub(crate) accepted: Receiver<Accepted>,
+    /// Wakes the acceptor.
+    pub(crate) waker: Arc<Waker>,
+    /// It waits for room in the accepted channel.
+    pub(crate) acceptor_waits: AtomicBool,
+    /// Connections that somebody has to look at, handlers or not.
+    pub(crate) ready: KeyQueue,
+    /// Connections that only a worker can go on with.
+    pub(crate) calls: KeyQueue,
+    /// Handlers expected to be slow, and what waits for a place among them.
+    pub(crate) slow: Section,
+    /// Handlers and bodies that may wait for their client, and what waits for a place among them.
+    pub(crate) streams: Section,
+    pub(crate) own: Arc<OwnThreads>,
+    /// Readable from the moment on when the server drains: for upgraded connections.
+    pub(crate) stopping: Arc<Waker>,
+    pub(crate) permits: Permits,
+    pub(crate) bell: Bell,
+    pub(crate) pace: Pace,
+    pub(crate) desks: Box<[CachePadded<Desk>]>,
+    /// Responses made by others than workers, by phase.
+    answered: [AtomicU64; Phase::ALL.len()],
+    pub(crate) monitor: MonitorBell,
+    /// The monitor's own word: asleep while it waits for the poller in the workers' place.
+    pub(crate) caretaker: WorkerWord,
+    origin: Instant,
+}
+
+/// A part of the workers that so many connections may occupy at a time.
+#[derive(Debug)]
+pub(crate) struct Section {
+    pub(crate) places: Places,
+    pub(crate) waiting: KeyQueue,
+}
+
+/// What a worker shows the others.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) word: WorkerWord,
+    /// The connection it serves and its request's route: what the monitor needs when it revokes the permit.
+    pub(crate) key: AtomicU32,
+    pub(crate) route: AtomicU8,
+    /// Responses it made, by phase. Written by the worker alone.
+    pub(crate) answered: [AtomicU64; Phase::ALL.len()],
+}
+
+/// Wakes the monitor, if it sleeps.
+#[derive(Debug)]
+pub(crate) struct MonitorBell {
+    asleep: AtomicBool,
+    pub(crate) waker: Arc<Waker>,
+}
+
+impl MonitorBell {
+    pub(crate) fn new(waker: Arc<Waker>) -> Self {
+        Self { asleep: AtomicBool::new(false), waker }
+    }
+
+    pub(crate) fn wake(&self) {
+        if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
+            self.waker.wake();
+        }
+    }
+
+    /// The monitor says that it sleeps. It looks once more at all it is woken for, after this.
+    pub(crate) fn fall_asleep(&self) {
+        self.asleep.store(true, SeqCst);
+    }
+
+    pub(crate) fn wake_up(&self) {
+        self.asleep.store(false, SeqCst);
+    }
+}
+
+/// Where a connection waits for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queue {
+    Ready,
+    Calls,
+    Slow,
+    Streams,
+}
+
+/// A connection that could not be parked: an event came, and its owner has to look again.
+#[derive(Debug)]
+pub(crate) struct Marked(pub(crate) Box<Conn>, pub(crate) Mark);
+
+impl Pool {
+    pub(crate) fn new(
+        settings: Settings,
+        lifecycle: Arc<Lifecycle>,
+        ledger: Arc<Ledger>,
+        handler: Box<Handle>,
+        accepted: Receiver<Accepted>,
+        waker: Arc<Waker>,
+    ) -> std::io::Result<Self> {
+        let workers = settings.workers;
+        let permits = cores().min(workers);
+        // One worker is left for what is fast; of a larger pool, one for each permit.
+        let slow = if workers >= 4 * permits { workers - permits } else { workers - 1 }.max(1);
+        let connections = settings.connections_max.unwrap_or_else(crate::settings::connections_max_default);
+        let monitor = Arc::new(Waker::new()?);
+        lifecycle.clock.on_advance(&monitor);
+        Ok(Self {
+            origin: lifecycle.clock.now(),
+            poller: Arc::new(Poller::new()?),
+            // Besides the open ones, those that the acceptor has taken before it saw that the server is full.
+            table: Table::new(connections + crate::settings::ACCEPTED_MAX),
+            deadlines: Deadlines::default(),
+            accepted,
+            waker,
+            acceptor_waits: AtomicBool::new(false),
+            ready: KeyQueue::default(),
+            calls: KeyQueue::default(),
+            slow: Section::new(slow),
+            streams: Section::new((workers / 2).max(1)),
+            own: OwnThreads::new(settings.own_threads_max),
+            stopping: Arc::new(Waker::new()?),
+            permits: Permits::new(permits),
+            bell: Bell::new(),
+            pace: Pace::new(),
+            desks: (0..workers).map(|_| CachePadded::new(Desk::new())).collect(),
+            answered: std::array::from_fn(|_| AtomicU64::new(0)),
+            monitor: MonitorBell::new(monitor),
+            caretaker: WorkerWord::new(),
+            settings,
+            lifecycle,
+            ledger,
+            handler,
+        })
+    }
+
+    /// The next connection that the acceptor has taken.
+    pub(crate) fn next_accepted(&self) -> Option<Accepted> {
+        let accepted = self.accepted.try_recv().ok()?;
+        if self.acceptor_waits.load(SeqCst) && self.acceptor_waits.swap(false, SeqCst) {
+            self.waker.wake();
+        }
+        Some(accepted)
+    }
+
+    /// Makes a slot for an accepted socket. `None`: there is none, and the connection is closed.
+    pub(crate) fn adopt(&self, accepted: Accepted) -> Option<(u32, Box<Conn>)> {
+        let Accepted { socket, peer, mut entry } = accepted;
+        let socket = Socket::new(socket);
+        let local = socket.local();
+        #[cfg(not(test))]
+        let transport = Box::new(socket);
+        #[cfg(test)]
+        let transport = (self.settings.transport)(socket);
+        let line = Arc::new(Egress::new(transport, peer));
+        let client: Weak<dyn Client> = Arc::<Egress>::downgrade(&line);
+        let context = Context::of_connection(self.lifecycle.clone(), peer, local, client);
+        let Some(key) = self.table.allocate(line.clone()) else {
+            entry.because(CloseReason::Shed);
+            return None;
+        };
+        line.settle(self.poller.clone(), key);
+        Some((key, Box::new(Conn::new(line, entry, context, self.lifecycle.clock.now()))))
+    }
+
+    /// Parks a connection until the poller, its deadline or the drain has something for it. `Err`: something came already.
+    pub(crate) fn park(&self, key: u32, mut conn: Box<Conn>, turn: &mut Turn<'_>) -> Result<(), Marked> {
+        let wanted = if conn.wants_room() { Told::InAndOut } else { Told::In };
+        if let Err(error) = conn.line.tell_of(wanted) {
+            log::error!("cannot watch a connection: {error}");
+            self.close(key, conn, CloseReason::Broken);
+            return Ok(());
+        }
+        conn.give_back(turn);
+        let slot = self.table.slot(key);
+        self.set_deadline(key, conn.deadline(turn));
+        slot.show_silence(conn.silent_since().map(|since| self.nanos(since)));
+        slot.put(conn);
+        self.settings.races.at(Point::Put);
+        slot.word.park().map_err(|mark| Marked(slot.take(), mark))
+    }
+
+    /// An event came for a connection that somebody serves: whoever asked for it is told that the peer is gone.
+    pub(crate) fn note_hup(&self, slot: &Slot, hup: bool) {
+        if hup && let Some(line) = slot.line() {
+            line.hung_up();
+        }
+    }
+
+    /// Queues a connection for a thread that can go on with it.
+    pub(crate) fn enqueue(&self, key: u32, mut conn: Box<Conn>, queue: Queue, turn: &mut Turn<'_>) {
+        conn.give_back(turn);
+        let slot = self.table.slot(key);
+        let deadline = conn.deadline(turn);
+        self.set_deadline(key, deadline);
+        slot.put(conn);
+        if slot.word.park_queued() {
+            // The mark may have been the sweeper's, who then has dropped the deadline.
+            self.set_deadline(key, deadline);
+        }
+        self.settings.races.at(Point::Queued);
+        match queue {
+            Queue::Ready => self.ready.push(key),
+            Queue::Calls => self.calls.push(key),
+            Queue::Slow => return self.try_again(self.slow.wait(key, &self.table)),
+            Queue::Streams => return self.try_again(self.streams.wait(key, &self.table)),
+        }
+        self.ring();
+    }
+
+    /// Has somebody look at a connection that waits in a section although there is room.
+    pub(crate) fn let_in(&self, section: &Section) {
+        self.try_again(section.claim_beside_room(&self.table));
+    }
+
+    /// Has a worker try once more to find a place for a connection that was claimed from a section.
+    fn try_again(&self, claimed: Option<u32>) {
+        let Some(key) = claimed else { return };
+        if self.table.slot(key).word.park_queued() {
+            // The sweeper has dropped its deadline; looked at too early it is only set anew.
+            self.set_deadline(key, Some(self.lifecycle.clock.now()));
+        }
+        self.ready.push(key);
+        self.ring();
+    }
+
+    fn set_deadline(&self, key: u32, at: Option<Instant>) {
+        let at = at.map_or(u64::MAX, |at| self.nanos(at));
+        if self.deadlines.set(&self.table.slot(key).due, key, at) {
+            self.monitor.wake();
+        }
+    }
+
+    /// Ends a connection that the caller owns.
+    #[allow(clippy::boxed_local, reason = "a connection moves as a pointer")]
+    pub(crate) fn close(&self, key: u32, conn: Box<Conn>, reason: CloseReason) {
+        self.deadlines.forget(&self.table.slot(key).due, key);
+        conn.line.forget();
+        // With it goes what its handler gave and nobody took: user code.
+        if let Err(panic) = panics::catch(|| conn.close(reason)) {
+            log::error!("a response's body panicked when it was dropped: {panic}");
+        }
+        self.table.free(key);
+    }
+
+    /// After something was queued: wakes a poller, if one sleeps.
+    pub(crate) fn ring(&self) {
+        let pollers = self.desks.iter().map(|desk| &desk.word).chain([&self.caretaker]);
+        if self.bell.is_needed(pollers) {
+            self.poller.ring();
+        }
+    }
+
+    /// Whether something is queued that a thread with a permit would take.
+    pub(crate) fn has_queued(&self) -> bool {
+        self.has_queued_for_anybody() || !self.calls.is_empty()
+    }
+
+    /// Whether something is queued that needs no user code to go on.
+    pub(crate) fn has_queued_for_anybody(&self) -> bool {
+        !self.accepted.is_empty() || !self.ready.is_empty()
+    }
+
+    /// Passes a permit on. There may be nobody to take it: then a poller that sleeps has to see what is queued.
+    pub(crate) fn give(&self, permit: Permit) {
+        self.settings.races.at(Point::Giving);
+        self.permits.give(permit);
+        if self.has_queued() {
+            self.ring();
+        }
+    }
+
+    /// A moment as a slot stores it.
+    pub(crate) fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX - 1)
+    }
+
+    /// A stored moment as the clock says it.
+    pub(crate) fn instant(&self, nanos: u64) -> Option<Instant> {
+        self.origin.checked_add(Duration::from_nanos(nanos))
+    }
+
+    /// Workers that run user code of a route with a permit.
+    pub(crate) fn busy_in(&self, route: Route) -> usize {
+        let busy = |desk: &&CachePadded<Desk>| desk.word.look().is_busy() && desk.route.load(Relaxed) == route.index();
+        self.desks.iter().filter(busy).count()
+    }
+
+    /// Responses made so far, by phase.
+    pub(crate) fn answered(&self, phase: Phase) -> u64 {
+        let by_workers: u64 = self.desks.iter().map(|desk| desk.answered[phase as usize].load(Relaxed)).sum();
+        by_workers + self.answered[phase as usize].load(Relaxed)
+    }
+
+    /// Counts what somebody has answered who is no worker.
+    pub(crate) fn count_answered(&self, buffers: &mut Buffers) {
+        for (count, own) in self.answered.iter().zip(&mut buffers.answered) {
+            count.fetch_add(std::mem::take(own), Relaxed);
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("settings", &self.settings).field("ledger", &self.ledger).finish_non_exhaustive()
+    }
+}
+
+impl Section {
+    pub(crate) fn new(places: usize) -> Self {
+        Self { places: Places::new(places), waiting: KeyQueue::default() }
+    }
+
+    /// Has a connection wait that found no place and was parked with `park_queued`. A key: that of one that waits, perhaps
+    /// another, although there is room by now; it is claimed.
+    #[must_use]
+    pub(crate) fn wait(&self, key: u32, table: &Table) -> Option<u32> {
+        self.waiting.push(key);
+        // Who left the last place may have looked before we pushed.
+        self.claim_beside_room(table)
+    }
+
+    /// Claims a connection that waits although there is room.
+    #[must_use]
+    pub(crate) fn claim_beside_room(&self, table: &Table) -> Option<u32> {
+        if self.places.has_room() { self.waiting.claim(table) } else { None }
+    }
+
+    /// Leaves a place, unless a connection waits that can take it over: then its key, claimed, and the caller is still
+    /// inside.
+    #[must_use]
+    pub(crate) fn leave_or_next(&self, table: &Table) -> Option<u32> {
+        self.places.leave();
+        // Once more after each time we were inside for nothing: who came to wait meanwhile has found no place.
+        while !self.waiting.is_empty() && self.places.enter() {
+            let key = self.waiting.claim(table);
+            if key.is_some() {
+                return key;
+            }
+            self.places.leave();
+        }
+        None
+    }
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            word: WorkerWord::new(),
+            key: AtomicU32::new(u32::MAX),
+            route: AtomicU8::new(0),
+            answered: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// What the monitor needs if the call that follows turns out to be slow.
+    pub(crate) fn show(&self, key: u32, route: Route) {
+        self.key.store(key, Relaxed);
+        self.route.store(route.index(), Relaxed);
+    }
+
+    /// Publishes the worker's own counts.
+    pub(crate) fn publish(&self, buffers: &Buffers) {
+        for (shown, own) in self.answered.iter().zip(buffers.answered) {
+            if shown.load(Relaxed) != own {
+                shown.store(own, Relaxed);
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The table of connections, and the claim: the only way to a connection that is parked in it.
+//!
+//! A connection lives in one slot from its first look to its close. The slot's state word says who may touch it:
+//!
+//! ```text
+//!            claim by an event                      park, no mark
+//!   IDLE ─────────────────────────> RUN ─────────────────────────> IDLE
+//!   IDLE, QUEUED ─claim by a queue, the sweeper, the drain──> RUN  ─enqueue─> QUEUED
+//!   RUN  ─event─> AGAIN ─event with hang-up─> HUP       (marks: the owner looks once more before it parks)
+//!   RUN  ─close─> FREE ─allocate─> RUN
+//! ```
+//!
+//! **Invariant:** who moved the word to RUN owns the connection, takes it out by value and is the only one to put it back.
+//! The mutex around it is therefore never contended; it is there so that no `unsafe` is.
+//! **Invariant:** an event is never lost: it claims, or leaves a mark in the same word the owner must change to park.
+//! A queued connection needs no mark, for whoever takes it from its queue reads to the end.
+//! **Invariant:** each entry of a [`KeyQueue`] was pushed for a slot in QUEUED; one whose slot has moved on is stale and
+//! dropped when it comes up.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+
+use crossbeam_utils::CachePadded;
+
+use crate::conn::egress::Egress;
+use crate::conn::stages::Conn;
+use crate::pool::deadlines::Due;
+use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, lock};
+
+/// Slots are made in lots of this many, when first needed, and never moved.
+const LOT: usize = if cfg!(loom) { 2 } else { 1024 };
+
+/// No connection.
+const FREE: u8 = 0;
+/// Parked: the next event claims it.
+const IDLE: u8 = 1;
+/// Somebody owns the connection.
+const RUN: u8 = 2;
+/// The same, and an event came meanwhile: its owner has to look at the socket once more.
+const AGAIN: u8 = 3;
+/// The same, and the peer has closed its side: a short read is not the end of what there is to read.
+const HUP: u8 = 4;
+/// Parked, with an entry in a queue: who takes the entry claims it, events do not.
+const QUEUED: u8 = 5;
+
+/// A connection's state word.
+#[derive(Debug)]
+pub(crate) struct ClaimWord(AtomicU8);
+
+/// How a connection was parked that is claimed now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claimed {
+    Idle,
+    /// It had an entry in a queue, which is stale from now on.
+    Queued,
+}
+
+/// What a claimer of a parked connection learns about events that came while nobody looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The peer has closed its side.
+    pub(crate) hup: bool,
+}
+
+impl ClaimWord {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU8::new(FREE))
+    }
+
+    /// An event came. True: the caller now owns the connection. False: its owner will look, or nobody needs to.
+    ///
+    /// Always a read-modify-write, also where nothing changes: so it has a place in the word's order, and an owner whose
+    /// `park` comes after it also sees the bytes the event told of.
+    pub(crate) fn claim_by_event(&self, hup: bool) -> bool {
+        let claimed = self.0.fetch_update(AcqRel, Acquire, |word| {
+            Some(match word {
+                IDLE => RUN,
+                RUN | AGAIN => {
+                    if hup {
+                        HUP
+                    } else {
+                        AGAIN
+                    }
+                }
+                same => same,
+            })
+        });
+        claimed == Ok(IDLE)
+    }
+
+    /// Takes a parked connection if nobody serves it: for the sweeper and the drain.
+    pub(crate) fn claim_parked(&self) -> Option<Claimed> {
+        if self.claim_idle() {
+            return Some(Claimed::Idle);
+        }
+        self.claim_queued().then_some(Claimed::Queued)
+    }
+
+    /// Takes a parked connection that waits for no worker: for who looks for one to give up.
+    pub(crate) fn claim_idle(&self) -> bool {
+        self.0.compare_exchange(IDLE, RUN, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Takes a parked connection whose deadline was over. If somebody serves it, that one finds a mark: it may have set the
+    /// deadline we took from the queue, and be about to park on it.
+    pub(crate) fn claim_overdue(&self) -> Option<Claimed> {
+        // In one step: whatever the word is, either we have the connection or its owner has our mark.
+        let before = self.0.fetch_update(AcqRel, Acquire, |word| {
+            Some(match word {
+                IDLE | QUEUED => RUN,
+                RUN => AGAIN,
+                same => same,
+            })
+        });
+        match before {
+            Ok(IDLE) => Some(Claimed::Idle),
+            Ok(QUEUED) => Some(Claimed::Queued),
+            _ => None,
+        }
+    }
+
+    /// Takes a connection whose key came from a queue. False: the entry was stale.
+    pub(crate) fn claim_queued(&self) -> bool {
+        self.0.compare_exchange(QUEUED, RUN, AcqRel, Relaxed).is_ok()
+    }
+
+    /// The owner parks. `Err`: an event has left a mark; the caller still owns the connection and must look again.
+    pub(crate) fn park(&self) -> Result<(), Mark> {
+        if self.0.compare_exchange(RUN, IDLE, AcqRel, Relaxed).is_ok() {
+            return Ok(());
+        }
+        Err(Mark { hup: self.0.swap(RUN, AcqRel) == HUP })
+    }
+
+    /// The owner parks for a queue; the entry is pushed after this. True: there was a mark, which is gone.
+    pub(crate) fn park_queued(&self) -> bool {
+        self.0.swap(QUEUED, AcqRel) != RUN
+    }
+
+    /// A new owner of a free slot.
+    fn occupy(&self) {
+        // In the word's order, like everything else that happens to it.
+        self.0.swap(RUN, AcqRel);
+    }
+
+    /// The owner has closed the connection. Events still on their way find nobody, or the slot's next connection, for
+    /// which they are spurious: its read says there is nothing.
+    fn vacate(&self) {
+        self.0.swap(FREE, AcqRel);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.0.load(Acquire) == IDLE
+    }
+
+    fn is_queued(&self) -> bool {
+        self.0.load(Acquire) == QUEUED
+    }
+}
+
+/// Something is under way with a connection.
+const BUSY: u64 = u64::MAX;
+
+/// A connection's place in the table.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) word: ClaimWord,
+    /// When it must be given up if it is still parked then.
+    pub(crate) due: Due,
+    /// Since when nothing is under way with it, or `BUSY`. For finding candidates; only who claims it knows.
+    silent_since: AtomicU64,
+    conn: Mutex<Option<Box<Conn>>>,
+    /// The second reference: to send what waits and to cut it from outside, for nothing else.
+    line: Mutex<Option<Arc<Egress>>>,
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            word: ClaimWord::new(),
+            due: Due::default(),
+            silent_since: AtomicU64::new(BUSY),
+            conn: Mutex::new(None),
+            line: Mutex::new(None),
+        }
+    }
+
+    /// Shows since when nothing is under way with the connection, in nanoseconds as the deadlines are. By its owner, before
+    /// it parks.
+    pub(crate) fn show_silence(&self, since: Option<u64>) {
+        self.silent_since.store(since.unwrap_or(BUSY), Relaxed);
+    }
+
+    /// Since when nothing is under way with a parked connection, for who does not own it: it may have moved on already.
+    pub(crate) fn silent_since(&self) -> Option<u64> {
+        if !self.word.is_idle() {
+            return None;
+        }
+        Some(self.silent_since.load(Relaxed)).filter(|since| *since != BUSY)
+    }
+
+    /// Puts the connection back. Only its owner may.
+    pub(crate) fn put(&self, conn: Box<Conn>) {
+        *lock(&self.conn) = Some(conn);
+    }
+
+    /// Takes the connection out. Only its owner may.
+    pub(crate) fn take(&self) -> Box<Conn> {
+        lock(&self.conn).take().expect("an owned slot holds its connection")
+    }
+
+    /// What leaves the connection, for who does not own it.
+    pub(crate) fn line(&self) -> Option<Arc<Egress>> {
+        lock(&self.line).clone()
+    }
+}
+
+/// All slots.
+#[derive(Debug)]
+pub(crate) struct Table {
+    lots: Vec<OnceLock<Box<[CachePadded<Slot>]>>>,
+    free: Mutex<Free>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    keys: Vec<u32>,
+    /// Keys from here on were never used.
+    fresh: u32,
+}
+
+impl Table {
+    /// A table for `connections_max` connections. Nothing is allocated for slots that are never used.
+    pub(crate) fn new(connections_max: usize) -> Self {
+        let lots = connections_max.div_ceil(LOT).max(1);
+        Self { lots: (0..lots).map(|_| OnceLock::new()).collect(), free: Mutex::default() }
+    }
+
+    /// The slot of a key that an event, a queue or a deadline gave.
+    pub(crate) fn slot(&self, key: u32) -> &Slot {
+        self.get(key).expect("a key comes from this table")
+    }
+
+    /// The same for a key that may be none.
+    pub(crate) fn get(&self, key: u32) -> Option<&Slot> {
+        Some(&self.lots.get(key as usize / LOT)?.get()?[key as usize % LOT])
+    }
+
+    /// A slot for a new connection; the caller owns it and has to `put`. `None`: the table is full.
+    pub(crate) fn allocate(&self, line: Arc<Egress>) -> Option<u32> {
+        let key = {
+            let mut free = lock(&self.free);
+            match free.keys.pop() {
+                Some(key) => key,
+                None if (free.fresh as usize) < self.lots.len() * LOT => {
+                    // First made, then counted: `keys` names slots that are there.
+                    self.lot(free.fresh);
+                    free.fresh += 1;
+                    free.fresh - 1
+                }
+                None => return None,
+            }
+        };
+        let slot = &self.lot(key)[key as usize % LOT];
+        *lock(&slot.line) = Some(line);
+        slot.word.occupy();
+        Some(key)
+    }
+
+    fn lot(&self, key: u32) -> &[CachePadded<Slot>] {
+        let make = || (0..LOT).map(|_| CachePadded::new(Slot::new())).collect::<Vec<_>>().into_boxed_slice();
+        self.lots[key as usize / LOT].get_or_init(make)
+    }
+
+    /// Gives back the slot of a connection that its owner has dropped.
+    pub(crate) fn free(&self, key: u32) {
+        let slot = self.slot(key);
+        drop(lock(&slot.line).take());
+        slot.word.vacate();
+        lock(&self.free).keys.push(key);
+    }
+
+    /// The keys of all slots that were ever used.
+    pub(crate) fn keys(&self) -> std::ops::Range<u32> {
+        0..lock(&self.free).fresh
+    }
+}
+
+/// Keys of connections that wait in QUEUED for a thread.
+///
+/// It is as long as there are connections, at most: a stale entry, left by a connection that was taken out by its deadline,
+/// is dropped as soon as it is the first.
+#[derive(Debug, Default)]
+pub(crate) struct KeyQueue {
+    keys: Mutex<VecDeque<u32>>,
+    len: AtomicUsize,
+}
+
+impl KeyQueue {
+    /// For a key whose slot was parked with `park_queued`.
+    pub(crate) fn push(&self, key: u32) {
+        let mut keys = lock(&self.keys);
+        keys.push_back(key);
+        self.len.store(keys.len(), SeqCst);
+    }
+
+    /// The first key whose slot could be claimed. The caller owns it.
+    pub(crate) fn claim(&self, table: &Table) -> Option<u32> {
+        if self.is_empty() {
+            return None;
+        }
+        let mut keys = lock(&self.keys);
+        let claimed = std::iter::from_fn(|| keys.pop_front()).find(|key| table.slot(*key).word.claim_queued());
+        self.len.store(keys.len(), SeqCst);
+        claimed
+    }
+
+    /// Drops entries at the front whose connection was taken out by its deadline.
+    pub(crate) fn drop_stale(&self, table: &Table) {
+        let mut keys = lock(&self.keys);
+        while keys.front().is_some_and(|key| !table.slot(*key).word.is_queued()) {
+            keys.pop_front();
+        }
+        self.len.store(keys.len(), SeqCst);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len.load(SeqCst) == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Relaxed)
+    }
+}

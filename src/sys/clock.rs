@@ -1,0 +1,125 @@
+//! The only place that reads the time, so that a test can set it.
+
+use std::time::{Duration, Instant, SystemTime};
+
+#[cfg(test)]
+pub(crate) use manual::ManualClock;
+
+/// Where the server's threads get the time from.
+#[derive(Debug, Clone)]
+pub(crate) enum Clock {
+    /// The system's monotonic clock.
+    System,
+    /// A clock that stands still until a test moves it.
+    #[cfg(test)]
+    Manual(std::sync::Arc<ManualClock>),
+}
+
+impl Clock {
+    /// The moment it is.
+    #[inline]
+    #[allow(clippy::disallowed_methods, reason = "here, and only here")]
+    pub(crate) fn now(&self) -> Instant {
+        match self {
+            Self::System => Instant::now(),
+            #[cfg(test)]
+            Self::Manual(clock) => clock.now(),
+        }
+    }
+
+    /// Whether the kernel's own times can be compared with this clock's.
+    pub(crate) fn is_the_kernels(&self) -> bool {
+        match self {
+            Self::System => true,
+            #[cfg(test)]
+            Self::Manual(_) => false,
+        }
+    }
+
+    /// The wall clock's time, for the `Date` field only: nothing is ever timed by it.
+    pub(crate) fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    /// How long a thread may block until `deadline`; `None` is for ever.
+    ///
+    /// On a manual clock a thread that has a waker blocks until the clock is moved, which wakes it.
+    pub(crate) fn until(&self, deadline: Option<Instant>) -> Option<Duration> {
+        match self {
+            Self::System => deadline.map(|at| at.saturating_duration_since(self.now())),
+            #[cfg(test)]
+            Self::Manual(clock) => deadline.filter(|at| *at <= clock.now()).map(|_| Duration::ZERO),
+        }
+    }
+
+    /// How long a thread that nobody can wake may block before it asks for the time again.
+    pub(crate) fn slice(&self, deadline: Instant) -> Duration {
+        match self {
+            Self::System => deadline.saturating_duration_since(self.now()),
+            #[cfg(test)]
+            Self::Manual(_) => Duration::from_millis(1),
+        }
+    }
+
+    /// Has `waker` called whenever the clock is moved by hand.
+    pub(crate) fn on_advance(&self, waker: &std::sync::Arc<crate::sys::waker::Waker>) {
+        match self {
+            Self::System => drop(waker.clone()),
+            #[cfg(test)]
+            Self::Manual(clock) => clock.on_advance(waker.clone()),
+        }
+    }
+}
+
+/// `start + by`, or `None` when that is beyond what an `Instant` can say: `Duration::MAX` means never.
+pub(crate) fn after(start: Instant, by: Duration) -> Option<Instant> {
+    start.checked_add(by)
+}
+
+/// The earlier of two deadlines, of which `None` is never.
+pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// The later of two deadlines, of which `None` is never.
+pub(crate) fn later(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    Some(a?.max(b?))
+}
+
+#[cfg(test)]
+mod manual {
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, Instant};
+
+    use crate::sys::waker::Waker;
+
+    /// A clock that stands still until [`advance`](Self::advance).
+    #[derive(Debug)]
+    pub(crate) struct ManualClock {
+        now: Mutex<Instant>,
+        wakers: Mutex<Vec<Arc<Waker>>>,
+    }
+
+    impl ManualClock {
+        #[allow(clippy::disallowed_methods, reason = "the origin of a clock that then stands still")]
+        pub(crate) fn new() -> Arc<Self> {
+            Arc::new(Self { now: Mutex::new(Instant::now()), wakers: Mutex::default() })
+        }
+
+        pub(crate) fn now(&self) -> Instant {
+            *self.now.lock().unwrap()
+        }
+
+        pub(crate) fn advance(&self, by: Duration) {
+            *self.now.lock().unwrap() += by;
+            self.wakers.lock().unwrap().iter().for_each(|waker| waker.wake());
+        }
+
+        pub(super) fn on_advance(&self, waker: Arc<Waker>) {
+            self.wakers.lock().unwrap().push(waker);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The poller on Linux.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+
+use super::{BELL, Ready};
+use crate::sys::waker::Waker;
+
+/// One edge-triggered epoll and the bell in it.
+#[derive(Debug)]
+pub(crate) struct Poller {
+    epoll: OwnedFd,
+    bell: Waker,
+}
+
+/// Where a thread that waits gets its events. Made on its thread.
+pub(crate) struct Events {
+    events: Vec<epoll::Event>,
+    len: usize,
+}
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let bell = Waker::new()?;
+        // Edge-triggered, and never read: each write is one event for one of the sleepers.
+        epoll::add(&epoll, &bell, EventData::new_u64(BELL as u64), EventFlags::IN | EventFlags::ET)?;
+        Ok(Self { epoll, bell })
+    }
+
+    /// Tells of what happens to `socket` from now on, and of what is there already.
+    pub(crate) fn add(&self, socket: BorrowedFd<'_>, key: u32) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(u64::from(key)), flags)?)
+    }
+
+    /// Tells of room to write too, at once if there is room already.
+    pub(crate) fn want_out(&self, socket: BorrowedFd<'_>, key: u32) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(u64::from(key)), flags)?)
+    }
+
+    /// Forgets a socket that is about to be closed: closing an epoll's last reference to it does that.
+    #[allow(clippy::unused_self, reason = "the portable poller needs it")]
+    pub(crate) fn remove(&self, _socket: BorrowedFd<'_>) {}
+
+    /// Forgets a socket that stays open.
+    pub(crate) fn delete(&self, socket: BorrowedFd<'_>) {
+        // It fails for a socket that was never registered, which is as good.
+        let _ = epoll::delete(&self.epoll, socket);
+    }
+
+    /// Wakes one thread that waits, or the next one that will.
+    pub(crate) fn ring(&self) {
+        self.bell.wake();
+    }
+
+    /// Fills `events`; blocks until there is one, unless told not to.
+    pub(crate) fn wait(&self, events: &mut Events, block: bool) {
+        const NOT_AT_ALL: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let timeout = if block { None } else { Some(&NOT_AT_ALL) };
+        events.len = match epoll::wait(&self.epoll, &mut events.events[..], timeout) {
+            Ok(len) => len,
+            Err(Errno::INTR) => 0,
+            Err(error) => unreachable!("epoll_wait on an epoll that is open: {error}"),
+        };
+    }
+}
+
+impl AsFd for Poller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+impl Events {
+    pub(crate) fn new(capacity: usize) -> Self {
+        let none = epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
+        Self { events: vec![none; capacity], len: 0 }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Ready> {
+        self.events[..self.len].iter().map(|event| {
+            let (key, flags) = (event.data.u64(), event.flags);
+            if key == BELL as u64 {
+                return Ready::Bell;
+            }
+            Ready::Socket {
+                key: key as u32,
+                readable: flags != EventFlags::OUT,
+                hup: flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR),
+            }
+        })
+    }
+}
