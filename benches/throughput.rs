@@ -1,31 +1,41 @@
-//! What one request costs: `GET /plaintext`, answered with 13 bytes, by several servers side by side.
+//! What one request costs: `GET /plaintext`, answered with 13 bytes, by several servers side by
+//! side.
 //!
 //! ```text
 //! cargo bench --bench throughput -- [--seconds S] [--rounds R] [--connections C,...] [--only NAME,...]
 //! ```
 //!
-//! The figure that matters is the **CPU time of the server process per request**, user and system: with the load
-//! generator on the same cores, requests per second say how the two shared them as much as how fast the server is. Waits
-//! are voluntary context switches: a thread ran out of work, and whoever brings it more pays for waking it. Ratios are to
-//! the first server named; trust these, taken in one run, and not figures of different runs. At one connection they
-//! mostly tell whether the kernel put both ends on the same core, which can change a figure threefold from round to
-//! round: take many short ones.
+//! The figure that matters is the **CPU time of the server process per request**, user and system:
+//! with the load generator on the same cores, requests per second say how the two shared them as
+//! much as how fast the server is. Waits are voluntary context switches: a thread ran out of work,
+//! and whoever brings it more pays for waking it. Ratios are to the first server named; trust
+//! these, taken in one run, and not figures of different runs. At one connection they mostly tell
+//! whether the kernel put both ends on the same core, which can change a figure threefold from
+//! round to round: take many short ones.
 //!
-//! - `bare`: epoll loops that know no HTTP, a thread and a poller per core. The limit the others are measured against.
-//! - `bare1`: the same with one loop. Where one core is enough it costs less than `bare`, as it is seldom put to sleep.
-//! - `hyper`: hyper's HTTP/1 server on tokio's multi-threaded runtime, in its default configuration (no head timeout,
+//! - `bare`: epoll loops that know no HTTP, a thread and a poller per core. The limit the others
+//!   are measured against.
+//! - `bare1`: the same with one loop. Where one core is enough it costs less than `bare`, as it is
+//!   seldom put to sleep.
+//! - `hyper`: hyper's HTTP/1 server on tokio's multi-threaded runtime, in its default configuration
+//!   (no head timeout,
 //!   which would need a timer).
 //! - `lameduck`: this crate in its default configuration, every limit on.
 //!
-//! A round measures each server once, in a process of its own: this program, started again as `serve NAME`. It serves
-//! until its standard input closes, so none outlives the bench. One thread loads it over loopback with keep-alive
-//! connections, each with one request outstanding, and checks every response. A window begins and ends with no request
-//! outstanding, so that the CPU time read at both ends belongs to exactly the responses counted; start-up and warm-up lie
-//! before it.
+//! A round measures each server once, in a process of its own: this program, started again as
+//! `serve NAME`. It serves until its standard input closes, so none outlives the bench. One thread
+//! loads it over loopback with keep-alive connections, each with one request outstanding, and
+//! checks every response. A window begins and ends with no request outstanding, so that the CPU
+//! time read at both ends belongs to exactly the responses counted; start-up and warm-up lie before
+//! it.
 //!
-//! Linux only (epoll, `/proc`). Run by `cargo test`, without cargo's `--bench`, it is one short round: a smoke test.
+//! Linux only (epoll, `/proc`). Run by `cargo test`, without cargo's `--bench`, it is one short
+//! round: a smoke test.
 
-#![allow(clippy::disallowed_methods, reason = "a bench measures the real clock; no server of the crate is asked")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a bench measures the real clock; no server of the crate is asked"
+)]
 
 use std::convert::Infallible;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -78,20 +88,38 @@ impl Options {
             true => (Duration::from_secs(2), 5),
             false => (Duration::from_millis(50), 1),
         };
-        let mut options = Self { window, rounds, connections: vec![64], servers: SERVERS.iter().collect() };
+        let mut options = Self {
+            window,
+            rounds,
+            connections: vec![64],
+            servers: SERVERS.iter().collect(),
+        };
         let mut args = args.into_iter().filter(|arg| arg != "--bench");
         while let Some(flag) = args.next() {
-            let value = args.next().ok_or_else(|| io::Error::other(format!("{flag} needs a value; {USAGE}")))?;
+            let value = args
+                .next()
+                .ok_or_else(|| io::Error::other(format!("{flag} needs a value; {USAGE}")))?;
             match flag.as_str() {
                 "--seconds" => options.window = seconds(&value)?,
                 "--rounds" => options.rounds = number(&value)?,
-                "--connections" => options.connections = value.split(',').map(number).collect::<io::Result<_>>()?,
-                "--only" => options.servers = value.split(',').map(server).collect::<io::Result<_>>()?,
+                "--connections" => {
+                    options.connections = value.split(',').map(number).collect::<io::Result<_>>()?
+                }
+                "--only" => {
+                    options.servers = value.split(',').map(server).collect::<io::Result<_>>()?
+                }
                 _ => return Err(io::Error::other(format!("unknown flag {flag}; {USAGE}"))),
             }
         }
-        if options.rounds == 0 || options.connections.iter().any(|n| !(1..=CONNECTIONS_MAX).contains(n)) {
-            return Err(io::Error::other(format!("at least one round, and 1 to {CONNECTIONS_MAX} connections")));
+        if options.rounds == 0
+            || options
+                .connections
+                .iter()
+                .any(|n| !(1..=CONNECTIONS_MAX).contains(n))
+        {
+            return Err(io::Error::other(format!(
+                "at least one round, and 1 to {CONNECTIONS_MAX} connections"
+            )));
         }
         Ok(options)
     }
@@ -102,17 +130,19 @@ fn seconds(text: &str) -> io::Result<Duration> {
 }
 
 fn number<T: FromStr>(text: &str) -> io::Result<T> {
-    text.parse().map_err(|_| io::Error::other(format!("not a number: {text}")))
+    text.parse()
+        .map_err(|_| io::Error::other(format!("not a number: {text}")))
 }
 
-/// Measures in interleaved rounds, so that whatever else the machine does falls on every server, and prints a table for
-/// each number of connections.
+/// Measures in interleaved rounds, so that whatever else the machine does falls on every server,
+/// and prints a table for each number of connections.
 fn compare(options: &Options) -> io::Result<()> {
     for &connections in &options.connections {
         let mut samples = vec![Vec::with_capacity(options.rounds); options.servers.len()];
         for round in 0..options.rounds {
             for turn in 0..options.servers.len() {
-                // A different server goes first each time: the first may find the machine in another state.
+                // A different server goes first each time: the first may find the machine in
+                // another state.
                 let i = (round + turn) % options.servers.len();
                 let server = options.servers[i];
                 let failed = |error| io::Error::other(format!("{}: {error}", server.name));
@@ -133,7 +163,8 @@ struct Sample {
 }
 
 fn measure(server: &Server, connections: usize, window: Duration) -> io::Result<Sample> {
-    // Dropped in reverse: the connections close first, so that no server has to wait for them when it stops.
+    // Dropped in reverse: the connections close first, so that no server has to wait for them when
+    // it stops.
     let process = ServerProcess::start(server.name)?;
     let mut load = Load::connect(process.addr, connections)?;
     load.run(WARM_UP.min(window))?;
@@ -154,14 +185,24 @@ fn print_table(options: &Options, connections: usize, samples: &[Vec<Sample>]) {
     let rounds = |i: usize, figure: Figure| samples[i].iter().map(figure).collect::<Vec<_>>();
     // Each round against the same round of the first server: what slowed both cancels out.
     let ratio = |i: usize, figure: Figure| {
-        let ratios: Vec<f64> =
-            rounds(i, figure).iter().zip(rounds(0, figure)).map(|(this, first)| this / first).collect();
-        let (least, most) = ratios.iter().fold((f64::MAX, 0.0), |(least, most), &x| (x.min(least), x.max(most)));
+        let ratios: Vec<f64> = rounds(i, figure)
+            .iter()
+            .zip(rounds(0, figure))
+            .map(|(this, first)| this / first)
+            .collect();
+        let (least, most) = ratios.iter().fold((f64::MAX, 0.0), |(least, most), &x| {
+            (x.min(least), x.max(most))
+        });
         format!("{:.2} [{least:.2}-{most:.2}]", median(ratios))
     };
     let (n_rounds, seconds) = (options.rounds, options.window.as_secs_f64());
-    println!("\n{connections} connections, {n_rounds} rounds of {seconds} s, {} cores; medians [least-most]", cores());
-    println!("server      CPU µs/request               ratio   requests/s               ratio   waits/1000 requests");
+    println!(
+        "\n{connections} connections, {n_rounds} rounds of {seconds} s, {} cores; medians [least-most]",
+        cores()
+    );
+    println!(
+        "server      CPU µs/request               ratio   requests/s               ratio   waits/1000 requests"
+    );
     for (i, server) in options.servers.iter().enumerate() {
         println!(
             "{:<10}{:>16.2}{:>20}{:>13.0}{:>20}{:>22.1}",
@@ -180,7 +221,11 @@ type Figure = fn(&Sample) -> f64;
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+    if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        (values[middle - 1] + values[middle]) / 2.0
+    }
 }
 
 // ---- The load --------------------------------------------------------------------------------------------------------
@@ -212,12 +257,17 @@ impl Load {
             let stream = TcpStream::connect(addr)?;
             stream.set_nodelay(true)?;
             register(&epoll, &stream, key)?;
-            peers.push(Peer { stream, response: vec![0; response_bytes + 1], received: 0 });
+            peers.push(Peer {
+                stream,
+                response: vec![0; response_bytes + 1],
+                received: 0,
+            });
         }
         Ok(Self { epoll, peers })
     }
 
-    /// Keeps one request outstanding on every connection for as long as `window`, then waits for the last responses.
+    /// Keeps one request outstanding on every connection for as long as `window`, then waits for
+    /// the last responses.
     fn run(&mut self, window: Duration) -> io::Result<Tally> {
         let started = Instant::now();
         for peer in &mut self.peers {
@@ -228,9 +278,13 @@ impl Load {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         while outstanding > 0 {
             events.clear();
-            retry_on_intr(|| epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&PATIENCE)))?;
+            retry_on_intr(|| {
+                epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&PATIENCE))
+            })?;
             if events.is_empty() {
-                return Err(io::Error::other(format!("{outstanding} requests without a response")));
+                return Err(io::Error::other(format!(
+                    "{outstanding} requests without a response"
+                )));
             }
             let over = started.elapsed() >= window;
             for event in &events {
@@ -246,7 +300,10 @@ impl Load {
                 }
             }
         }
-        Ok(Tally { responses, elapsed: started.elapsed() })
+        Ok(Tally {
+            responses,
+            elapsed: started.elapsed(),
+        })
     }
 }
 
@@ -258,8 +315,8 @@ impl Peer {
 
     /// Reads what there is; true when that completed the response.
     ///
-    /// The length was learnt from the server's first response, which leaves the Date its length; status, end of the head
-    /// and body are compared each time.
+    /// The length was learnt from the server's first response, which leaves the Date its length;
+    /// status, end of the head and body are compared each time.
     fn receive(&mut self) -> io::Result<bool> {
         match self.stream.read(&mut self.response[self.received..]) {
             Ok(0) => return Err(io::Error::other("the server closed a connection")),
@@ -271,9 +328,14 @@ impl Peer {
             return Ok(false);
         }
         let response = &self.response[..self.received];
-        let is_whole = self.received < self.response.len() && response.starts_with(OK) && response.ends_with(END);
+        let is_whole = self.received < self.response.len()
+            && response.starts_with(OK)
+            && response.ends_with(END);
         if !is_whole {
-            return Err(io::Error::other(format!("not the response expected: {}", response.escape_ascii())));
+            return Err(io::Error::other(format!(
+                "not the response expected: {}",
+                response.escape_ascii()
+            )));
         }
         self.received = 0;
         Ok(true)
@@ -293,13 +355,19 @@ fn response_bytes(addr: SocketAddr) -> io::Result<usize> {
         }
     }
     let lower_case = head.to_ascii_lowercase();
-    let declared = lower_case.lines().find_map(|line| line.strip_prefix("content-length:")).unwrap_or_default();
+    let declared = lower_case
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"))
+        .unwrap_or_default();
     let body_bytes: usize = number(declared.trim())?;
 
     let mut body = vec![0; BODY.len()];
     reader.read_exact(&mut body)?;
     if !head.as_bytes().starts_with(OK) || body_bytes != BODY.len() || body != BODY.as_bytes() {
-        return Err(io::Error::other(format!("not the response expected: {head}{}", body.escape_ascii())));
+        return Err(io::Error::other(format!(
+            "not the response expected: {head}{}",
+            body.escape_ascii()
+        )));
     }
     Ok(head.len() + body.len())
 }
@@ -322,34 +390,53 @@ impl ServerProcess {
             .spawn()?;
         let stdout = child.stdout.take().expect("stdout is piped");
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut process = Self { child, stdout, addr: unknown };
+        let mut process = Self {
+            child,
+            stdout,
+            addr: unknown,
+        };
 
         let mut line = String::new();
         wait_until_readable(&process.stdout)?;
         BufReader::new(&mut process.stdout).read_line(&mut line)?;
-        process.addr = line.trim().parse().map_err(|_| io::Error::other("the server did not tell its address"))?;
+        process.addr = line
+            .trim()
+            .parse()
+            .map_err(|_| io::Error::other("the server did not tell its address"))?;
         Ok(process)
     }
 
-    /// What the process has used so far, of threads that still run: no server here ends one under load.
+    /// What the process has used so far, of threads that still run: no server here ends one under
+    /// load.
     fn usage(&self) -> io::Result<Usage> {
         let process = format!("/proc/{}", self.child.id());
         let (mut cpu_nanos, mut waits) = (0, 0);
         for task in fs::read_dir(format!("{process}/task"))? {
             let task = task?.path();
             let read = |file| fs::read_to_string(task.join(file)).unwrap_or_default();
-            // Its three numbers are the time on a CPU in nanoseconds, the time waiting for one, and the turns.
+            // Its three numbers are the time on a CPU in nanoseconds, the time waiting for one, and
+            // the turns.
             cpu_nanos += first_number(&read("schedstat"));
-            waits += read("status").lines().find_map(|line| line.strip_prefix(VOLUNTARY)).map_or(0, first_number);
+            waits += read("status")
+                .lines()
+                .find_map(|line| line.strip_prefix(VOLUNTARY))
+                .map_or(0, first_number);
         }
         if cpu_nanos == 0 {
-            // A kernel without CONFIG_SCHED_INFO: `utime` and `stime`, in ticks of 10 ms, the 12th and 13th field after
-            // the name in parentheses.
+            // A kernel without CONFIG_SCHED_INFO: `utime` and `stime`, in ticks of 10 ms, the 12th
+            // and 13th field after the name in parentheses.
             let stat = fs::read_to_string(format!("{process}/stat"))?;
-            let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+            let fields = stat
+                .rsplit(')')
+                .next()
+                .unwrap_or_default()
+                .split_whitespace();
             cpu_nanos = fields.skip(11).take(2).map(first_number).sum::<u64>() * 10_000_000;
         }
-        Ok(Usage { cpu: Duration::from_nanos(cpu_nanos), waits })
+        Ok(Usage {
+            cpu: Duration::from_nanos(cpu_nanos),
+            waits,
+        })
     }
 }
 
@@ -380,7 +467,10 @@ struct Usage {
 }
 
 fn first_number(text: &str) -> u64 {
-    text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0)
+    text.split_whitespace()
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0)
 }
 
 // ---- The servers -----------------------------------------------------------------------------------------------------
@@ -392,10 +482,22 @@ struct Server {
 }
 
 const SERVERS: &[Server] = &[
-    Server { name: "bare", serve: || serve_bare(cores()) },
-    Server { name: "bare1", serve: || serve_bare(1) },
-    Server { name: "hyper", serve: serve_hyper },
-    Server { name: "lameduck", serve: serve_lameduck },
+    Server {
+        name: "bare",
+        serve: || serve_bare(cores()),
+    },
+    Server {
+        name: "bare1",
+        serve: || serve_bare(1),
+    },
+    Server {
+        name: "hyper",
+        serve: serve_hyper,
+    },
+    Server {
+        name: "lameduck",
+        serve: serve_lameduck,
+    },
 ];
 
 fn server(name: &str) -> io::Result<&'static Server> {
@@ -406,16 +508,22 @@ fn server(name: &str) -> io::Result<&'static Server> {
 }
 
 fn serve_lameduck() -> io::Result<()> {
-    let bound = lameduck::Server::builder().bind(ANY_PORT).map_err(io::Error::other)?;
+    let bound = lameduck::Server::builder()
+        .bind(ANY_PORT)
+        .map_err(io::Error::other)?;
     let addr = bound.addr();
-    let running = bound.spawn(|_request: lameduck::Request, _cx: lameduck::Context| BODY).map_err(io::Error::other)?;
+    let running = bound
+        .spawn(|_request: lameduck::Request, _cx: lameduck::Context| BODY)
+        .map_err(io::Error::other)?;
     announce_and_wait(addr)?;
     let _report = running.handle().shutdown();
     Ok(())
 }
 
 fn serve_hyper() -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_io()
+        .build()?;
     let listener = runtime.block_on(tokio::net::TcpListener::bind(ANY_PORT))?;
     let addr = listener.local_addr()?;
     runtime.spawn(accept_for_hyper(listener));
@@ -425,7 +533,9 @@ fn serve_hyper() -> io::Result<()> {
 async fn accept_for_hyper(listener: tokio::net::TcpListener) -> io::Result<Infallible> {
     let hello = service_fn(|_request| async {
         let mut response = hyper::Response::new(Full::new(Bytes::from_static(BODY.as_bytes())));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         Ok::<_, Infallible>(response)
     });
     loop {
@@ -449,7 +559,11 @@ fn serve_bare(loops: usize) -> io::Result<()> {
         for (key, connection) in BARE_CONNECTIONS.iter().enumerate() {
             let (stream, _) = listener.accept()?;
             stream.set_nodelay(true)?;
-            register(&pollers[key % pollers.len()], connection.get_or_init(|| stream), key)?;
+            register(
+                &pollers[key % pollers.len()],
+                connection.get_or_init(|| stream),
+                key,
+            )?;
         }
         Ok(())
     });
@@ -458,8 +572,8 @@ fn serve_bare(loops: usize) -> io::Result<()> {
 
 /// Answers what looks like the end of a request head, with one read and one write per event.
 ///
-/// That is enough for the load here, whose requests come whole and fit the buffer many times over. A connection that ends
-/// makes one last event and stays where it is until the process ends.
+/// That is enough for the load here, whose requests come whole and fit the buffer many times over.
+/// A connection that ends makes one last event and stays where it is until the process ends.
 fn bare_loop(poller: &OwnedFd) -> io::Result<()> {
     let mut request = [0; 4096];
     let responses = BARE_RESPONSE.repeat(request.len() / HEAD_END.len());
@@ -469,9 +583,16 @@ fn bare_loop(poller: &OwnedFd) -> io::Result<()> {
         retry_on_intr(|| epoll::wait(poller, spare_capacity(&mut events), None))?;
         for event in &events {
             let connection = &BARE_CONNECTIONS[event.data.u64() as usize];
-            let mut stream = connection.get().expect("a connection is stored before it is registered");
-            let Ok(received) = stream.read(&mut request) else { continue };
-            let requests = request[..received].windows(HEAD_END.len()).filter(|bytes| bytes == HEAD_END).count();
+            let mut stream = connection
+                .get()
+                .expect("a connection is stored before it is registered");
+            let Ok(received) = stream.read(&mut request) else {
+                continue;
+            };
+            let requests = request[..received]
+                .windows(HEAD_END.len())
+                .filter(|bytes| bytes == HEAD_END)
+                .count();
             // An error is noticed by the load, which misses the response.
             let _ = stream.write_all(&responses[..requests * BARE_RESPONSE.len()]);
         }
@@ -488,7 +609,12 @@ fn announce_and_wait(addr: SocketAddr) -> io::Result<()> {
 fn register(poller: &OwnedFd, stream: &TcpStream, key: usize) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let interest = epoll::EventFlags::IN | epoll::EventFlags::ET;
-    Ok(epoll::add(poller, stream, epoll::EventData::new_u64(key as u64), interest)?)
+    Ok(epoll::add(
+        poller,
+        stream,
+        epoll::EventData::new_u64(key as u64),
+        interest,
+    )?)
 }
 
 fn cores() -> usize {
@@ -496,10 +622,12 @@ fn cores() -> usize {
 }
 
 /// Each is used once: the process lives for one measurement.
-static BARE_CONNECTIONS: [OnceLock<TcpStream>; CONNECTIONS_MAX + 1] = [const { OnceLock::new() }; CONNECTIONS_MAX + 1];
+static BARE_CONNECTIONS: [OnceLock<TcpStream>; CONNECTIONS_MAX + 1] =
+    [const { OnceLock::new() }; CONNECTIONS_MAX + 1];
 
 /// As long as what the real servers send.
-const BARE_RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 13\r\n\
+const BARE_RESPONSE: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 13\r\n\
     date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nHello, World!";
 
 /// What curl sends.
@@ -519,5 +647,8 @@ const EVENTS_MAX: usize = 256;
 const CONNECTIONS_MAX: usize = 800;
 const WARM_UP: Duration = Duration::from_millis(300);
 /// How long a response, a start or a stop may take until the bench gives up on it.
-const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 5,
+    tv_nsec: 0,
+};
 const USAGE: &str = "flags: --seconds S, --rounds R, --connections C,..., --only NAME,...";

@@ -26,7 +26,8 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A signal can never be caught, as the kernel (SIGKILL, SIGSTOP) or the signal's nature (SIGSEGV, …) has it.
+    /// A signal can never be caught, as the kernel (SIGKILL, SIGSTOP) or the signal's nature
+    /// (SIGSEGV, …) has it.
     SignalForbidden {
         /// The signal's number.
         signal: i32,
@@ -49,8 +50,8 @@ pub enum Error {
     Stopped,
     /// The stop was not clean: the report that says what was cut or left behind.
     Unclean(Box<crate::Report>),
-    /// A member of a group failed or did not end cleanly: the report that says how each ended. The error of the first one
-    /// that failed is the `source`.
+    /// A member of a group failed or did not end cleanly: the report that says how each ended. The
+    /// error of the first one that failed is the `source`.
     Group(Box<crate::GroupReport>),
 }
 
@@ -60,9 +61,17 @@ impl fmt::Display for Error {
             Self::Listen { addr, .. } => write!(f, "cannot listen on {addr}"),
             Self::Address { addr, reason } => write!(f, "cannot listen on {addr:?}: {reason}"),
             Self::SignalForbidden { signal } => {
-                write!(f, "cannot catch {}: no process is ever allowed to", crate::sys::socket::signal_name(*signal))
+                write!(
+                    f,
+                    "cannot catch {}: no process is ever allowed to",
+                    crate::sys::socket::signal_name(*signal)
+                )
             }
-            Self::Signal { signal, .. } => write!(f, "cannot catch {}", crate::sys::socket::signal_name(*signal)),
+            Self::Signal { signal, .. } => write!(
+                f,
+                "cannot catch {}",
+                crate::sys::socket::signal_name(*signal)
+            ),
             Self::Start { what, .. } => write!(f, "cannot start the server's {what}"),
             Self::Stopped => write!(f, "cannot run a server that was already stopped"),
             Self::Unclean(report) => write!(f, "the server did not stop cleanly: {report}"),
@@ -78,9 +87,14 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Listen { source, .. } | Self::Signal { source, .. } | Self::Start { source, .. } => Some(source),
+            Self::Listen { source, .. }
+            | Self::Signal { source, .. }
+            | Self::Start { source, .. } => Some(source),
             Self::Group(report) => report.first_problem()?.error().map(|error| error as _),
-            Self::Address { .. } | Self::SignalForbidden { .. } | Self::Stopped | Self::Unclean(_) => None,
+            Self::Address { .. }
+            | Self::SignalForbidden { .. }
+            | Self::Stopped
+            | Self::Unclean(_) => None,
         }
     }
 }

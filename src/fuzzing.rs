@@ -1,7 +1,7 @@
 //! What the fuzz targets in `tests/fuzz` call; only cargo-fuzz builds it.
 //!
-//! The first four bytes of an input say how the rest is cut, what room there is for content, which limits hold and what
-//! frames a body.
+//! The first four bytes of an input say how the rest is cut, what room there is for content, which
+//! limits hold and what frames a body.
 
 use http::Method;
 
@@ -18,7 +18,13 @@ pub fn head(data: &[u8]) {
 /// Any bytes as a body, chunked or of a declared length.
 pub fn body(data: &[u8]) {
     let Some(case) = Case::of(data) else { return };
-    oracle::body(case.framing, case.bytes, &case.pieces, &case.rooms, &case.limits);
+    oracle::body(
+        case.framing,
+        case.bytes,
+        &case.pieces,
+        &case.rooms,
+        &case.limits,
+    );
 }
 
 /// Any bytes as all that arrives on a connection.
@@ -47,7 +53,13 @@ impl<'a> Case<'a> {
             _ => Framing::Chunked,
         };
         let [long, short] = nibbles(pieces);
-        Some(Self { bytes, pieces: [long * 8 + 1, short + 1], rooms: nibbles(rooms), limits: limits(limit), framing })
+        Some(Self {
+            bytes,
+            pieces: [long * 8 + 1, short + 1],
+            rooms: nibbles(rooms),
+            limits: limits(limit),
+            framing,
+        })
     }
 }
 

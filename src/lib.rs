@@ -1,5 +1,6 @@
-//! A synchronous HTTP/1.1 server on a fixed thread pool, without an async runtime, that can be stopped at any moment so
-//! that every request it was sent is answered, or refused before a byte was sent, or named in the [`Report`].
+//! A synchronous HTTP/1.1 server on a fixed thread pool, without an async runtime, that can be
+//! stopped at any moment so that every request it was sent is answered, or refused before a byte
+//! was sent, or named in the [`Report`].
 //!
 //! ```
 //! use lameduck::{Context, IntoResponse, Request, Server};
@@ -22,13 +23,14 @@
 //!
 //! # Handlers
 //!
-//! A [`Handler`] is any function of a [`Request`] and a [`Context`] whose result is [`IntoResponse`]: text, bytes, a
-//! status, a tuple of status, fields and body, an `Option`, a `Result`, an [`http::Response`]. It may block. It then holds
-//! one worker, of which there are [`workers`](Builder::workers). Clients that are idle or slow hold none, unless a handler
-//! reads or writes a long body while they do (see [below](#bodies)).
+//! A [`Handler`] is any function of a [`Request`] and a [`Context`] whose result is
+//! [`IntoResponse`]: text, bytes, a status, a tuple of status, fields and body, an `Option`, a
+//! `Result`, an [`http::Response`]. It may block. It then holds one worker, of which there are
+//! [`workers`](Builder::workers). Clients that are idle or slow hold none, unless a handler reads
+//! or writes a long body while they do (see [below](#bodies)).
 //!
-//! An error it returns is answered with 500, and its text goes to the log, not to the client. A [`Failure`] is an error
-//! with a response of its own; any error becomes one through `?`.
+//! An error it returns is answered with 500, and its text goes to the log, not to the client. A
+//! [`Failure`] is an error with a response of its own; any error becomes one through `?`.
 //!
 //! ```
 //! use lameduck::http::StatusCode;
@@ -47,16 +49,17 @@
 //! assert_eq!(server.get("/?4000000000").status, 500);
 //! ```
 //!
-//! A panic in a handler is answered with 500 and costs its connection, nothing else; so does one in a body it returned, or
-//! when something it returned is dropped, but for the answer, which has begun by then: the client sees that it is not
-//! whole. This is done by unwinding. In a program that is compiled with `panic = "abort"` the first panic ends the process,
-//! like anywhere else in it: every connection is reset, and no [`Report`] is made.
+//! A panic in a handler is answered with 500 and costs its connection, nothing else; so does one in
+//! a body it returned, or when something it returned is dropped, but for the answer, which has
+//! begun by then: the client sees that it is not whole. This is done by unwinding. In a program
+//! that is compiled with `panic = "abort"` the first panic ends the process, like anywhere else in
+//! it: every connection is reset, and no [`Report`] is made.
 //!
 //! # Routes
 //!
-//! A [`Router`](struct.Router.html) (feature `router`) is a handler made of others, by path and method. It answers HEAD,
-//! OPTIONS, 404 and 405 by itself. Two routes that cannot be told apart are a panic when the router is built, which names
-//! both.
+//! A [`Router`](struct.Router.html) (feature `router`) is a handler made of others, by path and
+//! method. It answers HEAD, OPTIONS, 404 and 405 by itself. Two routes that cannot be told apart
+//! are a panic when the router is built, which names both.
 //!
 //! ```
 //! # #[cfg(feature = "router")] {
@@ -79,10 +82,11 @@
 //!
 //! # Bodies
 //!
-//! A request's [`Body`] is [`Read`](std::io::Read). One of up to [`collect_bytes`](Builder::collect_bytes) (64 KiB) is
-//! there when the handler is called; a longer one comes while the handler reads it. A short one is read whole, with a
-//! limit, by [`into_text`](Body::into_text), [`into_bytes`](Body::into_bytes) or, with the feature `json`, `into_json`.
-//! Their error is a response too: 413, 408 or 400.
+//! A request's [`Body`] is [`Read`](std::io::Read). One of up to
+//! [`collect_bytes`](Builder::collect_bytes) (64 KiB) is there when the handler is called; a longer
+//! one comes while the handler reads it. A short one is read whole, with a limit, by
+//! [`into_text`](Body::into_text), [`into_bytes`](Body::into_bytes) or, with the feature `json`,
+//! `into_json`. Their error is a response too: 413, 408 or 400.
 //!
 //! A response's body is made from what there is:
 //!
@@ -96,8 +100,9 @@
 //! | code that writes for as long as the client stays | [`Body::stream`] | chunks, each when it is flushed |
 //! | a request's body | that, moved | whatever it has |
 //!
-//! The first four hold no worker while a slow client takes them. A writer holds one, and a stream has a thread of its own
-//! instead. A body that fails in its middle cuts the connection, so no client takes a part for the whole.
+//! The first four hold no worker while a slow client takes them. A writer holds one, and a stream
+//! has a thread of its own instead. A body that fails in its middle cuts the connection, so no
+//! client takes a part for the whole.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -132,20 +137,25 @@
 //!
 //! # The context
 //!
-//! The second argument knows where the request comes from and whether the server is stopping. Two words are kept apart:
+//! The second argument knows where the request comes from and whether the server is stopping. Two
+//! words are kept apart:
 //!
-//! * [`draining`](Context::draining) fires when the stop begins to wait for what is in flight. It is for work without an
+//! * [`draining`](Context::draining) fires when the stop begins to wait for what is in flight. It
+//!   is for work without an
 //!   end: event streams, long polls. Everybody else goes on and is waited for.
-//! * [`cancelled`](Context::cancelled) fires at the stop's deadline, when the client has got 503 in the handler's place.
+//! * [`cancelled`](Context::cancelled) fires at the stop's deadline, when the client has got 503 in
+//!   the handler's place.
 //!   What still goes on then is for nobody.
 //!
 //! Both are channels for `crossbeam_channel::select!`; [`is_draining`](Context::is_draining) and
-//! [`is_cancelled`](Context::is_cancelled) only ask, and [`wait`](Context::wait) is a sleep that ends early.
+//! [`is_cancelled`](Context::is_cancelled) only ask, and [`wait`](Context::wait) is a sleep that
+//! ends early.
 //!
 //! From a context others are derived, which are over when it is, or before: after a time
 //! ([`with_timeout`](Context::with_timeout)), when the client resets its connection
-//! ([`while_connected`](Context::while_connected)), when somebody says so ([`with_cancel`](Context::with_cancel)).
-//! [`reason`](Context::reason) tells which it was. Nothing is killed by it: it is for the work to look at.
+//! ([`while_connected`](Context::while_connected)), when somebody says so
+//! ([`with_cancel`](Context::with_cancel)). [`reason`](Context::reason) tells which it was. Nothing
+//! is killed by it: it is for the work to look at.
 //!
 //! ```
 //! use std::time::Duration;
@@ -164,15 +174,16 @@
 //! assert_eq!(TestServer::start(search).get("/").text(), "the first results\n");
 //! ```
 //!
-//! [`with_value`](Context::with_value) passes something on to whoever asks for its type: that is how a layer tells handlers
-//! who has logged in.
+//! [`with_value`](Context::with_value) passes something on to whoever asks for its type: that is
+//! how a layer tells handlers who has logged in.
 //!
 //! # Layers
 //!
-//! A [`Layer`] is what is done around a handler: a function of a request, a context and the [`Next`] one.
-//! [`HandlerExt::with`] puts it around any handler, `Router::layer` and `Route::layer` around what they answer. The last
-//! added is the outermost. The [ready-made ones](layers): access log, request id, timeout, limits of bodies and of requests
-//! at a time, a gate that closes when the stop begins, CORS, gzip.
+//! A [`Layer`] is what is done around a handler: a function of a request, a context and the
+//! [`Next`] one. [`HandlerExt::with`] puts it around any handler, `Router::layer` and
+//! `Route::layer` around what they answer. The last added is the outermost. The
+//! [ready-made ones](layers): access log, request id, timeout, limits of bodies and of requests at
+//! a time, a gate that closes when the stop begins, CORS, gzip.
 //!
 //! ```
 //! use lameduck::http::StatusCode;
@@ -199,24 +210,27 @@
 //!
 //! # The stop
 //!
-//! It begins with a signal, if [`on_signals`](Builder::on_signals) asks for it; with a [`Handle`], from any thread; with
-//! the [context](Builder::context) the server was built with; or when [`Running`] is dropped. Then each [`Phase`] follows
-//! the one before:
+//! It begins with a signal, if [`on_signals`](Builder::on_signals) asks for it; with a [`Handle`],
+//! from any thread; with the [context](Builder::context) the server was built with; or when
+//! [`Running`] is dropped. Then each [`Phase`] follows the one before:
 //!
-//! 1. **Lame duck**, for [`lame_duck`](Builder::lame_duck) (none by default): still accepting, while
+//! 1. **Lame duck**, for [`lame_duck`](Builder::lame_duck) (none by default): still accepting,
+//!    while
 //!    [`readiness`](Context::readiness) says no and each response says `Connection: close`.
-//! 2. **Draining**, for at most [`grace_period`](Builder::grace_period) (25 s): those in the kernel's accept backlog are
+//! 2. **Draining**, for at most [`grace_period`](Builder::grace_period) (25 s): those in the
+//!    kernel's accept backlog are
 //!    taken and served, the listeners close, idle connections close once they were silent for
 //!    [`idle_grace`](Builder::idle_grace), requests in flight are finished.
-//! 3. **Cutting**, for at most [`cut_grace`](Builder::cut_grace) (1 s): 503 in place of each response that has not begun, a
+//! 3. **Cutting**, for at most [`cut_grace`](Builder::cut_grace) (1 s): 503 in place of each
+//!    response that has not begun, a
 //!    reset for each that has.
 //! 4. **Stopped**: threads have ended, descriptors are closed, the report is there.
 //!
 //! Of signals the first begins the stop, the second cuts what is left, the third ends the process.
 //!
 //! [`on_shutdown`](Builder::on_shutdown) hooks run when draining starts, beside the last requests.
-//! [`on_stopped`](Builder::on_stopped) hooks run after the last one: the place to close the database. Both are waited for,
-//! and the report says how they ended.
+//! [`on_stopped`](Builder::on_stopped) hooks run after the last one: the place to close the
+//! database. Both are waited for, and the report says how they ended.
 //!
 //! ```
 //! use std::time::Duration;
@@ -248,12 +262,13 @@
 //!
 //! # The report
 //!
-//! However a stop ends, it ends with a [`Report`], the same for everybody who waits. It says how long each phase took, how
-//! each connection ended, and names what was lost: [requests that were cut](Report::cut), those that were [never
-//! started](Report::never_started) or [crossed the end of their connection](Report::raced) and can be sent again, workers
-//! that are [stuck](Report::stuck) in a handler. From `main` it is the exit code: 0 if the stop was clean, 1 if something
-//! was cut, 3 if a handler never came back. It prints as a few lines for people; [`summary`](Report::summary) is one line,
-//! and [`to_json`](Report::to_json) is for machines.
+//! However a stop ends, it ends with a [`Report`], the same for everybody who waits. It says how
+//! long each phase took, how each connection ended, and names what was lost:
+//! [requests that were cut](Report::cut), those that were [never started](Report::never_started) or
+//! [crossed the end of their connection](Report::raced) and can be sent again, workers that are
+//! [stuck](Report::stuck) in a handler. From `main` it is the exit code: 0 if the stop was clean, 1
+//! if something was cut, 3 if a handler never came back. It prints as a few lines for people;
+//! [`summary`](Report::summary) is one line, and [`to_json`](Report::to_json) is for machines.
 //!
 //! ```
 //! use std::time::Duration;
@@ -282,9 +297,10 @@
 //!
 //! # Several services
 //!
-//! A [`Group`] runs servers and other services together: the first that fails or panics, or a signal, stops them all, and
-//! its error is what comes out, with a report for each. A service that ends well stops nobody. [`notify`] is for programs
-//! that want a context which a signal cancels, and nothing else.
+//! A [`Group`] runs servers and other services together: the first that fails or panics, or a
+//! signal, stops them all, and its error is what comes out, with a report for each. A service that
+//! ends well stops nobody. [`notify`] is for programs that want a context which a signal cancels,
+//! and nothing else.
 //!
 //! ```
 //! use lameduck::{Context, Group, Server};
@@ -302,15 +318,16 @@
 //!
 //! # Upgraded connections
 //!
-//! [`upgrade`] answers 101 and gives the connection to a closure on a thread of its own, as something to read and write:
-//! for WebSocket, with a crate that speaks it, or any protocol that begins as HTTP. A stop tells it through its context and
-//! through [`Upgraded::on_shutdown`], waits for it, resets it at the deadline, and counts all three. An example is at
-//! [`upgrade`].
+//! [`upgrade`] answers 101 and gives the connection to a closure on a thread of its own, as
+//! something to read and write: for WebSocket, with a crate that speaks it, or any protocol that
+//! begins as HTTP. A stop tells it through its context and through [`Upgraded::on_shutdown`], waits
+//! for it, resets it at the deadline, and counts all three. An example is at [`upgrade`].
 //!
 //! # Tests
 //!
-//! [`testing::TestServer`] is what the examples here use: it listens on a free port, sends requests, and is stopped when it
-//! is dropped, which fails the test if that cut anything. A handler can also be called without a server:
+//! [`testing::TestServer`] is what the examples here use: it listens on a free port, sends
+//! requests, and is stopped when it is dropped, which fails the test if that cut anything. A
+//! handler can also be called without a server:
 //!
 //! ```
 //! use lameduck::{Context, Handler, Request};
@@ -324,8 +341,9 @@
 //!
 //! # Deploying
 //!
-//! Whoever stops the program waits for a while and then kills it. `lame_duck + grace_period + cut_grace` has to be below
-//! that, with a second or two for the program's own end.
+//! Whoever stops the program waits for a while and then kills it.
+//! `lame_duck + grace_period + cut_grace` has to be below that, with a second or two for the
+//! program's own end.
 //!
 //! | where | waits by default | what to set |
 //! |---|---|---|
@@ -333,16 +351,20 @@
 //! | Kubernetes | 30 s, `terminationGracePeriodSeconds` | the same, `lame_duck(5 s)` and `grace_period(20 s)` |
 //! | Docker | 10 s, `docker stop -t` | the same, and `grace_period(8 s)` |
 //!
-//! * **systemd**, with a `.socket` unit: `.bind("inherited")`, or [`inherited`] with a name, takes the sockets that systemd
+//! * **systemd**, with a `.socket` unit: `.bind("inherited")`, or [`inherited`] with a name, takes
+//!   the sockets that systemd
 //!   has made. They stay open when the service stops, so a restart refuses nobody: who connects meanwhile waits in the
 //!   backlog for the next generation. The unit is `Type=exec`, and a restart is `systemctl restart`.
-//! * **Kubernetes**: SIGTERM and the removal from the service's endpoints happen side by side, so new connections come for
+//! * **Kubernetes**: SIGTERM and the removal from the service's endpoints happen side by side, so
+//!   new connections come for
 //!   some seconds after the signal. `lame_duck` is for these seconds. The readiness probe asks a route that returns
 //!   [`Context::readiness`]; there is no need for a `preStop` hook that sleeps.
-//! * **A container's first process** gets no default action for signals from the kernel: one that catches nothing is not
+//! * **A container's first process** gets no default action for signals from the kernel: one that
+//!   catches nothing is not
 //!   ended by SIGTERM. `on_signals` is all it takes, and the third signal ends it too. Start it without a shell in between
 //!   (`CMD ["app"]`), as a shell passes no signals on.
-//! * **Behind a proxy**, which brings TLS and HTTP/2: its idle timeout for connections to this server should be below
+//! * **Behind a proxy**, which brings TLS and HTTP/2: its idle timeout for connections to this
+//!   server should be below
 //!   [`idle_timeout`](Builder::idle_timeout) (60 s), so that it is the proxy that closes, and no request meets our close.
 //!   [`Context::peer`] is the proxy then; who was in front of it is in a field that it sets, which is worth as much as the
 //!   proxy is trusted. On the same machine, `unix:/run/app.sock` saves the ports.
@@ -351,9 +373,10 @@
 //!
 //! # Addresses
 //!
-//! [`bind`](Builder::bind) takes what is [`Listen`]: a text such as `127.0.0.1:8080`, `[::]:8080` or `unix:/run/app.sock`,
-//! a `SocketAddr`, a listener made elsewhere, or several of a kind. It fails early, for all addresses or none, and the
-//! kernel queues clients from then on, before the server runs.
+//! [`bind`](Builder::bind) takes what is [`Listen`]: a text such as `127.0.0.1:8080`, `[::]:8080`
+//! or `unix:/run/app.sock`, a `SocketAddr`, a listener made elsewhere, or several of a kind. It
+//! fails early, for all addresses or none, and the kernel queues clients from then on, before the
+//! server runs.
 //!
 //! ```
 //! use lameduck::{Addr, Error, Server};
@@ -370,9 +393,9 @@
 //!
 //! # Logging
 //!
-//! Through the `log` crate: *error* when an operator must act, *warn* when a client or a handler misbehaves, *info* for the
-//! phases of the stop, *debug* per connection. Nothing at *info* is per request, but the
-//! [access log](layers::access_log) of who adds it.
+//! Through the `log` crate: *error* when an operator must act, *warn* when a client or a handler
+//! misbehaves, *info* for the phases of the stop, *debug* per connection. Nothing at *info* is per
+//! request, but the [access log](layers::access_log) of who adds it.
 //!
 //! # Features
 //!
@@ -383,31 +406,46 @@
 //! | `json` | no | `Json` responses and `Body::into_json` |
 //! | `gzip` | no | `layers::gzip` |
 //!
-//! Without any there are 17 crates on Linux, this one included. A feature adds; none changes how the rest behaves.
+//! Without any there are 17 crates on Linux, this one included. A feature adds; none changes how
+//! the rest behaves.
 //!
 //! # Coming from elsewhere
 //!
-//! From Go's `net/http` and `errgroup`: [`coming_from_go`]. From `tiny_http` and `rouille`: [`coming_from_tiny_http`].
+//! From Go's `net/http` and `errgroup`: [`coming_from_go`]. From `tiny_http` and `rouille`:
+//! [`coming_from_tiny_http`].
 //!
 //! # How it is built
 //!
-//! [`architecture`] has the two journeys, of a connection and of the signal, the invariants and the modules.
-//! [`conformance`] says what it makes of each requirement of HTTP/1.1, and which test shows it.
+//! [`architecture`] has the two journeys, of a connection and of the signal, the invariants and the
+//! modules. [`conformance`] says what it makes of each requirement of HTTP/1.1, and which test
+//! shows it.
 
 #[cfg(not(unix))]
 compile_error!("lameduck runs on Unix only: it is built on signals, poll(2) and descriptors");
 
-// The floors of the architecture, from the bottom: a module uses those above it in this list. `tests/tidy.rs` sees to it.
+// The floors of the architecture, from the bottom: a module uses its own floor and those above it
+// in this list. `tests/tidy.rs` sees to it.
+
 mod error;
+
 mod sys;
+
 mod wire;
+
 mod settings;
+
 mod lifecycle;
+
 mod conn;
+
 mod pool;
+
 mod listen;
+
 mod handler;
+
 mod server;
+
 pub mod testing;
 
 pub use http;
@@ -427,9 +465,13 @@ pub use handler::router::{Route, Router};
 pub use lifecycle::context::{Context, Readiness, Reason};
 pub use lifecycle::ledger::{CloseReason, Raced};
 pub use lifecycle::phase::{Cause, Phase};
-pub use lifecycle::report::{CutRequest, HookOutcome, HookReport, Report, StuckWorker, UpgradedReport};
+pub use lifecycle::report::{
+    CutRequest, HookOutcome, HookReport, Report, StuckWorker, UpgradedReport,
+};
 pub use listen::listener::{Addr, Inherited, Listen, Unix, inherited, unix};
-pub use server::group::{Group, GroupBuilder, GroupCause, GroupHandle, GroupReport, MemberReport, Outcome};
+pub use server::group::{
+    Group, GroupBuilder, GroupCause, GroupHandle, GroupReport, MemberReport, Outcome,
+};
 pub use server::signals::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SignalGuard, notify};
 pub use server::{Bound, Builder, Handle, Running, Server, Stats};
 
@@ -437,7 +479,9 @@ pub use server::{Bound, Builder, Handle, Running, Server, Stats};
 pub mod layers {
     #[cfg(feature = "gzip")]
     pub use crate::handler::layer::gzip;
-    pub use crate::handler::layer::{Cors, access_log, body_limit, concurrency_limit, ready_only, request_id, timeout};
+    pub use crate::handler::layer::{
+        Cors, access_log, body_limit, concurrency_limit, ready_only, request_id, timeout,
+    };
 }
 
 #[cfg(all(test, loom))]

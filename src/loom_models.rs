@@ -1,11 +1,14 @@
-//! Models of the core's protocols: loom tries the orders in which their threads can run and the values they can read.
+//! Models of the core's protocols: loom tries the orders in which their threads can run and the
+//! values they can read.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release --lib loom` runs them. Each says which bug it would catch. What the crate
-//! takes from crossbeam and from the kernel is outside: the bell's eventfd is a count behind a lock, and the bytes of a
-//! socket are relaxed stores, so that whoever reads them has to have been told through the protocol.
+//! `RUSTFLAGS="--cfg loom" cargo test --release --lib loom` runs them. Each says which bug it would
+//! catch. What the crate takes from crossbeam and from the kernel is outside: the bell's eventfd is
+//! a count behind a lock, and the bytes of a socket are relaxed stores, so that whoever reads them
+//! has to have been told through the protocol.
 //!
-//! Loom knows `SeqCst` fences, but of `SeqCst` accesses only that a load does not miss a store where the older value it
-//! would read was stored so too. Where a protocol rests on such accesses, its model stores the first value so beforehand.
+//! Loom knows `SeqCst` fences, but of `SeqCst` accesses only that a load does not miss a store
+//! where the older value it would read was stored so too. Where a protocol rests on such accesses,
+//! its model stores the first value so beforehand.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -30,8 +33,8 @@ use crate::sys::clock::Clock;
 use crate::sys::socket::TcpInfo;
 use crate::sys::waker::{Waker, wait_for};
 
-/// Tries every order, or those in which threads are preempted at most `preemptions` times: a model of retries has no end
-/// of others, and a large one takes too long.
+/// Tries every order, or those in which threads are preempted at most `preemptions` times: a model
+/// of retries has no end of others, and a large one takes too long.
 fn check(preemptions: impl Into<Option<usize>>, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions.into();
@@ -39,7 +42,9 @@ fn check(preemptions: impl Into<Option<usize>>, model: impl Fn() + Sync + Send +
 }
 
 fn join<T>(threads: impl IntoIterator<Item = thread::JoinHandle<T>>) {
-    threads.into_iter().for_each(|thread| drop(thread.join().unwrap()));
+    threads
+        .into_iter()
+        .for_each(|thread| drop(thread.join().unwrap()));
 }
 
 // ---- the claim ----
@@ -48,7 +53,8 @@ fn join<T>(threads: impl IntoIterator<Item = thread::JoinHandle<T>>) {
 struct Connection {
     word: ClaimWord,
     came: [AtomicUsize; 2],
-    /// How often it was owned, for the next owner to see: one that does not has been let in without the last one's work.
+    /// How often it was owned, for the next owner to see: one that does not has been let in without
+    /// the last one's work.
     turns: AtomicUsize,
     /// What its owners did. Never contended, or two own it at a time.
     done: StdMutex<Done>,
@@ -68,13 +74,22 @@ impl Connection {
         word.park_queued();
         assert!(word.claim_queued());
         let came = [AtomicUsize::new(0), AtomicUsize::new(0)];
-        Arc::new(Self { word, came, turns: AtomicUsize::new(0), done: StdMutex::default() })
+        Arc::new(Self {
+            word,
+            came,
+            turns: AtomicUsize::new(0),
+            done: StdMutex::default(),
+        })
     }
 
     /// What an owner does: it reads all there is, or only looks at the rest.
     fn own(&self, reads: bool, hup: bool) {
         let mut done = self.done.try_lock().expect("one owner at a time");
-        assert_eq!(self.turns.load(Relaxed), done.turns, "an owner sees what the last one did");
+        assert_eq!(
+            self.turns.load(Relaxed),
+            done.turns,
+            "an owner sees what the last one did"
+        );
         done.turns += 1;
         self.turns.store(done.turns, Relaxed);
         done.hup |= hup;
@@ -108,8 +123,8 @@ impl Connection {
     }
 }
 
-/// Catches: an event that leaves no mark, a mark that forgets a hang-up or is forgotten by `park`, a claim or a park that
-/// does not pass on what was written before it.
+/// Catches: an event that leaves no mark, a mark that forgets a hang-up or is forgotten by `park`,
+/// a claim or a park that does not pass on what was written before it.
 #[test]
 fn events_meet_an_owner() {
     check(3, || {
@@ -125,7 +140,8 @@ fn events_meet_an_owner() {
     });
 }
 
-/// Catches: a sweeper that takes a connection from its owner, or drops an event that comes while it only looks.
+/// Catches: a sweeper that takes a connection from its owner, or drops an event that comes while it
+/// only looks.
 #[test]
 fn the_sweeper_meets_an_event_and_an_owner() {
     for overdue in [true, false] {
@@ -138,7 +154,11 @@ fn the_sweeper_meets_an_event_and_an_owner() {
             let sweeper = {
                 let conn = conn.clone();
                 thread::spawn(move || {
-                    let claimed = if overdue { conn.word.claim_overdue() } else { conn.word.claim_parked() };
+                    let claimed = if overdue {
+                        conn.word.claim_overdue()
+                    } else {
+                        conn.word.claim_parked()
+                    };
                     if claimed.is_some() {
                         conn.own(false, false);
                         conn.let_go();
@@ -167,10 +187,20 @@ impl Queues {
     fn new() -> Self {
         let table = Table::new(2);
         for _ in 0..2 {
-            table.allocate(std::sync::Arc::new(Egress::new(Box::new(Line::default()), None))).expect("a free slot");
+            table
+                .allocate(std::sync::Arc::new(Egress::new(
+                    Box::new(Line::default()),
+                    None,
+                )))
+                .expect("a free slot");
         }
         let (calls, ready) = (KeyQueue::default(), KeyQueue::default());
-        Self { table, calls, ready, served: AtomicUsize::new(0) }
+        Self {
+            table,
+            calls,
+            ready,
+            served: AtomicUsize::new(0),
+        }
     }
 
     fn enqueue(&self, key: u32, queue: &KeyQueue) {
@@ -180,7 +210,10 @@ impl Queues {
 
     /// Serves one that waits, which then is gone. False: none does.
     fn serve_next(&self) -> bool {
-        let key = self.calls.claim(&self.table).or_else(|| self.ready.claim(&self.table));
+        let key = self
+            .calls
+            .claim(&self.table)
+            .or_else(|| self.ready.claim(&self.table));
         if key.is_some() {
             self.served.fetch_add(1, Relaxed);
         }
@@ -188,8 +221,8 @@ impl Queues {
     }
 }
 
-/// Catches: an entry taken twice, one dropped as stale that was not, and a connection that the sweeper has queued anew
-/// being served once for each of its entries.
+/// Catches: an entry taken twice, one dropped as stale that was not, and a connection that the
+/// sweeper has queued anew being served once for each of its entries.
 #[test]
 fn one_of_many_gets_a_queued_connection() {
     check(3, || {
@@ -220,8 +253,8 @@ fn one_of_many_gets_a_queued_connection() {
 
 // ---- permits ----
 
-/// Catches: a permit that is in two hands or in none after a call ended while it was revoked, and one revoked from another
-/// call than the one the monitor saw.
+/// Catches: a permit that is in two hands or in none after a call ended while it was revoked, and
+/// one revoked from another call than the one the monitor saw.
 #[test]
 fn a_permit_is_in_one_hand() {
     check(None, || {
@@ -240,7 +273,11 @@ fn a_permit_is_in_one_hand() {
                     let seen_in = call.load(Relaxed);
                     places.force();
                     if word.revoke(seen).is_some() {
-                        assert_eq!(revoked_in.replace(seen_in), None, "one permit is revoked once");
+                        assert_eq!(
+                            revoked_in.replace(seen_in),
+                            None,
+                            "one permit is revoked once"
+                        );
                     } else {
                         places.leave();
                     }
@@ -263,7 +300,10 @@ fn a_permit_is_in_one_hand() {
             }
         }
         assert_eq!(monitor.join().unwrap(), lost_in);
-        assert!(places.enter() && !places.enter(), "whoever was counted in has left");
+        assert!(
+            places.enter() && !places.enter(),
+            "whoever was counted in has left"
+        );
     });
 }
 
@@ -326,7 +366,12 @@ struct Hall {
 impl Hall {
     fn new() -> Arc<Self> {
         let queues = Queues::new();
-        Arc::new(Self { queues, bell: Bell::new(), eventfd: Eventfd::default(), word: WorkerWord::new() })
+        Arc::new(Self {
+            queues,
+            bell: Bell::new(),
+            eventfd: Eventfd::default(),
+            word: WorkerWord::new(),
+        })
     }
 
     fn ring(&self) {
@@ -359,8 +404,9 @@ impl Hall {
         }
     }
 
-    /// The monitor, which has seen that all workers run user code a moment ago, takes an event. A bell is not meant for it
-    /// alone: work that it cannot do, or that came after it looked, is for a worker who sleeps again by now.
+    /// The monitor, which has seen that all workers run user code a moment ago, takes an event. A
+    /// bell is not meant for it alone: work that it cannot do, or that came after it looked, is for
+    /// a worker who sleeps again by now.
     fn take_care(&self) {
         if self.eventfd.wait(false) {
             self.bell.heard();
@@ -371,8 +417,9 @@ impl Hall {
     }
 }
 
-/// Catches: a poller that sleeps beside queued work because it looked before it said that it sleeps, because a fence is
-/// missing, or because it noticed the bell only after it had looked. Loom calls that a deadlock.
+/// Catches: a poller that sleeps beside queued work because it looked before it said that it
+/// sleeps, because a fence is missing, or because it noticed the bell only after it had looked.
+/// Loom calls that a deadlock.
 #[test]
 fn nobody_sleeps_beside_work() {
     check(3, || {
@@ -386,7 +433,8 @@ fn nobody_sleeps_beside_work() {
     });
 }
 
-/// Catches: the monitor taking the bell of a worker that has fallen asleep meanwhile, and keeping it.
+/// Catches: the monitor taking the bell of a worker that has fallen asleep meanwhile, and keeping
+/// it.
 #[test]
 fn a_bell_the_monitor_takes_is_passed_on() {
     check(3, || {
@@ -424,7 +472,8 @@ impl Waiting {
         Arc::new(Self { queues, section })
     }
 
-    /// A worker whose connection needs a place: it goes in, or the connection waits. True: it went in.
+    /// A worker whose connection needs a place: it goes in, or the connection waits. True: it went
+    /// in.
     fn enter_or_wait(&self, key: u32) -> bool {
         if self.section.places.enter() {
             return true;
@@ -447,12 +496,15 @@ impl Waiting {
 
     fn assert_nobody_waits(&self) {
         assert!(self.section.places.has_room());
-        assert!(self.section.waiting.claim(&self.queues.table).is_none(), "somebody waits beside a free place");
+        assert!(
+            self.section.waiting.claim(&self.queues.table).is_none(),
+            "somebody waits beside a free place"
+        );
     }
 }
 
-/// Catches: a connection that begins to wait while the last worker leaves, and is seen by neither; also when the leaver
-/// comes back for an entry that the sweeper has made stale, and goes again.
+/// Catches: a connection that begins to wait while the last worker leaves, and is seen by neither;
+/// also when the leaver comes back for an entry that the sweeper has made stale, and goes again.
 #[test]
 fn nobody_waits_beside_a_free_place() {
     for stale in [false, true] {
@@ -478,8 +530,8 @@ fn nobody_waits_beside_a_free_place() {
     }
 }
 
-/// Catches: a connection that begins to wait because the monitor counts a slow handler in, and is forgotten when the
-/// monitor finds that the handler has just ended and counts it out.
+/// Catches: a connection that begins to wait because the monitor counts a slow handler in, and is
+/// forgotten when the monitor finds that the handler has just ended and counts it out.
 #[test]
 fn the_monitor_leaves_a_place_like_anybody() {
     check(None, || {
@@ -535,7 +587,11 @@ struct Timed {
 impl Timed {
     /// Owned by the caller, with an entry queued for 1.
     fn owned() -> Arc<Self> {
-        let timed = Self { word: ClaimWord::new(), due: Due::default(), deadlines: Deadlines::default() };
+        let timed = Self {
+            word: ClaimWord::new(),
+            due: Due::default(),
+            deadlines: Deadlines::default(),
+        };
         timed.word.park_queued();
         assert!(timed.word.claim_queued());
         assert!(timed.set(1));
@@ -593,8 +649,8 @@ fn a_deadline_that_moves_keeps_its_entry() {
     });
 }
 
-/// Catches: a connection that is parked, or queued, just after the sweeper has dropped its entry because it was being
-/// served: the deadline was set before, and was over.
+/// Catches: a connection that is parked, or queued, just after the sweeper has dropped its entry
+/// because it was being served: the deadline was set before, and was over.
 #[test]
 fn a_parked_connection_has_an_entry() {
     for park in [Timed::park, Timed::park_queued] {
@@ -679,15 +735,19 @@ impl Transport for Line {
     }
 }
 
-/// Catches: two answers to one request, or none; one that overtakes an earlier one; a handler that goes on writing behind
-/// the 503, or is told that it has written what was not.
+/// Catches: two answers to one request, or none; one that overtakes an earlier one; a handler that
+/// goes on writing behind the 503, or is told that it has written what was not.
 #[test]
 fn a_request_is_answered_once() {
     for whole in [true, false] {
         check(None, move || {
             let line = Line::default();
             let egress = Arc::new(Egress::new(Box::new(line.clone()), None));
-            egress.begin(&mut Vec::new(), true, |out| out.extend_from_slice(b"earlier ")).unwrap();
+            egress
+                .begin(&mut Vec::new(), true, |out| {
+                    out.extend_from_slice(b"earlier ")
+                })
+                .unwrap();
             egress.owe(in_flight());
             let cutter = {
                 let egress = egress.clone();
@@ -698,9 +758,12 @@ fn a_request_is_answered_once() {
                 thread::spawn(move || egress.flush_from_outside().unwrap())
             };
             let begun = egress.begin(&mut Vec::new(), whole, |out| out.extend_from_slice(b"200 "));
-            let mut written = begun.and_then(|()| egress.append(true, |out| out.extend_from_slice(b"OK")));
+            let mut written =
+                begun.and_then(|()| egress.append(true, |out| out.extend_from_slice(b"OK")));
             if begun.is_err() {
-                written = Err(egress.append(true, |out| out.extend_from_slice(b"OK")).expect_err("it is shut"));
+                written = Err(egress
+                    .append(true, |out| out.extend_from_slice(b"OK"))
+                    .expect_err("it is shut"));
                 assert!(egress.send_directly(b"OK").is_err());
             }
             let taken = cutter.join().unwrap();
@@ -709,7 +772,10 @@ fn a_request_is_answered_once() {
             let wire = line.0.lock().unwrap();
             if written.is_ok() {
                 assert!(!matches!(taken, Taken::Answered(_)));
-                assert_eq!((&*wire.bytes, wire.finished), (&b"earlier 200 OK"[..], false));
+                assert_eq!(
+                    (&*wire.bytes, wire.finished),
+                    (&b"earlier 200 OK"[..], false)
+                );
             } else {
                 assert!(matches!(taken, Taken::Answered(_)));
                 assert_eq!((&*wire.bytes, wire.finished), (&b"earlier 503"[..], true));
@@ -720,7 +786,12 @@ fn a_request_is_answered_once() {
 
 #[allow(clippy::disallowed_methods, reason = "any moment will do")]
 fn in_flight() -> InFlight {
-    InFlight { method: Method::GET, target: Uri::from_static("/"), since: Instant::now(), started: true }
+    InFlight {
+        method: Method::GET,
+        target: Uri::from_static("/"),
+        since: Instant::now(),
+        started: true,
+    }
 }
 
 // ---- the ledger ----
@@ -749,8 +820,9 @@ fn wait_until_woken(waker: &Waker) {
     waker.reset();
 }
 
-/// Catches: an acceptor that says what it waits for and looks, while a connection ends, which looks for it before that and
-/// counts itself out after; and two that each take the other one for the last.
+/// Catches: an acceptor that says what it waits for and looks, while a connection ends, which looks
+/// for it before that and counts itself out after; and two that each take the other one for the
+/// last.
 #[test]
 fn who_waits_for_an_end_is_woken() {
     for any in [true, false] {
@@ -770,7 +842,8 @@ fn who_waits_for_an_end_is_woken() {
     }
 }
 
-/// Catches: a full server that stays so because an end was told of while its acceptor said that it does not wait.
+/// Catches: a full server that stays so because an end was told of while its acceptor said that it
+/// does not wait.
 #[test]
 fn a_full_server_goes_on_accepting() {
     check(None, || {
@@ -787,13 +860,16 @@ fn a_full_server_goes_on_accepting() {
         }
         worker.join().unwrap();
         drop(second);
-        let ended = CloseReason::ALL.iter().map(|reason| ledger.ended(*reason)).sum::<u64>();
+        let ended = CloseReason::ALL
+            .iter()
+            .map(|reason| ledger.ended(*reason))
+            .sum::<u64>();
         assert_eq!((ledger.len(), ledger.accepted(), ended), (0, 4, 4));
     });
 }
 
-/// Catches: a drain that is not woken by the last end, and one that has seen it and misses how a connection ended, or the
-/// request that came too late on it.
+/// Catches: a drain that is not woken by the last end, and one that has seen it and misses how a
+/// connection ended, or the request that came too late on it.
 #[test]
 fn who_has_seen_the_last_end_counts_all() {
     check(None, || {
@@ -801,7 +877,12 @@ fn who_has_seen_the_last_end_counts_all() {
         let ends = entries.map(|entry| {
             thread::spawn(move || {
                 let (method, target) = (Method::GET, Uri::from_static("/late"));
-                entry.raced(Raced { peer: None, method, target, told: true });
+                entry.raced(Raced {
+                    peer: None,
+                    method,
+                    target,
+                    told: true,
+                });
                 drop(entry);
             })
         });
@@ -809,7 +890,13 @@ fn who_has_seen_the_last_end_counts_all() {
         while ledger.len() > 0 {
             wait_until_woken(&waker);
         }
-        assert_eq!((ledger.ended(CloseReason::Asked), ledger.ended(CloseReason::PeerClosed)), (1, 1));
+        assert_eq!(
+            (
+                ledger.ended(CloseReason::Asked),
+                ledger.ended(CloseReason::PeerClosed)
+            ),
+            (1, 1)
+        );
         assert_eq!((ledger.accepted(), ledger.take_raced().len()), (2, 2));
         join(ends);
     });

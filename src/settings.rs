@@ -35,38 +35,42 @@ pub(crate) const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const DISCARD_BYTES_MAX: u64 = 256 << 10;
 /// Of the peer's silence after our FIN: RFC 9112 section 9.6 asks to wait, not for how long.
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Of all that it sends after our FIN. Many clients read no answer before they have sent all of their body, and a reset
-/// meanwhile hides the answer from them.
+/// Of all that it sends after our FIN. Many clients read no answer before they have sent all of
+/// their body, and a reset meanwhile hides the answer from them.
 pub(crate) const LINGER_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 pub(crate) const LINGER_BYTES_MAX: u64 = 32 << 20;
-/// For a request that crosses our end of an idle connection, at least; two round trips if those are longer.
+/// For a request that crosses our end of an idle connection, at least; two round trips if those are
+/// longer.
 pub(crate) const GOODBYE_MIN: Duration = Duration::from_millis(50);
 /// Of silence after the peer has acknowledged everything: no RST can destroy an answer any more.
 pub(crate) const LINGER_QUIET: Duration = Duration::from_millis(250);
 
 /// A request body up to this size is collected before the handler is called.
 pub(crate) const COLLECT_BYTES: usize = 64 << 10;
-/// Of the accepted channel: connections on their way to the pool. Further ones wait in the kernel's accept backlog.
+/// Of the accepted channel: connections on their way to the pool. Further ones wait in the kernel's
+/// accept backlog.
 pub(crate) const ACCEPTED_MAX: usize = 1024;
 /// Of the kernel's accept backlog; the kernel cuts it to `net.core.somaxconn`, 4096 by default.
 pub(crate) const BACKLOG: i32 = 4096;
 /// Answers to pipelined requests are sent when there are this many bytes, if not before.
 pub(crate) const PENDING_BYTES_MAX: usize = 64 << 10;
-/// Of a connection, in the kernel and not on their way: a thousand clients that read nothing would otherwise have it take
-/// several gigabytes, and the pool's time to fill them. Half of it is enough to bridge the moment until a worker sees that
-/// there is room again.
+/// Of a connection, in the kernel and not on their way: a thousand clients that read nothing would
+/// otherwise have it take several gigabytes, and the pool's time to fill them. Half of it is enough
+/// to bridge the moment until a worker sees that there is room again.
 pub(crate) const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// Each has a stack; beyond this the system's own limits on threads and mappings are near.
 pub(crate) const WORKERS_MAX: usize = 10_000;
 /// Requests on one connection before others get their turn.
 pub(crate) const TURN: usize = 64;
-/// Connections that have given way to others, before the poller's next one gets its turn: each of them may be a megabyte.
+/// Connections that have given way to others, before the poller's next one gets its turn: each of
+/// them may be a megabyte.
 pub(crate) const READY_TURN: usize = 4;
 /// Pulls of a response body before others get their turn: 1 MiB.
 pub(crate) const PULLS: usize = 16;
 /// Of a response body, in one pull.
 pub(crate) const PULL_BYTES_MAX: usize = 64 << 10;
-/// Connections with a thread of their own: upgraded ones and streams. As many threads are no burden on any system.
+/// Connections with a thread of their own: upgraded ones and streams. As many threads are no burden
+/// on any system.
 pub(crate) const OWN_THREADS_MAX: usize = 1000;
 /// A worker's read buffer: a read shorter than it means that the socket is drained.
 pub(crate) const READ_BYTES: usize = 16 << 10;
@@ -92,7 +96,8 @@ pub(crate) struct Settings {
     pub(crate) limits: wire::Limits,
     /// What a test puts in the socket's place.
     #[cfg(test)]
-    pub(crate) transport: fn(crate::conn::transport::Socket) -> Box<dyn crate::conn::transport::Transport>,
+    pub(crate) transport:
+        fn(crate::conn::transport::Socket) -> Box<dyn crate::conn::transport::Transport>,
     /// Where a test holds threads.
     pub(crate) races: Races,
 }
@@ -137,6 +142,10 @@ fn workers_default() -> usize {
 pub(crate) fn connections_max_default() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     // Without a limit the table's keys are the limit; a million connections are beyond any pool.
-    let limit = limit.map_or(1 << 20, |limit| usize::try_from(limit).unwrap_or(usize::MAX)).min(1 << 20);
+    let limit = limit
+        .map_or(1 << 20, |limit| {
+            usize::try_from(limit).unwrap_or(usize::MAX)
+        })
+        .min(1 << 20);
     (limit / 5 * 4).max(1)
 }

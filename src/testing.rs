@@ -1,5 +1,5 @@
-//! For tests of programs that serve: a server on a free port that fails the test if it does not stop cleanly, and a small
-//! client.
+//! For tests of programs that serve: a server on a free port that fails the test if it does not
+//! stop cleanly, and a small client.
 //!
 //! ```
 //! use lameduck::testing::TestServer;
@@ -30,8 +30,8 @@ use crate::sys::clock::Clock;
 
 /// A server on a free port of the loopback interface, for one test.
 ///
-/// Dropping it stops it within 10 s, and panics with the report if that was not clean: a request that was cut, a handler
-/// that is stuck. In a test that panics already it only begins the stop.
+/// Dropping it stops it within 10 s, and panics with the report if that was not clean: a request
+/// that was cut, a handler that is stuck. In a test that panics already it only begins the stop.
 #[derive(Debug)]
 #[must_use = "dropping it stops it"]
 pub struct TestServer {
@@ -48,7 +48,10 @@ impl TestServer {
     /// If it cannot start.
     #[track_caller]
     pub fn start(handler: impl Handler) -> Self {
-        Self::with(Server::builder().workers(4).idle_grace(Duration::ZERO), handler)
+        Self::with(
+            Server::builder().workers(4).idle_grace(Duration::ZERO),
+            handler,
+        )
     }
 
     /// Serves as `builder` says.
@@ -58,9 +61,15 @@ impl TestServer {
     /// If it cannot start.
     #[track_caller]
     pub fn with(builder: Builder, handler: impl Handler) -> Self {
-        let running = builder.bind("127.0.0.1:0").and_then(|bound| bound.spawn(handler));
-        let running = running.unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
-        Self { addr: running.addr(), running: Some(running) }
+        let running = builder
+            .bind("127.0.0.1:0")
+            .and_then(|bound| bound.spawn(handler));
+        let running = running
+            .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
+        Self {
+            addr: running.addr(),
+            running: Some(running),
+        }
     }
 
     /// Where it listens.
@@ -78,7 +87,10 @@ impl TestServer {
     /// What it can be stopped with while a request is under way.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.running.as_ref().expect("only `stop`, which consumes it, takes it").handle()
+        self.running
+            .as_ref()
+            .expect("only `stop`, which consumes it, takes it")
+            .handle()
     }
 
     /// Sends a GET for `path`, which may have a query.
@@ -86,7 +98,10 @@ impl TestServer {
     /// # Panics
     ///
     /// As [`request`](Self::request).
-    #[allow(clippy::must_use_candidate, reason = "a test may want the request only")]
+    #[allow(
+        clippy::must_use_candidate,
+        reason = "a test may want the request only"
+    )]
     #[track_caller]
     pub fn get(&self, path: &str) -> TestResponse {
         self.request(of(Method::GET, path, &[]))
@@ -104,7 +119,8 @@ impl TestServer {
 
     /// Sends a request, whose URI is a path, and waits for the whole response, for at most 10 s.
     ///
-    /// Each has a connection of its own. `Host`, `Content-Length` and `Connection: close` are added.
+    /// Each has a connection of its own. `Host`, `Content-Length` and `Connection: close` are
+    /// added.
     ///
     /// # Panics
     ///
@@ -112,30 +128,39 @@ impl TestServer {
     #[track_caller]
     pub fn request(&self, request: Request<impl AsRef<[u8]>>) -> TestResponse {
         let name = format!("{} {}", request.method(), request.uri());
-        self.try_request(request).unwrap_or_else(|error| panic!("{name}: {error}"))
+        self.try_request(request)
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// Sends a request as [`request`](Self::request) does, and may fail: for who expects that, because the server stops.
+    /// Sends a request as [`request`](Self::request) does, and may fail: for who expects that,
+    /// because the server stops.
     ///
     /// # Errors
     ///
-    /// That of the connection; [`ErrorKind::TimedOut`] after 10 s; [`ErrorKind::UnexpectedEof`] for a part of a response,
-    /// [`ErrorKind::InvalidData`] for what is none.
+    /// That of the connection; [`ErrorKind::TimedOut`] after 10 s; [`ErrorKind::UnexpectedEof`] for
+    /// a part of a response, [`ErrorKind::InvalidData`] for what is none.
     pub fn try_request(&self, request: Request<impl AsRef<[u8]>>) -> io::Result<TestResponse> {
         exchange(self.addr, request)
     }
 
-    /// Stops it, and says how that went instead of panicking if it was not clean. It takes the times of its builder.
+    /// Stops it, and says how that went instead of panicking if it was not clean. It takes the
+    /// times of its builder.
     pub fn stop(mut self) -> Report {
-        let running = self.running.take().expect("it is taken only here, and when it is dropped");
+        let running = self
+            .running
+            .take()
+            .expect("it is taken only here, and when it is dropped");
         running.handle().shutdown()
     }
 }
 
 impl Drop for TestServer {
     fn drop(&mut self) {
-        // Who panics already has a reason, which a second panic would hide; the stop begins as this is dropped.
-        let Some(running) = self.running.take().filter(|_| !std::thread::panicking()) else { return };
+        // Who panics already has a reason, which a second panic would hide; the stop begins as this
+        // is dropped.
+        let Some(running) = self.running.take().filter(|_| !std::thread::panicking()) else {
+            return;
+        };
         let report = running.handle().shutdown_within(LIMIT);
         assert!(report.is_clean(), "{report}");
     }
@@ -206,10 +231,16 @@ fn encode(addr: SocketAddr, request: Request<impl AsRef<[u8]>>) -> io::Result<Ve
     let value = |text: String| HeaderValue::try_from(text).map_err(io::Error::other);
     fields.entry(HOST).or_insert(value(addr.to_string())?);
     fields.insert(CONNECTION, HeaderValue::from_static("close"));
-    if !fields.contains_key(TRANSFER_ENCODING) && (!body.is_empty() || parts.method == Method::POST) {
-        fields.entry(CONTENT_LENGTH).or_insert(value(body.len().to_string())?);
+    if !fields.contains_key(TRANSFER_ENCODING) && (!body.is_empty() || parts.method == Method::POST)
+    {
+        fields
+            .entry(CONTENT_LENGTH)
+            .or_insert(value(body.len().to_string())?);
     }
-    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
     let mut bytes = format!("{} {target} HTTP/1.1\r\n", parts.method).into_bytes();
     for (name, value) in fields {
         for part in [name.as_ref(), b": ".as_slice(), value.as_bytes(), b"\r\n"] {
@@ -230,10 +261,14 @@ fn read_to_end(stream: &mut TcpStream, until: Instant) -> (Vec<u8>, io::Result<(
         if left.is_zero() {
             return (received, Err(ErrorKind::TimedOut.into()));
         }
-        match stream.set_read_timeout(Some(left)).and_then(|()| stream.read(&mut piece)) {
+        match stream
+            .set_read_timeout(Some(left))
+            .and_then(|()| stream.read(&mut piece))
+        {
             Ok(0) => return (received, Ok(())),
             Ok(n) => received.extend_from_slice(&piece[..n]),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(error) => return (received, Err(error)),
         }
     }
@@ -257,9 +292,18 @@ fn decode(mut bytes: &[u8], is_head: bool) -> io::Result<TestResponse> {
             let name = HeaderName::try_from(field.name).map_err(invalid)?;
             headers.append(name, HeaderValue::from_bytes(field.value).map_err(invalid)?);
         }
-        let bodyless = is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let body = if bodyless { Vec::new() } else { decode_body(bytes, &headers)? };
-        return Ok(TestResponse { status, headers, body });
+        let bodyless =
+            is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let body = if bodyless {
+            Vec::new()
+        } else {
+            decode_body(bytes, &headers)?
+        };
+        return Ok(TestResponse {
+            status,
+            headers,
+            body,
+        });
     }
 }
 
@@ -267,21 +311,31 @@ fn decode_body(bytes: &[u8], headers: &HeaderMap) -> io::Result<Vec<u8>> {
     if headers.contains_key(TRANSFER_ENCODING) {
         return decode_chunked(bytes);
     }
-    let Some(length) = headers.get(CONTENT_LENGTH) else { return Ok(bytes.to_vec()) };
+    let Some(length) = headers.get(CONTENT_LENGTH) else {
+        return Ok(bytes.to_vec());
+    };
     let length: usize = length.to_str().map_err(invalid)?.parse().map_err(invalid)?;
-    bytes.get(..length).map(<[u8]>::to_vec).ok_or_else(|| incomplete("its body"))
+    bytes
+        .get(..length)
+        .map(<[u8]>::to_vec)
+        .ok_or_else(|| incomplete("its body"))
 }
 
 fn decode_chunked(mut bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {
-        let size = httparse::parse_chunk_size(bytes).map_err(|_| invalid("a chunk without a size"))?;
-        let httparse::Status::Complete((start, size)) = size else { return Err(incomplete("its body")) };
+        let size =
+            httparse::parse_chunk_size(bytes).map_err(|_| invalid("a chunk without a size"))?;
+        let httparse::Status::Complete((start, size)) = size else {
+            return Err(incomplete("its body"));
+        };
         if size == 0 {
             return Ok(body);
         }
-        let end =
-            usize::try_from(size).ok().and_then(|size| start.checked_add(size)).ok_or_else(|| invalid("a size"))?;
+        let end = usize::try_from(size)
+            .ok()
+            .and_then(|size| start.checked_add(size))
+            .ok_or_else(|| invalid("a size"))?;
         // And the line's end.
         if bytes.len() < end.saturating_add(2) {
             return Err(incomplete("its body"));
@@ -296,7 +350,10 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
 }
 
 fn incomplete(what: &str) -> io::Error {
-    io::Error::new(ErrorKind::UnexpectedEof, format!("the connection ended before the response did, in {what}"))
+    io::Error::new(
+        ErrorKind::UnexpectedEof,
+        format!("the connection ended before the response did, in {what}"),
+    )
 }
 
 #[cfg(test)]
@@ -309,11 +366,25 @@ mod tests {
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nquack",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nqua\r\n2;x=y\r\nck\r\n0\r\n\r\n",
         ] {
-            assert_eq!(decode(whole.as_bytes(), false).unwrap().text(), "quack", "{whole}");
-            let last = whole.len() - if whole.contains("chunked") { "\r\n\r\n".len() } else { 0 };
+            assert_eq!(
+                decode(whole.as_bytes(), false).unwrap().text(),
+                "quack",
+                "{whole}"
+            );
+            let last = whole.len()
+                - if whole.contains("chunked") {
+                    "\r\n\r\n".len()
+                } else {
+                    0
+                };
             for end in 0..last {
                 let error = decode(&whole.as_bytes()[..end], false).unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{:?}: {error}", &whole[..end]);
+                assert_eq!(
+                    error.kind(),
+                    ErrorKind::UnexpectedEof,
+                    "{:?}: {error}",
+                    &whole[..end]
+                );
             }
         }
     }
@@ -322,8 +393,24 @@ mod tests {
     fn a_response_without_a_body_has_none_whatever_it_declares() {
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
         assert_eq!(decode(head, true).unwrap().body, b"");
-        assert_eq!(decode(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", false).unwrap().body, b"");
-        assert_eq!(decode(b"HTTP/1.0 200 OK\r\n\r\nto the end", false).unwrap().text(), "to the end");
-        assert_eq!(decode(b"quack\r\n\r\n", false).unwrap_err().kind(), ErrorKind::InvalidData);
+        assert_eq!(
+            decode(
+                b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+                false
+            )
+            .unwrap()
+            .body,
+            b""
+        );
+        assert_eq!(
+            decode(b"HTTP/1.0 200 OK\r\n\r\nto the end", false)
+                .unwrap()
+                .text(),
+            "to the end"
+        );
+        assert_eq!(
+            decode(b"quack\r\n\r\n", false).unwrap_err().kind(),
+            ErrorKind::InvalidData
+        );
     }
 }

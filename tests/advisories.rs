@@ -1,8 +1,9 @@
-//! The weaknesses that HTTP servers have had to admit, one test for each class: none of them is here.
+//! The weaknesses that HTTP servers have had to admit, one test for each class: none of them is
+//! here.
 //!
-//! The comments name advisories in which the class came up elsewhere, in our own words. Most are about two readers that find
-//! different requests in the same bytes, so most tests hide a request for `/smuggled` in something else: no handler may ever
-//! see one.
+//! The comments name advisories in which the class came up elsewhere, in our own words. Most are
+//! about two readers that find different requests in the same bytes, so most tests hide a request
+//! for `/smuggled` in something else: no handler may ever see one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,7 +16,9 @@ use lameduck::http::header::{CONTENT_LENGTH, HeaderName};
 use lameduck::http::{HeaderValue, Response as HttpResponse, StatusCode};
 use lameduck::{Body, Context, IntoResponse, Request, Response};
 
-use support::{Client, End, LIMIT, TestServer, builder, descriptors, eventually, get, pattern, server_threads};
+use support::{
+    Client, End, LIMIT, TestServer, builder, descriptors, eventually, get, pattern, server_threads,
+};
 
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -26,7 +29,8 @@ struct Victim {
 }
 
 impl Victim {
-    /// With a handler that reads all of a body and says how long it was, or for `/unread` leaves it.
+    /// With a handler that reads all of a body and says how long it was, or for `/unread` leaves
+    /// it.
     fn new() -> Self {
         Self::with(|request, _| match request.uri().path() {
             "/unread" => "unread".into_response(),
@@ -54,7 +58,12 @@ impl Victim {
     #[track_caller]
     fn statuses(&self, input: impl AsRef<[u8]>) -> Vec<u16> {
         let statuses = statuses(&mut self.server.client(), input.as_ref());
-        assert_eq!(self.smuggled.load(Ordering::Relaxed), 0, "smuggled: {}", input.as_ref().escape_ascii());
+        assert_eq!(
+            self.smuggled.load(Ordering::Relaxed),
+            0,
+            "smuggled: {}",
+            input.as_ref().escape_ascii()
+        );
         statuses
     }
 
@@ -65,7 +74,10 @@ impl Victim {
             for body in ["", "0\r\n\r\n", "5\r\nhello\r\n0\r\n\r\n", "hello"] {
                 let input = format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n{body}{SMUGGLED}");
                 let statuses = self.statuses(&input);
-                assert!(matches!(statuses[..], [400 | 501]), "{statuses:?} for {input:?}");
+                assert!(
+                    matches!(statuses[..], [400 | 501]),
+                    "{statuses:?} for {input:?}"
+                );
             }
         }
     }
@@ -75,8 +87,9 @@ impl Victim {
     fn refuses_chunks<'a>(&self, bodies: impl IntoIterator<Item = &'a str>) {
         for body in bodies {
             for path in ["/", "/unread"] {
-                let input =
-                    format!("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}{SMUGGLED}");
+                let input = format!(
+                    "POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}{SMUGGLED}"
+                );
                 assert_eq!(self.statuses(&input), [400], "{input:?}");
             }
         }
@@ -92,7 +105,10 @@ fn statuses(client: &mut Client, input: &[u8]) -> Vec<u16> {
         match client.try_read(false) {
             Ok(answer) => statuses.push(answer.status),
             Err(incomplete) => {
-                assert!(incomplete.answer.is_none() && incomplete.end == End::Eof, "{incomplete:?}");
+                assert!(
+                    incomplete.answer.is_none() && incomplete.end == End::Eof,
+                    "{incomplete:?}"
+                );
                 assert_eq!(client.drain(), (Vec::new(), End::Eof));
                 return statuses;
             }
@@ -100,9 +116,10 @@ fn statuses(client: &mut Client, input: &[u8]) -> Vec<u16> {
     }
 }
 
-// gunicorn CVE-2024-1135 and CVE-2024-6827 (a coding it did not know made it fall back to the length), Node CVE-2019-15605,
-// tiny_http RUSTSEC-2020-0031, Go CVE-2022-1705, waitress CVE-2019-16786: malformed codings were taken for `chunked`, or for
-// none, with a length beside them or without.
+// gunicorn CVE-2024-1135 and CVE-2024-6827 (a coding it did not know made it fall back to the
+// length), Node CVE-2019-15605, tiny_http RUSTSEC-2020-0031, Go CVE-2022-1705, waitress
+// CVE-2019-16786: malformed codings were taken for `chunked`, or for none, with a length beside
+// them or without.
 #[test]
 fn no_spelling_of_a_transfer_coding_is_taken_for_another() {
     let codings = [
@@ -161,14 +178,24 @@ fn no_spelling_of_a_transfer_coding_is_taken_for_another() {
     }
 }
 
-// The class that has its name from CL.TE and TE.CL; RFC 9112 section 6.1 lets the coding win, which is no protection when the
-// other reader lets the length win.
+// The class that has its name from CL.TE and TE.CL; RFC 9112 section 6.1 lets the coding win, which
+// is no protection when the other reader lets the length win.
 #[test]
 fn a_coding_and_a_length_together_are_refused() {
     let victim = Victim::new();
-    for coding in ["chunked", "Chunked", "CHUNKED", "\tchunked", "chunked\t", "chunked \t"] {
+    for coding in [
+        "chunked",
+        "Chunked",
+        "CHUNKED",
+        "\tchunked",
+        "chunked\t",
+        "chunked \t",
+    ] {
         for length in ["0", "4", "5", "6", "48", "00", "99999"] {
-            let (coding, length) = (format!("Transfer-Encoding: {coding}"), format!("Content-Length: {length}"));
+            let (coding, length) = (
+                format!("Transfer-Encoding: {coding}"),
+                format!("Content-Length: {length}"),
+            );
             victim.refuses_heads([
                 format!("{coding}\r\n{length}").as_str(),
                 format!("{length}\r\nX: a\r\n{coding}").as_str(),
@@ -177,8 +204,8 @@ fn a_coding_and_a_length_together_are_refused() {
     }
 }
 
-// Node CVE-2020-8287, hyper RUSTSEC-2021-0020 (CVE-2021-21299), Tornado GHSA-753j-mpmx-qq6g: of two fields only one was looked
-// at.
+// Node CVE-2020-8287, hyper RUSTSEC-2021-0020 (CVE-2021-21299), Tornado GHSA-753j-mpmx-qq6g: of two
+// fields only one was looked at.
 #[test]
 fn two_transfer_encoding_fields_are_refused() {
     Victim::new().refuses_heads([
@@ -192,8 +219,8 @@ fn two_transfer_encoding_fields_are_refused() {
     ]);
 }
 
-// Go CVE-2019-16276, Netty CVE-2019-16869, Node CVE-2021-22959 and CVE-2024-27982: whitespace around a name was cut off, so
-// that a field that others pass over framed the body.
+// Go CVE-2019-16276, Netty CVE-2019-16869, Node CVE-2021-22959 and CVE-2024-27982: whitespace
+// around a name was cut off, so that a field that others pass over framed the body.
 #[test]
 fn whitespace_before_or_in_a_name_is_refused() {
     Victim::new().refuses_heads([
@@ -224,8 +251,8 @@ fn a_folded_framing_field_is_refused() {
     ]);
 }
 
-// Node CVE-2022-32214, CVE-2022-35256 and CVE-2023-30589, waitress CVE-2019-16785, CPython's http.server: a bare CR or a bare LF
-// ended a line.
+// Node CVE-2022-32214, CVE-2022-35256 and CVE-2023-30589, waitress CVE-2019-16785, CPython's
+// http.server: a bare CR or a bare LF ended a line.
 #[test]
 fn a_bare_cr_or_lf_ends_no_line() {
     let victim = Victim::new();
@@ -253,24 +280,31 @@ fn a_bare_cr_or_lf_ends_no_line() {
         "GET\n/ HTTP/1.1\r\n",
         "\nGET / HTTP/1.1\r\n",
     ] {
-        assert_eq!(victim.statuses(format!("{line}Host: a\r\n\r\n{SMUGGLED}")), [400], "{line:?}");
+        assert_eq!(
+            victim.statuses(format!("{line}Host: a\r\n\r\n{SMUGGLED}")),
+            [400],
+            "{line:?}"
+        );
     }
 }
 
-// Tornado GHSA-qppv-j76h-2rpx, hyper RUSTSEC-2021-0078 (CVE-2021-32715), aiohttp CVE-2023-47627, Tomcat CVE-2022-42252, HAProxy
-// CVE-2023-40225, Puma CVE-2023-40175: lengths that are no numbers were taken for some.
+// Tornado GHSA-qppv-j76h-2rpx, hyper RUSTSEC-2021-0078 (CVE-2021-32715), aiohttp CVE-2023-47627,
+// Tomcat CVE-2022-42252, HAProxy CVE-2023-40225, Puma CVE-2023-40175: lengths that are no numbers
+// were taken for some.
 #[test]
 fn a_length_that_is_no_number_is_refused() {
     let victim = Victim::new();
     for length in [
-        "+48", "-48", "-0", "+0", "0x30", "0X30", "060h", "4_8", "4 8", "4\t8", "48,", ",48", "48;", "48.0", "4.8e1",
-        "\"48\"", "", " ", "abc", "48\x0b", "48\0", "\u{661}", "0b110000", "0o60", "48\u{a0}", "1e1", "٤٨",
+        "+48", "-48", "-0", "+0", "0x30", "0X30", "060h", "4_8", "4 8", "4\t8", "48,", ",48",
+        "48;", "48.0", "4.8e1", "\"48\"", "", " ", "abc", "48\x0b", "48\0", "\u{661}", "0b110000",
+        "0o60", "48\u{a0}", "1e1", "٤٨",
     ] {
         victim.refuses_heads([format!("Content-Length: {length}").as_str()]);
     }
 }
 
-// Go CVE-2015-5740, waitress CVE-2019-16792, Jetty CVE-2017-7658: of two lengths one was taken, or they were joined.
+// Go CVE-2015-5740, waitress CVE-2019-16792, Jetty CVE-2017-7658: of two lengths one was taken, or
+// they were joined.
 #[test]
 fn two_lengths_are_refused_though_they_agree() {
     Victim::new().refuses_heads([
@@ -301,11 +335,14 @@ fn a_length_at_the_edge_of_an_integer_is_waited_for_or_refused() {
     ] {
         for path in ["/", "/unread", "/forbidden"] {
             for expectation in ["", "Expect: 100-continue\r\n"] {
-                let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\n{expectation}Content-Length: {length}\r\n\r\n");
+                let head = format!(
+                    "POST {path} HTTP/1.1\r\nHost: a\r\n{expectation}Content-Length: {length}\r\n\r\n"
+                );
                 let statuses = victim.statuses(head.clone() + SMUGGLED);
                 assert_eq!(statuses, [400], "the body has not come whole: {head}");
                 // Beyond what is collected, so that the handler is called.
-                let statuses = victim.statuses([head.as_bytes(), &pattern(100_000), SMUGGLED.as_bytes()].concat());
+                let statuses = victim
+                    .statuses([head.as_bytes(), &pattern(100_000), SMUGGLED.as_bytes()].concat());
                 assert_eq!(statuses.len(), 1, "{head}");
             }
         }
@@ -321,7 +358,8 @@ fn a_length_at_the_edge_of_an_integer_is_waited_for_or_refused() {
     assert_eq!(victim.server.client().get("/").status, 200);
 }
 
-// nginx CVE-2013-2028, hyper RUSTSEC-2021-0079 (CVE-2021-32714), Jetty CVE-2017-7657: chunk sizes that overflowed.
+// nginx CVE-2013-2028, hyper RUSTSEC-2021-0079 (CVE-2021-32714), Jetty CVE-2017-7657: chunk sizes
+// that overflowed.
 #[test]
 fn a_chunk_size_that_overflows_is_refused() {
     let sizes = [
@@ -341,17 +379,21 @@ fn a_chunk_size_that_overflows_is_refused() {
         ]);
     }
     // The largest that fits is waited for.
-    victim.refuses_chunks(["ffffffffffffffff\r\nhello\r\n0\r\n\r\n", "7fffffffffffffff\r\nhello\r\n0\r\n\r\n"]);
+    victim.refuses_chunks([
+        "ffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+        "7fffffffffffffff\r\nhello\r\n0\r\n\r\n",
+    ]);
 }
 
-// aiohttp CVE-2023-47627, protocol-http1 CVE-2023-38697, Puma CVE-2022-24790, and most that read numbers with their language's
-// own function: signs, prefixes, underscores, whitespace, nothing at all.
+// aiohttp CVE-2023-47627, protocol-http1 CVE-2023-38697, Puma CVE-2022-24790, and most that read
+// numbers with their language's own function: signs, prefixes, underscores, whitespace, nothing at
+// all.
 #[test]
 fn a_chunk_size_is_hexadecimal_digits_and_nothing_else() {
     let victim = Victim::new();
     for size in [
-        "", " ", "+5", "-5", "-0", "0x5", "0X5", "5h", "0_5", "5_", " 5", "\t5", "5 ", "5\t", "5\x0b", "\x0c5", "5\0",
-        "5.", "5,5", "\"5\"", "g", "\u{ff15}", "5 5", "5=", "$5",
+        "", " ", "+5", "-5", "-0", "0x5", "0X5", "5h", "0_5", "5_", " 5", "\t5", "5 ", "5\t",
+        "5\x0b", "\x0c5", "5\0", "5.", "5,5", "\"5\"", "g", "\u{ff15}", "5 5", "5=", "$5",
     ] {
         victim.refuses_chunks([
             format!("{size}\r\nhello\r\n0\r\n\r\n").as_str(),
@@ -360,8 +402,8 @@ fn a_chunk_size_is_hexadecimal_digits_and_nothing_else() {
     }
 }
 
-// Go CVE-2025-22871, aiohttp and others: a bare LF ended the line of a chunk's size. And the two bytes behind a chunk's data
-// were skipped whatever they were.
+// Go CVE-2025-22871, aiohttp and others: a bare LF ended the line of a chunk's size. And the two
+// bytes behind a chunk's data were skipped whatever they were.
 #[test]
 fn the_lines_of_chunks_end_with_cr_lf() {
     Victim::new().refuses_chunks([
@@ -384,8 +426,8 @@ fn the_lines_of_chunks_end_with_cr_lf() {
     ]);
 }
 
-// ASP.NET Core CVE-2025-55315, Netty CVE-2025-58056, aiohttp CVE-2024-52304: a line break in a chunk extension, which one
-// reader took for the end of the line and another did not.
+// ASP.NET Core CVE-2025-55315, Netty CVE-2025-58056, aiohttp CVE-2024-52304: a line break in a
+// chunk extension, which one reader took for the end of the line and another did not.
 #[test]
 fn a_chunk_extension_holds_no_line_break() {
     Victim::new().refuses_chunks([
@@ -403,7 +445,8 @@ fn a_chunk_extension_holds_no_line_break() {
     ]);
 }
 
-// Go CVE-2023-39326, Node CVE-2024-22019, Puma CVE-2024-21647: extensions of any length, read and dropped for ever.
+// Go CVE-2023-39326, Node CVE-2024-22019, Puma CVE-2024-21647: extensions of any length, read and
+// dropped for ever.
 #[test]
 fn chunk_extensions_have_a_limit() {
     let victim = Victim::new();
@@ -414,8 +457,8 @@ fn chunk_extensions_have_a_limit() {
     victim.refuses_chunks([long.as_str(), &quoted, &many, &semicolons]);
 }
 
-// Tomcat CVE-2023-45648 and Puma CVE-2023-40175: trailer lines that were not read as such. And what is smuggled into the head by
-// way of them.
+// Tomcat CVE-2023-45648 and Puma CVE-2023-40175: trailer lines that were not read as such. And what
+// is smuggled into the head by way of them.
 #[test]
 fn trailers_smuggle_no_field_and_no_request() {
     let victim = Victim::with(|request, _| {
@@ -432,14 +475,24 @@ fn trailers_smuggle_no_field_and_no_request() {
             "content-type",
             "range",
         ];
-        let told: Vec<_> = told.iter().filter(|name| trailers.contains_key(**name)).collect();
-        assert!(told.is_empty() && !parts.headers.contains_key("x"), "{told:?}");
+        let told: Vec<_> = told
+            .iter()
+            .filter(|name| trailers.contains_key(**name))
+            .collect();
+        assert!(
+            told.is_empty() && !parts.headers.contains_key("x"),
+            "{told:?}"
+        );
         parts.headers.len().to_string().into_response()
     });
-    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n";
+    let head =
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n";
     let fields = "Content-Length: 48\r\nTransfer-Encoding: gzip\r\nHost: b\r\nAuthorization: Basic eDp5\r\nCookie: a=b\r\nConnection: close\r\n\
         Content-Type: text/html\r\nRange: bytes=0-0\r\nX: y\r\n\r\n";
-    assert_eq!(victim.statuses([head, fields, &get("/")].concat()), [200, 200]);
+    assert_eq!(
+        victim.statuses([head, fields, &get("/")].concat()),
+        [200, 200]
+    );
     victim.refuses_chunks([
         "0\r\nX: a\n\r\n",
         "0\r\nX: a\r\r\n",
@@ -451,32 +504,63 @@ fn trailers_smuggle_no_field_and_no_request() {
     ]);
     // A request where a trailer section is due is a line without a name.
     assert_eq!(victim.statuses([head, SMUGGLED].concat()), [400]);
-    for flood in [format!("X: {}\r\n\r\n", "a".repeat(1 << 20)), "X: a\r\n".repeat(10_000) + "\r\n"] {
+    for flood in [
+        format!("X: {}\r\n\r\n", "a".repeat(1 << 20)),
+        "X: a\r\n".repeat(10_000) + "\r\n",
+    ] {
         assert_eq!(victim.statuses([head, &flood].concat()), [431]);
     }
 }
 
-// HAProxy CVE-2023-25725 (an empty name ended the head), and parsers that let more into a name than a token has.
+// HAProxy CVE-2023-25725 (an empty name ended the head), and parsers that let more into a name than
+// a token has.
 #[test]
 fn a_name_that_is_no_token_is_refused() {
     let victim = Victim::new();
-    for byte in (0..=0xff_u8).filter(|byte| !(byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:\r".contains(byte))) {
-        let input = [b"POST / HTTP/1.1\r\nHost: a\r\nX", &[byte][..], b"Y: b\r\n\r\n", SMUGGLED.as_bytes()].concat();
+    for byte in (0..=0xff_u8)
+        .filter(|byte| !(byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:\r".contains(byte)))
+    {
+        let input = [
+            b"POST / HTTP/1.1\r\nHost: a\r\nX",
+            &[byte][..],
+            b"Y: b\r\n\r\n",
+            SMUGGLED.as_bytes(),
+        ]
+        .concat();
         assert_eq!(victim.statuses(input), [400], "{byte:#x}");
     }
     victim.refuses_heads([":", ": a", "X", "X\r\n: a"]);
 }
 
-// nginx CVE-2013-4547, and many log and access rules since: characters in a target that two readers take differently.
+// nginx CVE-2013-4547, and many log and access rules since: characters in a target that two readers
+// take differently.
 #[test]
 fn a_target_with_whitespace_or_control_characters_is_refused() {
     let victim = Victim::new();
     for byte in (0..=0x20_u8).chain(0x7f..=0xff).chain(*b"\"<>\\`#") {
-        let input = [b"GET /a", &[byte][..], b"/b HTTP/1.1\r\nHost: a\r\n\r\n", SMUGGLED.as_bytes()].concat();
+        let input = [
+            b"GET /a",
+            &[byte][..],
+            b"/b HTTP/1.1\r\nHost: a\r\n\r\n",
+            SMUGGLED.as_bytes(),
+        ]
+        .concat();
         assert_eq!(victim.statuses(input), [400], "{byte:#x}");
     }
-    for version in ["HTTP/1.1 HTTP/1.1", "HTTP/1.32", "HTTP/1.1\0", " HTTP/1.1", "HTTP/1.1 ", "HTTP/2", "http/1.1"] {
-        assert_eq!(victim.statuses(format!("GET / {version}\r\nHost: a\r\n\r\n{SMUGGLED}")), [400], "{version:?}");
+    for version in [
+        "HTTP/1.1 HTTP/1.1",
+        "HTTP/1.32",
+        "HTTP/1.1\0",
+        " HTTP/1.1",
+        "HTTP/1.1 ",
+        "HTTP/2",
+        "http/1.1",
+    ] {
+        assert_eq!(
+            victim.statuses(format!("GET / {version}\r\nHost: a\r\n\r\n{SMUGGLED}")),
+            [400],
+            "{version:?}"
+        );
     }
 }
 
@@ -484,7 +568,12 @@ fn a_target_with_whitespace_or_control_characters_is_refused() {
 #[test]
 fn there_is_one_host_and_it_is_the_targets() {
     let victim = Victim::with(|request, _| {
-        let hosts: Vec<_> = request.headers().get_all("host").iter().map(|host| host.to_str().unwrap()).collect();
+        let hosts: Vec<_> = request
+            .headers()
+            .get_all("host")
+            .iter()
+            .map(|host| host.to_str().unwrap())
+            .collect();
         hosts.join("|").into_response()
     });
     for hosts in [
@@ -500,31 +589,57 @@ fn there_is_one_host_and_it_is_the_targets() {
         "Host:",
         "X: a",
     ] {
-        assert_eq!(victim.statuses(format!("GET / HTTP/1.1\r\n{hosts}\r\n\r\n{SMUGGLED}")), [400], "{hosts:?}");
+        assert_eq!(
+            victim.statuses(format!("GET / HTTP/1.1\r\n{hosts}\r\n\r\n{SMUGGLED}")),
+            [400],
+            "{hosts:?}"
+        );
     }
     let mut client = victim.server.client();
     client.send("GET http://target/ HTTP/1.1\r\nHost: field\r\n\r\n");
     assert_eq!(client.read_response().text(), "target");
-    for target in
-        ["http://a@b/", "http://a:b@c/", "http:///", "http://a b/", "https://a/", "ftp://a/", "a:80", "@a", "*"]
-    {
-        let statuses = victim.statuses(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n{SMUGGLED}"));
-        assert!(matches!(statuses[..], [400 | 421]), "{target}: {statuses:?}");
+    for target in [
+        "http://a@b/",
+        "http://a:b@c/",
+        "http:///",
+        "http://a b/",
+        "https://a/",
+        "ftp://a/",
+        "a:80",
+        "@a",
+        "*",
+    ] {
+        let statuses = victim.statuses(format!(
+            "GET {target} HTTP/1.1\r\nHost: a\r\n\r\n{SMUGGLED}"
+        ));
+        assert!(
+            matches!(statuses[..], [400 | 421]),
+            "{target}: {statuses:?}"
+        );
     }
 }
 
-// nginx CVE-2019-20372, Apache httpd CVE-2022-22720: after an answer that came before the body, the body was read as a request.
+// nginx CVE-2019-20372, Apache httpd CVE-2022-22720: after an answer that came before the body, the
+// body was read as a request.
 #[test]
 fn an_unread_body_is_never_a_request() {
     let victim = Victim::new();
     for path in ["/unread", "/forbidden"] {
         for method in ["GET", "POST", "DELETE", "OPTIONS", "QUACK"] {
-            let declared =
-                format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{SMUGGLED}", SMUGGLED.len());
+            let declared = format!(
+                "{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{SMUGGLED}",
+                SMUGGLED.len()
+            );
             let chunk = format!("{:x}\r\n{SMUGGLED}\r\n0\r\n\r\n", SMUGGLED.len());
-            let chunked = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}");
+            let chunked = format!(
+                "{method} {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"
+            );
             for input in [declared, chunked] {
-                assert_eq!(victim.statuses(input.clone() + &get("/") + &input).len(), 3, "{input:?}");
+                assert_eq!(
+                    victim.statuses(input.clone() + &get("/") + &input).len(),
+                    3,
+                    "{input:?}"
+                );
             }
         }
         // Larger than what is collected or dropped, and made of nothing but requests.
@@ -533,21 +648,35 @@ fn an_unread_body_is_never_a_request() {
             format!("Content-Length: {}\r\n\r\n", many.len()),
             format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", many.len()),
         ] {
-            assert_eq!(victim.statuses(format!("POST {path} HTTP/1.1\r\nHost: a\r\n{head}{many}")).len(), 1);
+            assert_eq!(
+                victim
+                    .statuses(format!("POST {path} HTTP/1.1\r\nHost: a\r\n{head}{many}"))
+                    .len(),
+                1
+            );
         }
     }
 }
 
-// The 0.CL class: a client that waits for 100, a server that answers at once, and a body that comes all the same.
+// The 0.CL class: a client that waits for 100, a server that answers at once, and a body that comes
+// all the same.
 #[test]
 fn a_body_behind_an_answer_in_place_of_100_is_never_a_request() {
     let victim = Victim::new();
-    for framing in [format!("Content-Length: {}", SMUGGLED.len()), "Transfer-Encoding: chunked".to_owned()] {
+    for framing in [
+        format!("Content-Length: {}", SMUGGLED.len()),
+        "Transfer-Encoding: chunked".to_owned(),
+    ] {
         for expectation in ["100-continue", "y 100-continue", "100-continue, x"] {
             let mut client = victim.server.client();
-            client.send(format!("POST /forbidden HTTP/1.1\r\nHost: a\r\nExpect: {expectation}\r\n{framing}\r\n\r\n"));
+            client.send(format!(
+                "POST /forbidden HTTP/1.1\r\nHost: a\r\nExpect: {expectation}\r\n{framing}\r\n\r\n"
+            ));
             let answer = client.read_response();
-            assert!(matches!(answer.status, 403 | 417) && answer.closes(), "{answer:?}");
+            assert!(
+                matches!(answer.status, 403 | 417) && answer.closes(),
+                "{answer:?}"
+            );
             assert_eq!(statuses(&mut client, SMUGGLED.as_bytes()), [] as [u16; 0]);
         }
     }
@@ -566,21 +695,43 @@ fn bytes_after_an_upgrade_are_http_or_nothing() {
         ("", &[200]),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &[200, 200]),
     ] {
-        assert_eq!(victim.statuses([upgrade, behind].concat()), expected, "{behind:?}");
+        assert_eq!(
+            victim.statuses([upgrade, behind].concat()),
+            expected,
+            "{behind:?}"
+        );
     }
     let connect = "CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n";
     assert_eq!(victim.statuses([connect, SMUGGLED].concat()), [501]);
 }
 
-// gunicorn CVE-2018-1000164, hyper RUSTSEC-2017-0002, Node CVE-2016-2216: line breaks in what a handler sets.
+// gunicorn CVE-2018-1000164, hyper RUSTSEC-2017-0002, Node CVE-2016-2216: line breaks in what a
+// handler sets.
 #[test]
 fn no_handler_can_split_a_response() {
-    for text in ["a\r\nX-Evil: b", "a\nX-Evil: b", "a\rX-Evil: b", "\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", "a\0b"] {
-        assert!(HeaderValue::from_str(text).is_err() && HeaderValue::from_bytes(text.as_bytes()).is_err(), "{text:?}");
+    for text in [
+        "a\r\nX-Evil: b",
+        "a\nX-Evil: b",
+        "a\rX-Evil: b",
+        "\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        "a\0b",
+    ] {
+        assert!(
+            HeaderValue::from_str(text).is_err()
+                && HeaderValue::from_bytes(text.as_bytes()).is_err(),
+            "{text:?}"
+        );
         assert!(HeaderName::from_bytes(text.as_bytes()).is_err(), "{text:?}");
-        assert!(HttpResponse::builder().header("x", text).body(Body::empty()).is_err(), "{text:?}");
+        assert!(
+            HttpResponse::builder()
+                .header("x", text)
+                .body(Body::empty())
+                .is_err(),
+            "{text:?}"
+        );
     }
-    // There is no way to set a reason phrase. What can be set goes out as one line: U+010A has an LF only for who cuts it.
+    // There is no way to set a reason phrase. What can be set goes out as one line: U+010A has an
+    // LF only for who cuts it.
     let victim = Victim::with(|_, _| {
         let value = HeaderValue::from_bytes("\u{10a}\u{10d}".as_bytes()).unwrap();
         let status = StatusCode::from_u16(299).unwrap();
@@ -591,35 +742,68 @@ fn no_handler_can_split_a_response() {
     let (bytes, end) = client.drain();
     assert_eq!(end, End::Eof);
     assert!(bytes.starts_with(b"HTTP/1.1 299 \r\n"));
-    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\r")).count();
-    assert_eq!(lines, bytes.iter().filter(|byte| **byte == b'\n').count(), "{}", bytes.escape_ascii());
+    let lines = bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| line.ends_with(b"\r"))
+        .count();
+    assert_eq!(
+        lines,
+        bytes.iter().filter(|byte| **byte == b'\n').count(),
+        "{}",
+        bytes.escape_ascii()
+    );
 }
 
-// A response whose length is not its body's makes the client read the rest as the next response, or wait for ever.
+// A response whose length is not its body's makes the client read the rest as the next response, or
+// wait for ever.
 #[test]
 fn a_length_that_a_handler_declares_is_its_bodys_or_500() {
-    for (length, expected) in
-        [("2", 200), ("1", 500), ("3", 500), ("+2", 500), ("2, 2", 500), ("", 500), ("18446744073709551618", 500)]
-    {
-        let victim =
-            Victim::with(move |_, _| ([(CONTENT_LENGTH, HeaderValue::from_static(length))], "hi").into_response());
-        assert_eq!(victim.statuses(get("/") + &get("/")), [expected, expected], "{length:?}");
+    for (length, expected) in [
+        ("2", 200),
+        ("1", 500),
+        ("3", 500),
+        ("+2", 500),
+        ("2, 2", 500),
+        ("", 500),
+        ("18446744073709551618", 500),
+    ] {
+        let victim = Victim::with(move |_, _| {
+            ([(CONTENT_LENGTH, HeaderValue::from_static(length))], "hi").into_response()
+        });
+        assert_eq!(
+            victim.statuses(get("/") + &get("/")),
+            [expected, expected],
+            "{length:?}"
+        );
     }
 }
 
-// Slowloris and its kin by size: Node CVE-2018-12121, Go CVE-2023-24534, and every server without a limit.
+// Slowloris and its kin by size: Node CVE-2018-12121, Go CVE-2023-24534, and every server without a
+// limit.
 #[test]
 fn header_floods_end_at_a_limit() {
     let victim = Victim::new();
-    for flood in
-        ["X: a\r\n".repeat(1 << 18), format!("X: {}", "a".repeat(1 << 21)), "a".repeat(1 << 21), "a: ".repeat(1 << 19)]
-    {
-        assert_eq!(victim.statuses(format!("GET / HTTP/1.1\r\nHost: a\r\n{flood}")), [431]);
+    for flood in [
+        "X: a\r\n".repeat(1 << 18),
+        format!("X: {}", "a".repeat(1 << 21)),
+        "a".repeat(1 << 21),
+        "a: ".repeat(1 << 19),
+    ] {
+        assert_eq!(
+            victim.statuses(format!("GET / HTTP/1.1\r\nHost: a\r\n{flood}")),
+            [431]
+        );
     }
     assert_eq!(victim.statuses("\r\n".repeat(1 << 20)), [431]);
-    assert_eq!(victim.statuses(format!("GET /{}", "a".repeat(1 << 21))), [414]);
+    assert_eq!(
+        victim.statuses(format!("GET /{}", "a".repeat(1 << 21))),
+        [414]
+    );
     assert_eq!(victim.statuses("A".repeat(1 << 21)), [501]);
-    assert_eq!(victim.statuses(format!("GET / HTTP/1.1\r\nHost: {}", "a".repeat(1 << 21))), [431]);
+    assert_eq!(
+        victim.statuses(format!("GET / HTTP/1.1\r\nHost: {}", "a".repeat(1 << 21))),
+        [431]
+    );
 }
 
 #[cfg(all(feature = "cli", target_os = "linux"))]
@@ -629,9 +813,18 @@ mod memory {
 
     /// The most memory that a process has had, in KiB.
     fn peak(demo: &Program) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", demo.pid().as_raw_nonzero())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", demo.pid().as_raw_nonzero()))
+                .unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM:"))
+            .unwrap();
+        line.split_ascii_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
     // Servers that make room for what a client says it will send.
@@ -673,13 +866,19 @@ mod memory {
         let clients: Vec<_> = (0..200)
             .map(|_| {
                 let mut client = demo.client();
-                client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "a".repeat(60_000)));
+                client.send(format!(
+                    "GET / HTTP/1.1\r\nHost: a\r\nX: {}",
+                    "a".repeat(60_000)
+                ));
                 client
             })
             .collect();
         assert_eq!(demo.client().get("/plaintext").status, 200);
         let grown = peak(&demo) - before;
-        assert!(grown < 200 * 128 + (8 << 10), "{grown} KiB for 200 heads of 60 kB");
+        assert!(
+            grown < 200 * 128 + (8 << 10),
+            "{grown} KiB for 200 heads of 60 kB"
+        );
         drop(clients);
     }
 }
@@ -691,17 +890,32 @@ fn a_storm_of_resets_leaves_nothing_behind() {
     // The descriptors and threads of this process are counted, so this test has it to itself.
     if std::env::var_os("LAMEDUCK_STORM").is_none() {
         let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "a_storm_of_resets_leaves_nothing_behind", "--nocapture"]).env("LAMEDUCK_STORM", "1");
+        command
+            .args([
+                "--exact",
+                "a_storm_of_resets_leaves_nothing_behind",
+                "--nocapture",
+            ])
+            .env("LAMEDUCK_STORM", "1");
         let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         return;
     }
-    let server = TestServer::with(builder().workers(4), |request: Request, _: Context| match request.uri().path() {
-        "/large" => Body::sized_reader(std::io::repeat(b'x'), 50 << 20).into_response(),
-        _ => "hello".into_response(),
-    });
+    let server = TestServer::with(
+        builder().workers(4),
+        |request: Request, _: Context| match request.uri().path() {
+            "/large" => Body::sized_reader(std::io::repeat(b'x'), 50 << 20).into_response(),
+            _ => "hello".into_response(),
+        },
+    );
     assert_eq!(server.client().get("/").status, 200);
-    eventually("the first connection is gone", || server.handle().stats().open == 0);
+    eventually("the first connection is gone", || {
+        server.handle().stats().open == 0
+    });
     let (before, threads) = (descriptors(), server_threads());
     for n in 0..STORM {
         let mut client = server.client();
@@ -710,7 +924,9 @@ fn a_storm_of_resets_leaves_nothing_behind() {
             1 => client.try_send("GET / HT"),
             2 => client.try_send(get("/")),
             3 => client.try_send(get("/large")),
-            _ => client.try_send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhello"),
+            _ => {
+                client.try_send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhello")
+            }
         };
         client.reset();
     }
@@ -719,6 +935,14 @@ fn a_storm_of_resets_leaves_nothing_behind() {
     assert_eq!(server_threads(), threads, "within {LIMIT:?}");
     assert_eq!(server.client().get("/").text(), "hello");
     let report = server.stop();
-    let closed: u64 = report.closed.iter().map(|(_, connections)| connections).sum();
-    assert_eq!((report.accepted, closed), (STORM as u64 + 2, STORM as u64 + 2), "{report}");
+    let closed: u64 = report
+        .closed
+        .iter()
+        .map(|(_, connections)| connections)
+        .sum();
+    assert_eq!(
+        (report.accepted, closed),
+        (STORM as u64 + 2, STORM as u64 + 2),
+        "{report}"
+    );
 }

@@ -21,7 +21,16 @@ fn the_first_page_leads_to_every_route() {
     let page = demo.get("/");
     assert_eq!(page.status, 200);
     assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
-    for route in ["/plaintext", "/sleep", "/bytes", "/chunked", "/headers", "/setheader", "/status", "/echo"] {
+    for route in [
+        "/plaintext",
+        "/sleep",
+        "/bytes",
+        "/chunked",
+        "/headers",
+        "/setheader",
+        "/status",
+        "/echo",
+    ] {
         assert!(page.text().contains(&format!("{route}\"")), "{route}");
     }
     for external in ["href=\"http", "href=\"//", "src=", "@import", "url("] {
@@ -34,7 +43,10 @@ fn plaintext_says_hello() {
     let demo = Demo::start(&[]);
     let hello = demo.get("/plaintext");
     assert_eq!((hello.status, hello.text()), (200, "Hello, World!"));
-    assert_eq!(hello.field("content-type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(
+        hello.field("content-type"),
+        Some("text/plain; charset=utf-8")
+    );
     assert_eq!(hello.field("content-length"), Some("13"));
 }
 
@@ -77,8 +89,18 @@ fn bytes_are_a_pattern_of_the_length_asked_for() {
         let bytes = demo.get(&format!("/bytes?n={n}"));
         assert_eq!((bytes.status, bytes.body.len()), (200, n));
         assert_eq!(bytes.field("content-length"), Some(&*n.to_string()));
-        assert_eq!(bytes.field("content-type"), Some("application/octet-stream"));
-        assert!(bytes.body.iter().zip(0_usize..).all(|(byte, at)| usize::from(*byte) == at % 251), "{n} bytes");
+        assert_eq!(
+            bytes.field("content-type"),
+            Some("application/octet-stream")
+        );
+        assert!(
+            bytes
+                .body
+                .iter()
+                .zip(0_usize..)
+                .all(|(byte, at)| usize::from(*byte) == at % 251),
+            "{n} bytes"
+        );
     }
 }
 
@@ -86,8 +108,13 @@ fn bytes_are_a_pattern_of_the_length_asked_for() {
 fn chunked_sends_each_line_in_a_chunk_of_its_own() {
     let demo = Demo::start(&[]);
     let lines = demo.get("/chunked");
-    assert_eq!((lines.status, lines.field("transfer-encoding")), (200, Some("chunked")));
-    let chunks: String = (1..=5).map(|line| format!("c\r\nline {line} of 5\n\r\n")).collect();
+    assert_eq!(
+        (lines.status, lines.field("transfer-encoding")),
+        (200, Some("chunked"))
+    );
+    let chunks: String = (1..=5)
+        .map(|line| format!("c\r\nline {line} of 5\n\r\n"))
+        .collect();
     assert_eq!(lines.text(), format!("{chunks}0\r\n\r\n"));
 }
 
@@ -95,21 +122,37 @@ fn chunked_sends_each_line_in_a_chunk_of_its_own() {
 fn http_1_0_gets_the_lines_without_chunks() {
     let demo = Demo::start(&[]);
     let lines = demo.raw(b"GET /chunked HTTP/1.0\r\n\r\n");
-    assert_eq!((lines.status, lines.field("transfer-encoding")), (200, None));
-    assert_eq!(lines.text(), (1..=5).map(|line| format!("line {line} of 5\n")).collect::<String>());
+    assert_eq!(
+        (lines.status, lines.field("transfer-encoding")),
+        (200, None)
+    );
+    assert_eq!(
+        lines.text(),
+        (1..=5)
+            .map(|line| format!("line {line} of 5\n"))
+            .collect::<String>()
+    );
 }
 
 #[test]
 fn echo_gives_the_body_back() {
     let demo = Demo::start(&[]);
     for method in ["POST", "PUT"] {
-        let echo = demo.send(method, "/echo", "Content-Type: text/x-duck\r\nContent-Length: 5\r\n", b"quack");
+        let echo = demo.send(
+            method,
+            "/echo",
+            "Content-Type: text/x-duck\r\nContent-Length: 5\r\n",
+            b"quack",
+        );
         assert_eq!((echo.status, echo.text()), (200, "quack"));
         assert_eq!(echo.field("content-type"), Some("text/x-duck"));
     }
     let untyped = demo.send("POST", "/echo", "Content-Length: 2\r\n", b"\x00\xff");
     assert_eq!((untyped.status, &*untyped.body), (200, &b"\x00\xff"[..]));
-    assert_eq!(untyped.field("content-type"), Some("application/octet-stream"));
+    assert_eq!(
+        untyped.field("content-type"),
+        Some("application/octet-stream")
+    );
 }
 
 #[test]
@@ -117,8 +160,12 @@ fn echo_goes_out_while_the_body_comes_in() {
     let demo = Demo::start(&[]);
     let piece = vec![b'q'; 100_000];
     let mut client = demo.connect();
-    client.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n").unwrap();
-    client.write_all(b"Transfer-Encoding: chunked\r\n\r\n186a0\r\n").unwrap();
+    client
+        .write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n")
+        .unwrap();
+    client
+        .write_all(b"Transfer-Encoding: chunked\r\n\r\n186a0\r\n")
+        .unwrap();
     client.write_all(&piece).unwrap();
     // Its first bytes are here although its last ones are not there.
     let mut begin = [0; 12];
@@ -127,7 +174,10 @@ fn echo_goes_out_while_the_body_comes_in() {
     client.write_all(b"\r\n0\r\n\r\n").unwrap();
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).unwrap();
-    assert_eq!(rest.iter().filter(|byte| **byte == b'q').count(), piece.len());
+    assert_eq!(
+        rest.iter().filter(|byte| **byte == b'q').count(),
+        piece.len()
+    );
     assert!(rest.ends_with(b"\r\n0\r\n\r\n"), "the echo is complete");
 }
 
@@ -145,7 +195,11 @@ fn status_is_the_one_asked_for_whatever_the_method() {
         ("QUACK", 599, "599 unknown status\n"),
     ] {
         let answer = demo.ask(method, &format!("/status?code={code}"));
-        assert_eq!((answer.status, answer.text()), (code, body), "{method} {code}");
+        assert_eq!(
+            (answer.status, answer.text()),
+            (code, body),
+            "{method} {code}"
+        );
     }
 }
 
@@ -153,7 +207,10 @@ fn status_is_the_one_asked_for_whatever_the_method() {
 fn setheader_sets_one_field() {
     let demo = Demo::start(&[]);
     let set = demo.get("/setheader?name=X-Duck&value=quack%2C+%22quack%22");
-    assert_eq!((set.status, set.field("x-duck")), (200, Some("quack, \"quack\"")));
+    assert_eq!(
+        (set.status, set.field("x-duck")),
+        (200, Some("quack, \"quack\""))
+    );
 }
 
 #[test]
@@ -170,8 +227,18 @@ fn setheader_cannot_split_a_response() {
         "name=&value=a",
     ] {
         let refused = demo.get(&format!("/setheader?{query}"));
-        assert_eq!((refused.status, refused.field("set-cookie")), (400, None), "{query}");
-        assert!(refused.text().ends_with("; try /setheader?name=x-duck&value=quack\n"), "{}", refused.text());
+        assert_eq!(
+            (refused.status, refused.field("set-cookie")),
+            (400, None),
+            "{query}"
+        );
+        assert!(
+            refused
+                .text()
+                .ends_with("; try /setheader?name=x-duck&value=quack\n"),
+            "{}",
+            refused.text()
+        );
     }
 }
 
@@ -179,9 +246,15 @@ fn setheader_cannot_split_a_response() {
 fn setheader_does_not_touch_the_framing() {
     let demo = Demo::start(&[]);
     let set = demo.get("/setheader?name=transfer-encoding&value=chunked");
-    assert_eq!((set.status, set.field("transfer-encoding"), set.text()), (200, None, "the field is set\n"));
+    assert_eq!(
+        (set.status, set.field("transfer-encoding"), set.text()),
+        (200, None, "the field is set\n")
+    );
     let lied = demo.get("/setheader?name=content-length&value=5");
-    assert_eq!(lied.field("content-length"), Some(&*lied.body.len().to_string()));
+    assert_eq!(
+        lied.field("content-length"),
+        Some(&*lied.body.len().to_string())
+    );
 }
 
 #[test]
@@ -190,11 +263,19 @@ fn headers_shows_the_fields_as_they_came() {
     let shown = demo.raw(
         b"GET /headers HTTP/1.1\r\nHost: a\r\nX-Duck: one\r\nx-duck: two\r\nX-Latin: caf\xe9\r\nConnection: close\r\n\r\n",
     );
-    assert_eq!((shown.status, shown.field("content-type")), (200, Some("text/plain")));
+    assert_eq!(
+        (shown.status, shown.field("content-type")),
+        (200, Some("text/plain"))
+    );
     let mut lines: Vec<_> = shown.body.split_inclusive(|byte| *byte == b'\n').collect();
     lines.sort_unstable();
-    let expected =
-        [&b"connection: close\n"[..], b"host: a\n", b"x-duck: one\n", b"x-duck: two\n", b"x-latin: caf\xe9\n"];
+    let expected = [
+        &b"connection: close\n"[..],
+        b"host: a\n",
+        b"x-duck: one\n",
+        b"x-duck: two\n",
+        b"x-latin: caf\xe9\n",
+    ];
     assert_eq!(lines, expected);
 }
 
@@ -203,17 +284,42 @@ fn a_parameter_that_is_missing_or_wrong_is_told_in_one_line() {
     let demo = Demo::start(&[]);
     for (target, problem) in [
         ("/sleep", "the parameter `ms` is missing; try /sleep?ms=500"),
-        ("/sleep?ms=1s", "the parameter `ms` is not a whole number from 0 to 3600000; try /sleep?ms=500"),
-        ("/sleep?ms=3600001", "the parameter `ms` is not a whole number from 0 to 3600000; try /sleep?ms=500"),
-        ("/sleep?ms=1&ms=2", "the parameter `ms` is given more than once; try /sleep?ms=500"),
-        ("/bytes?n=-1", "the parameter `n` is not a whole number from 0 to 18446744073709551615; try /bytes?n=1000000"),
-        ("/status?code=600", "the parameter `code` is not a whole number from 200 to 599; try /status?code=418"),
-        ("/status?code=100", "the parameter `code` is not a whole number from 200 to 599; try /status?code=418"),
-        ("/setheader?name=a", "the parameter `value` is missing; try /setheader?name=x-duck&value=quack"),
+        (
+            "/sleep?ms=1s",
+            "the parameter `ms` is not a whole number from 0 to 3600000; try /sleep?ms=500",
+        ),
+        (
+            "/sleep?ms=3600001",
+            "the parameter `ms` is not a whole number from 0 to 3600000; try /sleep?ms=500",
+        ),
+        (
+            "/sleep?ms=1&ms=2",
+            "the parameter `ms` is given more than once; try /sleep?ms=500",
+        ),
+        (
+            "/bytes?n=-1",
+            "the parameter `n` is not a whole number from 0 to 18446744073709551615; try /bytes?n=1000000",
+        ),
+        (
+            "/status?code=600",
+            "the parameter `code` is not a whole number from 200 to 599; try /status?code=418",
+        ),
+        (
+            "/status?code=100",
+            "the parameter `code` is not a whole number from 200 to 599; try /status?code=418",
+        ),
+        (
+            "/setheader?name=a",
+            "the parameter `value` is missing; try /setheader?name=x-duck&value=quack",
+        ),
     ] {
         let refused = demo.get(target);
         assert_eq!(refused.status, 400, "{target}");
-        assert_eq!(refused.text(), format!("400 Bad Request: {problem}\n"), "{target}");
+        assert_eq!(
+            refused.text(),
+            format!("400 Bad Request: {problem}\n"),
+            "{target}"
+        );
     }
     // Which layer refuses it does not matter.
     assert_eq!(demo.get("/setheader?name=a&value=%zz").status, 400);
@@ -236,18 +342,28 @@ fn an_unknown_path_is_404_and_a_wrong_method_405() {
         ("HEAD", "/echo", "POST, PUT, OPTIONS"),
     ] {
         let refused = demo.ask(method, target);
-        assert_eq!((refused.status, refused.field("allow")), (405, Some(allow)), "{method} {target}");
+        assert_eq!(
+            (refused.status, refused.field("allow")),
+            (405, Some(allow)),
+            "{method} {target}"
+        );
     }
 }
 
 #[test]
 fn options_says_which_methods_there_are() {
     let demo = Demo::start(&[]);
-    for (target, allow) in
-        [("/plaintext", "GET, HEAD, OPTIONS"), ("/echo", "POST, PUT, OPTIONS"), ("*", "GET, HEAD, POST, PUT, OPTIONS")]
-    {
+    for (target, allow) in [
+        ("/plaintext", "GET, HEAD, OPTIONS"),
+        ("/echo", "POST, PUT, OPTIONS"),
+        ("*", "GET, HEAD, POST, PUT, OPTIONS"),
+    ] {
         let options = demo.ask("OPTIONS", target);
-        assert_eq!((options.status, options.field("allow"), options.text()), (200, Some(allow), ""), "{target}");
+        assert_eq!(
+            (options.status, options.field("allow"), options.text()),
+            (200, Some(allow), ""),
+            "{target}"
+        );
     }
     assert_eq!(demo.ask("OPTIONS", "/nowhere").status, 404);
 }
@@ -255,7 +371,12 @@ fn options_says_which_methods_there_are() {
 #[test]
 fn a_method_that_no_route_knows_is_501() {
     let demo = Demo::start(&[]);
-    for (method, target) in [("QUACK", "/plaintext"), ("get", "/"), ("Post", "/echo"), ("PROPFIND", "/nowhere")] {
+    for (method, target) in [
+        ("QUACK", "/plaintext"),
+        ("get", "/"),
+        ("Post", "/echo"),
+        ("PROPFIND", "/nowhere"),
+    ] {
         assert_eq!(demo.ask(method, target).status, 501, "{method} {target}");
     }
 }
@@ -270,7 +391,12 @@ fn a_post_to_the_first_page_is_echoed() {
 #[test]
 fn a_part_of_a_body_is_not_echoed() {
     let demo = Demo::start(&[]);
-    let refused = demo.send("PUT", "/echo", "Content-Range: bytes 0-4/10\r\nContent-Length: 5\r\n", b"quack");
+    let refused = demo.send(
+        "PUT",
+        "/echo",
+        "Content-Range: bytes 0-4/10\r\nContent-Length: 5\r\n",
+        b"quack",
+    );
     assert_eq!(refused.status, 400);
 }
 
@@ -302,8 +428,17 @@ fn either_signal_stops_an_idle_server_cleanly() {
         demo.signal(signal);
         let end = demo.end();
         assert_eq!(end.code, 0, "{}", end.report);
-        assert!(end.report.starts_with(&format!("stopped cleanly by {name}")), "{}", end.report);
-        assert!(end.report.contains("1 connection, 1 response"), "{}", end.report);
+        assert!(
+            end.report
+                .starts_with(&format!("stopped cleanly by {name}")),
+            "{}",
+            end.report
+        );
+        assert!(
+            end.report.contains("1 connection, 1 response"),
+            "{}",
+            end.report
+        );
     }
 }
 
@@ -311,7 +446,9 @@ fn either_signal_stops_an_idle_server_cleanly() {
 fn a_request_sent_before_sigterm_is_answered() {
     let demo = Demo::start(&["--idle-grace", "0"]);
     let mut sleeper = demo.connect();
-    sleeper.write_all(&request("GET", "/sleep?ms=300", "", b"")).unwrap();
+    sleeper
+        .write_all(&request("GET", "/sleep?ms=300", "", b""))
+        .unwrap();
     demo.signal(Signal::TERM);
     let slept = read_response(sleeper);
     assert_eq!((slept.status, slept.text()), (200, "slept\n"));
@@ -323,7 +460,9 @@ fn a_request_sent_before_sigterm_is_answered() {
 fn a_response_that_has_begun_finishes_after_sigterm() {
     let demo = Demo::start(&[]);
     let mut client = demo.connect();
-    client.write_all(&request("GET", "/chunked", "", b"")).unwrap();
+    client
+        .write_all(&request("GET", "/chunked", "", b""))
+        .unwrap();
     let mut begin = [0; 12];
     client.read_exact(&mut begin).unwrap();
     demo.signal(Signal::TERM);
@@ -338,7 +477,9 @@ fn a_response_that_has_begun_finishes_after_sigterm() {
 fn what_exceeds_the_grace_period_is_cut_and_reported() {
     let demo = Demo::start(&["--grace-period", "200ms"]);
     let mut sleeper = demo.connect();
-    sleeper.write_all(&request("GET", "/sleep?ms=60000", "", b"")).unwrap();
+    sleeper
+        .write_all(&request("GET", "/sleep?ms=60000", "", b""))
+        .unwrap();
     demo.signal(Signal::TERM);
     assert_eq!(read_response(sleeper).status, 503);
     let end = demo.end();
@@ -351,7 +492,9 @@ fn a_second_signal_cuts_at_once() {
     let demo = Demo::start(&["--grace-period", "1h"]);
     let mut sleeper = demo.connect();
     let hello = b"GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\n";
-    sleeper.write_all(&[&hello[..], &request("GET", "/sleep?ms=3600000", "", b"")].concat()).unwrap();
+    sleeper
+        .write_all(&[&hello[..], &request("GET", "/sleep?ms=3600000", "", b"")].concat())
+        .unwrap();
     // Both came in one piece, so with the first answer the second request is known to have come.
     read_until(&mut sleeper, b"Hello, World!");
     demo.signal(Signal::INT);
@@ -360,7 +503,11 @@ fn a_second_signal_cuts_at_once() {
     assert_eq!(read_response(sleeper).status, 503);
     let end = demo.end();
     assert_ne!(end.code, 0, "{}", end.report);
-    assert!(end.report.contains("GET /sleep?ms=3600000"), "{}", end.report);
+    assert!(
+        end.report.contains("GET /sleep?ms=3600000"),
+        "{}",
+        end.report
+    );
 }
 
 #[test]
@@ -369,7 +516,10 @@ fn lame_duck_goes_on_accepting() {
     demo.signal(Signal::TERM);
     demo.wait_for_line("got SIGTERM: stopping");
     let hello = demo.raw(b"GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!((hello.status, hello.field("connection")), (200, Some("close")));
+    assert_eq!(
+        (hello.status, hello.field("connection")),
+        (200, Some("close"))
+    );
     demo.signal(Signal::TERM);
     assert_eq!(demo.end().code, 0);
 }
@@ -380,11 +530,17 @@ fn help_and_version_go_to_stdout() {
         (&["--help"][..], "lameduck - "),
         (&["-h"], "lameduck - "),
         (&["demo", "--help"], "lameduck demo - "),
-        (&["--version"], concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n")),
+        (
+            &["--version"],
+            concat!("lameduck ", env!("CARGO_PKG_VERSION"), "\n"),
+        ),
     ] {
         let output = run(words);
         assert_eq!(output.status.code(), Some(0), "{words:?}");
-        assert!(String::from_utf8(output.stdout).unwrap().starts_with(begin), "{words:?}");
+        assert!(
+            String::from_utf8(output.stdout).unwrap().starts_with(begin),
+            "{words:?}"
+        );
         assert_eq!(output.stderr, b"", "{words:?}");
     }
 }
@@ -400,9 +556,15 @@ fn without_a_command_the_help_goes_to_stderr() {
 #[test]
 fn what_is_wrong_with_the_command_line_is_one_line() {
     for (words, problem) in [
-        (&["prance"][..], "unknown command \"prance\"; try 'lameduck --help'"),
+        (
+            &["prance"][..],
+            "unknown command \"prance\"; try 'lameduck --help'",
+        ),
         (&["--bad"], "invalid option '--bad'; try 'lameduck --help'"),
-        (&["demo", "--bad"], "invalid option '--bad'; try 'lameduck demo --help'"),
+        (
+            &["demo", "--bad"],
+            "invalid option '--bad'; try 'lameduck demo --help'",
+        ),
         (
             &["demo", "--grace-period", "10"],
             "--grace-period: \"10\" is not a duration such as 500ms, 10s, 2m, 1h or 0; try 'lameduck demo --help'",
@@ -421,7 +583,10 @@ fn a_port_in_use_is_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let error = std::io::Error::from(rustix::io::Errno::ADDRINUSE);
-    check_failure(&["demo", "--listen", &addr], &format!("cannot listen on {addr}: {error}"));
+    check_failure(
+        &["demo", "--listen", &addr],
+        &format!("cannot listen on {addr}: {error}"),
+    );
 }
 
 #[cfg(target_os = "linux")]
@@ -432,7 +597,10 @@ fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
     command.args(["-c", script, env!("CARGO_BIN_EXE_lameduck")]);
     let demo = Demo::spawn(&mut command);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", demo.child.id())).unwrap();
-    let limits = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let limits = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
     let limits: Vec<_> = limits.split_whitespace().collect();
     assert_ne!(limits[3], "64");
     assert_eq!(limits[3], limits[4], "soft and hard");
@@ -455,17 +623,34 @@ struct End {
 impl Demo {
     /// Listens on a free port, which comes first, and on what `options` say.
     fn start(options: &[&str]) -> Self {
-        Self::spawn(program().args(["demo", "--listen", "127.0.0.1:0"]).args(options))
+        Self::spawn(
+            program()
+                .args(["demo", "--listen", "127.0.0.1:0"])
+                .args(options),
+        )
     }
 
     fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let (to_log, log) = channel();
-        thread::spawn(move || BufReader::new(stderr).lines().try_for_each(|line| to_log.send(line.unwrap())));
+        thread::spawn(move || {
+            BufReader::new(stderr)
+                .lines()
+                .try_for_each(|line| to_log.send(line.unwrap()))
+        });
         let (to_report, report) = channel();
         thread::spawn(move || to_report.send(std::io::read_to_string(stdout).unwrap()));
-        let mut demo = Self { child, addr: ([127, 0, 0, 1], 0).into(), log, report };
+        let mut demo = Self {
+            child,
+            addr: ([127, 0, 0, 1], 0).into(),
+            log,
+            report,
+        };
         let line = demo.wait_for_line("listening on http://");
         demo.addr = line.rsplit_once("http://").unwrap().1.parse().unwrap();
         demo
@@ -475,7 +660,10 @@ impl Demo {
     #[track_caller]
     fn wait_for_line(&self, text: &str) -> String {
         loop {
-            let line = self.log.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no line has {text:?}"));
+            let line = self
+                .log
+                .recv_timeout(LIMIT)
+                .unwrap_or_else(|_| panic!("no line has {text:?}"));
             if line.contains(text) {
                 return line;
             }
@@ -490,7 +678,15 @@ impl Demo {
     #[track_caller]
     fn end(mut self) -> End {
         let report = self.report.recv_timeout(LIMIT).expect("the program ends");
-        End { code: self.child.wait().unwrap().code().expect("no signal has killed it"), report }
+        End {
+            code: self
+                .child
+                .wait()
+                .unwrap()
+                .code()
+                .expect("no signal has killed it"),
+            report,
+        }
     }
 
     fn connect(&self) -> TcpStream {
@@ -539,17 +735,31 @@ struct Response {
 impl Response {
     #[track_caller]
     fn parse(bytes: &[u8]) -> Self {
-        let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").expect("a response has a head") + 4;
+        let end = bytes
+            .windows(4)
+            .position(|end| end == b"\r\n\r\n")
+            .expect("a response has a head")
+            + 4;
         let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self { status, head, body: bytes[end..].to_vec() }
+        Self {
+            status,
+            head,
+            body: bytes[end..].to_vec(),
+        }
     }
 
     /// The only field of that name.
     #[track_caller]
     fn field(&self, name: &str) -> Option<&str> {
-        let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
-        let mut found = fields.filter(|field| field.0.eq_ignore_ascii_case(name)).map(|field| field.1);
+        let fields = self
+            .head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(": "));
+        let mut found = fields
+            .filter(|field| field.0.eq_ignore_ascii_case(name))
+            .map(|field| field.1);
         let first = found.next();
         assert_eq!(found.next(), None, "{name} is repeated");
         first
@@ -573,7 +783,10 @@ fn run(words: &[&str]) -> Output {
 #[track_caller]
 fn check_failure(words: &[&str], problem: &str) {
     let output = run(words);
-    assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("lameduck: {problem}\n"));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        format!("lameduck: {problem}\n")
+    );
     assert_eq!(output.stdout, b"", "{words:?}");
     assert_eq!(output.status.code(), Some(2), "{words:?}");
 }
@@ -586,7 +799,8 @@ fn connect(addr: SocketAddr) -> TcpStream {
 }
 
 fn request(method: &str, target: &str, fields: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("{method} {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n");
+    let head =
+        format!("{method} {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n");
     [head.as_bytes(), body].concat()
 }
 

@@ -13,7 +13,8 @@ use lameduck::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use lameduck::{Body, BodyWriter, CloseReason, Context, IntoResponse, Request, Response};
 
 use support::{
-    Answer, Client, Delimited, End, Gate, LIMIT, TestServer, builder, eventually, get, now, pattern, post, post_chunked,
+    Answer, Client, Delimited, End, Gate, LIMIT, TestServer, builder, eventually, get, now,
+    pattern, post, post_chunked,
 };
 
 const BIG: usize = 10 << 20;
@@ -27,7 +28,9 @@ fn big() -> &'static [u8] {
 
 /// Says how much of its body it was given, and a sum that depends on each byte's place.
 fn digest(bytes: &[u8]) -> String {
-    let sum = bytes.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+    let sum = bytes.iter().fold(0_u64, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
+    });
     format!("{} {sum:x}", bytes.len())
 }
 
@@ -35,7 +38,10 @@ fn read_all(request: Request, _: Context) -> io::Result<String> {
     let mut body = Vec::new();
     let declared = request.body().len();
     request.into_body().read_to_end(&mut body)?;
-    assert!(declared.is_none_or(|len| len == body.len() as u64), "{declared:?}");
+    assert!(
+        declared.is_none_or(|len| len == body.len() as u64),
+        "{declared:?}"
+    );
     Ok(digest(&body))
 }
 
@@ -44,17 +50,39 @@ fn request_bodies_arrive_whole_however_they_are_framed_and_collected() {
     for collect in [0, 1, 100, 64 << 10, 4 << 20] {
         let server = TestServer::with(builder().workers(2).collect_bytes(collect), read_all);
         let mut client = server.client();
-        for len in [0, 1, 99, 100, 101, 16 << 10, 64 << 10, (64 << 10) + 1, 1 << 20] {
+        for len in [
+            0,
+            1,
+            99,
+            100,
+            101,
+            16 << 10,
+            64 << 10,
+            (64 << 10) + 1,
+            1 << 20,
+        ] {
             let body = pattern(len);
             client.send(post("/", &body));
-            assert_eq!(client.read_response().text(), digest(&body), "{len} bytes, collecting {collect}");
+            assert_eq!(
+                client.read_response().text(),
+                digest(&body),
+                "{len} bytes, collecting {collect}"
+            );
             let chunks: Vec<_> = body.chunks(7777).collect();
             client.send(post_chunked("/", &chunks));
-            assert_eq!(client.read_response().text(), digest(&body), "{len} bytes chunked, collecting {collect}");
+            assert_eq!(
+                client.read_response().text(),
+                digest(&body),
+                "{len} bytes chunked, collecting {collect}"
+            );
         }
         let tiny: Vec<_> = big()[..3000].chunks(1).collect();
         client.send(post_chunked("/", &tiny));
-        assert_eq!(client.read_response().text(), digest(&big()[..3000]), "in tiny chunks, collecting {collect}");
+        assert_eq!(
+            client.read_response().text(),
+            digest(&big()[..3000]),
+            "in tiny chunks, collecting {collect}"
+        );
         server.stop_cleanly();
     }
 }
@@ -82,7 +110,8 @@ fn a_small_body_is_collected_before_the_handler_is_called() {
     });
     let mut client = server.client();
     client.send("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n12345");
-    // A request on another connection, sent later, is answered: the first one's head was read by then.
+    // A request on another connection, sent later, is answered: the first one's head was read by
+    // then.
     for _ in 0..10 {
         assert_eq!(server.client().get("/").status, 200);
     }
@@ -97,10 +126,13 @@ fn a_small_body_is_collected_before_the_handler_is_called() {
 fn with_collecting_off_the_handler_is_called_before_the_body_comes() {
     let gate = Gate::new();
     let at_gate = gate.clone();
-    let server = TestServer::with(builder().workers(2).collect_bytes(0), move |request: Request, cx: Context| {
-        at_gate.pass();
-        read_all(request, cx)
-    });
+    let server = TestServer::with(
+        builder().workers(2).collect_bytes(0),
+        move |request: Request, cx: Context| {
+            at_gate.pass();
+            read_all(request, cx)
+        },
+    );
     let mut client = server.client();
     client.send("POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
     gate.wait_entered(1);
@@ -115,16 +147,24 @@ fn the_body_of_a_get_does_not_become_the_next_request() {
     let mut client = server.client();
     client.send("GET / HTTP/1.1\r\nHost: test\r\nContent-Length: 33\r\n\r\nGET /2 HTTP/1.1\r\nHost: other\r\n\r\n!");
     client.send(get("/3"));
-    assert_eq!(client.read_response().text(), digest(b"GET /2 HTTP/1.1\r\nHost: other\r\n\r\n!"));
+    assert_eq!(
+        client.read_response().text(),
+        digest(b"GET /2 HTTP/1.1\r\nHost: other\r\n\r\n!")
+    );
     assert_eq!(client.read_response().text(), digest(b""));
     // Counted when the answers are sent.
-    eventually("two requests are counted", || server.handle().stats().answered == 2);
+    eventually("two requests are counted", || {
+        server.handle().stats().answered == 2
+    });
 }
 
 #[test]
 fn a_connection_stays_usable_after_a_small_body_that_nobody_read() {
     for collect in [0, 64 << 10] {
-        let server = TestServer::with(builder().workers(2).collect_bytes(collect), |_: Request, _: Context| "unread");
+        let server = TestServer::with(
+            builder().workers(2).collect_bytes(collect),
+            |_: Request, _: Context| "unread",
+        );
         let mut client = server.client();
         for len in [1, 1000, 100_000, 250_000] {
             client.send(post("/", &pattern(len)));
@@ -132,7 +172,11 @@ fn a_connection_stays_usable_after_a_small_body_that_nobody_read() {
             assert_eq!(answer.text(), "unread", "{len} bytes, collecting {collect}");
             assert!(!answer.closes(), "{len} bytes, collecting {collect}");
             client.send(post_chunked("/", &[&pattern(len)]));
-            assert_eq!(client.read_response().text(), "unread", "{len} bytes chunked, collecting {collect}");
+            assert_eq!(
+                client.read_response().text(),
+                "unread",
+                "{len} bytes chunked, collecting {collect}"
+            );
             assert_eq!(client.get("/").text(), "unread");
         }
     }
@@ -143,12 +187,23 @@ fn the_response_to_a_large_body_that_nobody_read_can_be_read() {
     let server = TestServer::start(|_: Request, _: Context| "unread");
     for chunked in [false, true] {
         let mut client = server.client();
-        let request = if chunked { post_chunked("/", &[big()]) } else { post("/", big()) };
+        let request = if chunked {
+            post_chunked("/", &[big()])
+        } else {
+            post("/", big())
+        };
         // Without a reader on the other side it may not all be taken.
         let sent = client.try_send(&request);
         let answer = client.read_response();
-        assert_eq!(answer.text(), "unread", "chunked: {chunked}, sent: {sent:?}");
-        assert!(chunked || answer.closes(), "the server knows that it will close: {answer:?}");
+        assert_eq!(
+            answer.text(),
+            "unread",
+            "chunked: {chunked}, sent: {sent:?}"
+        );
+        assert!(
+            chunked || answer.closes(),
+            "the server knows that it will close: {answer:?}"
+        );
         client.drain();
     }
     let mut client = server.client();
@@ -166,14 +221,22 @@ fn the_response_to_a_large_body_that_nobody_read_can_be_read() {
 fn a_body_whose_client_leaves_is_an_error_for_its_reader() {
     for collect in [0, 100] {
         let (sender, errors) = crossbeam_channel::unbounded();
-        let server =
-            TestServer::with(builder().workers(2).collect_bytes(collect), move |request: Request, _: Context| {
-                let error = request.into_body().read_to_end(&mut Vec::new()).unwrap_err();
+        let server = TestServer::with(
+            builder().workers(2).collect_bytes(collect),
+            move |request: Request, _: Context| {
+                let error = request
+                    .into_body()
+                    .read_to_end(&mut Vec::new())
+                    .unwrap_err();
                 sender.send(error.kind()).unwrap();
                 "incomplete"
-            });
+            },
+        );
         for half in [true, false] {
-            for request in [post("/", &pattern(10_000)), post_chunked("/", &[&pattern(10_000)])] {
+            for request in [
+                post("/", &pattern(10_000)),
+                post_chunked("/", &[&pattern(10_000)]),
+            ] {
                 let mut client = server.client();
                 client.send(&request[..5000]);
                 if half {
@@ -186,14 +249,19 @@ fn a_body_whose_client_leaves_is_an_error_for_its_reader() {
                 }
                 let error = errors.recv_timeout(LIMIT).unwrap();
                 assert!(
-                    matches!(error, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset),
+                    matches!(
+                        error,
+                        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                    ),
                     "collecting {collect}: {error:?}"
                 );
             }
         }
     }
     // Collected: the handler is never called.
-    let server = TestServer::start(|_: Request, _: Context| -> &str { panic!("the request is not complete") });
+    let server = TestServer::start(|_: Request, _: Context| -> &str {
+        panic!("the request is not complete")
+    });
     let mut client = server.client();
     client.send(&post("/", b"hello")[..50]);
     client.half_close();
@@ -220,19 +288,26 @@ fn broken_chunks_are_refused() {
 #[test]
 fn trailers_of_a_request_are_there_after_its_body() {
     for collect in [64 << 10, 0, 3] {
-        let server = TestServer::with(builder().workers(2).collect_bytes(collect), |request: Request, _: Context| {
-            let mut body = request.into_body();
-            let mut text = String::new();
-            body.read_to_string(&mut text).unwrap();
-            let trailers = body.take_trailers();
-            assert!(!trailers.contains_key("content-length"));
-            format!("{text} {}", trailers["checksum"].to_str().unwrap())
-        });
+        let server = TestServer::with(
+            builder().workers(2).collect_bytes(collect),
+            |request: Request, _: Context| {
+                let mut body = request.into_body();
+                let mut text = String::new();
+                body.read_to_string(&mut text).unwrap();
+                let trailers = body.take_trailers();
+                assert!(!trailers.contains_key("content-length"));
+                format!("{text} {}", trailers["checksum"].to_str().unwrap())
+            },
+        );
         let mut client = server.client();
         let head = "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\nTrailer: Checksum\r\n\r\n";
         let body = "5\r\nhello\r\n0\r\nChecksum: abc\r\nContent-Length: 3\r\n\r\n";
         client.send([head, body, &get("/")].concat());
-        assert_eq!(client.read_response().text(), "hello abc", "collecting {collect}");
+        assert_eq!(
+            client.read_response().text(),
+            "hello abc",
+            "collecting {collect}"
+        );
     }
 }
 
@@ -247,7 +322,9 @@ fn a_client_that_expects_continue_is_told_when_the_handler_reads() {
     let mut client = server.client();
     for _ in 0..2 {
         let entered = gate.entered();
-        client.send("POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+        client.send(
+            "POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+        );
         gate.wait_entered(entered + 1);
         client.expect_nothing_yet();
         gate.release();
@@ -263,7 +340,8 @@ fn a_client_that_expects_continue_is_told_when_the_handler_reads() {
 fn a_client_that_expects_continue_gets_a_refusal_without_it() {
     let server = TestServer::start(|_: Request, _: Context| lameduck::http::StatusCode::FORBIDDEN);
     let mut client = server.client();
-    client.send("POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    client
+        .send("POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     let answer = client.read_response();
     assert_eq!(answer.status, 403);
     if answer.closes() {
@@ -279,7 +357,9 @@ fn a_client_that_expects_continue_gets_a_refusal_without_it() {
 fn who_sends_the_body_without_waiting_gets_an_answer_all_the_same() {
     let server = TestServer::start(read_all);
     let mut client = server.client();
-    client.send("POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
+    client.send(
+        "POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
+    );
     let mut answer = client.read_response();
     if answer.status == 100 {
         answer = client.read_response();
@@ -307,7 +387,11 @@ fn big_file() -> PathBuf {
 
 /// Answers with `big`, or a smaller piece of it if asked for, made in the way that the path names.
 fn of_each_kind(request: Request, _: Context) -> Response {
-    let big = if request.uri().query() == Some("smaller") { &big()[..SMALLER] } else { big() };
+    let big = if request.uri().query() == Some("smaller") {
+        &big()[..SMALLER]
+    } else {
+        big()
+    };
     match request.uri().path() {
         "/empty" => ().into_response(),
         "/str" => "text".into_response(),
@@ -322,7 +406,8 @@ fn of_each_kind(request: Request, _: Context) -> Response {
         "/unwritten" => Body::writer(|_| Ok(())).into_response(),
         "/writer" => Body::writer(move |out| out.write_all(big)).into_response(),
         "/pieces" => {
-            Body::writer(move |out| big.chunks(9999).try_for_each(|piece| out.write_all(piece))).into_response()
+            Body::writer(move |out| big.chunks(9999).try_for_each(|piece| out.write_all(piece)))
+                .into_response()
         }
         "/flushed" => Body::writer(|out: &mut BodyWriter<'_>| {
             out.flush()?;
@@ -333,7 +418,9 @@ fn of_each_kind(request: Request, _: Context) -> Response {
             out.write_all(b"xt")
         })
         .into_response(),
-        "/file" => Body::try_from(File::open(big_file()).unwrap()).unwrap().into_response(),
+        "/file" => Body::try_from(File::open(big_file()).unwrap())
+            .unwrap()
+            .into_response(),
         other => panic!("{other}"),
     }
 }
@@ -364,7 +451,11 @@ fn assert_body(answer: &Answer, path: &str, len: usize) {
         (_, 4) => b"text",
         _ => &big()[..len],
     };
-    assert!(answer.body == expected, "{path}: {} of {len} bytes", answer.body.len());
+    assert!(
+        answer.body == expected,
+        "{path}: {} of {len} bytes",
+        answer.body.len()
+    );
 }
 
 #[test]
@@ -374,13 +465,26 @@ fn a_response_of_each_kind_arrives_whole() {
     for (path, is_sized, len) in KINDS {
         let answer = client.get(path);
         assert_body(&answer, path, len);
-        assert_eq!(answer.delimited, if is_sized { Delimited::Length } else { Delimited::Chunked }, "{path}");
+        assert_eq!(
+            answer.delimited,
+            if is_sized {
+                Delimited::Length
+            } else {
+                Delimited::Chunked
+            },
+            "{path}"
+        );
         assert!(!answer.closes(), "{path}");
         assert!(answer.field("date").is_some(), "{path}");
     }
     // One after the other, without waiting.
     let smaller = KINDS.iter().filter(|(path, ..)| *path != "/file");
-    client.send(smaller.clone().map(|(path, ..)| get(&format!("{path}?smaller"))).collect::<String>());
+    client.send(
+        smaller
+            .clone()
+            .map(|(path, ..)| get(&format!("{path}?smaller")))
+            .collect::<String>(),
+    );
     for (path, _, len) in smaller {
         assert_body(&client.read_response(), path, (*len).min(SMALLER));
     }
@@ -399,7 +503,10 @@ fn head_of_each_kind_has_no_body_and_the_length_that_get_would_have() {
             assert!(is_sized, "{path}");
             assert_eq!(declared, len.to_string(), "{path}");
         }
-        assert!(!is_sized || len == 0 || answer.field("content-length").is_some(), "{path}");
+        assert!(
+            !is_sized || len == 0 || answer.field("content-length").is_some(),
+            "{path}"
+        );
     }
     assert_body(&client.get("/str"), "/str", 4);
     server.stop_cleanly();
@@ -411,11 +518,31 @@ fn http_1_0_gets_each_kind_without_chunks() {
     for (path, is_sized, len) in KINDS {
         for keep in [false, true] {
             let mut client = server.client();
-            let asks = if keep { "Connection: keep-alive\r\n" } else { "" };
+            let asks = if keep {
+                "Connection: keep-alive\r\n"
+            } else {
+                ""
+            };
             client.send(format!("GET {path}?smaller HTTP/1.0\r\n{asks}\r\n"));
             let answer = client.read_response();
-            assert_body(&answer, path, if path == "/file" { len } else { len.min(SMALLER) });
-            assert_eq!(answer.delimited, if is_sized { Delimited::Length } else { Delimited::ByClose }, "{path}");
+            assert_body(
+                &answer,
+                path,
+                if path == "/file" {
+                    len
+                } else {
+                    len.min(SMALLER)
+                },
+            );
+            assert_eq!(
+                answer.delimited,
+                if is_sized {
+                    Delimited::Length
+                } else {
+                    Delimited::ByClose
+                },
+                "{path}"
+            );
             if keep && is_sized {
                 assert_eq!(answer.field("connection"), Some("keep-alive"), "{path}");
                 client.send("GET /str HTTP/1.0\r\n\r\n");
@@ -457,13 +584,19 @@ impl Read for Failing {
 fn failing(request: Request, _: Context) -> Response {
     let error = || Err(io::Error::other("the disk is gone"));
     let mut parts = request.uri().path().split('/').skip(1);
-    let (kind, some) = (parts.next().unwrap(), parts.next().unwrap().parse::<usize>().unwrap());
+    let (kind, some) = (
+        parts.next().unwrap(),
+        parts.next().unwrap().parse::<usize>().unwrap(),
+    );
     match kind {
         "reader" => Body::reader(Failing(some, error)).into_response(),
         "sized" => Body::sized_reader(Failing(some, error), some as u64 + 1).into_response(),
         "short" => Body::sized_reader(Failing(some, || Ok(0)), some as u64 + 1).into_response(),
         "reader-panic" => Body::reader(Failing(some, || panic!("on purpose"))).into_response(),
-        "sized-panic" => Body::sized_reader(Failing(some, || panic!("on purpose")), some as u64 + 1).into_response(),
+        "sized-panic" => {
+            Body::sized_reader(Failing(some, || panic!("on purpose")), some as u64 + 1)
+                .into_response()
+        }
         "writer" => Body::writer(move |out| {
             out.write_all(&vec![b'x'; some])?;
             Err(io::Error::other("the disk is gone"))
@@ -485,39 +618,67 @@ fn failing(request: Request, _: Context) -> Response {
 #[test]
 fn a_response_that_fails_midway_does_not_look_complete() {
     let server = TestServer::start(failing);
-    let kinds = ["reader", "sized", "short", "reader-panic", "sized-panic", "writer", "writer-panic", "declared-short"];
+    let kinds = [
+        "reader",
+        "sized",
+        "short",
+        "reader-panic",
+        "sized-panic",
+        "writer",
+        "writer-panic",
+        "declared-short",
+    ];
     for kind in kinds {
         for some in [0, 1, 10_000, 1_000_000] {
             for version in ["1.1", "1.0"] {
                 let mut client = server.client();
-                client.send(format!("GET /{kind}/{some} HTTP/{version}\r\nHost: test\r\n\r\n"));
+                client.send(format!(
+                    "GET /{kind}/{some} HTTP/{version}\r\nHost: test\r\n\r\n"
+                ));
                 // Before the first byte it could also be told: 500.
                 match client.try_read(false) {
-                    Ok(answer) => assert_eq!(answer.status, 500, "/{kind}/{some} of HTTP/{version} came whole"),
+                    Ok(answer) => assert_eq!(
+                        answer.status, 500,
+                        "/{kind}/{some} of HTTP/{version} came whole"
+                    ),
                     Err(incomplete) => {
                         let framed = incomplete.answer.as_ref().map(|answer| answer.delimited);
                         let by_close = framed.is_none_or(|framed| framed == Delimited::ByClose);
-                        assert!(!by_close || incomplete.end == End::Reset, "/{kind}/{some}: {incomplete:?}");
+                        assert!(
+                            !by_close || incomplete.end == End::Reset,
+                            "/{kind}/{some}: {incomplete:?}"
+                        );
                     }
                 }
             }
         }
-        assert_eq!(server.client().get("/fine/0").text(), "fine", "after {kind}");
+        assert_eq!(
+            server.client().get("/fine/0").text(),
+            "fine",
+            "after {kind}"
+        );
     }
     let report = server.stop();
     assert!(report.is_clean(), "{report}");
-    assert_eq!(report.closed_because(CloseReason::Failed), 8 * 4 * 2, "{report}");
+    assert_eq!(
+        report.closed_because(CloseReason::Failed),
+        8 * 4 * 2,
+        "{report}"
+    );
 }
 
 #[test]
 fn a_panic_in_a_handler_costs_its_connection_and_nothing_else() {
-    let server = TestServer::with(builder().workers(1), |request: Request, _: Context| -> &str {
-        match request.uri().path() {
-            "/text" => panic!("on purpose"),
-            "/value" => std::panic::panic_any(42),
-            _ => "fine",
-        }
-    });
+    let server = TestServer::with(
+        builder().workers(1),
+        |request: Request, _: Context| -> &str {
+            match request.uri().path() {
+                "/text" => panic!("on purpose"),
+                "/value" => std::panic::panic_any(42),
+                _ => "fine",
+            }
+        },
+    );
     let mut other = server.used_client("/");
     for path in ["/text", "/value"] {
         for _ in 0..10 {
@@ -527,7 +688,10 @@ fn a_panic_in_a_handler_costs_its_connection_and_nothing_else() {
             let answer = client.read_response();
             assert_eq!(answer.status, 500);
             assert!(answer.closes());
-            assert!(!answer.text().contains("on purpose"), "the client is told nothing");
+            assert!(
+                !answer.text().contains("on purpose"),
+                "the client is told nothing"
+            );
             client.expect_eof();
         }
     }
@@ -535,14 +699,20 @@ fn a_panic_in_a_handler_costs_its_connection_and_nothing_else() {
     let report = server.stop();
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.accepted, 21);
-    assert_eq!(report.answered.iter().map(|(_, n)| n).sum::<u64>(), 42, "{report}");
+    assert_eq!(
+        report.answered.iter().map(|(_, n)| n).sum::<u64>(),
+        42,
+        "{report}"
+    );
 }
 
 #[test]
 fn slow_readers_hold_no_worker() {
     let server = TestServer::start(of_each_kind);
     let mut slow = Vec::new();
-    for path in ["/vec", "/bytes", "/reader", "/sized", "/file", "/reader", "/file", "/bytes"] {
+    for path in [
+        "/vec", "/bytes", "/reader", "/sized", "/file", "/reader", "/file", "/bytes",
+    ] {
         let mut client = Client::connect_narrow(server.addr());
         client.send_get(path);
         assert_eq!(client.read_raw(17), b"HTTP/1.1 200 OK\r\n");
@@ -563,7 +733,9 @@ fn slow_readers_hold_no_worker() {
 #[test]
 fn writers_with_slow_readers_hold_half_of_the_workers() {
     let server = TestServer::start(of_each_kind);
-    let mut slow: Vec<_> = (0..8).map(|_| Client::connect_narrow(server.addr())).collect();
+    let mut slow: Vec<_> = (0..8)
+        .map(|_| Client::connect_narrow(server.addr()))
+        .collect();
     // The first one has the only place; the others wait for it.
     slow[0].send_get("/writer");
     assert_eq!(slow[0].read_raw(17), b"HTTP/1.1 200 OK\r\n");
@@ -608,7 +780,9 @@ fn uploads_that_trickle_hold_no_worker_before_they_are_large() {
         client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\n");
         client.send(&pattern(100_000)[..90_000]);
     }
-    eventually("all are accepted", || server.handle().stats().accepted == 24);
+    eventually("all are accepted", || {
+        server.handle().stats().accepted == 24
+    });
     let mut normal = server.client();
     for _ in 0..100 {
         assert_eq!(normal.get("/").text(), digest(b""));
@@ -646,7 +820,12 @@ fn a_wrong_length_of_the_handler_becomes_500() {
 #[test]
 fn framing_fields_of_the_handler_are_not_sent() {
     let server = TestServer::start(|_: Request, _: Context| {
-        let field = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let field = |name, value| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
         let fields = [
             field("transfer-encoding", "chunked"),
             field("connection", "keep-alive, x-hop"),
@@ -659,8 +838,14 @@ fn framing_fields_of_the_handler_are_not_sent() {
     let mut client = server.client();
     for _ in 0..2 {
         let answer = client.get("/");
-        assert_eq!((answer.text().as_str(), answer.delimited), ("hello", Delimited::Length));
-        assert_eq!((answer.field("x-own"), answer.field("keep-alive")), (Some("kept"), None));
+        assert_eq!(
+            (answer.text().as_str(), answer.delimited),
+            ("hello", Delimited::Length)
+        );
+        assert_eq!(
+            (answer.field("x-own"), answer.field("keep-alive")),
+            (Some("kept"), None)
+        );
         assert_ne!(answer.field("date"), Some("never"));
     }
 }
@@ -668,26 +853,40 @@ fn framing_fields_of_the_handler_are_not_sent() {
 #[test]
 fn a_request_body_can_be_the_response_body() {
     for collect in [64 << 10, 0] {
-        let server = TestServer::with(builder().workers(2).collect_bytes(collect), |request: Request, _: Context| {
-            request.into_body()
-        });
+        let server = TestServer::with(
+            builder().workers(2).collect_bytes(collect),
+            |request: Request, _: Context| request.into_body(),
+        );
         let mut client = server.client();
         for len in [0, 5, 100_000] {
             let body = pattern(len);
             client.send(post("/", &body));
             let answer = client.read_response();
-            assert!(answer.body == body, "{len} bytes, collecting {collect}: {} {}", answer.status, answer.body.len());
+            assert!(
+                answer.body == body,
+                "{len} bytes, collecting {collect}: {} {}",
+                answer.status,
+                answer.body.len()
+            );
             client.send(post_chunked("/", &[&body]));
-            assert!(client.read_response().body == body, "{len} bytes chunked, collecting {collect}");
+            assert!(
+                client.read_response().body == body,
+                "{len} bytes chunked, collecting {collect}"
+            );
         }
         // More than fits between the two: the client has to read while it writes.
         let addr = server.addr();
         let mut echo = Client::connect(addr);
-        let (mut reader, writer) = (echo.second(), std::thread::spawn(move || echo.send(post("/", big()))));
+        let (mut reader, writer) = (
+            echo.second(),
+            std::thread::spawn(move || echo.send(post("/", big()))),
+        );
         assert!(reader.read_response().body == big());
         writer.join().unwrap();
         let mut continued = server.client();
-        continued.send("POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+        continued.send(
+            "POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+        );
         assert_eq!(continued.read_response().status, 100);
         continued.send("hello");
         assert_eq!(continued.read_response().text(), "hello");
@@ -698,15 +897,20 @@ fn a_request_body_can_be_the_response_body() {
 #[test]
 fn a_body_that_is_passed_on_to_another_thread_ends_with_its_response() {
     let (sender, bodies) = crossbeam_channel::unbounded();
-    let server = TestServer::with(builder().workers(2).collect_bytes(0), move |request: Request, _: Context| {
-        sender.send(request.into_body()).unwrap();
-        "answered"
-    });
+    let server = TestServer::with(
+        builder().workers(2).collect_bytes(0),
+        move |request: Request, _: Context| {
+            sender.send(request.into_body()).unwrap();
+            "answered"
+        },
+    );
     let mut client = server.client();
     client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n");
     assert_eq!(client.read_response().text(), "answered");
     let mut body = bodies.recv_timeout(LIMIT).unwrap();
-    let error = support::within_limit("a read of an abandoned body", move || body.read(&mut [0; 16]));
+    let error = support::within_limit("a read of an abandoned body", move || {
+        body.read(&mut [0; 16])
+    });
     assert_eq!(error.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     client.send("hello");
     assert_eq!(client.get("/").text(), "answered");

@@ -1,5 +1,6 @@
-//! The programs of `docs/coming_from_go.md`, run as a person would: each in a process of its own, with real signals. Their
-//! addresses and times differ from the text's, nothing else; the order of what they say is what is looked at.
+//! The programs of `docs/coming_from_go.md`, run as a person would: each in a process of its own,
+//! with real signals. Their addresses and times differ from the text's, nothing else; the order of
+//! what they say is what is looked at.
 
 #![cfg(all(feature = "cli", feature = "router"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -32,7 +33,10 @@ mod interrupt {
 
     /// The shortest one that does the same.
     pub(super) fn short() -> lameduck::Result<Report> {
-        let bound = Server::builder().grace_period(Duration::from_secs(5)).on_signals([SIGINT]).bind("127.0.0.1:0")?;
+        let bound = Server::builder()
+            .grace_period(Duration::from_secs(5))
+            .on_signals([SIGINT])
+            .bind("127.0.0.1:0")?;
         eprintln!("listening on http://{}", bound.addr());
         bound.run(|_request, _context| "hello\n")
     }
@@ -88,7 +92,9 @@ mod in_the_middle {
 
     pub(super) fn main() -> lameduck::Result<()> {
         let (interrupted, _guard) = lameduck::notify([SIGINT])?;
-        let bound = Server::builder().grace_period(Duration::from_secs(30)).bind("127.0.0.1:0")?;
+        let bound = Server::builder()
+            .grace_period(Duration::from_secs(30))
+            .bind("127.0.0.1:0")?;
         eprintln!("listening on http://{}", bound.addr());
 
         let (closed, idle_connections_closed) = bounded::<()>(0);
@@ -105,7 +111,11 @@ mod in_the_middle {
         let report = bound.run(hello)?;
         let _ = idle_connections_closed.recv();
         eprintln!("the server has stopped");
-        assert_eq!(stopper.join().ok(), Some(report), "who waits for a stop gets the same report");
+        assert_eq!(
+            stopper.join().ok(),
+            Some(report),
+            "who waits for a stop gets the same report"
+        );
 
         let again = Server::builder().bind("127.0.0.1:0")?;
         let _report = again.handle().shutdown();
@@ -165,7 +175,11 @@ mod framework {
             if !self.takes_work.load(SeqCst) {
                 eprintln!("a job is refused");
                 self.refused.open();
-                return (StatusCode::SERVICE_UNAVAILABLE, "no new jobs: this server is stopping\n").into_response();
+                return (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "no new jobs: this server is stopping\n",
+                )
+                    .into_response();
             }
             (StatusCode::ACCEPTED, "the job is taken\n").into_response()
         }
@@ -201,7 +215,11 @@ mod framework {
     }
 
     pub(super) fn main() -> lameduck::Result<Report> {
-        let app = Arc::new(App { takes_work: AtomicBool::new(true), database: Database, refused: Gate::new() });
+        let app = Arc::new(App {
+            takes_work: AtomicBool::new(true),
+            database: Database,
+            refused: Gate::new(),
+        });
         let report = run(&app)?;
         eprintln!("exit");
         Ok(report)
@@ -216,10 +234,15 @@ mod errgroup {
     use lameduck::{Context, Group, GroupReport, Request, Router, SIGINT, SIGTERM, Server};
 
     pub(super) fn main(fails_after: Duration) -> lameduck::Result<GroupReport> {
-        let app = Router::new().get("/hello", hello).get("/hello/{name}", hello);
+        let app = Router::new()
+            .get("/hello", hello)
+            .get("/hello/{name}", hello);
         let web = Server::builder().bind("127.0.0.1:0")?;
         eprintln!("listening on http://{}", web.addr());
-        let group = Group::builder().on_signals([SIGINT, SIGTERM]).stop_timeout(Duration::from_secs(10)).start()?;
+        let group = Group::builder()
+            .on_signals([SIGINT, SIGTERM])
+            .stop_timeout(Duration::from_secs(10))
+            .start()?;
         group.spawn("timer", move |context| timer(context, fails_after));
         group.serve("web", web, app);
 
@@ -245,7 +268,9 @@ mod errgroup {
 
     pub(super) fn by_hand(fails_after: Duration) -> lameduck::Result<()> {
         let (program, _guard) = lameduck::notify([SIGINT])?;
-        let server = Server::builder().bind("127.0.0.1:0")?.spawn(|_request, _context| "hello\n")?;
+        let server = Server::builder()
+            .bind("127.0.0.1:0")?
+            .spawn(|_request, _context| "hello\n")?;
         eprintln!("listening on http://{}", server.addr());
         let (ended, end_of_timer) = bounded(1);
         let context = program.clone();
@@ -262,7 +287,12 @@ mod errgroup {
         }
         program.cancel();
         let report = server.handle().shutdown_within(Duration::from_secs(10));
-        errors.extend(end_of_timer.recv_timeout(Duration::from_secs(10)).ok().and_then(Result::err));
+        errors.extend(
+            end_of_timer
+                .recv_timeout(Duration::from_secs(10))
+                .ok()
+                .and_then(Result::err),
+        );
         eprintln!("{}", report.summary());
         eprintln!("errors: {errors:?}");
         report.into_result().map(drop)
@@ -278,7 +308,9 @@ fn the_program() {
     const SHORT: Duration = Duration::from_millis(300);
     const LONG: Duration = Duration::from_secs(60);
 
-    let Ok(mode) = std::env::var(MODE) else { return };
+    let Ok(mode) = std::env::var(MODE) else {
+        return;
+    };
     let code = match mode.as_str() {
         "interrupt" => interrupt::main().report(),
         "interrupt, in short" => interrupt::short().report(),
@@ -316,8 +348,14 @@ fn it_serves_until_ctrl_c_and_stops() {
     assert_eq!(client.get("/").body, b"hello\n");
     child.signal(Signal::INT);
     client.expect_eof();
-    let ended =
-        expect(&child, &["shutting down", "stopped cleanly by a call of its handle", "1 connection, 1 response"]);
+    let ended = expect(
+        &child,
+        &[
+            "shutting down",
+            "stopped cleanly by a call of its handle",
+            "1 connection, 1 response",
+        ],
+    );
     assert_eq!(ended.code, Some(0));
 }
 
@@ -334,7 +372,13 @@ fn the_shortest_program_does_the_same() {
 fn with_a_request_in_flight(mode: &str) -> (Program, Client) {
     let child = Program::start(&mut this_program("the_program", mode));
     child.wait_for_line("cannot catch SIGKILL: no process is ever allowed to");
-    let addr = child.wait_for_line("listening on ").rsplit_once("http://").unwrap().1.parse().unwrap();
+    let addr = child
+        .wait_for_line("listening on ")
+        .rsplit_once("http://")
+        .unwrap()
+        .1
+        .parse()
+        .unwrap();
     let mut client = Client::connect(addr);
     client.send(get("/long"));
     child.wait_for_line("hello: begins");
@@ -349,7 +393,10 @@ fn after_the_first_signal_nothing_is_caught_and_the_second_one_ends_the_process(
     let (child, _client) = with_a_request_in_flight("forced by a signal");
     child.signal(Signal::INT);
     let ended = child.end();
-    assert_eq!((ended.signal, ended.code), (Some(Signal::INT.as_raw()), None));
+    assert_eq!(
+        (ended.signal, ended.code),
+        (Some(Signal::INT.as_raw()), None)
+    );
 }
 
 #[test]
@@ -369,7 +416,10 @@ fn a_request_that_is_interrupted_is_answered_before_the_server_has_stopped() {
     child.wait_for_line("hello: begins");
     child.signal(Signal::INT);
     let answer = client.read_response();
-    assert_eq!((answer.status, answer.body.as_slice()), (200, b"hello\n".as_slice()));
+    assert_eq!(
+        (answer.status, answer.body.as_slice()),
+        (200, b"hello\n".as_slice())
+    );
     client.expect_eof();
     let order = [
         "interrupted: shutting down",
@@ -391,11 +441,19 @@ fn a_framework_refuses_new_work_finishes_what_is_begun_and_then_closes_its_resou
     child.wait_for_line("export: begins");
     child.signal(Signal::TERM);
     child.wait_for_line("no new jobs from here on");
-    assert_eq!(works.get("/jobs").status, StatusCode::SERVICE_UNAVAILABLE.as_u16());
+    assert_eq!(
+        works.get("/jobs").status,
+        StatusCode::SERVICE_UNAVAILABLE.as_u16()
+    );
     works.expect_eof();
     assert!(exports.read_response().body.ends_with(b" rows\n"));
     exports.expect_eof();
-    let order = ["a job is refused", "export: ends, told of the stop: true", "the database is closed", "exit"];
+    let order = [
+        "a job is refused",
+        "export: ends, told of the stop: true",
+        "the database is closed",
+        "exit",
+    ];
     assert_eq!(expect(&child, &order).code, Some(0));
 }
 
@@ -416,14 +474,27 @@ fn in_a_group_a_signal_stops_both() {
     let child = program("errgroup, interrupted");
     assert_eq!(child.client().get("/hello/duck").body, b"hello duck\n");
     child.signal(Signal::INT);
-    let ended = expect(&child, &["timer: told to stop", "the group has stopped: SIGINT", "timer ended after "]);
+    let ended = expect(
+        &child,
+        &[
+            "timer: told to stop",
+            "the group has stopped: SIGINT",
+            "timer ended after ",
+        ],
+    );
     assert_eq!(ended.code, Some(0));
 }
 
 #[test]
 fn in_a_select_the_error_of_a_service_is_received_and_the_server_stopped() {
     let child = program("by hand");
-    let ended = expect(&child, &["stopped cleanly by a call of its handle", "errors: [\"the time is over\"]"]);
+    let ended = expect(
+        &child,
+        &[
+            "stopped cleanly by a call of its handle",
+            "errors: [\"the time is over\"]",
+        ],
+    );
     assert_eq!(ended.code, Some(0));
 }
 
@@ -434,7 +505,11 @@ fn in_a_select_a_signal_is_received_and_both_are_stopped() {
     child.signal(Signal::INT);
     let ended = expect(
         &child,
-        &["stopping, as the process got SIGINT", "stopped cleanly by a call of its handle", "errors: []"],
+        &[
+            "stopping, as the process got SIGINT",
+            "stopped cleanly by a call of its handle",
+            "errors: []",
+        ],
     );
     assert_eq!(ended.code, Some(0));
 }

@@ -19,7 +19,9 @@ fn a_client_that_resets_its_connection_ends_the_context_that_asked_for_it() {
         let context = context.while_connected();
         entered_sender.send(()).unwrap();
         let waited = context.wait(LIMIT);
-        ended_sender.send((waited, context.reason(), context.is_draining())).unwrap();
+        ended_sender
+            .send((waited, context.reason(), context.is_draining()))
+            .unwrap();
         "done"
     });
     for target in ["/first", "/again"] {
@@ -30,7 +32,11 @@ fn a_client_that_resets_its_connection_ends_the_context_that_asked_for_it() {
         client.send(get(target));
         entered.recv_timeout(LIMIT).unwrap();
         client.reset();
-        assert_eq!(ended.recv_timeout(LIMIT), Ok((false, Some(Reason::ClientGone), true)), "{target}");
+        assert_eq!(
+            ended.recv_timeout(LIMIT),
+            Ok((false, Some(Reason::ClientGone), true)),
+            "{target}"
+        );
     }
     let _ = server.stop();
 }
@@ -51,7 +57,8 @@ fn a_client_that_has_only_finished_its_side_is_not_gone() {
     client.send(get("/"));
     entered.recv_timeout(LIMIT).unwrap();
     client.half_close();
-    // The server's poller has seen the end of the client's side when another client's request was served after it.
+    // The server's poller has seen the end of the client's side when another client's request was
+    // served after it.
     go_sender.send(()).unwrap();
     assert_eq!(client.read_response().text(), "still here");
     let _ = server.stop();
@@ -75,20 +82,27 @@ fn a_timeout_of_its_own_ends_a_handlers_wait_and_the_response_is_sent() {
 fn what_a_handler_derived_ends_with_the_stop() {
     let (entered_sender, entered) = bounded(1);
     let (ended_sender, ended) = bounded(1);
-    let server =
-        TestServer::with(builder().cut_grace(Duration::ZERO), move |_request: lameduck::Request, context: Context| {
+    let server = TestServer::with(
+        builder().cut_grace(Duration::ZERO),
+        move |_request: lameduck::Request, context: Context| {
             let work = context.with_cancel().with_timeout(LIMIT);
             entered_sender.send(()).unwrap();
             let drained = work.draining().recv_timeout(LIMIT).is_err();
             let early = work.reason();
             let waited = work.wait(LIMIT);
-            ended_sender.send((drained, early, waited, work.reason())).unwrap();
+            ended_sender
+                .send((drained, early, waited, work.reason()))
+                .unwrap();
             "late"
-        });
+        },
+    );
     let mut client = server.client();
     client.send(get("/"));
     entered.recv_timeout(LIMIT).unwrap();
     let report = server.handle().shutdown_within(Duration::from_millis(50));
     assert_eq!(report.cut.len(), 1, "{report}");
-    assert_eq!(ended.recv_timeout(LIMIT), Ok((true, None, false, Some(Reason::Stopped))));
+    assert_eq!(
+        ended.recv_timeout(LIMIT),
+        Ok((true, None, false, Some(Reason::Stopped)))
+    );
 }

@@ -1,4 +1,5 @@
-//! A process with few descriptors: it keeps serving, the longest idle connections make room, and it does not spin.
+//! A process with few descriptors: it keeps serving, the longest idle connections make room, and it
+//! does not spin.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "cli")]
@@ -16,12 +17,22 @@ use support::{Client, End, LIMIT, eventually, millis, now, pass_time, raise_desc
 /// What the child may open; its threads, sockets and standard streams take some of them.
 const DESCRIPTORS: u64 = 64;
 
-/// Not a test of its own: a server with more connections allowed than descriptors, or with 40 at most.
+/// Not a test of its own: a server with more connections allowed than descriptors, or with 40 at
+/// most.
 #[test]
 fn the_program() {
-    let Ok(mode) = std::env::var(MODE) else { return };
+    let Ok(mode) = std::env::var(MODE) else {
+        return;
+    };
     let limit = Some(DESCRIPTORS);
-    setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit,
+            maximum: limit,
+        },
+    )
+    .unwrap();
     let max = if mode == "descriptors" { 10_000 } else { 40 };
     let gate = support::Gate::new();
     let handler = move |request: Request, _: Context| {
@@ -31,8 +42,16 @@ fn the_program() {
         "hello"
     };
     // An idle grace that is over at once, and one that a test does not see the end of.
-    let grace = if mode == "nobody idle" { LIMIT * 6 } else { Duration::ZERO };
-    let server = Server::builder().workers(4).max_connections(max).idle_grace(grace).on_signals([libc::SIGTERM]);
+    let grace = if mode == "nobody idle" {
+        LIMIT * 6
+    } else {
+        Duration::ZERO
+    };
+    let server = Server::builder()
+        .workers(4)
+        .max_connections(max)
+        .idle_grace(grace)
+        .on_signals([libc::SIGTERM]);
     let bound = server.bind("127.0.0.1:0").unwrap();
     eprintln!("listening on http://{}", bound.addr());
     let report = bound.run(handler).unwrap();
@@ -46,7 +65,8 @@ fn server(mode: &str) -> Program {
     Program::serving(&mut this_program("the_program", mode))
 }
 
-/// How many descriptors a process has, how often its threads have run, and how much time they have used.
+/// How many descriptors a process has, how often its threads have run, and how much time they have
+/// used.
 fn descriptors(program: &Program) -> usize {
     std::fs::read_dir(proc_path(program, "fd")).unwrap().count()
 }
@@ -56,7 +76,15 @@ fn switches(program: &Program) -> u64 {
     let of = |task: std::fs::DirEntry| {
         let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
         let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
-        lines.map(|line| line.rsplit(['\t', ' ']).next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+        lines
+            .map(|line| {
+                line.rsplit(['\t', ' '])
+                    .next()
+                    .unwrap()
+                    .parse::<u64>()
+                    .unwrap()
+            })
+            .sum::<u64>()
     };
     tasks.map(|task| of(task.unwrap())).sum()
 }
@@ -90,18 +118,34 @@ fn a_process_out_of_descriptors_keeps_serving_and_closes_the_longest_idle_first(
         assert_eq!(client.get("/").text(), "hello", "connection {i}");
         clients.push(client);
         // Those that are closed are the first ones, in their order.
-        let open = clients.iter().position(|client| !is_closed(client)).unwrap();
-        assert!(clients[open..].iter().all(|client| !is_closed(client)), "{i}: not the longest idle one was closed");
+        let open = clients
+            .iter()
+            .position(|client| !is_closed(client))
+            .unwrap();
+        assert!(
+            clients[open..].iter().all(|client| !is_closed(client)),
+            "{i}: not the longest idle one was closed"
+        );
         // What is closed is closed for want of room, of which there was none but that.
-        assert!(open == 0 || descriptors(&program) as u64 >= DESCRIPTORS - 1, "{i}: {}", descriptors(&program));
+        assert!(
+            open == 0 || descriptors(&program) as u64 >= DESCRIPTORS - 1,
+            "{i}: {}",
+            descriptors(&program)
+        );
     }
     let closed = clients.iter().filter(|client| is_closed(client)).count();
     // It recovers: with descriptors free again nobody is closed any more.
     clients.truncate(CLIENTS - 20);
-    eventually("descriptors are free", || (descriptors(&program) as u64) < DESCRIPTORS - 10);
+    eventually("descriptors are free", || {
+        (descriptors(&program) as u64) < DESCRIPTORS - 10
+    });
     let mut last: Vec<_> = (0..8).map(|_| program.client()).collect();
-    last.iter_mut().for_each(|client| assert_eq!(client.get("/").text(), "hello"));
-    assert_eq!(clients.iter().filter(|client| is_closed(client)).count(), closed);
+    last.iter_mut()
+        .for_each(|client| assert_eq!(client.get("/").text(), "hello"));
+    assert_eq!(
+        clients.iter().filter(|client| is_closed(client)).count(),
+        closed
+    );
     let [shed, _, accepted] = stop(&program);
     assert_eq!((shed, accepted), (closed as u64, CLIENTS as u64 + 8));
 }
@@ -140,7 +184,10 @@ fn a_server_with_as_many_connections_as_it_may_have_serves_new_ones_in_place_of_
     }
     let open = clients.iter().filter(|client| !is_closed(client)).count();
     assert_eq!(open, 40, "and no more are closed than have to be");
-    assert!(clients[..CLIENTS - 40].iter().all(is_closed), "the longest idle ones");
+    assert!(
+        clients[..CLIENTS - 40].iter().all(is_closed),
+        "the longest idle ones"
+    );
     for client in &mut clients[..CLIENTS - 40] {
         assert_eq!(client.drain(), (Vec::new(), End::Eof), "in order");
     }

@@ -1,17 +1,19 @@
-//! The same bytes to this server and to hyper's: what handlers are given is equal, or we are the stricter one.
+//! The same bytes to this server and to hyper's: what handlers are given is equal, or we are the
+//! stricter one.
 //!
-//! Two readers that find different requests in the same bytes are what request smuggling lives on. hyper is the reader
-//! that many others are built on; where it refuses, accepting has to be explained: see [`without_lenience`].
+//! Two readers that find different requests in the same bytes are what request smuggling lives on.
+//! hyper is the reader that many others are built on; where it refuses, accepting has to be
+//! explained: see [`without_lenience`].
 //!
-//! A connection gets all its bytes in one write and then the client's end, so nothing depends on time: both servers
-//! answer what is complete and close. (hyper does so with `half_close` alone; without it a client that has finished its
-//! side loses its answers.)
+//! A connection gets all its bytes in one write and then the client's end, so nothing depends on
+//! time: both servers answer what is complete and close. (hyper does so with `half_close` alone;
+//! without it a client that has finished its side loses its answers.)
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
 #[path = "support/generators.rs"]
 mod generators;
+mod support;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -40,7 +42,8 @@ proptest! {
     }
 }
 
-/// Sends each with a request behind it that would be smuggled, or hidden, if its end was found elsewhere.
+/// Sends each with a request behind it that would be smuggled, or hidden, if its end was found
+/// elsewhere.
 #[track_caller]
 fn check(expected: Verdict, requests: &[&str]) {
     let differences: Vec<_> = requests
@@ -54,7 +57,11 @@ fn check(expected: Verdict, requests: &[&str]) {
             })
         })
         .collect();
-    assert!(differences.is_empty(), "not {expected:?}\n{}", differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "not {expected:?}\n{}",
+        differences.join("\n")
+    );
 }
 
 /// A POST with these framing fields and this body.
@@ -82,8 +89,14 @@ fn what_is_valid_is_the_same_for_both() {
             post!("Content-Length: 005", "hello"),
             post!("Content-Length: 5\r\nExpect: 100-continue", "hello"),
             post!("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"),
-            post!("Transfer-Encoding: Chunked", "005;a=b\r\nhello\r\n00\r\n\r\n"),
-            post!("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\nX: y\r\n\r\n"),
+            post!(
+                "Transfer-Encoding: Chunked",
+                "005;a=b\r\nhello\r\n00\r\n\r\n"
+            ),
+            post!(
+                "Transfer-Encoding: chunked",
+                "5\r\nhello\r\n0\r\nX: y\r\n\r\n"
+            ),
             "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
         ],
     );
@@ -102,9 +115,15 @@ fn what_both_refuse_hides_nothing() {
             post!("Content-Length : 5", "hello"),
             post!("Content-Length: 18446744073709551616", "hello"),
             post!("Transfer-Encoding: identity", "5\r\nhello\r\n0\r\n\r\n"),
-            post!("Transfer-Encoding: chunked, gzip", "5\r\nhello\r\n0\r\n\r\n"),
+            post!(
+                "Transfer-Encoding: chunked, gzip",
+                "5\r\nhello\r\n0\r\n\r\n"
+            ),
             post!("Transfer-Encoding:\r\n chunked", "5\r\nhello\r\n0\r\n\r\n"),
-            post!("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", "5\r\nhello\r\n0\r\n\r\n"),
+            post!(
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+                "5\r\nhello\r\n0\r\n\r\n"
+            ),
             post!("Transfer-Encoding : chunked", "5\r\nhello\r\n0\r\n\r\n"),
             post!("Transfer-Encoding:\x0bchunked", "5\r\nhello\r\n0\r\n\r\n"),
             post!("Transfer-Encoding: xchunked", "5\r\nhello\r\n0\r\n\r\n"),
@@ -117,9 +136,15 @@ fn what_both_refuse_hides_nothing() {
             post!("Transfer-Encoding: chunked", "5\r\nhello0\r\n\r\n"),
             post!("Transfer-Encoding: chunked", "5\r\nhello!\r\n0\r\n\r\n"),
             post!("Transfer-Encoding: chunked", "5;a\nb\r\nhello\r\n0\r\n\r\n"),
-            post!("Transfer-Encoding: chunked", "10000000000000005\r\nhello\r\n0\r\n\r\n"),
+            post!(
+                "Transfer-Encoding: chunked",
+                "10000000000000005\r\nhello\r\n0\r\n\r\n"
+            ),
             post!("Transfer-Encoding: chunked", "\r\nhello\r\n0\r\n\r\n"),
-            post!("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\na : b\r\n\r\n"),
+            post!(
+                "Transfer-Encoding: chunked",
+                "5\r\nhello\r\n0\r\na : b\r\n\r\n"
+            ),
             "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
             "GET /\r\n",
             "GET / a HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -136,13 +161,31 @@ fn what_others_could_read_differently_is_refused_by_us_alone() {
     check(
         Verdict::Stricter,
         &[
-            post!("Content-Length: 5\r\nTransfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"),
-            post!("Transfer-Encoding: chunked\r\nContent-Length: 5", "5\r\nhello\r\n0\r\n\r\n"),
-            post!("Transfer-Encoding: chunked\r\nContent-Length: x", "5\r\nhello\r\n0\r\n\r\n"),
+            post!(
+                "Content-Length: 5\r\nTransfer-Encoding: chunked",
+                "5\r\nhello\r\n0\r\n\r\n"
+            ),
+            post!(
+                "Transfer-Encoding: chunked\r\nContent-Length: 5",
+                "5\r\nhello\r\n0\r\n\r\n"
+            ),
+            post!(
+                "Transfer-Encoding: chunked\r\nContent-Length: x",
+                "5\r\nhello\r\n0\r\n\r\n"
+            ),
             post!("Content-Length: 5\r\nContent-Length: 5", "hello"),
-            post!("Transfer-Encoding: gzip, chunked", "5\r\nhello\r\n0\r\n\r\n"),
-            post!("Transfer-Encoding: chunked, chunked", "5\r\nhello\r\n0\r\n\r\n"),
-            post!("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"),
+            post!(
+                "Transfer-Encoding: gzip, chunked",
+                "5\r\nhello\r\n0\r\n\r\n"
+            ),
+            post!(
+                "Transfer-Encoding: chunked, chunked",
+                "5\r\nhello\r\n0\r\n\r\n"
+            ),
+            post!(
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+                "5\r\nhello\r\n0\r\n\r\n"
+            ),
             post!("Transfer-Encoding: chunked", "5 ;\r\nhello\r\n0\r\n\r\n"),
             "GET / HTTP/1.1\nHost: a\n\n",
             "GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
@@ -165,13 +208,19 @@ fn what_others_could_read_differently_is_refused_by_us_alone() {
 
 #[test]
 fn close_among_options_that_are_not_ascii_is_heard_by_us_alone() {
-    check(Verdict::Stricter, &["GET / HTTP/1.1\r\nHost: a\r\nConnection: \u{e9}, close\r\n\r\n"]);
+    check(
+        Verdict::Stricter,
+        &["GET / HTTP/1.1\r\nHost: a\r\nConnection: \u{e9}, close\r\n\r\n"],
+    );
 }
 
 #[test]
 fn a_later_minor_version_is_taken_by_us_alone() {
     for minor in 2..=9 {
-        check(Verdict::Lenient, &[&format!("GET / HTTP/1.{minor}\r\nHost: a\r\n\r\n")]);
+        check(
+            Verdict::Lenient,
+            &[&format!("GET / HTTP/1.{minor}\r\nHost: a\r\n\r\n")],
+        );
     }
 }
 
@@ -186,16 +235,27 @@ enum Verdict {
     Lenient,
 }
 
-/// Rewrites what we take and hyper refuses to what we take it for. It is one thing: a later minor version is compatible
-/// by definition (RFC 9110 section 2.5), to hyper it is a malformed one.
+/// Rewrites what we take and hyper refuses to what we take it for. It is one thing: a later minor
+/// version is compatible by definition (RFC 9110 section 2.5), to hyper it is a malformed one.
 ///
-/// Two more differences are not seen by a handler and not counted. hyper answers a head that the client's end cuts off
-/// with 400, we with our end (RFC 9112 section 8: MAY). hyper does not tell its handler that the host of a URL is the
-/// one that counts (see [`Seen::new`]).
+/// Two more differences are not seen by a handler and not counted. hyper answers a head that the
+/// client's end cuts off with 400, we with our end (RFC 9112 section 8: MAY). hyper does not tell
+/// its handler that the host of a URL is the one that counts (see [`Seen::new`]).
 fn without_lenience(bytes: &[u8]) -> Vec<u8> {
     let mut rewritten = bytes.to_vec();
     for at in 0..bytes.len() {
-        if let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9', ..] = &mut rewritten[at..] {
+        if let [
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            minor @ b'2'..=b'9',
+            ..,
+        ] = &mut rewritten[at..]
+        {
             *minor = b'1';
         }
     }
@@ -207,7 +267,10 @@ fn compare(bytes: &[u8]) -> Result<Verdict, String> {
     let ours = OURS.outcome(bytes);
     let hypers = HYPER.outcome(bytes);
     let explain = |difference| {
-        format!("{difference}\n    bytes: {}\n lameduck: {ours}\n    hyper: {hypers}", bytes.escape_ascii())
+        format!(
+            "{difference}\n    bytes: {}\n lameduck: {ours}\n    hyper: {hypers}",
+            bytes.escape_ascii()
+        )
     };
     if ours.requests.len() <= hypers.requests.len() {
         return verdict(&ours, &hypers).map_err(explain);
@@ -218,8 +281,13 @@ fn compare(bytes: &[u8]) -> Result<Verdict, String> {
     }
     // Whatever else looks like a version is rewritten too.
     let requests = ours.requests.iter().map(Seen::without_lenience).collect();
-    let rewritten = Outcome { requests, ..ours.clone() };
-    verdict(&rewritten, &HYPER.outcome(&understood)).map(|_| Verdict::Lenient).map_err(explain)
+    let rewritten = Outcome {
+        requests,
+        ..ours.clone()
+    };
+    verdict(&rewritten, &HYPER.outcome(&understood))
+        .map(|_| Verdict::Lenient)
+        .map_err(explain)
 }
 
 fn verdict(ours: &Outcome, hypers: &Outcome) -> Result<Verdict, &'static str> {
@@ -232,14 +300,19 @@ fn verdict(ours: &Outcome, hypers: &Outcome) -> Result<Verdict, &'static str> {
     if ours.answers != ours.requests.len() {
         return Err("not every request of ours got its handler's answer");
     }
-    if ours.refusal.is_some_and(|status| status < 400 || !ours.closes) {
+    if ours
+        .refusal
+        .is_some_and(|status| status < 400 || !ours.closes)
+    {
         return Err("our refusal does not refuse, or does not say that the connection closes");
     }
     let fewer = ours.requests.len() < hypers.requests.len();
     match (ours.refusal, hypers.refusal) {
         // As with `close` among options that are not ASCII, which hyper passes over.
         _ if fewer && ours.closes => Ok(Verdict::Stricter),
-        _ if fewer => Err("a request that hyper answers gets no answer from us, and nothing says why"),
+        _ if fewer => {
+            Err("a request that hyper answers gets no answer from us, and nothing says why")
+        }
         (Some(_), None) => Ok(Verdict::Stricter),
         _ => Ok(Verdict::Equal),
     }
@@ -259,9 +332,13 @@ struct Seen {
 impl Seen {
     fn new(parts: &Parts, body: Vec<u8>) -> Self {
         let mut fields = parts.headers.clone();
-        // RFC 9112 section 3.2.2: the host of a URL counts, whatever the field says. hyper leaves that to its handlers.
+        // RFC 9112 section 3.2.2: the host of a URL counts, whatever the field says. hyper leaves
+        // that to its handlers.
         if let Some(authority) = parts.uri.authority() {
-            fields.insert(HOST, authority.as_str().parse().expect("a host is a field value"));
+            fields.insert(
+                HOST,
+                authority.as_str().parse().expect("a host is a field value"),
+            );
         }
         Self {
             method: parts.method.to_string(),
@@ -273,14 +350,26 @@ impl Seen {
     }
 
     fn without_lenience(&self) -> Self {
-        let fields = self.fields.iter().map(|(name, value)| (name.clone(), without_lenience(value))).collect();
+        let fields = self
+            .fields
+            .iter()
+            .map(|(name, value)| (name.clone(), without_lenience(value)))
+            .collect();
         let target = String::from_utf8(without_lenience(self.target.as_bytes())).unwrap();
-        Self { target, fields, body: without_lenience(&self.body), ..self.clone() }
+        Self {
+            target,
+            fields,
+            body: without_lenience(&self.body),
+            ..self.clone()
+        }
     }
 }
 
 fn sorted(fields: &HeaderMap) -> Vec<(String, Vec<u8>)> {
-    let mut sorted: Vec<_> = fields.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+    let mut sorted: Vec<_> = fields
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
+        .collect();
     sorted.sort_by(|one, other| one.0.cmp(&other.0));
     sorted
 }
@@ -310,7 +399,13 @@ struct Outcome {
 
 impl Outcome {
     fn new(requests: Vec<Seen>, mut received: &[u8], end: End) -> Self {
-        let mut outcome = Self { requests, answers: 0, refusal: None, closes: false, end };
+        let mut outcome = Self {
+            requests,
+            answers: 0,
+            refusal: None,
+            closes: false,
+            end,
+        };
         while outcome.refusal.is_none() && !received.is_empty() {
             let mut fields = [httparse::EMPTY_HEADER; 16];
             let mut response = httparse::Response::new(&mut fields);
@@ -318,8 +413,9 @@ impl Outcome {
                 panic!("no response head: {}", received.escape_ascii())
             };
             received = &received[len..];
-            let is_close =
-                |field: &httparse::Header<'_>| field.name.eq_ignore_ascii_case("connection") && field.value == b"close";
+            let is_close = |field: &httparse::Header<'_>| {
+                field.name.eq_ignore_ascii_case("connection") && field.value == b"close"
+            };
             outcome.closes = response.headers.iter().any(is_close);
             match response.code.expect("the head is complete") {
                 204 => outcome.answers += 1,
@@ -333,8 +429,14 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} answers, {:?}, {:?}", self.answers, self.refusal, self.end)?;
-        self.requests.iter().try_for_each(|request| write!(f, "\n           {request:?}"))
+        write!(
+            f,
+            "{} answers, {:?}, {:?}",
+            self.answers, self.refusal, self.end
+        )?;
+        self.requests
+            .iter()
+            .try_for_each(|request| write!(f, "\n           {request:?}"))
     }
 }
 
@@ -354,7 +456,12 @@ impl Subject {
         let _ = client.try_send(bytes);
         let _ = client.try_half_close();
         let (received, end) = client.drain();
-        let requests = self.log.lock().unwrap().remove(&client.local()).unwrap_or_default();
+        let requests = self
+            .log
+            .lock()
+            .unwrap()
+            .remove(&client.local())
+            .unwrap_or_default();
         Outcome::new(requests, &received, end)
     }
 }
@@ -362,16 +469,22 @@ impl Subject {
 static OURS: LazyLock<Subject> = LazyLock::new(|| {
     let log = Log::default();
     let seen = log.clone();
-    let server = TestServer::start(move |request: lameduck::Request, context: lameduck::Context| {
-        let (parts, mut body) = request.into_parts();
-        let mut content = Vec::new();
-        if body.read_to_end(&mut content).is_err() {
-            return StatusCode::BAD_REQUEST;
-        }
-        let peer = context.peer().expect("it is a TCP connection");
-        seen.lock().unwrap().entry(peer).or_default().push(Seen::new(&parts, content));
-        StatusCode::NO_CONTENT
-    });
+    let server = TestServer::start(
+        move |request: lameduck::Request, context: lameduck::Context| {
+            let (parts, mut body) = request.into_parts();
+            let mut content = Vec::new();
+            if body.read_to_end(&mut content).is_err() {
+                return StatusCode::BAD_REQUEST;
+            }
+            let peer = context.peer().expect("it is a TCP connection");
+            seen.lock()
+                .unwrap()
+                .entry(peer)
+                .or_default()
+                .push(Seen::new(&parts, content));
+            StatusCode::NO_CONTENT
+        },
+    );
     let addr = server.addr();
     // It serves until the process ends.
     std::mem::forget(server);
@@ -385,7 +498,10 @@ static HYPER: LazyLock<Subject> = LazyLock::new(|| {
     let addr = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
         runtime.block_on(serve_hyper(listener, seen));
     });
     Subject { addr, log }
@@ -405,12 +521,20 @@ async fn serve_hyper(listener: std::net::TcpListener, log: Log) {
                 *answer.status_mut() = StatusCode::BAD_REQUEST;
                 if let Ok(content) = body.collect().await {
                     let content = content.to_bytes().to_vec();
-                    log.lock().unwrap().entry(peer).or_default().push(Seen::new(&parts, content));
+                    log.lock()
+                        .unwrap()
+                        .entry(peer)
+                        .or_default()
+                        .push(Seen::new(&parts, content));
                     *answer.status_mut() = StatusCode::NO_CONTENT;
                 }
                 Ok::<_, Infallible>(answer)
             }
         });
-        tokio::spawn(http1::Builder::new().half_close(true).serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(
+            http1::Builder::new()
+                .half_close(true)
+                .serve_connection(TokioIo::new(stream), service),
+        );
     }
 }

@@ -9,7 +9,10 @@ use std::fmt;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded, select};
-use lameduck::{Cause, Context, Error, Group, GroupCause, GroupReport, Outcome, Reason, Request, Running, Server};
+use lameduck::{
+    Cause, Context, Error, Group, GroupCause, GroupReport, Outcome, Reason, Request, Running,
+    Server,
+};
 
 use support::{Client, Gate, LIMIT, builder, eventually, get, millis, within_limit};
 
@@ -29,7 +32,11 @@ fn wait(group: Group) -> GroupReport {
 }
 
 fn names(report: &GroupReport) -> Vec<&str> {
-    report.members.iter().map(|member| member.name.as_str()).collect()
+    report
+        .members
+        .iter()
+        .map(|member| member.name.as_str())
+        .collect()
 }
 
 #[derive(Debug, PartialEq)]
@@ -53,7 +60,11 @@ fn the_first_that_fails_stops_the_others_and_a_request_in_flight_is_answered() {
     let group = Group::new();
     group.serve("web", web, move |_: Request, context: Context| {
         waits.pass();
-        if context.is_draining() { "draining" } else { "running" }
+        if context.is_draining() {
+            "draining"
+        } else {
+            "running"
+        }
     });
     group.serve("admin", admin, hello);
     group.spawn("other", until_told);
@@ -76,15 +87,28 @@ fn the_first_that_fails_stops_the_others_and_a_request_in_flight_is_answered() {
     assert_eq!(client.read_response().body, b"draining");
 
     let report = wait(group);
-    assert_eq!(report.cause, GroupCause::Failed("broken".to_owned()), "{report}");
+    assert_eq!(
+        report.cause,
+        GroupCause::Failed("broken".to_owned()),
+        "{report}"
+    );
     assert_eq!(names(&report)[0], "broken", "{report}");
     assert_eq!(report.members.len(), 4, "{report}");
-    assert!(matches!(report.member("other").unwrap().outcome, Outcome::Done), "{report}");
+    assert!(
+        matches!(report.member("other").unwrap().outcome, Outcome::Done),
+        "{report}"
+    );
     for name in ["web", "admin"] {
         let server = report.server(name).unwrap();
-        assert!(server.is_clean() && server.cause == Cause::Context, "{report}");
+        assert!(
+            server.is_clean() && server.cause == Cause::Context,
+            "{report}"
+        );
     }
-    assert_eq!(report.first_error().unwrap().downcast_ref(), Some(&Broken(1)));
+    assert_eq!(
+        report.first_error().unwrap().downcast_ref(),
+        Some(&Broken(1))
+    );
     assert_eq!(report.exit_status(), 1);
     let error = report.into_result().unwrap_err();
     assert_eq!(error.to_string(), "broken failed");
@@ -96,14 +120,27 @@ fn the_first_that_fails_stops_the_others_and_a_request_in_flight_is_answered() {
 fn a_panic_stops_the_others_as_an_error_does() {
     let group = Group::new();
     group.spawn("other", until_told);
-    group.spawn("clumsy", |_| -> Result<(), Broken> { panic!("dropped {}", "it") });
+    group.spawn("clumsy", |_| -> Result<(), Broken> {
+        panic!("dropped {}", "it")
+    });
     let report = wait(group);
     assert_eq!(report.cause, GroupCause::Failed("clumsy".to_owned()));
-    assert!(matches!(&report.member("clumsy").unwrap().outcome, Outcome::Panicked(text) if text == "dropped it"));
-    assert!(matches!(report.member("other").unwrap().outcome, Outcome::Done));
-    assert_eq!((report.exit_status(), report.first_error().is_some()), (1, false));
+    assert!(
+        matches!(&report.member("clumsy").unwrap().outcome, Outcome::Panicked(text) if text == "dropped it")
+    );
+    assert!(matches!(
+        report.member("other").unwrap().outcome,
+        Outcome::Done
+    ));
+    assert_eq!(
+        (report.exit_status(), report.first_error().is_some()),
+        (1, false)
+    );
     let error = report.into_result().unwrap_err();
-    assert!(error.to_string().starts_with("clumsy panicked after "), "{error}");
+    assert!(
+        error.to_string().starts_with("clumsy panicked after "),
+        "{error}"
+    );
     assert!(error.source().is_none());
 }
 
@@ -122,10 +159,17 @@ fn one_that_ends_well_stops_nobody_and_when_all_have_the_group_is_done() {
     group.serve("web", bound, hello);
     // A server that somebody else stops has ended well too.
     assert!(server.shutdown().is_clean());
-    assert_eq!(group.stopped().recv_timeout(millis(20)), Err(RecvTimeoutError::Timeout));
+    assert_eq!(
+        group.stopped().recv_timeout(millis(20)),
+        Err(RecvTimeoutError::Timeout)
+    );
     release.open();
     let report = wait(group);
-    assert_eq!((report.cause.clone(), report.took), (GroupCause::Ended, Duration::ZERO), "{report}");
+    assert_eq!(
+        (report.cause.clone(), report.took),
+        (GroupCause::Ended, Duration::ZERO),
+        "{report}"
+    );
     assert_eq!(names(&report)[2], "long", "{report}");
     assert!(report.is_clean(), "{report}");
     assert!(report.into_result().is_ok());
@@ -156,7 +200,12 @@ fn members_that_end_before_the_next_one_comes_do_not_end_the_group() {
     });
     ended.recv_timeout(LIMIT).unwrap_err();
     group.spawn("second", |_| Ok::<_, Broken>(()));
-    assert!(wait(group).members.iter().all(|member| matches!(member.outcome, Outcome::Done)));
+    assert!(
+        wait(group)
+            .members
+            .iter()
+            .all(|member| matches!(member.outcome, Outcome::Done))
+    );
 }
 
 #[test]
@@ -178,13 +227,24 @@ fn errors_are_in_the_order_in_which_they_came() {
     let handle = group.handle();
     let waiting = std::thread::spawn(move || group.wait());
     // It is the last one: nothing else is waited for any more.
-    eventually("the second has failed", || !format!("{handle:?}").contains("second"));
+    eventually("the second has failed", || {
+        !format!("{handle:?}").contains("second")
+    });
     told.open();
     let report = within_limit("the group's end", || waiting.join().unwrap());
-    let errors: Vec<_> =
-        report.errors().map(|(name, error)| (name, error.downcast_ref::<Broken>().unwrap().0)).collect();
-    assert_eq!(errors, [("first", 1), ("second", 2), ("third", 3)], "{report}");
-    assert!(report.to_string().contains("third failed after "), "{report}");
+    let errors: Vec<_> = report
+        .errors()
+        .map(|(name, error)| (name, error.downcast_ref::<Broken>().unwrap().0))
+        .collect();
+    assert_eq!(
+        errors,
+        [("first", 1), ("second", 2), ("third", 3)],
+        "{report}"
+    );
+    assert!(
+        report.to_string().contains("third failed after "),
+        "{report}"
+    );
 }
 
 #[test]
@@ -201,7 +261,10 @@ fn to_return_the_reason_one_was_told_is_to_end_well() {
     group.handle().stop();
     let report = wait(group);
     assert_eq!(report.cause, GroupCause::Handle);
-    assert!(matches!(report.member("told").unwrap().outcome, Outcome::Done), "{report}");
+    assert!(
+        matches!(report.member("told").unwrap().outcome, Outcome::Done),
+        "{report}"
+    );
     assert_eq!(report.errors().collect::<Vec<_>>().len(), 1, "{report}");
 }
 
@@ -219,11 +282,20 @@ fn one_that_does_not_heed_its_context_is_left_behind_and_named() {
     group.handle().stop();
     let report = wait(group);
     assert_eq!(names(&report), ["told", "deaf"]);
-    assert!(matches!(report.members[1].outcome, Outcome::LeftBehind), "{report}");
-    assert!(report.took >= millis(20) && report.took < LIMIT / 2, "{report}");
+    assert!(
+        matches!(report.members[1].outcome, Outcome::LeftBehind),
+        "{report}"
+    );
+    assert!(
+        report.took >= millis(20) && report.took < LIMIT / 2,
+        "{report}"
+    );
     assert_eq!(report.exit_status(), 3);
     let error = report.into_result().unwrap_err().to_string();
-    assert!(error.starts_with("deaf did not end and was left behind after "), "{error}");
+    assert!(
+        error.starts_with("deaf did not end and was left behind after "),
+        "{error}"
+    );
     gate.open();
 }
 
@@ -231,7 +303,12 @@ fn one_that_does_not_heed_its_context_is_left_behind_and_named() {
 fn a_server_is_cut_when_the_groups_time_is_over() {
     let gate = Gate::new();
     let waits = gate.clone();
-    let bound = builder().workers(2).grace_period(Duration::MAX).cut_grace(LIMIT).bind("127.0.0.1:0").unwrap();
+    let bound = builder()
+        .workers(2)
+        .grace_period(Duration::MAX)
+        .cut_grace(LIMIT)
+        .bind("127.0.0.1:0")
+        .unwrap();
     let mut client = Client::connect(bound.addr());
     let group = Group::builder().stop_timeout(millis(20)).start().unwrap();
     group.serve("web", bound, move |_: Request, context: Context| {
@@ -248,7 +325,13 @@ fn a_server_is_cut_when_the_groups_time_is_over() {
     let report = wait(group);
     assert_eq!(report.server("web").unwrap().cut.len(), 1, "{report}");
     assert_eq!(report.exit_status(), 1, "{report}");
-    assert!(report.into_result().unwrap_err().to_string().contains("web stopped with 1 request cut"));
+    assert!(
+        report
+            .into_result()
+            .unwrap_err()
+            .to_string()
+            .contains("web stopped with 1 request cut")
+    );
 }
 
 #[test]
@@ -256,7 +339,12 @@ fn its_end_is_received_in_a_select_beside_others() {
     let group = Group::new();
     group.spawn("broken", |_| Err(Broken(1)));
     let (_sender, never) = bounded::<()>(0);
-    let alone = builder().workers(1).bind("127.0.0.1:0").unwrap().spawn(hello).unwrap();
+    let alone = builder()
+        .workers(1)
+        .bind("127.0.0.1:0")
+        .unwrap()
+        .spawn(hello)
+        .unwrap();
     select! {
         recv(group.stopped()) -> _ => {}
         recv(alone.stopped()) -> _ => panic!("nobody stops it"),
@@ -270,7 +358,9 @@ fn its_end_is_received_in_a_select_beside_others() {
 fn one_that_comes_too_late_is_not_started_but_a_server_answers_who_is_there() {
     let group = Group::new();
     group.handle().stop();
-    group.spawn("late", |_| -> Result<(), Broken> { unreachable!("it does not start") });
+    group.spawn("late", |_| -> Result<(), Broken> {
+        unreachable!("it does not start")
+    });
     let bound = builder().workers(1).bind("127.0.0.1:0").unwrap();
     let mut client = Client::connect(bound.addr());
     client.send(get("/"));
@@ -278,7 +368,10 @@ fn one_that_comes_too_late_is_not_started_but_a_server_answers_who_is_there() {
     assert_eq!(client.read_response().status, 200);
     let report = wait(group);
     assert!(report.is_clean(), "{report}");
-    assert!(matches!(report.member("late").unwrap().outcome, Outcome::NotStarted), "{report}");
+    assert!(
+        matches!(report.member("late").unwrap().outcome, Outcome::NotStarted),
+        "{report}"
+    );
     let answered = &report.server("web").unwrap().answered;
     assert_eq!(answered.iter().map(|(_, n)| n).sum::<u64>(), 1, "{report}");
 }
@@ -291,14 +384,28 @@ fn a_server_that_cannot_start_is_a_member_that_has_failed() {
     bound.handle().begin_shutdown();
     group.serve("web", bound, hello);
     let report = wait(group);
-    assert_eq!(report.cause, GroupCause::Failed("web".to_owned()), "{report}");
-    assert!(matches!(report.first_error().unwrap().downcast_ref(), Some(Error::Stopped)), "{report}");
+    assert_eq!(
+        report.cause,
+        GroupCause::Failed("web".to_owned()),
+        "{report}"
+    );
+    assert!(
+        matches!(
+            report.first_error().unwrap().downcast_ref(),
+            Some(Error::Stopped)
+        ),
+        "{report}"
+    );
 }
 
 #[test]
 fn a_service_that_runs_a_server_itself_stops_it_by_its_context() {
     let group = Group::new();
-    let bound = builder().workers(1).context(group.context()).bind("127.0.0.1:0").unwrap();
+    let bound = builder()
+        .workers(1)
+        .context(group.context())
+        .bind("127.0.0.1:0")
+        .unwrap();
     let mut client = Client::connect(bound.addr());
     group.spawn("web", move |_| bound.run(hello)?.into_result().map(drop));
     assert_eq!(client.get("/").status, 200);
@@ -319,7 +426,10 @@ fn it_stops_when_the_context_it_is_made_of_is_cancelled() {
     });
     program.cancel();
     let report = wait(group);
-    assert!(report.is_clean() && report.cause == GroupCause::Context, "{report}");
+    assert!(
+        report.is_clean() && report.cause == GroupCause::Context,
+        "{report}"
+    );
     // And not the other way round.
     let (other, program) = (Context::root(), Context::root());
     let group = Group::builder().context(&program).start().unwrap();
@@ -354,7 +464,10 @@ fn dropping_it_stops_its_members() {
         until_told(context)
     });
     drop(group);
-    assert_eq!(ended.recv_timeout(LIMIT), Err(RecvTimeoutError::Disconnected));
+    assert_eq!(
+        ended.recv_timeout(LIMIT),
+        Err(RecvTimeoutError::Disconnected)
+    );
     assert!(within_limit("the server's end", move || server.shutdown()).is_clean());
     assert!(context.is_cancelled());
 }
@@ -374,8 +487,19 @@ fn services_run_on_threads_that_have_their_names() {
 
 #[test]
 fn a_signal_that_nobody_may_catch_is_refused() {
-    let error = Group::builder().on_signals([libc::SIGTERM, libc::SIGKILL]).start().unwrap_err();
-    assert!(matches!(error, Error::SignalForbidden { signal: libc::SIGKILL }), "{error:?}");
+    let error = Group::builder()
+        .on_signals([libc::SIGTERM, libc::SIGKILL])
+        .start()
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::SignalForbidden {
+                signal: libc::SIGKILL
+            }
+        ),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -391,7 +515,8 @@ fn it_leaves_no_thread_and_no_server_behind() {
     }
     let is_service = || {
         std::fs::read_dir("/proc/self/task").unwrap().any(|task| {
-            let name = std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default();
+            let name =
+                std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default();
             "no server of ours".starts_with(name.trim_end()) && !name.is_empty()
         })
     };
@@ -409,9 +534,19 @@ mod signals {
     /// Not a test of its own: what the child of the test below does.
     #[test]
     fn the_program() {
-        let Ok(mode) = std::env::var(MODE) else { return };
-        let group = Group::builder().stop_timeout(LIMIT * 6).on_signals([libc::SIGTERM, libc::SIGINT]).start().unwrap();
-        let bound = builder().workers(2).grace_period(LIMIT * 6).bind("127.0.0.1:0").unwrap();
+        let Ok(mode) = std::env::var(MODE) else {
+            return;
+        };
+        let group = Group::builder()
+            .stop_timeout(LIMIT * 6)
+            .on_signals([libc::SIGTERM, libc::SIGINT])
+            .start()
+            .unwrap();
+        let bound = builder()
+            .workers(2)
+            .grace_period(LIMIT * 6)
+            .bind("127.0.0.1:0")
+            .unwrap();
         let addr = bound.addr();
         group.serve("web", bound, |_: Request, _: Context| {
             eprintln!("entered");
@@ -447,8 +582,14 @@ mod signals {
         let lines = child.rest_of_lines().join("\n");
         assert!(lines.contains("the group has stopped: SIGTERM"), "{lines}");
         assert!(lines.contains("told ended after"), "{lines}");
-        assert!(lines.contains("deaf did not end and was left behind"), "{lines}");
-        assert!(lines.contains("with 1 request cut, 1 worker left behind by SIGTERM"), "{lines}");
+        assert!(
+            lines.contains("deaf did not end and was left behind"),
+            "{lines}"
+        );
+        assert!(
+            lines.contains("with 1 request cut, 1 worker left behind by SIGTERM"),
+            "{lines}"
+        );
         assert_eq!(child.end().code, Some(3));
     }
 

@@ -16,7 +16,11 @@ fn hello(_: Request, _: Context) -> &'static str {
 }
 
 fn outcomes(report: &Report) -> Vec<(&str, HookOutcome)> {
-    report.hooks.iter().map(|hook| (hook.name.as_str(), hook.outcome)).collect()
+    report
+        .hooks
+        .iter()
+        .map(|hook| (hook.name.as_str(), hook.outcome))
+        .collect()
 }
 
 /// A server whose handler waits at the gate, and a client of it that is there.
@@ -53,7 +57,10 @@ fn hooks_that_wait_for_each_other_both_return() {
             to_first.send_timeout((), LIMIT).unwrap();
         });
     let report = stopped(&TestServer::with(description, hello));
-    assert_eq!(outcomes(&report), [("first", HookOutcome::Done), ("second", HookOutcome::Done)]);
+    assert_eq!(
+        outcomes(&report),
+        [("first", HookOutcome::Done), ("second", HookOutcome::Done)]
+    );
     assert!(report.is_clean(), "{report}");
 }
 
@@ -62,15 +69,21 @@ fn hooks_run_when_draining_starts_and_not_before() {
     let own = Arc::new(OnceLock::<Handle>::new());
     let (to, phase) = crossbeam_channel::unbounded();
     let known = own.clone();
-    let description = builder().workers(2).lame_duck(millis(150)).on_shutdown("tells", move || {
-        let handle = known.get().unwrap();
-        to.send((handle.phase(), handle.is_ready())).unwrap();
-    });
+    let description = builder()
+        .workers(2)
+        .lame_duck(millis(150))
+        .on_shutdown("tells", move || {
+            let handle = known.get().unwrap();
+            to.send((handle.phase(), handle.is_ready())).unwrap();
+        });
     let server = TestServer::with(description, hello);
     own.set(server.handle()).unwrap();
     server.handle().begin_shutdown();
     assert_eq!(server.client().get("/").status, 200);
-    assert!(server.handle().phase() > Phase::LameDuck || phase.is_empty(), "not while it is a lame duck");
+    assert!(
+        server.handle().phase() > Phase::LameDuck || phase.is_empty(),
+        "not while it is a lame duck"
+    );
     let report = stopped(&server);
     assert_eq!(phase.try_recv(), Ok((Phase::Draining, false)), "{report}");
     assert!(phase.is_empty());
@@ -80,7 +93,9 @@ fn hooks_run_when_draining_starts_and_not_before() {
 fn a_hook_and_a_request_in_flight_do_not_wait_for_each_other() {
     let gate = Gate::new();
     let (to, hook_ran) = crossbeam_channel::bounded(1);
-    let description = builder().workers(2).on_shutdown("beside", move || to.send(()).unwrap());
+    let description = builder()
+        .workers(2)
+        .on_shutdown("beside", move || to.send(()).unwrap());
     let (server, mut client) = blocked(description, &gate);
     server.handle().begin_shutdown();
     hook_ran.recv_timeout(LIMIT).unwrap();
@@ -95,7 +110,12 @@ fn a_hook_and_a_request_in_flight_do_not_wait_for_each_other() {
 fn a_stop_waits_for_its_hooks_within_the_grace_period() {
     let gate = Gate::new();
     let waits = gate.clone();
-    let server = TestServer::with(builder().workers(2).on_shutdown("slow", move || waits.pass()), hello);
+    let server = TestServer::with(
+        builder()
+            .workers(2)
+            .on_shutdown("slow", move || waits.pass()),
+        hello,
+    );
     let mut idle = server.used_client("/");
     server.handle().begin_shutdown();
     gate.wait_entered(1);
@@ -103,11 +123,23 @@ fn a_stop_waits_for_its_hooks_within_the_grace_period() {
     drop(idle);
     eventually("nothing is connected", || server.handle().stats().open == 0);
     // A wait of the hook's, and of nothing else.
-    assert!(server.running().stopped().recv_timeout(millis(50)).unwrap_err().is_timeout());
+    assert!(
+        server
+            .running()
+            .stopped()
+            .recv_timeout(millis(50))
+            .unwrap_err()
+            .is_timeout()
+    );
     gate.open();
     let report = stopped(&server);
-    let [hook] = &report.hooks[..] else { panic!("{report}") };
-    assert!(hook.took >= millis(50) && hook.took <= report.took, "{report}");
+    let [hook] = &report.hooks[..] else {
+        panic!("{report}")
+    };
+    assert!(
+        hook.took >= millis(50) && hook.took <= report.took,
+        "{report}"
+    );
     assert!(report.is_clean(), "{report}");
 }
 
@@ -121,13 +153,27 @@ fn a_hook_beyond_the_grace_period_is_left_behind_and_named() {
         .on_shutdown("quick", || {})
         .on_shutdown("endless", move || waits.pass());
     let report = stopped(&TestServer::with(description, hello));
-    assert_eq!(outcomes(&report), [("quick", HookOutcome::Done), ("endless", HookOutcome::Late)]);
+    assert_eq!(
+        outcomes(&report),
+        [("quick", HookOutcome::Done), ("endless", HookOutcome::Late)]
+    );
     assert!(report.hooks[1].took >= millis(145), "{report}");
     assert!(report.took < LIMIT / 5, "{report}");
-    assert_eq!((report.is_clean(), report.exit_status()), (false, 1), "{report}");
+    assert_eq!(
+        (report.is_clean(), report.exit_status()),
+        (false, 1),
+        "{report}"
+    );
     let text = report.to_string();
-    assert!(text.contains("hook: endless left behind after") && text.contains("hook: quick done"), "{text}");
-    assert!(report.summary().contains("1 hook failed"), "{}", report.summary());
+    assert!(
+        text.contains("hook: endless left behind after") && text.contains("hook: quick done"),
+        "{text}"
+    );
+    assert!(
+        report.summary().contains("1 hook failed"),
+        "{}",
+        report.summary()
+    );
     gate.open();
 }
 
@@ -135,7 +181,12 @@ fn a_hook_beyond_the_grace_period_is_left_behind_and_named() {
 fn a_shorter_stop_does_not_wait_for_hooks() {
     let gate = Gate::new();
     let waits = gate.clone();
-    let server = TestServer::with(builder().workers(2).on_shutdown("endless", move || waits.pass()), hello);
+    let server = TestServer::with(
+        builder()
+            .workers(2)
+            .on_shutdown("endless", move || waits.pass()),
+        hello,
+    );
     server.handle().begin_shutdown();
     gate.wait_entered(1);
     let handle = server.handle();
@@ -153,10 +204,21 @@ fn a_hook_that_panics_is_named_and_the_others_run() {
         .on_shutdown("panics", || panic!("on purpose"))
         .on_shutdown("after", || {});
     let report = stopped(&TestServer::with(description, hello));
-    let expected = [("before", HookOutcome::Done), ("panics", HookOutcome::Panicked), ("after", HookOutcome::Done)];
+    let expected = [
+        ("before", HookOutcome::Done),
+        ("panics", HookOutcome::Panicked),
+        ("after", HookOutcome::Done),
+    ];
     assert_eq!(outcomes(&report), expected);
-    assert_eq!((report.is_clean(), report.exit_status()), (false, 1), "{report}");
-    assert!(report.to_string().contains("hook: panics panicked after"), "{report}");
+    assert_eq!(
+        (report.is_clean(), report.exit_status()),
+        (false, 1),
+        "{report}"
+    );
+    assert!(
+        report.to_string().contains("hook: panics panicked after"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -166,9 +228,11 @@ fn on_stopped_runs_when_the_last_handler_has_returned() {
     let (waits, returns) = (gate.clone(), returned.clone());
     let (to, seen) = crossbeam_channel::unbounded();
     let seen_by_hook = returned.clone();
-    let description = builder().workers(2).on_stopped("closes the database", move || {
-        to.send(seen_by_hook.load(SeqCst)).unwrap();
-    });
+    let description = builder()
+        .workers(2)
+        .on_stopped("closes the database", move || {
+            to.send(seen_by_hook.load(SeqCst)).unwrap();
+        });
     let server = TestServer::with(description, move |_: Request, _: Context| {
         waits.pass();
         returns.store(true, SeqCst);
@@ -185,7 +249,10 @@ fn on_stopped_runs_when_the_last_handler_has_returned() {
     drop(client);
     let report = stopped(&server);
     assert!(seen.try_recv().unwrap(), "{report}");
-    assert_eq!(outcomes(&report), [("closes the database", HookOutcome::Done)]);
+    assert_eq!(
+        outcomes(&report),
+        [("closes the database", HookOutcome::Done)]
+    );
     assert!(report.is_clean(), "{report}");
 }
 
@@ -208,10 +275,18 @@ fn on_stopped_runs_in_turn_and_after_those_that_run_when_draining_starts() {
         .on_stopped("3", tell("3"));
     let report = stopped(&TestServer::with(description, hello));
     assert_eq!(order.try_iter().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
-    let expected =
-        [("0", HookOutcome::Done), ("1", HookOutcome::Done), ("2", HookOutcome::Panicked), ("3", HookOutcome::Done)];
+    let expected = [
+        ("0", HookOutcome::Done),
+        ("1", HookOutcome::Done),
+        ("2", HookOutcome::Panicked),
+        ("3", HookOutcome::Done),
+    ];
     assert_eq!(outcomes(&report), expected);
-    assert_eq!((report.is_clean(), report.exit_status()), (false, 1), "{report}");
+    assert_eq!(
+        (report.is_clean(), report.exit_status()),
+        (false, 1),
+        "{report}"
+    );
 }
 
 #[test]
@@ -231,11 +306,19 @@ fn on_stopped_gets_cut_grace_even_when_the_deadline_is_over() {
     let report = stopped(&server);
     assert_eq!(client.read_response().status, 503);
     ran.try_recv().unwrap();
-    let expected = [("quick", HookOutcome::Done), ("endless", HookOutcome::Late), ("never", HookOutcome::Late)];
+    let expected = [
+        ("quick", HookOutcome::Done),
+        ("endless", HookOutcome::Late),
+        ("never", HookOutcome::Late),
+    ];
     assert_eq!(outcomes(&report), expected, "{report}");
     assert!(report.hooks[1].took >= millis(250), "{report}");
     // The stuck worker is the graver matter.
-    assert_eq!((report.stuck.len(), report.exit_status()), (1, 3), "{report}");
+    assert_eq!(
+        (report.stuck.len(), report.exit_status()),
+        (1, 3),
+        "{report}"
+    );
     assert!(report.took < LIMIT / 4, "{report}");
     gate.open();
 }

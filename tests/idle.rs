@@ -9,7 +9,8 @@ use std::time::Duration;
 use lameduck::{Context, Request};
 
 use support::{
-    Client, Gate, TestServer, builder, context_switches, eventually, get, millis, pass_time, server_threads,
+    Client, Gate, TestServer, builder, context_switches, eventually, get, millis, pass_time,
+    server_threads,
 };
 
 const WINDOW: Duration = Duration::from_secs(2);
@@ -20,7 +21,10 @@ fn wake_ups_of_idle_server(what: &str) -> u64 {
     let before = context_switches(&threads);
     pass_time(WINDOW);
     let wake_ups = context_switches(&threads) - before;
-    println!("{what}: {wake_ups} context switches of {} threads in {WINDOW:?}", threads.len());
+    println!(
+        "{what}: {wake_ups} context switches of {} threads in {WINDOW:?}",
+        threads.len()
+    );
     wake_ups
 }
 
@@ -29,12 +33,15 @@ fn an_idle_server_makes_no_wake_ups() {
     // Not the tests' usual description: a server as users have it.
     let gate = Gate::new();
     let at_gate = gate.clone();
-    let server = TestServer::with(builder().workers(16), move |request: Request, _: Context| {
-        if request.uri().path() == "/block" {
-            at_gate.pass();
-        }
-        "hello"
-    });
+    let server = TestServer::with(
+        builder().workers(16),
+        move |request: Request, _: Context| {
+            if request.uri().path() == "/block" {
+                at_gate.pass();
+            }
+            "hello"
+        },
+    );
     pass_time(millis(200));
     assert_eq!(wake_ups_of_idle_server("just started"), 0);
 
@@ -43,7 +50,10 @@ fn an_idle_server_makes_no_wake_ups() {
     blocked.send_get("/block");
     gate.wait_entered(1);
     pass_time(millis(200));
-    assert_eq!(wake_ups_of_idle_server("with 100 idle connections and a blocked handler"), 0);
+    assert_eq!(
+        wake_ups_of_idle_server("with 100 idle connections and a blocked handler"),
+        0
+    );
     gate.open();
     assert_eq!(blocked.read_response().status, 200);
 
@@ -56,7 +66,8 @@ fn an_idle_server_makes_no_wake_ups() {
                     match (part + i) % 4 {
                         0 => assert_eq!(client.get("/").text(), "hello"),
                         1 => {
-                            client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+                            client
+                                .send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
                             assert_eq!(client.read_response().text(), "hello");
                             client.expect_eof();
                         }
@@ -68,7 +79,13 @@ fn an_idle_server_makes_no_wake_ups() {
                             client.send(get("/").repeat(3));
                             client.half_close();
                             let (answers, _) = client.drain();
-                            assert_eq!(answers.windows(8).filter(|window| window == b"HTTP/1.1").count(), 3);
+                            assert_eq!(
+                                answers
+                                    .windows(8)
+                                    .filter(|window| window == b"HTTP/1.1")
+                                    .count(),
+                                3
+                            );
                         }
                     }
                 }
@@ -78,9 +95,14 @@ fn an_idle_server_makes_no_wake_ups() {
     for thread in threads {
         thread.join().unwrap();
     }
-    eventually("only the idle connections are open", || server.handle().stats().open == 101);
+    eventually("only the idle connections are open", || {
+        server.handle().stats().open == 101
+    });
     pass_time(millis(200));
-    assert_eq!(wake_ups_of_idle_server("right after 2,000 short connections"), 0);
+    assert_eq!(
+        wake_ups_of_idle_server("right after 2,000 short connections"),
+        0
+    );
     assert_eq!(server.handle().stats().accepted, 2101);
 
     for client in &mut idle {

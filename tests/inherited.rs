@@ -1,4 +1,5 @@
-//! One server after another on the same address: restarts, sockets that outlive a server, and unix sockets.
+//! One server after another on the same address: restarts, sockets that outlive a server, and unix
+//! sockets.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -19,7 +20,8 @@ fn hello(_: Request, _: Context) -> &'static str {
 
 /// A path that nothing is at.
 fn socket_path(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("lameduck-test-{}-{name}.sock", std::process::id()));
+    let path =
+        std::env::temp_dir().join(format!("lameduck-test-{}-{name}.sock", std::process::id()));
     let _ = std::fs::remove_file(&path);
     path
 }
@@ -57,7 +59,10 @@ fn in_time_wait(port: u16) -> usize {
 fn a_restart_on_the_same_port_never_finds_it_in_use() {
     let addr = builder().bind("127.0.0.1:0").unwrap().addr();
     for restart in 0..20 {
-        let bound = builder().workers(2).bind(addr).unwrap_or_else(|error| panic!("{restart}: {error}"));
+        let bound = builder()
+            .workers(2)
+            .bind(addr)
+            .unwrap_or_else(|error| panic!("{restart}: {error}"));
         let running = bound.spawn(hello).unwrap();
         for _ in 0..5 {
             // Who closes first is left in TIME_WAIT: here the server.
@@ -74,9 +79,17 @@ fn a_restart_on_the_same_port_never_finds_it_in_use() {
 
 #[test]
 fn a_port_that_another_server_listens_on_is_refused() {
-    let first = builder().workers(1).bind("127.0.0.1:0").unwrap().spawn(hello).unwrap();
+    let first = builder()
+        .workers(1)
+        .bind("127.0.0.1:0")
+        .unwrap()
+        .spawn(hello)
+        .unwrap();
     let error = builder().bind(first.addr()).unwrap_err();
-    assert!(matches!(&error, Error::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse), "{error:?}");
+    assert!(
+        matches!(&error, Error::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse),
+        "{error:?}"
+    );
     assert_eq!(Client::connect(first.addr()).get("/").status, 200);
 }
 
@@ -113,7 +126,11 @@ fn what_is_queued_on_a_unix_socket_is_served_and_its_file_is_gone_at_once() {
     }
     let report = running.handle().shutdown();
     assert!(report.is_clean(), "{report}");
-    assert_eq!((report.backlog, report.accepted), (QUEUED, QUEUED as u64 + 1), "{report}");
+    assert_eq!(
+        (report.backlog, report.accepted),
+        (QUEUED, QUEUED as u64 + 1),
+        "{report}"
+    );
 }
 
 #[test]
@@ -121,8 +138,17 @@ fn a_socket_file_that_was_left_behind_is_replaced() {
     let path = socket_path("abandoned");
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists() && UnixStream::connect(&path).is_err());
-    let running = builder().workers(1).bind(format!("unix:{}", path.display())).unwrap().spawn(hello).unwrap();
-    assert!(exchange(UnixStream::connect(&path).unwrap()).unwrap().ends_with("hello"));
+    let running = builder()
+        .workers(1)
+        .bind(format!("unix:{}", path.display()))
+        .unwrap()
+        .spawn(hello)
+        .unwrap();
+    assert!(
+        exchange(UnixStream::connect(&path).unwrap())
+            .unwrap()
+            .ends_with("hello")
+    );
     assert!(running.handle().shutdown().is_clean());
     assert!(!path.exists());
 }
@@ -131,12 +157,24 @@ fn a_socket_file_that_was_left_behind_is_replaced() {
 fn a_unix_socket_that_is_in_use_is_refused_and_stays() {
     let path = socket_path("live");
     let addr = format!("unix:{}", path.display());
-    let first = builder().workers(1).bind(&addr).unwrap().spawn(hello).unwrap();
+    let first = builder()
+        .workers(1)
+        .bind(&addr)
+        .unwrap()
+        .spawn(hello)
+        .unwrap();
     for _ in 0..3 {
         let error = builder().bind(&addr).unwrap_err();
-        assert!(matches!(&error, Error::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse), "{error:?}");
+        assert!(
+            matches!(&error, Error::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse),
+            "{error:?}"
+        );
         assert!(error.to_string().contains(&addr), "{error}");
-        assert!(exchange(UnixStream::connect(&path).unwrap()).unwrap().ends_with("hello"));
+        assert!(
+            exchange(UnixStream::connect(&path).unwrap())
+                .unwrap()
+                .ends_with("hello")
+        );
     }
     assert!(first.handle().shutdown().is_clean());
     assert!(!path.exists());
@@ -146,7 +184,9 @@ fn a_unix_socket_that_is_in_use_is_refused_and_stays() {
 fn a_file_that_is_no_socket_is_refused_and_stays() {
     let path = socket_path("no-socket");
     std::fs::write(&path, "precious").unwrap();
-    let error = builder().bind(format!("unix:{}", path.display())).unwrap_err();
+    let error = builder()
+        .bind(format!("unix:{}", path.display()))
+        .unwrap_err();
     assert!(matches!(error, Error::Listen { .. }), "{error:?}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     std::fs::remove_file(&path).unwrap();
@@ -172,13 +212,22 @@ fn a_file_that_a_successor_has_made_is_not_removed_by_the_predecessors_end() {
     gate.wait_entered(1);
     first.handle().begin_shutdown();
     eventually("the file is gone", || !path.exists());
-    let second = builder().workers(1).bind(&addr).unwrap().spawn(hello).unwrap();
+    let second = builder()
+        .workers(1)
+        .bind(&addr)
+        .unwrap()
+        .spawn(hello)
+        .unwrap();
     gate.open();
     assert!(asking.join().unwrap().ends_with("first"));
     assert!(first.handle().shutdown().is_clean());
     drop(first);
     assert!(path.exists());
-    assert!(exchange(UnixStream::connect(&path).unwrap()).unwrap().ends_with("hello"));
+    assert!(
+        exchange(UnixStream::connect(&path).unwrap())
+            .unwrap()
+            .ends_with("hello")
+    );
     assert!(second.handle().shutdown().is_clean());
 }
 
@@ -188,12 +237,20 @@ fn a_given_listener_is_served_and_closed() {
     let addr = listener.local_addr().unwrap();
     let mut early = Client::connect(addr);
     early.send(get("/early"));
-    let running = builder().workers(1).bind(listener).unwrap().spawn(hello).unwrap();
+    let running = builder()
+        .workers(1)
+        .bind(listener)
+        .unwrap()
+        .spawn(hello)
+        .unwrap();
     assert_eq!(running.addr(), addr);
     assert_eq!(early.read_response().status, 200);
     drop(early);
     assert!(running.handle().shutdown().is_clean());
-    assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(
+        TcpStream::connect(addr).unwrap_err().kind(),
+        ErrorKind::ConnectionRefused
+    );
 }
 
 #[test]
@@ -202,14 +259,20 @@ fn without_inherited_sockets_there_is_nothing_to_listen_on() {
         builder().bind(lameduck::inherited()).unwrap_err(),
         builder().bind("inherited").unwrap_err(),
         builder().bind("inherited:web").unwrap_err(),
-        builder().bind(lameduck::inherited().named("web")).unwrap_err(),
+        builder()
+            .bind(lameduck::inherited().named("web"))
+            .unwrap_err(),
         builder().bind("inherited-not").unwrap_err(),
     ] {
-        assert!(matches!(&error, Error::Address { addr, .. } if addr.starts_with("inherited")), "{error:?}");
+        assert!(
+            matches!(&error, Error::Address { addr, .. } if addr.starts_with("inherited")),
+            "{error:?}"
+        );
     }
 }
 
-/// The launcher's side of the protocol: `sh` puts sockets where the program looks for them, and names its own id.
+/// The launcher's side of the protocol: `sh` puts sockets where the program looks for them, and
+/// names its own id.
 #[cfg(feature = "cli")]
 mod in_a_child {
     use super::*;
@@ -232,7 +295,10 @@ mod in_a_child {
     }
 
     fn launch_demo(socket: impl AsFd, options: &str) -> Program {
-        Program::serving(&mut launch(&format!("{TAKE_ONE} exec \"$0\" demo --listen inherited {options}"), socket))
+        Program::serving(&mut launch(
+            &format!("{TAKE_ONE} exec \"$0\" demo --listen inherited {options}"),
+            socket,
+        ))
     }
 
     #[test]
@@ -241,15 +307,22 @@ mod in_a_child {
         let addr = listener.local_addr().unwrap();
         let first = launch_demo(&listener, "--workers 4");
         assert_eq!(first.addr(), addr);
-        let (answered, closed, over) =
-            (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (answered, closed, over) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let ask = |keeps_alive: bool| {
             let (answered, closed, over) = (answered.clone(), closed.clone(), over.clone());
             std::thread::spawn(move || {
                 let mut client = None;
                 while !over.load(SeqCst) {
                     let mut current = client.take().unwrap_or_else(|| Client::connect(addr));
-                    let answer = current.get(if keeps_alive { "/sleep?ms=1" } else { "/plaintext" });
+                    let answer = current.get(if keeps_alive {
+                        "/sleep?ms=1"
+                    } else {
+                        "/plaintext"
+                    });
                     assert_eq!(answer.status, 200);
                     answered.fetch_add(1, SeqCst);
                     closed.fetch_add(u64::from(answer.closes()), SeqCst);
@@ -258,7 +331,11 @@ mod in_a_child {
             })
         };
         let threads: Vec<_> = (0..8).map(|i| ask(i % 2 == 0)).collect();
-        let served = |so_far: u64| eventually("requests are answered", || answered.load(SeqCst) > so_far + 200);
+        let served = |so_far: u64| {
+            eventually("requests are answered", || {
+                answered.load(SeqCst) > so_far + 200
+            })
+        };
         served(0);
         let mut sleeper = first.client();
         let second = launch_demo(&listener, "--workers 4");
@@ -272,7 +349,9 @@ mod in_a_child {
         assert!(closed.load(SeqCst) > 0, "the first one was under load");
         served(answered.load(SeqCst));
         over.store(true, SeqCst);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
         drop(sleeper);
         second.signal(Signal::TERM);
         let ended = second.end();
@@ -294,7 +373,11 @@ mod in_a_child {
         let listener = UnixListener::bind(&path).unwrap();
         for _ in 0..2 {
             let demo = launch_demo(&listener, "");
-            assert!(exchange(UnixStream::connect(&path).unwrap()).unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
+            assert!(
+                exchange(UnixStream::connect(&path).unwrap())
+                    .unwrap()
+                    .starts_with("HTTP/1.1 200 OK\r\n")
+            );
             demo.signal(Signal::TERM);
             let ended = demo.end();
             assert_eq!(ended.code, Some(0), "{}", ended.output);
@@ -306,19 +389,43 @@ mod in_a_child {
     #[test]
     fn inherited_sockets_are_chosen_by_their_names() {
         let sockets = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let addrs = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
+        let addrs = sockets
+            .each_ref()
+            .map(|socket| socket.local_addr().unwrap());
         let take_two = "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_PID=$$ LISTEN_FDS=2;";
         let start = |names: &str, listen: &str| {
             let script = format!("{take_two} {names} exec \"$0\" demo {listen}");
             let mut command = launch(&script, &sockets[0]);
-            Program::start(command.stdout(Stdio::from(OwnedFd::from(sockets[1].try_clone().unwrap()))))
+            Program::start(
+                command.stdout(Stdio::from(OwnedFd::from(sockets[1].try_clone().unwrap()))),
+            )
         };
         for (names, listen, expected) in [
-            ("LISTEN_FDNAMES=web:admin", "--listen inherited:web", vec![addrs[0]]),
-            ("LISTEN_FDNAMES=web:admin", "--listen inherited:admin", vec![addrs[1]]),
-            ("LISTEN_FDNAMES=web:web", "--listen inherited:web", addrs.to_vec()),
-            ("LISTEN_FDNAMES=web:admin", "--listen inherited", addrs.to_vec()),
-            ("LISTEN_FDNAMES=web:admin", "--listen inherited:admin --listen inherited:web", vec![addrs[1], addrs[0]]),
+            (
+                "LISTEN_FDNAMES=web:admin",
+                "--listen inherited:web",
+                vec![addrs[0]],
+            ),
+            (
+                "LISTEN_FDNAMES=web:admin",
+                "--listen inherited:admin",
+                vec![addrs[1]],
+            ),
+            (
+                "LISTEN_FDNAMES=web:web",
+                "--listen inherited:web",
+                addrs.to_vec(),
+            ),
+            (
+                "LISTEN_FDNAMES=web:admin",
+                "--listen inherited",
+                addrs.to_vec(),
+            ),
+            (
+                "LISTEN_FDNAMES=web:admin",
+                "--listen inherited:admin --listen inherited:web",
+                vec![addrs[1], addrs[0]],
+            ),
             ("", "--listen inherited:unknown", addrs.to_vec()),
         ] {
             let program = start(names, listen);
@@ -337,7 +444,10 @@ mod in_a_child {
             let lines = program.rest_of_lines();
             assert_eq!(program.end().code, Some(2), "{lines:?}");
             assert_eq!(lines.len(), 1, "{lines:?}");
-            assert!(lines[0].contains("the process was started without such a socket"), "{lines:?}");
+            assert!(
+                lines[0].contains("the process was started without such a socket"),
+                "{lines:?}"
+            );
         }
     }
 
@@ -347,7 +457,10 @@ mod in_a_child {
         let output = launch(script, socket).output().unwrap();
         let told = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{script}: {told}");
-        assert!(told.starts_with("lameduck: cannot listen on ") && told.lines().count() == 1, "{script}: {told}");
+        assert!(
+            told.starts_with("lameduck: cannot listen on ") && told.lines().count() == 1,
+            "{script}: {told}"
+        );
         assert!(told.contains(problem), "{script}: {told}");
         assert_eq!(output.stdout, b"", "{script}");
     }
@@ -363,8 +476,13 @@ mod in_a_child {
             "LISTEN_PID=$$ LISTEN_FDS=one",
             "LISTEN_PID=$$",
         ] {
-            let script = format!("exec 3<&0 </dev/null; {variables} exec \"$0\" demo --listen inherited");
-            check_refused(&script, &listener, "the process was started without such a socket");
+            let script =
+                format!("exec 3<&0 </dev/null; {variables} exec \"$0\" demo --listen inherited");
+            check_refused(
+                &script,
+                &listener,
+                "the process was started without such a socket",
+            );
         }
     }
 
@@ -376,9 +494,14 @@ mod in_a_child {
         let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         check_refused(&script, &connected, why);
         check_refused(&script, UnixStream::pair().unwrap().0, why);
-        check_refused(&script, std::net::UdpSocket::bind("127.0.0.1:0").unwrap(), why);
+        check_refused(
+            &script,
+            std::net::UdpSocket::bind("127.0.0.1:0").unwrap(),
+            why,
+        );
         check_refused(&script, File::open("/dev/null").unwrap(), why);
-        let unbound = "exec 3<&- </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" demo --listen inherited";
+        let unbound =
+            "exec 3<&- </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" demo --listen inherited";
         check_refused(unbound, &listener, why);
         // The first one is a listener; the second one is not there.
         let one_missing = "exec 3<&0 4<&- </dev/null; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\" demo --listen inherited";
@@ -398,8 +521,15 @@ fn a_unix_socket_has_the_mode_it_was_given_and_is_gone_with_the_server() {
     use std::os::unix::fs::PermissionsExt;
 
     let path = std::env::temp_dir().join(format!("lameduck-mode-{}.sock", std::process::id()));
-    let running = builder().bind(lameduck::unix(&path).mode(0o600)).unwrap().spawn(hello).unwrap();
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let running = builder()
+        .bind(lameduck::unix(&path).mode(0o600))
+        .unwrap()
+        .spawn(hello)
+        .unwrap();
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     // One that somebody listens on is not taken away.
     let taken = builder().bind(lameduck::unix(&path)).unwrap_err();
     assert!(taken.to_string().contains("unix:"), "{taken}");

@@ -1,4 +1,5 @@
-//! Many requests on one connection: answered in order, however they are cut, for as long as both sides want.
+//! Many requests on one connection: answered in order, however they are cut, for as long as both
+//! sides want.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +13,9 @@ use lameduck::http::header::{CONNECTION, HeaderName, HeaderValue};
 use lameduck::http::{StatusCode, Version};
 use lameduck::{Body, CloseReason, Context, IntoResponse, Request, Response};
 
-use support::{Delimited, LIMIT, TestServer, builder, eventually, get, now, pattern, post, post_chunked};
+use support::{
+    Delimited, LIMIT, TestServer, builder, eventually, get, now, pattern, post, post_chunked,
+};
 
 /// Answers with the method, the target and the body.
 fn echo(request: Request, _: Context) -> String {
@@ -38,7 +41,8 @@ fn a_thousand_requests_in_one_write_are_answered_in_order() {
         });
         client.send(mixed.collect::<Vec<_>>());
         for i in 0..1000 {
-            let rest = ["GET /# ", "POST /# length", "POST /# in chunks"][i % 3].replace('#', &i.to_string());
+            let rest = ["GET /# ", "POST /# length", "POST /# in chunks"][i % 3]
+                .replace('#', &i.to_string());
             assert_eq!(client.read_response().text(), rest);
         }
         server.stop_cleanly();
@@ -55,7 +59,13 @@ fn pipelined_requests_to_slow_and_fast_handlers_are_answered_in_order() {
         path.to_owned()
     });
     let mut clients: Vec<_> = (0..8).map(|_| server.client()).collect();
-    let path = |i| if i % 5 == 3 { format!("/slow/{i}") } else { format!("/{i}") };
+    let path = |i| {
+        if i % 5 == 3 {
+            format!("/slow/{i}")
+        } else {
+            format!("/{i}")
+        }
+    };
     for client in &mut clients {
         client.send((0..60).map(|i| get(&path(i))).collect::<String>());
     }
@@ -71,8 +81,12 @@ fn requests_may_be_cut_at_each_byte() {
     // With one worker what was sent first is looked at first.
     for collect in [64 << 10, 0] {
         let server = TestServer::with(builder().workers(1).collect_bytes(collect), echo);
-        let requests =
-            [get("/1").into_bytes(), post("/2", b"two"), post_chunked("/3", &[b"th", b"ree"]), get("/4").into()];
+        let requests = [
+            get("/1").into_bytes(),
+            post("/2", b"two"),
+            post_chunked("/3", &[b"th", b"ree"]),
+            get("/4").into(),
+        ];
         let bytes = requests.concat();
         let mut fence = server.client();
         let mut client = server.client();
@@ -84,7 +98,11 @@ fn requests_may_be_cut_at_each_byte() {
             }
             client.send(&bytes[cut..]);
             for text in ["GET /1 ", "POST /2 two", "POST /3 three", "GET /4 "] {
-                assert_eq!(client.read_response().text(), text, "cut at {cut}, collecting {collect}");
+                assert_eq!(
+                    client.read_response().text(),
+                    text,
+                    "cut at {cut}, collecting {collect}"
+                );
             }
         }
         for byte in &bytes {
@@ -128,7 +146,9 @@ fn http_1_1_keeps_the_connection_unless_told_to_close() {
     }
     for value in ["close", "Close", "foo, close", "keep-alive, close"] {
         let mut client = server.client();
-        client.send(format!("GET / HTTP/1.1\r\nHost: test\r\nConnection: {value}\r\n\r\n") + &get("/never"));
+        client.send(
+            format!("GET / HTTP/1.1\r\nHost: test\r\nConnection: {value}\r\n\r\n") + &get("/never"),
+        );
         let answer = client.read_response();
         assert!(answer.closes(), "{value}");
         assert_eq!(answer.text(), "GET / ");
@@ -142,7 +162,10 @@ fn http_1_1_keeps_the_connection_unless_told_to_close() {
 fn a_handler_can_close_the_connection() {
     let server = TestServer::start(|request: Request, _: Context| {
         let value = request.uri().query().unwrap_or("close").replace('+', ", ");
-        ([(CONNECTION, HeaderValue::from_str(&value).unwrap())], "bye")
+        (
+            [(CONNECTION, HeaderValue::from_str(&value).unwrap())],
+            "bye",
+        )
     });
     for query in ["", "?close", "?CLOSE", "?x-hop+close"] {
         let mut client = server.client();
@@ -177,11 +200,18 @@ fn responses_that_have_no_body_do_not_get_one() {
             let answer = client.get(&format!("/{status}/{body}"));
             assert_eq!(answer.status, status);
             assert_eq!(answer.field("transfer-encoding"), None, "{status} {body}");
-            assert!(status == 304 || answer.field("content-length").is_none(), "{status} {body}");
+            assert!(
+                status == 304 || answer.field("content-length").is_none(),
+                "{status} {body}"
+            );
             assert!(!answer.closes(), "{status} {body}");
         }
         let bodies = ["text", "none", "reader", "writer", "text"];
-        client.send(bodies.map(|body| get(&format!("/{status}/{body}"))).concat());
+        client.send(
+            bodies
+                .map(|body| get(&format!("/{status}/{body}")))
+                .concat(),
+        );
         for _ in bodies {
             assert_eq!(client.read_response().status, status);
         }
@@ -189,7 +219,10 @@ fn responses_that_have_no_body_do_not_get_one() {
     for body in ["text", "reader", "writer"] {
         assert_eq!(client.head(&format!("/200/{body}")).status, 200);
     }
-    assert_eq!(client.get("/200/text").text(), "a body that is not to be sent");
+    assert_eq!(
+        client.get("/200/text").text(),
+        "a body that is not to be sent"
+    );
     // Zero bytes are a body too.
     assert_eq!(client.get("/200/none").field("content-length"), Some("0"));
     assert_eq!(client.get("/404").field("content-length"), Some("0"));
@@ -204,7 +237,10 @@ fn an_informational_status_of_the_handler_is_not_sent_as_the_answer() {
 #[test]
 fn an_endless_pipeline_does_not_starve_another_connection() {
     let server = TestServer::with(builder().workers(1), echo);
-    let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (stop, sent) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
     let mut writer = server.client();
     let mut reader = writer.second();
     let writing = {
@@ -244,7 +280,9 @@ fn an_endless_pipeline_does_not_starve_another_connection() {
 
 #[test]
 fn a_pipeline_whose_client_does_not_read_is_answered_when_it_does() {
-    let server = TestServer::with(builder().workers(1), |_: Request, _: Context| "x".repeat(2000));
+    let server = TestServer::with(builder().workers(1), |_: Request, _: Context| {
+        "x".repeat(2000)
+    });
     let mut writer = server.client();
     let mut reader = writer.second();
     let writing = std::thread::spawn(move || {
@@ -298,22 +336,35 @@ fn a_handler_sees_the_request_as_it_was_sent() {
         assert_eq!(request.version(), Version::HTTP_11);
         assert_eq!(request.headers()[HeaderName::from_static("x-own")], "a, b");
         assert_eq!(cx.local().unwrap().ip(), cx.peer().unwrap().ip());
-        format!("{} {} {}", request.method(), request.uri(), cx.peer().unwrap())
+        format!(
+            "{} {} {}",
+            request.method(),
+            request.uri(),
+            cx.peer().unwrap()
+        )
     });
     let mut client = server.client();
     client.send("BREW /pot%20a?x=1&y=%2F HTTP/1.1\r\nHost: test\r\nX-Own:\ta, b \r\n\r\n");
-    assert_eq!(client.read_response().text(), format!("BREW /pot%20a?x=1&y=%2F {}", client.local()));
+    assert_eq!(
+        client.read_response().text(),
+        format!("BREW /pot%20a?x=1&y=%2F {}", client.local())
+    );
 }
 
 #[test]
 fn a_body_is_not_mixed_up_with_those_of_other_connections() {
-    let server = TestServer::with(builder().workers(4), |request: Request, _: Context| request.into_body());
+    let server = TestServer::with(builder().workers(4), |request: Request, _: Context| {
+        request.into_body()
+    });
     let threads: Vec<_> = (0..8_usize)
         .map(|of| {
             let mut client = server.client();
             std::thread::spawn(move || {
                 for i in 0..50 {
-                    let body: Vec<_> = pattern(20_000 + i * 13).iter().map(|byte| byte ^ of as u8).collect();
+                    let body: Vec<_> = pattern(20_000 + i * 13)
+                        .iter()
+                        .map(|byte| byte ^ of as u8)
+                        .collect();
                     client.send(post("/", &body));
                     client.send(post_chunked("/", &[&body[..i], &body[i..]]));
                     assert!(client.read_response().body == body);

@@ -1,4 +1,5 @@
-//! From start to stop: nobody loses a request, nothing is left behind, and the report says what happened.
+//! From start to stop: nobody loses a request, nothing is left behind, and the report says what
+//! happened.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,16 +12,17 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWrite
 use std::time::Duration;
 
 use lameduck::{
-    Body, BodyWriter, Cause, CloseReason, Context, Error, Handle, Handler, IntoResponse, Phase, Request, Response,
-    Server,
+    Body, BodyWriter, Cause, CloseReason, Context, Error, Handle, Handler, IntoResponse, Phase,
+    Request, Response, Server,
 };
 
 use support::{
-    Client, Delimited, End, Gate, LIMIT, TestServer, builder, descriptors, eventually, get, millis, now, pass_time,
-    pattern, post, server_threads, within_limit,
+    Client, Delimited, End, Gate, LIMIT, TestServer, builder, descriptors, eventually, get, millis,
+    now, pass_time, pattern, post, server_threads, within_limit,
 };
 
-/// Held by tests that start servers, and exclusively by those that count what servers leave in the process.
+/// Held by tests that start servers, and exclusively by those that count what servers leave in the
+/// process.
 static PROCESS: RwLock<()> = RwLock::new(());
 
 fn shared() -> RwLockReadGuard<'static, ()> {
@@ -29,7 +31,9 @@ fn shared() -> RwLockReadGuard<'static, ()> {
 
 fn alone() -> RwLockWriteGuard<'static, ()> {
     let guard = PROCESS.write().unwrap_or_else(PoisonError::into_inner);
-    eventually("other tests' servers are gone", || server_threads().is_empty());
+    eventually("other tests' servers are gone", || {
+        server_threads().is_empty()
+    });
     guard
 }
 
@@ -70,8 +74,9 @@ fn no_thread_and_no_descriptor_is_left_after_a_stop() {
         for client in &mut half {
             client.send("POST / HTTP/1.1\r\nContent-Le");
         }
-        let mut blocked: Vec<_> =
-            ["/a/block", "/bb/block", "/ccc/block"].map(|path| block(&server, &gate, path)).into();
+        let mut blocked: Vec<_> = ["/a/block", "/bb/block", "/ccc/block"]
+            .map(|path| block(&server, &gate, path))
+            .into();
         half.clear();
         server.handle().begin_shutdown();
         gate.open();
@@ -115,12 +120,21 @@ fn a_hundred_starts_and_stops_on_one_port_leave_nothing() {
     let addr = builder().bind("127.0.0.1:0").unwrap().addr();
     let before = descriptors();
     for i in 0..100 {
-        let running = builder().workers(4).bind(addr).unwrap().spawn(|_: Request, _: Context| "hello").unwrap();
+        let running = builder()
+            .workers(4)
+            .bind(addr)
+            .unwrap()
+            .spawn(|_: Request, _: Context| "hello")
+            .unwrap();
         let mut client = Client::connect(addr);
         assert_eq!(client.get("/").text(), "hello");
         let report = running.handle().shutdown();
         assert!(report.is_clean(), "cycle {i}: {report}");
-        assert_eq!((report.accepted, report.answered_in(Phase::Running)), (1, 1), "cycle {i}");
+        assert_eq!(
+            (report.accepted, report.answered_in(Phase::Running)),
+            (1, 1),
+            "cycle {i}"
+        );
         client.expect_eof();
     }
     assert_eq!(descriptors(), before);
@@ -132,8 +146,12 @@ fn a_hundred_servers_that_stop_at_once_leave_nothing() {
     let _alone = alone();
     let before = descriptors();
     for _ in 0..100 {
-        let running =
-            builder().workers(4).bind("127.0.0.1:0").unwrap().spawn(|_: Request, _: Context| "hello").unwrap();
+        let running = builder()
+            .workers(4)
+            .bind("127.0.0.1:0")
+            .unwrap()
+            .spawn(|_: Request, _: Context| "hello")
+            .unwrap();
         let report = running.handle().shutdown();
         assert!(report.is_clean(), "{report}");
         assert!(report.took < LIMIT / 10, "{report}");
@@ -160,7 +178,11 @@ fn a_request_in_flight_is_finished_and_its_response_says_close() {
     let report = server.stop();
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.answered_in(Phase::Draining), 1, "{report}");
-    assert_eq!(report.closed_because(CloseReason::IdleStopping), 1, "{report}");
+    assert_eq!(
+        report.closed_because(CloseReason::IdleStopping),
+        1,
+        "{report}"
+    );
     assert_eq!(report.closed_because(CloseReason::Stopping), 1, "{report}");
 }
 
@@ -213,7 +235,9 @@ fn long_pipelines_that_wait_for_their_turn_are_answered_in_a_stop() {
     for client in &mut clients {
         client.send(get("/next").repeat(REQUESTS));
     }
-    eventually("all are accepted", || server.handle().stats().accepted == 51);
+    eventually("all are accepted", || {
+        server.handle().stats().accepted == 51
+    });
     server.handle().begin_shutdown();
     wait_for_phase(&server.handle(), Phase::Draining);
     gate.open();
@@ -221,8 +245,13 @@ fn long_pipelines_that_wait_for_their_turn_are_answered_in_a_stop() {
     for (i, client) in clients.iter_mut().enumerate() {
         for n in 1..=REQUESTS {
             let answer = client.try_read(false);
-            let answer = answer.unwrap_or_else(|end| panic!("client {i}: answer {n} of {REQUESTS}: {end:?}"));
-            assert_eq!(answer.closes(), n == REQUESTS, "client {i}: answer {n} of {REQUESTS}");
+            let answer = answer
+                .unwrap_or_else(|end| panic!("client {i}: answer {n} of {REQUESTS}: {end:?}"));
+            assert_eq!(
+                answer.closes(),
+                n == REQUESTS,
+                "client {i}: answer {n} of {REQUESTS}"
+            );
         }
         client.expect_eof();
     }
@@ -261,11 +290,15 @@ fn a_talkative_connection_is_answered_while_draining() {
 #[test]
 fn silent_connections_are_closed_once_idle_grace_is_over() {
     let _shared = shared();
-    let server =
-        TestServer::with(Server::builder().workers(2).idle_grace(millis(300)), |_: Request, _: Context| "hello");
+    let server = TestServer::with(
+        Server::builder().workers(2).idle_grace(millis(300)),
+        |_: Request, _: Context| "hello",
+    );
     let mut talked = server.used_client("/");
     let mut fresh = server.client();
-    eventually("both are accepted", || server.handle().stats().accepted == 2);
+    eventually("both are accepted", || {
+        server.handle().stats().accepted == 2
+    });
     let began = now();
     server.handle().begin_shutdown();
     talked.expect_eof();
@@ -275,21 +308,29 @@ fn silent_connections_are_closed_once_idle_grace_is_over() {
     assert!(report.is_clean(), "{report}");
     assert!(took >= millis(200) && took < LIMIT / 5, "{took:?}");
 
-    let server =
-        TestServer::with(Server::builder().workers(2).idle_grace(millis(300)), |_: Request, _: Context| "hello");
+    let server = TestServer::with(
+        Server::builder().workers(2).idle_grace(millis(300)),
+        |_: Request, _: Context| "hello",
+    );
     let mut long_idle = server.used_client("/");
     pass_time(millis(350));
     let began = now();
     server.handle().begin_shutdown();
     long_idle.expect_eof();
     let took = now() - began;
-    assert!(took < millis(200), "it was silent for long enough before: {took:?}");
+    assert!(
+        took < millis(200),
+        "it was silent for long enough before: {took:?}"
+    );
 }
 
 #[test]
 fn a_lame_duck_accepts_and_serves_and_says_close() {
     let _shared = shared();
-    let server = TestServer::with(builder().workers(2).lame_duck(millis(300)), |_: Request, _: Context| "hello");
+    let server = TestServer::with(
+        builder().workers(2).lame_duck(millis(300)),
+        |_: Request, _: Context| "hello",
+    );
     let mut known = server.used_client("/");
     assert!(server.handle().is_ready());
     assert_eq!(server.handle().phase(), Phase::Running);
@@ -314,11 +355,16 @@ fn a_lame_duck_accepts_and_serves_and_says_close() {
 #[test]
 fn a_shorter_stop_ends_the_lame_duck() {
     let _shared = shared();
-    let server = TestServer::with(builder().workers(2).lame_duck(LIMIT * 6), |_: Request, _: Context| "hello");
+    let server = TestServer::with(
+        builder().workers(2).lame_duck(LIMIT * 6),
+        |_: Request, _: Context| "hello",
+    );
     server.handle().begin_shutdown();
     assert_eq!(server.handle().phase(), Phase::LameDuck);
     let handle = server.handle();
-    let report = within_limit("a shorter stop", move || handle.shutdown_within(Duration::from_secs(1)));
+    let report = within_limit("a shorter stop", move || {
+        handle.shutdown_within(Duration::from_secs(1))
+    });
     assert!(report.is_clean(), "{report}");
 }
 
@@ -359,7 +405,13 @@ fn requests_in_the_accept_backlog_are_answered_in_a_stop() {
 fn past_the_deadline_the_server_leaves_a_stuck_handler_and_names_it() {
     let _shared = shared();
     let gate = Gate::new();
-    let server = TestServer::with(builder().workers(2).grace_period(millis(200)).cut_grace(millis(200)), gated(&gate));
+    let server = TestServer::with(
+        builder()
+            .workers(2)
+            .grace_period(millis(200))
+            .cut_grace(millis(200)),
+        gated(&gate),
+    );
     let mut client = block(&server, &gate, "/stuck/block");
     let began = now();
     let report = server.stop();
@@ -368,12 +420,19 @@ fn past_the_deadline_the_server_leaves_a_stuck_handler_and_names_it() {
     assert_eq!(report.exit_status(), 3, "{report}");
     assert!(!report.is_clean());
 
-    let [cut] = &report.cut[..] else { panic!("{report}") };
-    assert_eq!((cut.method.as_str(), cut.target.path()), ("GET", "/stuck/block"));
+    let [cut] = &report.cut[..] else {
+        panic!("{report}")
+    };
+    assert_eq!(
+        (cut.method.as_str(), cut.target.path()),
+        ("GET", "/stuck/block")
+    );
     assert_eq!(cut.peer, Some(client.local()));
     assert!(cut.started && cut.answered_503, "{cut:?}");
     assert!(cut.age >= millis(195), "{cut:?}");
-    let [stuck] = &report.stuck[..] else { panic!("{report}") };
+    let [stuck] = &report.stuck[..] else {
+        panic!("{report}")
+    };
     assert!(stuck.thread.starts_with("lameduck-worker-"), "{stuck:?}");
     let (method, target, age) = stuck.request.clone().unwrap();
     assert_eq!((method.as_str(), target.path()), ("GET", "/stuck/block"));
@@ -382,7 +441,10 @@ fn past_the_deadline_the_server_leaves_a_stuck_handler_and_names_it() {
 
     let answer = client.read_response();
     assert_eq!(answer.status, 503);
-    assert!(answer.closes() && answer.field("retry-after").is_some(), "{answer:?}");
+    assert!(
+        answer.closes() && answer.field("retry-after").is_some(),
+        "{answer:?}"
+    );
     client.expect_eof();
 
     assert!(matches!(report.into_result(), Err(Error::Unclean(_))));
@@ -393,22 +455,41 @@ fn past_the_deadline_the_server_leaves_a_stuck_handler_and_names_it() {
 fn what_waited_for_a_stuck_worker_is_reported_as_never_started() {
     let _shared = shared();
     let gate = Gate::new();
-    let description = builder().workers(1).grace_period(millis(100)).cut_grace(millis(500));
+    let description = builder()
+        .workers(1)
+        .grace_period(millis(100))
+        .cut_grace(millis(500));
     let server = TestServer::with(description, gated(&gate));
     let mut blocked = block(&server, &gate, "/block");
     let mut waiting: Vec<_> = (0..10).map(|_| server.client()).collect();
     for client in &mut waiting {
         client.send_get("/waiting");
     }
-    eventually("all are accepted", || server.handle().stats().accepted == 11);
+    eventually("all are accepted", || {
+        server.handle().stats().accepted == 11
+    });
     let report = server.stop();
     for client in waiting.iter_mut().chain([&mut blocked]) {
         assert_eq!(client.read_response().status, 503);
         client.expect_eof();
     }
-    assert_eq!((report.cut.len(), report.never_started.len()), (1, 10), "{report}");
-    assert!(report.cut.iter().chain(&report.never_started).all(|cut| cut.answered_503), "{report}");
-    assert!(report.cut[0].started && report.never_started.iter().all(|cut| !cut.started), "{report}");
+    assert_eq!(
+        (report.cut.len(), report.never_started.len()),
+        (1, 10),
+        "{report}"
+    );
+    assert!(
+        report
+            .cut
+            .iter()
+            .chain(&report.never_started)
+            .all(|cut| cut.answered_503),
+        "{report}"
+    );
+    assert!(
+        report.cut[0].started && report.never_started.iter().all(|cut| !cut.started),
+        "{report}"
+    );
     assert_eq!(report.stuck.len(), 1, "{report}");
     assert_eq!(gate.entered(), 1);
     gate.open();
@@ -420,18 +501,21 @@ fn a_handler_that_heeds_the_cancellation_is_not_stuck() {
     let (entered, wait_entered) = crossbeam_channel::unbounded();
     let gate = Gate::new();
     let at_the_end = gate.clone();
-    let server = TestServer::with(builder().workers(2).grace_period(millis(100)), move |_: Request, cx: Context| {
-        assert!(!cx.is_draining() && !cx.is_cancelled() && cx.deadline().is_none());
-        entered.send("running").unwrap();
-        let _ = cx.draining().recv();
-        entered.send("draining").unwrap();
-        assert!(cx.is_draining() && cx.deadline().is_some());
-        assert!(!cx.wait(LIMIT), "it is cancelled before");
-        assert!(cx.is_cancelled());
-        // Whoever answers first has answered.
-        at_the_end.pass();
-        "too late"
-    });
+    let server = TestServer::with(
+        builder().workers(2).grace_period(millis(100)),
+        move |_: Request, cx: Context| {
+            assert!(!cx.is_draining() && !cx.is_cancelled() && cx.deadline().is_none());
+            entered.send("running").unwrap();
+            let _ = cx.draining().recv();
+            entered.send("draining").unwrap();
+            assert!(cx.is_draining() && cx.deadline().is_some());
+            assert!(!cx.wait(LIMIT), "it is cancelled before");
+            assert!(cx.is_cancelled());
+            // Whoever answers first has answered.
+            at_the_end.pass();
+            "too late"
+        },
+    );
     let mut client = server.client();
     client.send_get("/long");
     assert_eq!(wait_entered.recv_timeout(LIMIT), Ok("running"));
@@ -441,7 +525,11 @@ fn a_handler_that_heeds_the_cancellation_is_not_stuck() {
     gate.open();
     client.expect_eof();
     let report = server.stop();
-    assert_eq!((report.cut.len(), report.stuck.len(), report.exit_status()), (1, 0, 1), "{report}");
+    assert_eq!(
+        (report.cut.len(), report.stuck.len(), report.exit_status()),
+        (1, 0, 1),
+        "{report}"
+    );
 }
 
 #[test]
@@ -449,7 +537,10 @@ fn a_response_that_has_begun_is_reset_at_the_end() {
     let _shared = shared();
     let gate = Gate::new();
     let writing = gate.clone();
-    let description = builder().workers(2).grace_period(millis(100)).cut_grace(millis(100));
+    let description = builder()
+        .workers(2)
+        .grace_period(millis(100))
+        .cut_grace(millis(100));
     let server = TestServer::with(description, move |_: Request, _: Context| {
         let gate = writing.clone();
         Body::writer(move |out| {
@@ -464,9 +555,14 @@ fn a_response_that_has_begun_is_reset_at_the_end() {
     let incomplete = client.expect_incomplete();
     assert_eq!(incomplete.end, End::Reset);
     assert_eq!(incomplete.answer.map_or(0, |answer| answer.status), 200);
-    let [cut] = &report.cut[..] else { panic!("{report}") };
+    let [cut] = &report.cut[..] else {
+        panic!("{report}")
+    };
     assert_eq!(cut.target.path(), "/begun");
-    assert!(cut.started && !cut.answered_503 && cut.bytes_sent > 10, "{cut:?}");
+    assert!(
+        cut.started && !cut.answered_503 && cut.bytes_sent > 10,
+        "{cut:?}"
+    );
     gate.open();
 }
 
@@ -475,7 +571,10 @@ fn a_response_that_its_client_does_not_take_is_reset_at_the_end() {
     let _shared = shared();
     let body = pattern(20 << 20);
     let bytes = bytes::Bytes::from(body.clone());
-    let description = builder().workers(2).grace_period(millis(100)).cut_grace(millis(100));
+    let description = builder()
+        .workers(2)
+        .grace_period(millis(100))
+        .cut_grace(millis(100));
     let server = TestServer::with(description, move |_: Request, _: Context| bytes.clone());
     let mut client = Client::connect_narrow(server.addr());
     client.send_get("/big");
@@ -485,8 +584,13 @@ fn a_response_that_its_client_does_not_take_is_reset_at_the_end() {
     let (rest, end) = client.drain();
     assert!(rest.len() < body.len());
     assert_eq!(end, End::Reset);
-    let [cut] = &report.cut[..] else { panic!("{report}") };
-    assert!(cut.bytes_sent > 0 && !cut.answered_503 && cut.started, "{cut:?}");
+    let [cut] = &report.cut[..] else {
+        panic!("{report}")
+    };
+    assert!(
+        cut.bytes_sent > 0 && !cut.answered_503 && cut.started,
+        "{cut:?}"
+    );
     assert!(report.stuck.is_empty(), "{report}");
 }
 
@@ -505,8 +609,11 @@ fn a_four_megabyte_response_to_a_slow_reader_arrives_whole_through_a_stop() {
                 "/bytes" => body.into_response(),
                 "/reader" => Body::reader(std::io::Cursor::new(body)).into_response(),
                 "/sized" => Body::sized_reader(std::io::Cursor::new(body), 4 << 20).into_response(),
-                "/file" => Body::try_from(std::fs::File::open(&file).unwrap()).unwrap().into_response(),
-                _ => Body::writer(move |out: &mut BodyWriter<'_>| out.write_all(&body)).into_response(),
+                "/file" => Body::try_from(std::fs::File::open(&file).unwrap())
+                    .unwrap()
+                    .into_response(),
+                _ => Body::writer(move |out: &mut BodyWriter<'_>| out.write_all(&body))
+                    .into_response(),
             }
         });
         let mut client = Client::connect_narrow(server.addr());
@@ -523,27 +630,45 @@ fn a_four_megabyte_response_to_a_slow_reader_arrives_whole_through_a_stop() {
             whole.extend(client.read_raw(100_000));
             pass_time(millis(5));
         }
-        assert!(stopped.try_recv().is_err(), "{kind}: it waits for the response");
+        assert!(
+            stopped.try_recv().is_err(),
+            "{kind}: it waits for the response"
+        );
         let (rest, end) = client.drain();
         whole.extend(rest);
         assert_eq!(end, End::Eof, "{kind}");
         let report = stopped.recv_timeout(LIMIT).unwrap();
         assert!(report.is_clean(), "{kind}: {report}");
-        let sent = if matches!(kind, "/reader" | "/writer") { unchunk(&whole) } else { after_head(&whole).to_vec() };
-        assert!(sent == body, "{kind}: {} of {} bytes", sent.len(), body.len());
+        let sent = if matches!(kind, "/reader" | "/writer") {
+            unchunk(&whole)
+        } else {
+            after_head(&whole).to_vec()
+        };
+        assert!(
+            sent == body,
+            "{kind}: {} of {} bytes",
+            sent.len(),
+            body.len()
+        );
         std::fs::remove_file(path).unwrap();
     }
 }
 
 fn after_head(bytes: &[u8]) -> &[u8] {
-    let at = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let at = bytes
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .unwrap();
     &bytes[at + 4..]
 }
 
 fn unchunk(bytes: &[u8]) -> Vec<u8> {
     let (mut rest, mut body) = (after_head(bytes), Vec::new());
     loop {
-        let at = rest.windows(2).position(|window| window == b"\r\n").unwrap();
+        let at = rest
+            .windows(2)
+            .position(|window| window == b"\r\n")
+            .unwrap();
         let size = usize::from_str_radix(std::str::from_utf8(&rest[..at]).unwrap(), 16).unwrap();
         body.extend_from_slice(&rest[at + 2..at + 2 + size]);
         rest = &rest[at + 2 + size + 2..];
@@ -588,23 +713,33 @@ fn a_handler_that_waits_for_the_shutdown_begins_it_and_panics_with_the_reason() 
     type Call = fn(&Handle);
     let calls: [(&str, Call); 3] = [
         ("shutdown", |handle| drop(handle.shutdown())),
-        ("shutdown_within", |handle| drop(handle.shutdown_within(LIMIT))),
+        ("shutdown_within", |handle| {
+            drop(handle.shutdown_within(LIMIT))
+        }),
         ("close", |handle| drop(handle.close())),
     ];
     for (name, call) in calls {
         let (sender, reason) = crossbeam_channel::bounded(1);
         let server = with_own_handle(move |handle| {
             let panic = catch_unwind(AssertUnwindSafe(|| call(handle))).unwrap_err();
-            sender.send(panic.downcast_ref::<String>().cloned().unwrap()).unwrap();
+            sender
+                .send(panic.downcast_ref::<String>().cloned().unwrap())
+                .unwrap();
             resume_unwind(panic);
         });
         let mut client = server.client();
         client.send_get("/");
         let reason = reason.recv_timeout(LIMIT).unwrap();
-        assert!(reason.contains(name) && reason.contains("begin_shutdown"), "{reason}");
+        assert!(
+            reason.contains(name) && reason.contains("begin_shutdown"),
+            "{reason}"
+        );
         let answer = client.read_response();
         // `close` cuts, and is itself cut.
-        assert!(answer.status == 500 || name == "close" && answer.status == 503, "{name}: {answer:?}");
+        assert!(
+            answer.status == 500 || name == "close" && answer.status == 503,
+            "{name}: {answer:?}"
+        );
         assert!(answer.closes(), "{name}");
         client.expect_eof();
         server.running().stopped().recv_timeout(LIMIT).unwrap_err();
@@ -617,7 +752,13 @@ fn a_handler_that_waits_for_the_shutdown_begins_it_and_panics_with_the_reason() 
 fn every_shutdown_returns_an_equal_report() {
     let _shared = shared();
     let gate = Gate::new();
-    let server = TestServer::with(builder().workers(2).grace_period(millis(100)).cut_grace(millis(100)), gated(&gate));
+    let server = TestServer::with(
+        builder()
+            .workers(2)
+            .grace_period(millis(100))
+            .cut_grace(millis(100)),
+        gated(&gate),
+    );
     let _blocked = block(&server, &gate, "/block");
     let threads: Vec<_> = (0..8)
         .map(|_| {
@@ -625,7 +766,10 @@ fn every_shutdown_returns_an_equal_report() {
             std::thread::spawn(move || handle.shutdown())
         })
         .collect();
-    let reports: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let reports: Vec<_> = threads
+        .into_iter()
+        .map(|thread| thread.join().unwrap())
+        .collect();
     let last = server.stop();
     assert_eq!(last.cut.len(), 1, "{last}");
     for report in reports {
@@ -638,19 +782,29 @@ fn every_shutdown_returns_an_equal_report() {
 #[test]
 fn a_server_that_was_stopped_before_it_ran_does_not_run() {
     let _shared = shared();
-    for stop in [|handle: &Handle| handle.begin_shutdown(), |handle: &Handle| drop(handle.shutdown())] {
+    for stop in [
+        |handle: &Handle| handle.begin_shutdown(),
+        |handle: &Handle| drop(handle.shutdown()),
+    ] {
         let bound = builder().bind("127.0.0.1:0").unwrap();
         let (addr, handle) = (bound.addr(), bound.handle());
         stop(&handle);
         assert_eq!(handle.phase(), Phase::Stopped);
-        let error = within_limit("run", move || bound.run(|_: Request, _: Context| "hello")).unwrap_err();
+        let error =
+            within_limit("run", move || bound.run(|_: Request, _: Context| "hello")).unwrap_err();
         assert!(matches!(error, Error::Stopped), "{error:?}");
         assert!(error.to_string().contains("stopped"), "{error}");
-        assert!(std::net::TcpStream::connect(addr).is_err(), "the listener is closed");
+        assert!(
+            std::net::TcpStream::connect(addr).is_err(),
+            "the listener is closed"
+        );
     }
     let bound = builder().bind("127.0.0.1:0").unwrap();
     bound.handle().begin_shutdown();
-    assert!(matches!(bound.spawn(|_: Request, _: Context| "hello"), Err(Error::Stopped)));
+    assert!(matches!(
+        bound.spawn(|_: Request, _: Context| "hello"),
+        Err(Error::Stopped)
+    ));
 }
 
 #[test]
@@ -669,7 +823,12 @@ fn run_blocks_until_the_stop_and_gives_the_report() {
 fn dropping_the_running_server_begins_the_stop_and_does_not_wait() {
     let _shared = shared();
     let gate = Gate::new();
-    let running = builder().workers(2).bind("127.0.0.1:0").unwrap().spawn(gated(&gate)).unwrap();
+    let running = builder()
+        .workers(2)
+        .bind("127.0.0.1:0")
+        .unwrap()
+        .spawn(gated(&gate))
+        .unwrap();
     let handle = running.handle();
     let mut client = Client::connect(running.addr());
     client.send_get("/block");
@@ -709,8 +868,13 @@ fn close_cuts_at_once() {
 fn a_stop_without_end_can_be_cut_short() {
     let _shared = shared();
     let gate = Gate::new();
-    let server =
-        TestServer::with(builder().workers(2).grace_period(Duration::MAX).cut_grace(millis(100)), gated(&gate));
+    let server = TestServer::with(
+        builder()
+            .workers(2)
+            .grace_period(Duration::MAX)
+            .cut_grace(millis(100)),
+        gated(&gate),
+    );
     let mut client = block(&server, &gate, "/block");
     server.handle().begin_shutdown();
     wait_for_phase(&server.handle(), Phase::Draining);
@@ -746,9 +910,19 @@ fn stopped_can_be_selected_on() {
 #[test]
 fn signals_that_nobody_may_catch_are_refused() {
     let _shared = shared();
-    for (signal, name) in [(libc::SIGKILL, "SIGKILL"), (libc::SIGSTOP, "SIGSTOP"), (libc::SIGSEGV, "SIGSEGV")] {
-        let error = builder().on_signals([libc::SIGUSR2, signal]).bind("127.0.0.1:0").unwrap_err();
-        assert!(matches!(error, Error::SignalForbidden { signal: which } if which == signal), "{error:?}");
+    for (signal, name) in [
+        (libc::SIGKILL, "SIGKILL"),
+        (libc::SIGSTOP, "SIGSTOP"),
+        (libc::SIGSEGV, "SIGSEGV"),
+    ] {
+        let error = builder()
+            .on_signals([libc::SIGUSR2, signal])
+            .bind("127.0.0.1:0")
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::SignalForbidden { signal: which } if which == signal),
+            "{error:?}"
+        );
         assert!(error.to_string().contains(name), "{error}");
     }
 }
@@ -757,8 +931,14 @@ fn signals_that_nobody_may_catch_are_refused() {
 fn a_number_that_is_no_signal_is_refused() {
     let _shared = shared();
     for number in [4711, -1, 0] {
-        let error = builder().on_signals([number]).bind("127.0.0.1:0").unwrap_err();
-        assert!(matches!(error, Error::Signal { signal, .. } if signal == number), "{error:?}");
+        let error = builder()
+            .on_signals([number])
+            .bind("127.0.0.1:0")
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::Signal { signal, .. } if signal == number),
+            "{error:?}"
+        );
     }
 }
 
@@ -766,8 +946,14 @@ fn a_number_that_is_no_signal_is_refused() {
 fn a_signal_stops_the_server_and_a_second_one_cuts() {
     let _alone = alone();
     let gate = Gate::new();
-    let server = TestServer::with(builder().workers(2).on_signals([libc::SIGUSR1]), gated(&gate));
-    let raise = || rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::USR1).unwrap();
+    let server = TestServer::with(
+        builder().workers(2).on_signals([libc::SIGUSR1]),
+        gated(&gate),
+    );
+    let raise = || {
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::USR1)
+            .unwrap()
+    };
     let mut idle = server.used_client("/");
     let mut client = block(&server, &gate, "/block");
     raise();
@@ -829,16 +1015,23 @@ fn a_client_that_has_finished_its_side_gets_its_answers() {
 #[test]
 fn what_clients_saw_is_what_the_report_says() {
     let _shared = shared();
-    let server = TestServer::with(Server::builder().workers(4), |_: Request, _: Context| "hello");
+    let server = TestServer::with(
+        Server::builder().workers(4),
+        |_: Request, _: Context| "hello",
+    );
     let (answered, refused) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let threads: Vec<_> = (0..8)
         .map(|_| {
-            let (answered, refused, mut client) = (answered.clone(), refused.clone(), server.client());
+            let (answered, refused, mut client) =
+                (answered.clone(), refused.clone(), server.client());
             std::thread::spawn(move || {
                 loop {
                     client.send_get("/");
                     let answer = client.read_response();
-                    assert_eq!((answer.text().as_str(), answer.delimited), ("hello", Delimited::Length));
+                    assert_eq!(
+                        (answer.text().as_str(), answer.delimited),
+                        ("hello", Delimited::Length)
+                    );
                     answered.fetch_add(1, SeqCst);
                     if answer.closes() {
                         client.expect_eof();
@@ -864,12 +1057,32 @@ fn what_clients_saw_is_what_the_report_says() {
     }
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.accepted, 11, "{report}");
-    assert_eq!(report.answered.iter().map(|(_, n)| n).sum::<u64>(), answered.load(SeqCst) + 2, "{report}");
-    assert_eq!(report.closed.iter().map(|(_, n)| n).sum::<u64>(), 11, "{report}");
-    assert_eq!(report.closed_because(CloseReason::Stopping), refused.load(SeqCst), "{report}");
-    assert_eq!(report.closed_because(CloseReason::IdleStopping), 1, "{report}");
+    assert_eq!(
+        report.answered.iter().map(|(_, n)| n).sum::<u64>(),
+        answered.load(SeqCst) + 2,
+        "{report}"
+    );
+    assert_eq!(
+        report.closed.iter().map(|(_, n)| n).sum::<u64>(),
+        11,
+        "{report}"
+    );
+    assert_eq!(
+        report.closed_because(CloseReason::Stopping),
+        refused.load(SeqCst),
+        "{report}"
+    );
+    assert_eq!(
+        report.closed_because(CloseReason::IdleStopping),
+        1,
+        "{report}"
+    );
     assert_eq!(report.closed_because(CloseReason::Refused), 1, "{report}");
-    assert_eq!(report.closed_because(CloseReason::PeerClosed), 1, "{report}");
+    assert_eq!(
+        report.closed_because(CloseReason::PeerClosed),
+        1,
+        "{report}"
+    );
     let stats = server.handle().stats();
     assert_eq!((stats.open, stats.accepted, stats.closed), (0, 11, 11));
     assert_eq!(stats.answered, answered.load(SeqCst) + 2);
@@ -883,13 +1096,21 @@ fn two_servers_in_one_process_stop_apart() {
     let (mut of_one, mut of_other) = (one.used_client("/"), other.used_client("/"));
     assert_eq!(of_one.get("/").text(), "one");
     let report = one.stop();
-    assert_eq!((report.accepted, report.answered_in(Phase::Running)), (1, 2), "{report}");
+    assert_eq!(
+        (report.accepted, report.answered_in(Phase::Running)),
+        (1, 2),
+        "{report}"
+    );
     of_one.expect_eof();
     assert_eq!(of_other.get("/").text(), "other");
     assert_eq!(other.client().get("/").text(), "other");
     assert_eq!(other.handle().phase(), Phase::Running);
     let report = other.stop();
-    assert_eq!((report.accepted, report.answered_in(Phase::Running)), (2, 3), "{report}");
+    assert_eq!(
+        (report.accepted, report.answered_in(Phase::Running)),
+        (2, 3),
+        "{report}"
+    );
 }
 
 #[test]
@@ -899,7 +1120,10 @@ fn a_handler_may_stop_another_server_and_wait() {
     let handle = other.handle();
     let server = TestServer::start(move |_: Request, _: Context| {
         let handle = handle.clone();
-        std::thread::spawn(move || handle.shutdown()).join().unwrap().to_string()
+        std::thread::spawn(move || handle.shutdown())
+            .join()
+            .unwrap()
+            .to_string()
     });
     assert!(server.client().get("/").text().contains("cleanly"));
     assert_eq!(other.handle().phase(), Phase::Stopped);
@@ -911,10 +1135,17 @@ fn a_unix_socket_is_served_and_its_file_is_gone_after_the_stop() {
     let path = std::env::temp_dir().join(format!("lameduck-test-{}.sock", std::process::id()));
     let addr = format!("unix:{}", path.display());
     for _ in 0..2 {
-        let running = builder().workers(2).bind(&addr).unwrap().spawn(|_: Request, _: Context| "hello").unwrap();
+        let running = builder()
+            .workers(2)
+            .bind(&addr)
+            .unwrap()
+            .spawn(|_: Request, _: Context| "hello")
+            .unwrap();
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            .unwrap();
         let mut answer = String::new();
         std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
         assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");

@@ -1,4 +1,5 @@
-//! What a client may send and take: each limit of the builder, and that one client's share is not another one's loss.
+//! What a client may send and take: each limit of the builder, and that one client's share is not
+//! another one's loss.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -26,7 +27,10 @@ fn check(build: impl FnOnce(Builder) -> Builder, within: &[u8], beyond: &[u8], s
     client.send(beyond);
     let answer = client.read_response();
     assert_eq!(answer.status, status, "{answer:?}");
-    assert!(answer.closes() && answer.text().contains("too "), "it says why: {answer:?}");
+    assert!(
+        answer.closes() && answer.text().contains("too "),
+        "it says why: {answer:?}"
+    );
     client.expect_eof();
     drop(client);
     let report = server.stop();
@@ -35,19 +39,42 @@ fn check(build: impl FnOnce(Builder) -> Builder, within: &[u8], beyond: &[u8], s
 
 #[test]
 fn a_request_line_that_is_too_long_gets_414() {
-    let line = |len: usize| get(&format!("/{}", "x".repeat(len - "GET / HTTP/1.1".len()))).into_bytes();
-    check(|builder| builder, &line(16 << 10), &line((16 << 10) + 1), 414);
-    check(|builder| builder.max_request_line_bytes(100), &line(100), &line(101), 414);
+    let line =
+        |len: usize| get(&format!("/{}", "x".repeat(len - "GET / HTTP/1.1".len()))).into_bytes();
+    check(
+        |builder| builder,
+        &line(16 << 10),
+        &line((16 << 10) + 1),
+        414,
+    );
+    check(
+        |builder| builder.max_request_line_bytes(100),
+        &line(100),
+        &line(101),
+        414,
+    );
 }
 
 #[test]
 fn a_head_that_is_too_long_gets_431() {
     let head = |len: usize| {
         let start = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
-        [start, &"x".repeat(len - start.len() - 4), "\r\n\r\n"].concat().into_bytes()
+        [start, &"x".repeat(len - start.len() - 4), "\r\n\r\n"]
+            .concat()
+            .into_bytes()
     };
-    check(|builder| builder, &head(64 << 10), &head((64 << 10) + 1), 431);
-    check(|builder| builder.max_head_bytes(200), &head(200), &head(201), 431);
+    check(
+        |builder| builder,
+        &head(64 << 10),
+        &head((64 << 10) + 1),
+        431,
+    );
+    check(
+        |builder| builder.max_head_bytes(200),
+        &head(200),
+        &head(201),
+        431,
+    );
 }
 
 #[test]
@@ -69,7 +96,12 @@ fn chunk_extensions_that_are_too_long_are_refused() {
     };
     check(|builder| builder, &request(200), &request(300), 400);
     // As with a megabyte of them, of which no more is kept than of a few.
-    check(|builder| builder, &request(200), &request(1 << 20)[..60_000], 400);
+    check(
+        |builder| builder,
+        &request(200),
+        &request(1 << 20)[..60_000],
+        400,
+    );
 }
 
 #[test]
@@ -101,7 +133,9 @@ fn little_is_made_of_a_response_that_nobody_takes() {
     let made = Arc::new(AtomicU64::new(0));
     let counted = made.clone();
     let description = builder().workers(2).write_timeout(millis(500));
-    let server = TestServer::with(description, move |_: Request, _: Context| Body::reader(Endless(counted.clone())));
+    let server = TestServer::with(description, move |_: Request, _: Context| {
+        Body::reader(Endless(counted.clone()))
+    });
     let mut client = Client::connect_with_buffer(server.addr(), 16 << 10);
     client.send_get("/");
     eventually("it is given up", || server.handle().stats().open == 0);
@@ -141,7 +175,9 @@ fn endless_responses_to_fast_clients_hold_up_nobody() {
             longest = longest.max(now() - began);
         }
         over.store(true, Relaxed);
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        readers
+            .into_iter()
+            .for_each(|reader| reader.join().unwrap());
         assert!(longest < LIMIT / 5, "{longest:?}");
         let _ = server.handle().close();
     }

@@ -16,41 +16,65 @@ use support::{Client, Gate, LIMIT, TestServer, builder, eventually, get, millis,
 fn a_server_that_is_too_busy_says_when_to_come_back_and_counts_whom_it_told() {
     let gate = Gate::new();
     let waits = gate.clone();
-    let server =
-        TestServer::with(builder().workers(2).queue_timeout(millis(100)), move |request: Request, _: Context| {
+    let server = TestServer::with(
+        builder().workers(2).queue_timeout(millis(100)),
+        move |request: Request, _: Context| {
             if request.uri().path().starts_with("/block") {
                 waits.pass();
             }
             "hello"
-        });
+        },
+    );
     let mut blocked: Vec<_> = (0..2).map(|_| server.client()).collect();
     for (i, client) in blocked.iter_mut().enumerate() {
         client.send_get(&format!("/block-{i}"));
         gate.wait_entered(i + 1);
     }
     let mut turned_away: Vec<_> = (0..20).map(|_| server.client()).collect();
-    turned_away.iter_mut().for_each(|client| client.send_get("/"));
+    turned_away
+        .iter_mut()
+        .for_each(|client| client.send_get("/"));
     for client in &mut turned_away {
         let answer = client.read_response();
-        assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")));
+        assert_eq!(
+            (answer.status, answer.field("retry-after")),
+            (503, Some("1"))
+        );
     }
     drop(turned_away);
-    eventually("they are counted", || server.handle().stats().overloaded == 20);
+    eventually("they are counted", || {
+        server.handle().stats().overloaded == 20
+    });
     gate.open();
-    blocked.iter_mut().for_each(|client| assert_eq!(client.read_response().status, 200));
+    blocked
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.read_response().status, 200));
     drop(blocked);
     let report = server.stop();
-    assert_eq!(report.closed_because(CloseReason::Overloaded), 20, "{report}");
+    assert_eq!(
+        report.closed_because(CloseReason::Overloaded),
+        20,
+        "{report}"
+    );
     assert!(report.is_clean(), "a refusal in time is no loss: {report}");
-    assert!(report.to_string().contains("       20 closed after a 503: no worker was free in time"), "{report}");
-    assert!(report.to_json().contains("\"Overloaded\":20"), "{}", report.to_json());
+    assert!(
+        report
+            .to_string()
+            .contains("       20 closed after a 503: no worker was free in time"),
+        "{report}"
+    );
+    assert!(
+        report.to_json().contains("\"Overloaded\":20"),
+        "{}",
+        report.to_json()
+    );
 }
 
 #[test]
 fn a_client_that_pipelines_400_000_requests_does_not_grow_the_server() {
     const REQUESTS: usize = 400_000;
-    // Below what is held of the answers, of the requests and of a worker's buffers it does not get; one answer in memory
-    // for each request would be 60 MB, one request 15 MB.
+    // Below what is held of the answers, of the requests and of a worker's buffers it does not get;
+    // one answer in memory for each request would be 60 MB, one request 15 MB.
     const GROWTH_MAX: u64 = 1 << 20;
 
     let program = Program::demo(&["--workers", "4"]);
@@ -70,7 +94,10 @@ fn a_client_that_pipelines_400_000_requests_does_not_grow_the_server() {
         }
     });
     pass_time(Duration::from_secs(1));
-    assert!(!writing.is_finished(), "the server has taken 400,000 requests whose answers nobody takes");
+    assert!(
+        !writing.is_finished(),
+        "the server has taken 400,000 requests whose answers nobody takes"
+    );
     let blocked = memory(&program, "VmHWM:");
     let answer = client.read_response();
     assert_eq!(answer.text(), "Hello, World!");
@@ -102,8 +129,13 @@ fn answer_len(program: &Program) -> usize {
 
 /// A line of the kernel's account of a process, in bytes.
 fn memory(program: &Program, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid().as_raw_nonzero())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", program.pid().as_raw_nonzero()))
+            .unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
@@ -118,10 +150,16 @@ fn connections_beyond_the_maximum_wait_and_are_all_served() {
         "hello"
     });
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.client()).collect();
-    clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+    clients
+        .iter_mut()
+        .for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
     // Of one route that was found to be slow one worker less is blocked.
     gate.wait_entered(3);
-    assert_eq!(server.handle().stats().accepted, 4, "as many as may be open");
+    assert_eq!(
+        server.handle().stats().accepted,
+        4,
+        "as many as may be open"
+    );
     gate.open();
     for mut client in clients {
         assert_eq!(client.read_response().text(), "hello");
@@ -130,6 +168,15 @@ fn connections_beyond_the_maximum_wait_and_are_all_served() {
     assert_eq!(report.accepted, CLIENTS as u64, "{report}");
     assert_eq!(report.closed_because(CloseReason::IdleShed), 0, "{report}");
     assert!(report.paused > Duration::ZERO, "{report}");
-    assert!(report.to_string().contains("accepting paused for want of room: "), "{report}");
-    assert!(!report.to_json().contains("\"paused_ms\":0.000"), "{}", report.to_json());
+    assert!(
+        report
+            .to_string()
+            .contains("accepting paused for want of room: "),
+        "{report}"
+    );
+    assert!(
+        !report.to_json().contains("\"paused_ms\":0.000"),
+        "{}",
+        report.to_json()
+    );
 }

@@ -1,4 +1,5 @@
-//! User code that panics costs its connection, wherever it does, and nothing else: no worker, no count, no descriptor.
+//! User code that panics costs its connection, wherever it does, and nothing else: no worker, no
+//! count, no descriptor.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(all(feature = "cli", target_os = "linux"))]
@@ -13,7 +14,9 @@ use lameduck::{Body, CloseReason, Context, IntoResponse, Request, Response};
 use rustix::process::Signal;
 
 use support::child::{MODE, Program, this_program};
-use support::{Client, Delimited, Gate, LIMIT, TestServer, builder, eventually, get, now, server_threads};
+use support::{
+    Client, Delimited, Gate, LIMIT, TestServer, builder, eventually, get, now, server_threads,
+};
 
 /// Panics when it is dropped; read, it has some bytes and an end.
 #[derive(Clone)]
@@ -49,7 +52,10 @@ struct Panicking(bool);
 
 impl Read for Panicking {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        assert!(!std::mem::replace(&mut self.0, true), "on purpose, when read");
+        assert!(
+            !std::mem::replace(&mut self.0, true),
+            "on purpose, when read"
+        );
         buffer[0] = b'x';
         Ok(1)
     }
@@ -116,8 +122,14 @@ impl Read for BombReader {
 /// The panics of this file are on purpose, and would fill the screen.
 fn silence() {
     std::panic::set_hook(Box::new(|panic| {
-        let text = panic.payload().downcast_ref::<&str>().is_some_and(|text| !text.starts_with("on purpose"));
-        let formatted = panic.payload().downcast_ref::<String>().is_some_and(|text| !text.starts_with("on purpose"));
+        let text = panic
+            .payload()
+            .downcast_ref::<&str>()
+            .is_some_and(|text| !text.starts_with("on purpose"));
+        let formatted = panic
+            .payload()
+            .downcast_ref::<String>()
+            .is_some_and(|text| !text.starts_with("on purpose"));
         if text || formatted {
             eprintln!("{panic}");
         }
@@ -129,10 +141,15 @@ fn silence() {
 fn ask(mut client: Client, place: &str) {
     client.send_get(place);
     match client.try_read(false) {
-        Ok(answer) if place.starts_with("/handler") => assert!(answer.status == 500 && answer.closes(), "{answer:?}"),
+        Ok(answer) if place.starts_with("/handler") => {
+            assert!(answer.status == 500 && answer.closes(), "{answer:?}")
+        }
         // What panics when all is sent may cost the connection, not the truth of what was sent.
         Ok(answer) => {
-            assert!(place.contains("drop") || place == "/extension", "{place}: {answer:?}");
+            assert!(
+                place.contains("drop") || place == "/extension",
+                "{place}: {answer:?}"
+            );
             let len = match place {
                 "/reader-drop" => 100_000,
                 "/writer-drop" => 10,
@@ -144,7 +161,10 @@ fn ask(mut client: Client, place: &str) {
         Err(incomplete) => {
             assert!(!place.starts_with("/handler"), "{place}: {incomplete:?}");
             let framed = incomplete.answer.map(|answer| answer.delimited);
-            assert!(framed.is_none_or(|framed| framed == Delimited::Chunked), "{place}: {framed:?}");
+            assert!(
+                framed.is_none_or(|framed| framed == Delimited::Chunked),
+                "{place}: {framed:?}"
+            );
         }
     }
 }
@@ -163,11 +183,20 @@ fn a_panic_anywhere_in_user_code_costs_its_connection_and_nothing_else() {
             assert_eq!(server.client().get("/").text(), "fine", "after {place}");
         }
         drop(other);
-        eventually("every connection has ended", || server.handle().stats().open == 0);
+        eventually("every connection has ended", || {
+            server.handle().stats().open == 0
+        });
         let report = server.stop();
         assert!(report.is_clean(), "{report}");
-        assert_eq!(report.closed.iter().map(|(_, n)| n).sum::<u64>(), report.accepted, "{report}");
-        assert!(report.closed_because(CloseReason::Failed) >= 8 * 2 * workers as u64, "{report}");
+        assert_eq!(
+            report.closed.iter().map(|(_, n)| n).sum::<u64>(),
+            report.accepted,
+            "{report}"
+        );
+        assert!(
+            report.closed_because(CloseReason::Failed) >= 8 * 2 * workers as u64,
+            "{report}"
+        );
     }
 }
 
@@ -176,22 +205,26 @@ fn a_writer_that_panics_when_it_is_dropped_waiting_for_a_worker_is_no_harm() {
     silence();
     let gate = Gate::new();
     let waits = gate.clone();
-    // Half of two workers may write, and that one does: the other closure is dropped with its connection's 503.
+    // Half of two workers may write, and that one does: the other closure is dropped with its
+    // connection's 503.
     let description = builder().workers(2).queue_timeout(support::millis(50));
-    let server = TestServer::with(description, move |request: Request, _: Context| match request.uri().path() {
-        "/holds" => {
-            let waits = waits.clone();
-            Body::writer(move |_| {
-                waits.pass();
-                Ok(())
-            })
-        }
-        "/bomb" => {
-            let bomb = Bomb(0);
-            Body::writer(move |out| out.write_all(&vec![b'x'; bomb.len()]))
-        }
-        _ => Body::from("fine"),
-    });
+    let server = TestServer::with(
+        description,
+        move |request: Request, _: Context| match request.uri().path() {
+            "/holds" => {
+                let waits = waits.clone();
+                Body::writer(move |_| {
+                    waits.pass();
+                    Ok(())
+                })
+            }
+            "/bomb" => {
+                let bomb = Bomb(0);
+                Body::writer(move |out| out.write_all(&vec![b'x'; bomb.len()]))
+            }
+            _ => Body::from("fine"),
+        },
+    );
     let mut holds = server.client();
     holds.send_get("/holds");
     gate.wait_entered(1);
@@ -203,7 +236,11 @@ fn a_writer_that_panics_when_it_is_dropped_waiting_for_a_worker_is_no_harm() {
     assert_eq!(holds.read_response().status, 200);
     drop(holds);
     let report = server.stop();
-    assert_eq!(report.closed_because(CloseReason::Overloaded), 10, "{report}");
+    assert_eq!(
+        report.closed_because(CloseReason::Overloaded),
+        10,
+        "{report}"
+    );
 }
 
 #[test]
@@ -211,7 +248,9 @@ fn a_handler_that_panics_when_it_is_dropped_spoils_no_report() {
     silence();
     for _ in 0..20 {
         let bomb = Bomb(2);
-        let server = TestServer::with(builder().workers(2), move |_: Request, _: Context| "x".repeat(bomb.len()));
+        let server = TestServer::with(builder().workers(2), move |_: Request, _: Context| {
+            "x".repeat(bomb.len())
+        });
         assert_eq!(server.client().get("/").text(), "xx");
         let report = server.stop();
         assert!(report.is_clean() && report.accepted == 1, "{report}");
@@ -240,8 +279,14 @@ fn the_program() {
     eprintln!("listening on http://{}", bound.addr());
     let report = bound.run(handler).unwrap();
     let ended: u64 = report.closed.iter().map(|(_, n)| n).sum();
-    eprintln!("accepted {}, ended {ended}, clean {}", report.accepted, report.is_clean());
-    eventually("the thread that made the report is gone too", || server_threads().is_empty());
+    eprintln!(
+        "accepted {}, ended {ended}, clean {}",
+        report.accepted,
+        report.is_clean()
+    );
+    eventually("the thread that made the report is gone too", || {
+        server_threads().is_empty()
+    });
     eprintln!("threads left 0");
 }
 
@@ -252,7 +297,11 @@ fn ten_thousand_panics_leave_the_process_as_it_was() {
     const PANICS: usize = 10_000;
     const AT_A_TIME: usize = 50;
     let program = Program::serving(&mut this_program("the_program", "server"));
-    let count = |what| std::fs::read_dir(format!("/proc/{}/{what}", program.pid().as_raw_nonzero())).unwrap().count();
+    let count = |what| {
+        std::fs::read_dir(format!("/proc/{}/{what}", program.pid().as_raw_nonzero()))
+            .unwrap()
+            .count()
+    };
     let mut known = program.client();
     assert_eq!(known.get("/").text(), "fine");
     let before = (count("fd"), count("task"));
@@ -264,18 +313,27 @@ fn ten_thousand_panics_leave_the_process_as_it_was() {
         }
     }
     println!("{PANICS} panics in {:?}", now() - began);
-    eventually("descriptors and threads are as before", || (count("fd"), count("task")) == before);
+    eventually("descriptors and threads are as before", || {
+        (count("fd"), count("task")) == before
+    });
     // Each worker is there: as many handlers run at the same time, each in a route of its own.
     let mut blocked: Vec<_> = (0..WORKERS - 1).map(|_| program.client()).collect();
-    blocked.iter_mut().enumerate().for_each(|(i, client)| client.send(get(&format!("/block-{i}"))));
+    blocked
+        .iter_mut()
+        .enumerate()
+        .for_each(|(i, client)| client.send(get(&format!("/block-{i}"))));
     for _ in 1..WORKERS {
         assert_eq!(known.get("/release").text(), "fine");
     }
-    blocked.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "fine"));
+    blocked
+        .iter_mut()
+        .for_each(|client| assert_eq!(client.read_response().text(), "fine"));
     drop((blocked, known));
     program.signal(Signal::TERM);
     let accepted = PANICS + WORKERS;
-    program.wait_for_line(&format!("accepted {accepted}, ended {accepted}, clean true"));
+    program.wait_for_line(&format!(
+        "accepted {accepted}, ended {accepted}, clean true"
+    ));
     program.wait_for_line("threads left 0");
     assert!(now() - began < 6 * LIMIT);
 }

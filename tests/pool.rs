@@ -24,7 +24,8 @@ fn gated(gate: &Gate) -> impl Handler + use<> {
     }
 }
 
-/// Sends a request that its handler will not answer before the gate is opened, and waits until it is there.
+/// Sends a request that its handler will not answer before the gate is opened, and waits until it
+/// is there.
 fn block(server: &TestServer, gate: &Gate, target: &str) -> Client {
     let before = gate.entered();
     let mut client = server.client();
@@ -74,7 +75,9 @@ fn a_thousand_silent_and_half_sent_connections_do_not_hold_up_a_request() {
     for (i, client) in waiting.iter_mut().enumerate() {
         client.send(&get("/")[..i % 20]);
     }
-    eventually("all are accepted", || server.handle().stats().accepted == 1000);
+    eventually("all are accepted", || {
+        server.handle().stats().accepted == 1000
+    });
 
     assert_eq!(server.client().get("/").text(), "hello");
 
@@ -135,7 +138,8 @@ fn fifteen_of_sixteen_workers_blocked_hold_up_no_other_connection() {
     let server = TestServer::with(builder().workers(16), gated(&gate));
     let mut known = server.used_client("/fast");
     let mut blocked = Vec::new();
-    // A quick call before each, so that none of them is expected to be slow: only some workers take those.
+    // A quick call before each, so that none of them is expected to be slow: only some workers take
+    // those.
     for i in 0..15 {
         let segment = if i < 8 { "/one" } else { "/other" };
         if i != 14 {
@@ -193,9 +197,18 @@ fn sixty_four_handlers_block_at_the_same_time() {
     }
 }
 
-/// Blocks every worker. Each call is of another route, because only some workers take calls expected to be slow.
+/// Blocks every worker. Each call is of another route, because only some workers take calls
+/// expected to be slow.
 fn block_all(server: &TestServer, gate: &Gate, workers: usize) -> Vec<Client> {
-    (0..workers).map(|i| block(server, gate, &format!("/{}/block", ["one", "two", "three", "four"][i]))).collect()
+    (0..workers)
+        .map(|i| {
+            block(
+                server,
+                gate,
+                &format!("/{}/block", ["one", "two", "three", "four"][i]),
+            )
+        })
+        .collect()
 }
 
 #[track_caller]
@@ -209,7 +222,10 @@ fn assert_all_answered(blocked: &mut [Client]) {
 fn with_all_workers_blocked_half_a_head_gets_408_in_time() {
     for workers in [1, 4] {
         let gate = Gate::new();
-        let server = TestServer::with(builder().workers(workers).head_timeout(millis(200)), gated(&gate));
+        let server = TestServer::with(
+            builder().workers(workers).head_timeout(millis(200)),
+            gated(&gate),
+        );
         let mut early = server.client();
         early.send("GET / HTTP/1.1\r\nHo");
         let mut blocked = block_all(&server, &gate, workers);
@@ -233,7 +249,10 @@ fn with_all_workers_blocked_half_a_head_gets_408_in_time() {
 fn with_all_workers_blocked_a_silent_connection_closes_in_time() {
     for workers in [1, 4] {
         let gate = Gate::new();
-        let server = TestServer::with(builder().workers(workers).head_timeout(millis(200)), gated(&gate));
+        let server = TestServer::with(
+            builder().workers(workers).head_timeout(millis(200)),
+            gated(&gate),
+        );
         let mut blocked = block_all(&server, &gate, workers);
         let began = now();
         server.client().expect_eof();
@@ -248,7 +267,10 @@ fn with_all_workers_blocked_a_silent_connection_closes_in_time() {
 fn with_all_workers_blocked_idle_connections_close_in_time() {
     for workers in [1, 4] {
         let gate = Gate::new();
-        let server = TestServer::with(builder().workers(workers).idle_timeout(millis(300)), gated(&gate));
+        let server = TestServer::with(
+            builder().workers(workers).idle_timeout(millis(300)),
+            gated(&gate),
+        );
         let mut idle: Vec<_> = (0..20).map(|_| server.used_client("/fast")).collect();
         let mut blocked = block_all(&server, &gate, workers);
         for client in &mut idle {
@@ -263,7 +285,10 @@ fn with_all_workers_blocked_idle_connections_close_in_time() {
 fn with_all_workers_blocked_a_complete_request_gets_503_in_time() {
     for workers in [1, 4] {
         let gate = Gate::new();
-        let server = TestServer::with(builder().workers(workers).queue_timeout(millis(200)), gated(&gate));
+        let server = TestServer::with(
+            builder().workers(workers).queue_timeout(millis(200)),
+            gated(&gate),
+        );
         let mut known = server.used_client("/fast");
         let mut blocked = block_all(&server, &gate, workers);
         let began = now();
@@ -275,7 +300,12 @@ fn with_all_workers_blocked_a_complete_request_gets_503_in_time() {
         for client in [&mut known, &mut new, &mut upload] {
             let answer = client.read_response();
             assert_eq!(answer.status, 503);
-            assert!(answer.field("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{answer:?}");
+            assert!(
+                answer
+                    .field("retry-after")
+                    .is_some_and(|seconds| seconds.parse::<u32>().is_ok()),
+                "{answer:?}"
+            );
             assert!(answer.closes(), "{answer:?}");
             client.expect_eof();
         }
@@ -291,7 +321,10 @@ fn with_all_workers_blocked_a_complete_request_gets_503_in_time() {
 #[test]
 fn a_request_that_waits_for_a_place_among_the_slow_gets_503_in_time() {
     let gate = Gate::new();
-    let server = TestServer::with(builder().workers(2).queue_timeout(millis(200)), gated(&gate));
+    let server = TestServer::with(
+        builder().workers(2).queue_timeout(millis(200)),
+        gated(&gate),
+    );
     // Until the average says very slow.
     for _ in 0..10 {
         assert_eq!(server.client().get("/a/slow").status, 200);
@@ -338,7 +371,9 @@ fn what_came_while_all_workers_were_blocked_is_answered_when_they_are_released()
             client.send(get("/fast").repeat(2));
         }
         half.send("Host: test\r\n\r\n");
-        eventually("all are accepted", || server.handle().stats().accepted == 102 + workers as u64);
+        eventually("all are accepted", || {
+            server.handle().stats().accepted == 102 + workers as u64
+        });
         gate.open();
         assert_all_answered(&mut blocked);
         for client in &mut new {
@@ -362,10 +397,22 @@ fn answers_to_earlier_pipelined_requests_do_not_wait_for_a_later_one() {
             assert_eq!(server.client().get("/gated/slow").status, 200);
         }
         let mut client = server.client();
-        client.send([get("/first"), get("/second"), get("/gated/block"), get("/last")].concat());
+        client.send(
+            [
+                get("/first"),
+                get("/second"),
+                get("/gated/block"),
+                get("/last"),
+            ]
+            .concat(),
+        );
         gate.wait_entered(1);
         for path in ["/first", "/second"] {
-            assert_eq!(client.read_response().text(), path, "{workers} workers, expected slow: {expected_slow}");
+            assert_eq!(
+                client.read_response().text(),
+                path,
+                "{workers} workers, expected slow: {expected_slow}"
+            );
         }
         client.expect_nothing_yet();
         gate.open();
@@ -384,9 +431,21 @@ fn the_answer_of_a_slow_pipelined_request_does_not_wait_for_the_next_slow_one() 
             assert_eq!(server.client().get("/gated/slow").status, 200);
         }
         let mut client = server.client();
-        client.send([get("/gated/slow"), get("/second"), get("/gated/block"), get("/last")].concat());
+        client.send(
+            [
+                get("/gated/slow"),
+                get("/second"),
+                get("/gated/block"),
+                get("/last"),
+            ]
+            .concat(),
+        );
         gate.wait_entered(1);
-        assert_eq!(client.read_response().text(), "/gated/slow", "{workers} workers, expected slow: {expected_slow}");
+        assert_eq!(
+            client.read_response().text(),
+            "/gated/slow",
+            "{workers} workers, expected slow: {expected_slow}"
+        );
         assert_eq!(client.read_response().text(), "/second");
         gate.open();
         assert_eq!(client.read_response().text(), "/gated/block");
@@ -445,7 +504,10 @@ fn a_blocked_handler_holds_up_no_route_with_a_similar_name() {
     let gate = Gate::new();
     let server = TestServer::start(gated(&gate));
     let mut blocked = block(&server, &gate, "/v1/block");
-    let mut others: Vec<_> = ["/v2", "/v3", "/a1", "/v10"].iter().map(|path| (*path, server.client())).collect();
+    let mut others: Vec<_> = ["/v2", "/v3", "/a1", "/v10"]
+        .iter()
+        .map(|path| (*path, server.client()))
+        .collect();
     for (path, client) in &mut others {
         client.send_get(path);
         assert_eq!(client.read_response().text(), *path);
@@ -489,18 +551,23 @@ fn a_body_that_blocks_holds_up_no_other_connection() {
     for kind in ["reader", "writer"] {
         let gate = Gate::new();
         let (of_reader, of_writer) = (gate.clone(), gate.clone());
-        let server = TestServer::start(move |request: Request, _: Context| match request.uri().path() {
-            "/reader" => Body::reader(GatedReader(of_reader.clone(), false)).into_response(),
-            "/writer" => {
-                let gate = of_writer.clone();
-                let write = move |out: &mut lameduck::BodyWriter<'_>| {
-                    gate.pass();
-                    std::io::Write::write_all(out, b"read")
-                };
-                Body::writer(write).into_response()
-            }
-            path => path.to_owned().into_response(),
-        });
+        let server =
+            TestServer::start(
+                move |request: Request, _: Context| match request.uri().path() {
+                    "/reader" => {
+                        Body::reader(GatedReader(of_reader.clone(), false)).into_response()
+                    }
+                    "/writer" => {
+                        let gate = of_writer.clone();
+                        let write = move |out: &mut lameduck::BodyWriter<'_>| {
+                            gate.pass();
+                            std::io::Write::write_all(out, b"read")
+                        };
+                        Body::writer(write).into_response()
+                    }
+                    path => path.to_owned().into_response(),
+                },
+            );
         let mut known = server.used_client("/fast");
         let mut blocked = block(&server, &gate, &format!("/{kind}"));
         assert_served(&server, &mut known);

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use lameduck::IntoResponse;
-use lameduck::{Body, BodyWriter, Builder, Cause, CloseReason, Context, Error, Phase, Report, Request, Response};
+use lameduck::{
+    Body, BodyWriter, Builder, Cause, CloseReason, Context, Error, Phase, Report, Request, Response,
+};
 
 use support::{Client, Gate, LIMIT, TestServer, builder, millis, within_limit};
 
@@ -62,7 +64,9 @@ fn unclean() -> Report {
     in_handler.send_get("/block?a='b'&c=%22");
     gate.wait_entered(2);
     let mut never: Vec<_> = (0..2).map(|_| server.client()).collect();
-    never.iter_mut().for_each(|client| client.send_get("/never"));
+    never
+        .iter_mut()
+        .for_each(|client| client.send_get("/never"));
     support::eventually("all are accepted", || server.handle().stats().accepted == 4);
     let handle = server.handle();
     let report = within_limit("the stop", move || handle.shutdown());
@@ -77,11 +81,23 @@ fn unclean() -> Report {
 fn a_clean_report_is_short_and_exits_with_0() {
     let report = clean();
     assert_eq!((report.is_clean(), report.exit_status()), (true, 0));
-    assert_eq!(format!("{:?}", report.exit_code()), format!("{:?}", std::process::ExitCode::SUCCESS));
-    assert!(report.summary().starts_with("stopped cleanly by a call of its handle, in "), "{}", report.summary());
+    assert_eq!(
+        format!("{:?}", report.exit_code()),
+        format!("{:?}", std::process::ExitCode::SUCCESS)
+    );
+    assert!(
+        report
+            .summary()
+            .starts_with("stopped cleanly by a call of its handle, in "),
+        "{}",
+        report.summary()
+    );
     assert!(!report.summary().contains('\n'));
     let text = report.to_string();
-    assert!(text.starts_with(&format!("{}\n", report.summary())) && text.ends_with('\n'), "{text}");
+    assert!(
+        text.starts_with(&format!("{}\n", report.summary())) && text.ends_with('\n'),
+        "{text}"
+    );
     assert!(text.contains("3 connections, 3 responses"), "{text}");
     for word in ["cut", "never started", "raced", "hook", "stuck", "error"] {
         assert!(!text.contains(&format!("{word}:")), "{text}");
@@ -92,10 +108,27 @@ fn a_clean_report_is_short_and_exits_with_0() {
 #[test]
 fn an_unclean_report_names_what_was_cut() {
     let report = unclean();
-    assert_eq!((report.is_clean(), report.exit_status()), (false, 3), "{report}");
-    assert_eq!((report.cut.len(), report.never_started.len(), report.stuck.len()), (2, 2, 2), "{report}");
+    assert_eq!(
+        (report.is_clean(), report.exit_status()),
+        (false, 3),
+        "{report}"
+    );
+    assert_eq!(
+        (
+            report.cut.len(),
+            report.never_started.len(),
+            report.stuck.len()
+        ),
+        (2, 2, 2),
+        "{report}"
+    );
     let summary = report.summary();
-    for part in ["2 requests cut", "2 requests never started", "1 hook failed", "2 workers left behind"] {
+    for part in [
+        "2 requests cut",
+        "2 requests never started",
+        "1 hook failed",
+        "2 workers left behind",
+    ] {
         assert!(summary.contains(part), "{part}: {summary}");
     }
     let text = report.to_string();
@@ -106,22 +139,30 @@ fn an_unclean_report_names_what_was_cut() {
         "  hook: panics panicked after ",
         "  stuck: lameduck-worker-",
     ] {
-        assert!(text.lines().any(|of| of.starts_with(line)), "{line:?} in {text}");
+        assert!(
+            text.lines().any(|of| of.starts_with(line)),
+            "{line:?} in {text}"
+        );
     }
     assert!(text.contains("in its handler: answered with 503"), "{text}");
     assert!(text.contains("safe to repeat: answered with 503"), "{text}");
     assert!(text.contains("bytes of its response"), "{text}");
-    let Err(Error::Unclean(same)) = report.clone().into_result() else { panic!("it is not clean") };
+    let Err(Error::Unclean(same)) = report.clone().into_result() else {
+        panic!("it is not clean")
+    };
     assert_eq!(*same, report);
     assert!(Error::Unclean(same).to_string().contains("2 requests cut"));
 }
 
 #[test]
 fn what_was_cut_and_left_nobody_stuck_exits_with_1() {
-    let server = TestServer::with(builder().workers(2).cut_grace(LIMIT), |_: Request, context: Context| {
-        let _ = context.wait(LIMIT);
-        "too late"
-    });
+    let server = TestServer::with(
+        builder().workers(2).cut_grace(LIMIT),
+        |_: Request, context: Context| {
+            let _ = context.wait(LIMIT);
+            "too late"
+        },
+    );
     let mut client = server.client();
     client.send_get("/heeds");
     support::eventually("it is accepted", || server.handle().stats().accepted == 1);
@@ -129,7 +170,11 @@ fn what_was_cut_and_left_nobody_stuck_exits_with_1() {
     assert_eq!(client.read_response().status, 503);
     // It had begun, or not: in both cases nobody will answer it.
     assert_eq!(report.cut.len() + report.never_started.len(), 1, "{report}");
-    assert_eq!((report.is_clean(), report.exit_status()), (false, 1), "{report}");
+    assert_eq!(
+        (report.is_clean(), report.exit_status()),
+        (false, 1),
+        "{report}"
+    );
 }
 
 #[test]
@@ -137,13 +182,30 @@ fn the_counts_agree_with_each_other() {
     for report in [clean(), unclean()] {
         let closed: u64 = report.closed.iter().map(|(_, n)| n).sum();
         // One whose worker is stuck has not ended.
-        assert_eq!(closed + report.stuck.len() as u64, report.accepted, "{report}");
+        assert_eq!(
+            closed + report.stuck.len() as u64,
+            report.accepted,
+            "{report}"
+        );
         assert!(report.closed.iter().all(|(_, n)| *n > 0), "{report}");
-        assert!(report.answered.iter().all(|(phase, n)| *n > 0 && report.answered_in(*phase) == *n), "{report}");
+        assert!(
+            report
+                .answered
+                .iter()
+                .all(|(phase, n)| *n > 0 && report.answered_in(*phase) == *n),
+            "{report}"
+        );
         assert_eq!(report.closed_because(CloseReason::Shed), 0);
         let phases: Vec<_> = report.phases.iter().map(|(phase, _)| *phase).collect();
-        assert!(phases.is_sorted() && phases.starts_with(&[Phase::LameDuck, Phase::Draining]), "{phases:?}");
-        assert_eq!(phases.contains(&Phase::Cutting), !report.cut.is_empty(), "{phases:?}");
+        assert!(
+            phases.is_sorted() && phases.starts_with(&[Phase::LameDuck, Phase::Draining]),
+            "{phases:?}"
+        );
+        assert_eq!(
+            phases.contains(&Phase::Cutting),
+            !report.cut.is_empty(),
+            "{phases:?}"
+        );
         let sum = report.phases.iter().map(|(_, took)| *took).sum();
         assert!(report.took >= sum, "{report}");
     }
@@ -185,17 +247,30 @@ fn json_is_one_line_that_says_the_same() {
         assert_eq!(json.at("cause").text(), "a call of its handle");
         assert_eq!(json.at("accepted").number(), report.accepted as f64);
         assert_eq!(json.at("clean"), &Json::Bool(report.is_clean()));
-        assert_eq!(json.at("exit_code").number(), f64::from(report.exit_status()));
+        assert_eq!(
+            json.at("exit_code").number(),
+            f64::from(report.exit_status())
+        );
         assert_eq!(json.at("backlog").number(), report.backlog as f64);
         assert_eq!(json.at("backlog_left").number(), 0.0);
         let millis = json.at("took_ms").number();
-        assert!((millis - report.took.as_secs_f64() * 1e3).abs() < 0.01, "{millis} is {:?}", report.took);
+        assert!(
+            (millis - report.took.as_secs_f64() * 1e3).abs() < 0.01,
+            "{millis} is {:?}",
+            report.took
+        );
         assert_eq!(json.at("phases").items().len(), report.phases.len());
         for (item, (phase, _)) in json.at("phases").items().iter().zip(&report.phases) {
             assert_eq!(item.at("phase").text(), phase.to_string());
-            assert_eq!(item.at("answered").number(), report.answered_in(*phase) as f64);
+            assert_eq!(
+                item.at("answered").number(),
+                report.answered_in(*phase) as f64
+            );
         }
-        for (name, requests) in [("cut", &report.cut), ("never_started", &report.never_started)] {
+        for (name, requests) in [
+            ("cut", &report.cut),
+            ("never_started", &report.never_started),
+        ] {
             let items = json.at(name).items();
             assert_eq!(items.len(), requests.len(), "{name}");
             for (item, request) in items.iter().zip(requests) {
@@ -211,7 +286,10 @@ fn json_is_one_line_that_says_the_same() {
         assert_eq!(json.at("hooks").items().len(), report.hooks.len());
         for (item, hook) in json.at("hooks").items().iter().zip(&report.hooks) {
             assert_eq!(item.at("name").text(), hook.name);
-            assert_eq!(item.at("outcome").text().to_lowercase(), format!("{:?}", hook.outcome).to_lowercase());
+            assert_eq!(
+                item.at("outcome").text().to_lowercase(),
+                format!("{:?}", hook.outcome).to_lowercase()
+            );
         }
         for (item, stuck) in json.at("stuck").items().iter().zip(&report.stuck) {
             assert_eq!(item.at("thread").text(), stuck.thread);
@@ -222,7 +300,9 @@ fn json_is_one_line_that_says_the_same() {
         assert_eq!(json.at("stuck").items().len(), report.stuck.len());
         assert_eq!(json.at("raced").items().len(), report.raced.len());
         assert_eq!(json.at("errors").items().len(), report.errors.len());
-        let Json::Object(closed) = json.at("closed") else { panic!("{text}") };
+        let Json::Object(closed) = json.at("closed") else {
+            panic!("{text}")
+        };
         for (reason, n) in &report.closed {
             assert_eq!(closed[&format!("{reason:?}")].number(), *n as f64);
         }
@@ -252,29 +332,49 @@ impl Json {
 
     #[track_caller]
     fn at(&self, name: &str) -> &Self {
-        let Self::Object(members) = self else { panic!("no object: {self:?}") };
-        members.get(name).unwrap_or_else(|| panic!("no {name:?}: {self:?}"))
+        let Self::Object(members) = self else {
+            panic!("no object: {self:?}")
+        };
+        members
+            .get(name)
+            .unwrap_or_else(|| panic!("no {name:?}: {self:?}"))
     }
 
     #[track_caller]
     fn items(&self) -> &[Self] {
-        if let Self::Array(items) = self { items } else { panic!("no array: {self:?}") }
+        if let Self::Array(items) = self {
+            items
+        } else {
+            panic!("no array: {self:?}")
+        }
     }
 
     #[track_caller]
     fn text(&self) -> &str {
-        if let Self::Text(text) = self { text } else { panic!("no text: {self:?}") }
+        if let Self::Text(text) = self {
+            text
+        } else {
+            panic!("no text: {self:?}")
+        }
     }
 
     #[track_caller]
     fn number(&self) -> f64 {
-        if let Self::Number(number) = self { *number } else { panic!("no number: {self:?}") }
+        if let Self::Number(number) = self {
+            *number
+        } else {
+            panic!("no number: {self:?}")
+        }
     }
 
     #[track_caller]
     fn value(rest: &mut &str) -> Self {
         skip(rest);
-        for (word, value) in [("null", Self::Null), ("true", Self::Bool(true)), ("false", Self::Bool(false))] {
+        for (word, value) in [
+            ("null", Self::Null),
+            ("true", Self::Bool(true)),
+            ("false", Self::Bool(false)),
+        ] {
             if take(rest, word) {
                 return value;
             }
@@ -296,17 +396,33 @@ impl Json {
                 let name = string(rest);
                 skip(rest);
                 assert!(take(rest, ":"), "no colon before {rest:?}");
-                assert_eq!(members.insert(name, Self::value(rest)), None, "a name twice");
+                assert_eq!(
+                    members.insert(name, Self::value(rest)),
+                    None,
+                    "a name twice"
+                );
             }
             return Self::Object(members);
         }
-        let len = rest.find(|char: char| !"+-.eE0123456789".contains(char)).unwrap_or(rest.len());
+        let len = rest
+            .find(|char: char| !"+-.eE0123456789".contains(char))
+            .unwrap_or(rest.len());
         let (number, after) = rest.split_at(len);
         *rest = after;
         let digits = number.trim_start_matches('-');
-        assert!(digits.starts_with(|digit: char| digit.is_ascii_digit()) && !digits.ends_with('.'), "{number:?}");
-        assert!(!digits.starts_with('0') || digits.len() == 1 || digits.starts_with("0."), "{number:?}");
-        Self::Number(number.parse().unwrap_or_else(|error| panic!("{number:?}: {error}")))
+        assert!(
+            digits.starts_with(|digit: char| digit.is_ascii_digit()) && !digits.ends_with('.'),
+            "{number:?}"
+        );
+        assert!(
+            !digits.starts_with('0') || digits.len() == 1 || digits.starts_with("0."),
+            "{number:?}"
+        );
+        Self::Number(
+            number
+                .parse()
+                .unwrap_or_else(|error| panic!("{number:?}: {error}")),
+        )
     }
 }
 
@@ -323,7 +439,10 @@ fn take(rest: &mut &str, word: &str) -> bool {
 fn closes(rest: &mut &str, end: &str, first: bool) -> bool {
     skip(rest);
     let ends = take(rest, end);
-    assert!(ends || first || take(rest, ","), "neither {end:?} nor a comma: {rest:?}");
+    assert!(
+        ends || first || take(rest, ","),
+        "neither {end:?} nor a comma: {rest:?}"
+    );
     ends
 }
 
@@ -349,7 +468,8 @@ fn string(rest: &mut &str) -> String {
                     'u' => {
                         let (code, after) = rest.split_at(4);
                         *rest = after;
-                        char::from_u32(u32::from_str_radix(code, 16).unwrap()).expect("no surrogate is needed")
+                        char::from_u32(u32::from_str_radix(code, 16).unwrap())
+                            .expect("no surrogate is needed")
                     }
                     other => panic!("no escape: {other:?}"),
                 });
@@ -382,32 +502,52 @@ mod in_a_child {
         let ended = demo.end();
         assert_eq!(ended.code, Some(0), "{}", ended.output);
         let lines = demo.rest_of_lines();
-        let progress: Vec<_> = lines.iter().filter(|line| line.contains("draining: ")).collect();
+        let progress: Vec<_> = lines
+            .iter()
+            .filter(|line| line.contains("draining: "))
+            .collect();
         assert_eq!(progress.len(), 2, "{lines:#?}");
         for (line, age, left) in [(progress[0], "1.", "19."), (progress[1], "2.", "18.")] {
-            let (_, text) =
-                line.split_once("draining: 1 in flight (oldest GET /sleep, ").unwrap_or_else(|| panic!("{line}"));
+            let (_, text) = line
+                .split_once("draining: 1 in flight (oldest GET /sleep, ")
+                .unwrap_or_else(|| panic!("{line}"));
             assert!(text.starts_with(age) || text.starts_with("3."), "{line}");
-            assert!(text.contains(&format!(", {left}")) || text.contains(", 17."), "{line}");
+            assert!(
+                text.contains(&format!(", {left}")) || text.contains(", 17."),
+                "{line}"
+            );
             assert!(text.ends_with(" s left"), "{line}");
         }
-        let end = lines.iter().filter(|line| line.contains("stopped cleanly by SIGTERM")).count();
+        let end = lines
+            .iter()
+            .filter(|line| line.contains("stopped cleanly by SIGTERM"))
+            .count();
         assert_eq!(end, 1, "{lines:#?}");
     }
 
     #[test]
     fn the_program_exits_with_what_its_report_says() {
-        for (options, signals, code) in [(&["--grace-period", "10s"][..], 1, 0), (&["--grace-period", "1h"], 2, 1)] {
+        for (options, signals, code) in [
+            (&["--grace-period", "10s"][..], 1, 0),
+            (&["--grace-period", "1h"], 2, 1),
+        ] {
             let demo = Program::demo(options);
             let mut client = demo.client();
-            let sleep = if code == 0 { "/sleep?ms=100" } else { "/sleep?ms=3600000" };
+            let sleep = if code == 0 {
+                "/sleep?ms=100"
+            } else {
+                "/sleep?ms=3600000"
+            };
             client.send(get("/plaintext") + &get(sleep));
             assert_eq!(client.read_response().status, 200);
             for _ in 0..signals {
                 demo.signal(Signal::TERM);
                 demo.wait_for_line("got SIGTERM");
             }
-            assert_eq!(client.read_response().status, if code == 0 { 200 } else { 503 });
+            assert_eq!(
+                client.read_response().status,
+                if code == 0 { 200 } else { 503 }
+            );
             drop(client);
             let ended = demo.end();
             assert_eq!(ended.code, Some(code), "{}", ended.output);
@@ -421,7 +561,10 @@ mod in_a_child {
         demo.signal(Signal::INT);
         let ended = demo.end();
         let json = Json::parse(&ended.output);
-        assert_eq!((json.at("cause").text(), json.at("accepted").number()), ("SIGINT", 1.0));
+        assert_eq!(
+            (json.at("cause").text(), json.at("accepted").number()),
+            ("SIGINT", 1.0)
+        );
         assert_eq!(json.at("clean"), &Json::Bool(true));
     }
 }

@@ -10,14 +10,23 @@ use std::io::Write;
 
 use lameduck::http::header::{CONTENT_TYPE, LOCATION, SET_COOKIE};
 use lameduck::http::{HeaderMap, HeaderValue, StatusCode};
-use lameduck::{Body, BodyError, Context, Failure, HandlerResult, IntoResponse, OrAnswer, Request, Response};
+use lameduck::{
+    Body, BodyError, Context, Failure, HandlerResult, IntoResponse, OrAnswer, Request, Response,
+};
 use support::{TestServer, builder};
 
 /// A response's status, content type and text.
 fn told(response: impl IntoResponse) -> (u16, Option<String>, String) {
     let response = response.into_response();
-    let content_type = response.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap().to_owned());
-    (response.status().as_u16(), content_type, response.into_body().into_text(Body::BYTES_MAX).unwrap())
+    let content_type = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .map(|value| value.to_str().unwrap().to_owned());
+    (
+        response.status().as_u16(),
+        content_type,
+        response.into_body().into_text(Body::BYTES_MAX).unwrap(),
+    )
 }
 
 #[track_caller]
@@ -50,14 +59,24 @@ fn what_is_obvious_is_a_response() {
 #[test]
 fn a_file_is_a_response_with_its_length() {
     let path = std::env::temp_dir().join(format!("lameduck-test-responses-{}", std::process::id()));
-    std::fs::File::create(&path).unwrap().write_all(b"the file").unwrap();
+    std::fs::File::create(&path)
+        .unwrap()
+        .write_all(b"the file")
+        .unwrap();
     let open = path.clone();
-    let server = TestServer::start(move |_request: Request, _context: Context| std::fs::File::open(&open));
+    let server =
+        TestServer::start(move |_request: Request, _context: Context| std::fs::File::open(&open));
     let answer = server.client().get("/");
     std::fs::remove_file(&path).unwrap();
-    assert_eq!((answer.text().as_str(), answer.field("content-length")), ("the file", Some("8")));
+    assert_eq!(
+        (answer.text().as_str(), answer.field("content-length")),
+        ("the file", Some("8"))
+    );
     let gone = server.client().get("/");
-    assert_eq!((gone.status, gone.text().as_str()), (500, "500 Internal Server Error\n"));
+    assert_eq!(
+        (gone.status, gone.text().as_str()),
+        (500, "500 Internal Server Error\n")
+    );
     server.stop_cleanly();
 }
 
@@ -65,13 +84,30 @@ fn a_file_is_a_response_with_its_length() {
 fn fields_beside_a_body_replace_its_own_and_may_come_twice() {
     let response = (
         StatusCode::CREATED,
-        [(CONTENT_TYPE, "text/html"), (SET_COOKIE, "a=1"), (SET_COOKIE, "b=2")],
-        (HeaderMap::from_iter([(LOCATION, HeaderValue::from_static("/there"))]), "page"),
+        [
+            (CONTENT_TYPE, "text/html"),
+            (SET_COOKIE, "a=1"),
+            (SET_COOKIE, "b=2"),
+        ],
+        (
+            HeaderMap::from_iter([(LOCATION, HeaderValue::from_static("/there"))]),
+            "page",
+        ),
     );
     let response = response.into_response();
-    assert_eq!((response.status().as_u16(), response.headers().len()), (201, 4));
+    assert_eq!(
+        (response.status().as_u16(), response.headers().len()),
+        (201, 4)
+    );
     assert_eq!(response.headers()[CONTENT_TYPE], "text/html");
-    assert_eq!(response.headers().get_all(SET_COOKIE).iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
+    assert_eq!(
+        response
+            .headers()
+            .get_all(SET_COOKIE)
+            .iter()
+            .collect::<Vec<_>>(),
+        ["a=1", "b=2"]
+    );
     assert_eq!(response.headers()[LOCATION], "/there");
 }
 
@@ -87,9 +123,24 @@ fn an_error_is_500_whatever_it_is_and_its_text_stays_here() {
     const INTERNAL: &str = "500 Internal Server Error\n";
     check(Err::<(), _>("a secret"), 500, TEXT, INTERNAL);
     check(Err::<(), _>("a secret".to_owned()), 500, TEXT, INTERNAL);
-    check(Err::<(), Box<dyn Error>>("a secret".into()), 500, TEXT, INTERNAL);
-    check(Err::<(), _>(std::io::Error::other("a secret")), 500, TEXT, INTERNAL);
-    check(Err::<(), _>(Failure::from(std::io::Error::other("a secret"))), 500, TEXT, INTERNAL);
+    check(
+        Err::<(), Box<dyn Error>>("a secret".into()),
+        500,
+        TEXT,
+        INTERNAL,
+    );
+    check(
+        Err::<(), _>(std::io::Error::other("a secret")),
+        500,
+        TEXT,
+        INTERNAL,
+    );
+    check(
+        Err::<(), _>(Failure::from(std::io::Error::other("a secret"))),
+        500,
+        TEXT,
+        INTERNAL,
+    );
     check(Err::<(), _>(StatusCode::GONE), 410, TEXT, "410 Gone\n");
 }
 
@@ -97,8 +148,11 @@ fn an_error_is_500_whatever_it_is_and_its_text_stays_here() {
 fn a_failure_answers_as_it_says() {
     fn handler(ok: bool) -> HandlerResult<&'static str> {
         "7".parse::<u8>().or_answer(StatusCode::BAD_REQUEST)?;
-        let found = ok.then_some("found").or_answer((StatusCode::NOT_FOUND, "not here\n"))?;
-        "x".parse::<u8>().or_answer((StatusCode::BAD_REQUEST, "no number\n"))?;
+        let found = ok
+            .then_some("found")
+            .or_answer((StatusCode::NOT_FOUND, "not here\n"))?;
+        "x".parse::<u8>()
+            .or_answer((StatusCode::BAD_REQUEST, "no number\n"))?;
         Ok(found)
     }
     check(handler(false), 404, TEXT, "not here\n");
@@ -112,10 +166,30 @@ fn an_error_of_the_body_is_the_clients_however_it_is_passed_on() {
     check(too_long(), 413, TEXT, text);
     check(Err::<(), _>(too_long()), 413, TEXT, text);
     check(Err::<(), _>(Failure::from(too_long())), 413, TEXT, text);
-    check(Err::<(), Box<dyn Error>>(too_long().into()), 413, TEXT, text);
-    check(Err::<(), Box<dyn Error + Send + Sync>>(too_long().into()), 413, TEXT, text);
-    check(Err::<(), _>(std::io::Error::other(too_long())), 413, TEXT, text);
-    check(Err::<(), Box<dyn Error>>(std::io::Error::other(too_long()).into()), 413, TEXT, text);
+    check(
+        Err::<(), Box<dyn Error>>(too_long().into()),
+        413,
+        TEXT,
+        text,
+    );
+    check(
+        Err::<(), Box<dyn Error + Send + Sync>>(too_long().into()),
+        413,
+        TEXT,
+        text,
+    );
+    check(
+        Err::<(), _>(std::io::Error::other(too_long())),
+        413,
+        TEXT,
+        text,
+    );
+    check(
+        Err::<(), Box<dyn Error>>(std::io::Error::other(too_long()).into()),
+        413,
+        TEXT,
+        text,
+    );
 }
 
 fn read(request: Request, _context: Context) -> Result<Response, Box<dyn Error>> {
@@ -129,7 +203,10 @@ fn a_body_that_is_declared_too_long_is_refused_before_it_is_asked_for() {
     let mut client = server.client();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
     let answer = client.read_response();
-    assert_eq!((answer.status, answer.field("connection")), (413, Some("close")));
+    assert_eq!(
+        (answer.status, answer.field("connection")),
+        (413, Some("close"))
+    );
     drop(client);
     let mut client = server.client();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n");
@@ -163,19 +240,34 @@ fn a_body_that_is_no_text_is_400_and_says_so() {
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n\xff\xff");
     let answer = client.read_response();
     assert_eq!(answer.status, 400);
-    assert!(answer.text().starts_with("400 Bad Request: the request body is not UTF-8 text: "), "{}", answer.text());
+    assert!(
+        answer
+            .text()
+            .starts_with("400 Bad Request: the request body is not UTF-8 text: "),
+        "{}",
+        answer.text()
+    );
     server.stop_cleanly();
 }
 
 #[test]
 fn a_client_that_stops_sending_is_told_408_when_the_handler_reads() {
-    let settings = builder().workers(2).collect_bytes(0).body_timeout(support::millis(20));
+    let settings = builder()
+        .workers(2)
+        .collect_bytes(0)
+        .body_timeout(support::millis(20));
     let server = TestServer::with(settings, read);
     let mut client = server.client();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n1234");
     let answer = client.read_response();
-    assert_eq!((answer.status, answer.field("connection")), (408, Some("close")));
-    assert_eq!(answer.text(), "408 Request Timeout: the request body came too slowly\n");
+    assert_eq!(
+        (answer.status, answer.field("connection")),
+        (408, Some("close"))
+    );
+    assert_eq!(
+        answer.text(),
+        "408 Request Timeout: the request body came too slowly\n"
+    );
     drop(client);
     let _ = server.stop();
 }
@@ -204,10 +296,18 @@ fn json_comes_in_and_goes_out() {
     let mut client = server.client();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 13\r\n\r\n{\"a\":1,\"b\":2}");
     let answer = client.read_response();
-    assert_eq!((answer.text().as_str(), answer.field("content-type")), ("3", Some("application/json")));
+    assert_eq!(
+        (answer.text().as_str(), answer.field("content-type")),
+        ("3", Some("application/json"))
+    );
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n[1]");
     assert_eq!(client.read_response().status, 400);
     // A map whose keys are no texts cannot be JSON.
-    assert_eq!(Json(BTreeMap::from([(vec![1], 2)])).into_response().status(), 500);
+    assert_eq!(
+        Json(BTreeMap::from([(vec![1], 2)]))
+            .into_response()
+            .status(),
+        500
+    );
     server.stop_cleanly();
 }

@@ -9,7 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lameduck::http::{self, Method, StatusCode};
 use lameduck::{
-    Body, Context, Handler, HandlerExt, IntoResponse, Layer, Next, Request, Response, Route, Router, layers,
+    Body, Context, Handler, HandlerExt, IntoResponse, Layer, Next, Request, Response, Route,
+    Router, layers,
 };
 use support::TestServer;
 
@@ -22,7 +23,11 @@ fn say(name: &'static str) -> impl Handler {
 }
 
 fn ask(app: &impl Handler, method: &str, path: &str) -> Response {
-    let request = http::Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .body(Body::empty())
+        .unwrap();
     app.handle(request, Context::root())
 }
 
@@ -58,7 +63,11 @@ fn a_path_finds_its_route_and_what_is_literal_goes_first() {
 
 #[test]
 fn a_slash_at_the_end_is_another_path() {
-    let app = Router::new().get("/a", say("a")).get("/b/", say("b")).get("/c/{id}", say("c")).get("/d/{*id}", say("d"));
+    let app = Router::new()
+        .get("/a", say("a"))
+        .get("/b/", say("b"))
+        .get("/c/{id}", say("c"))
+        .get("/d/{*id}", say("d"));
     check(&app, "/a", "a");
     check(&app, "/a/", NOT_FOUND);
     check(&app, "/b", NOT_FOUND);
@@ -71,7 +80,10 @@ fn a_slash_at_the_end_is_another_path() {
 
 #[test]
 fn a_parameter_is_decoded_after_the_path_was_taken_apart() {
-    let app = Router::new().get("/a/{id}", say("a")).get("/b/{*id}", say("b")).get("/c%20d", say("c d"));
+    let app = Router::new()
+        .get("/a/{id}", say("a"))
+        .get("/b/{*id}", say("b"))
+        .get("/c%20d", say("c d"));
     check(&app, "/a/x%2Fy", "a x/y");
     check(&app, "/a/J%C3%B6rg+1", "a Jörg+1");
     check(&app, "/a/%2e%2e", "a ..");
@@ -84,32 +96,58 @@ fn a_parameter_is_decoded_after_the_path_was_taken_apart() {
 
 #[test]
 fn a_method_without_a_handler_is_told_which_have_one() {
-    let app = Router::new().get("/a", say("get")).post("/a", say("post")).put("/b", say("put"));
+    let app = Router::new()
+        .get("/a", say("get"))
+        .post("/a", say("post"))
+        .put("/b", say("put"));
     let answer = ask(&app, "DELETE", "/a");
     assert_eq!(
         (answer.status().as_u16(), &answer.headers()["allow"]),
         (405, &"GET, HEAD, POST, OPTIONS".parse().unwrap())
     );
-    assert_eq!(text(answer), "405 Method Not Allowed: DELETE is not for this path\n");
+    assert_eq!(
+        text(answer),
+        "405 Method Not Allowed: DELETE is not for this path\n"
+    );
     let answer = ask(&app, "HEAD", "/b");
-    assert_eq!((answer.status().as_u16(), &answer.headers()["allow"]), (405, &"PUT, OPTIONS".parse().unwrap()));
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["allow"]),
+        (405, &"PUT, OPTIONS".parse().unwrap())
+    );
     assert_eq!(ask(&app, "DELETE", "/none").status(), 404);
 }
 
 #[test]
 fn options_is_answered_for_a_path_and_for_the_server() {
     let nested = Router::new().delete("/x", say("x")).get("/y", say("y"));
-    let app =
-        Router::new().get("/a", say("get")).put("/b", say("put")).options("/c", say("its own")).nest("/n", nested);
+    let app = Router::new()
+        .get("/a", say("get"))
+        .put("/b", say("put"))
+        .options("/c", say("its own"))
+        .nest("/n", nested);
     let server = TestServer::start(app);
     let mut client = server.client();
     let mut options = |target: &str| {
         client.send(format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         let answer = client.read_response();
-        (answer.status, answer.field("allow").map(str::to_owned), answer.text())
+        (
+            answer.status,
+            answer.field("allow").map(str::to_owned),
+            answer.text(),
+        )
     };
-    assert_eq!(options("/a"), (204, Some("GET, HEAD, OPTIONS".into()), String::new()));
-    assert_eq!(options("*"), (204, Some("GET, HEAD, PUT, OPTIONS, DELETE".into()), String::new()));
+    assert_eq!(
+        options("/a"),
+        (204, Some("GET, HEAD, OPTIONS".into()), String::new())
+    );
+    assert_eq!(
+        options("*"),
+        (
+            204,
+            Some("GET, HEAD, PUT, OPTIONS, DELETE".into()),
+            String::new()
+        )
+    );
     assert_eq!(options("/c"), (200, None, "its own".into()));
     assert_eq!(options("/none").0, 404);
     server.stop_cleanly();
@@ -118,9 +156,13 @@ fn options_is_answered_for_a_path_and_for_the_server() {
 #[test]
 fn head_is_answered_by_the_handler_for_get_without_its_body() {
     let app = Router::new()
-        .get("/a", |request: Request, _: Context| request.method().to_string())
+        .get("/a", |request: Request, _: Context| {
+            request.method().to_string()
+        })
         .get("/b", say("get"))
-        .head("/b", |_: Request, _: Context| ([("x-head".parse().unwrap(), "yes")], ()));
+        .head("/b", |_: Request, _: Context| {
+            ([("x-head".parse().unwrap(), "yes")], ())
+        });
     let server = TestServer::start(app);
     let mut client = server.client();
     assert_eq!(client.head("/a").field("content-length"), Some("4"));
@@ -131,13 +173,17 @@ fn head_is_answered_by_the_handler_for_get_without_its_body() {
 
 #[test]
 fn any_takes_what_has_no_handler_of_its_own() {
-    let app = Router::new().any("/a", say("any")).post("/a", say("post")).method(
-        Method::from_bytes(b"REPORT").unwrap(),
-        "/a",
-        say("report"),
-    );
-    for (method, expected) in [("GET", "any"), ("POST", "post"), ("REPORT", "report"), ("OPTIONS", "any"), ("X", "any")]
-    {
+    let app = Router::new()
+        .any("/a", say("any"))
+        .post("/a", say("post"))
+        .method(Method::from_bytes(b"REPORT").unwrap(), "/a", say("report"));
+    for (method, expected) in [
+        ("GET", "any"),
+        ("POST", "post"),
+        ("REPORT", "report"),
+        ("OPTIONS", "any"),
+        ("X", "any"),
+    ] {
         assert_eq!(text(ask(&app, method, "/a")), expected, "{method}");
     }
 }
@@ -146,7 +192,12 @@ fn any_takes_what_has_no_handler_of_its_own() {
 fn a_fallback_answers_where_no_route_has_the_path() {
     let app = Router::new()
         .get("/a", say("a"))
-        .fallback(|request: Request, _: Context| (StatusCode::NOT_FOUND, format!("no {}\n", request.uri().path())));
+        .fallback(|request: Request, _: Context| {
+            (
+                StatusCode::NOT_FOUND,
+                format!("no {}\n", request.uri().path()),
+            )
+        });
     check(&app, "/b", "no /b\n");
     assert_eq!(ask(&app, "POST", "/a").status(), 405);
 }
@@ -154,10 +205,16 @@ fn a_fallback_answers_where_no_route_has_the_path() {
 #[test]
 fn a_nested_router_has_all_that_is_below_its_path() {
     let show = |request: Request, context: Context| {
-        let params: Vec<_> = ["id", "item", "below"].iter().filter_map(|name| context.param(name)).collect();
+        let params: Vec<_> = ["id", "item", "below"]
+            .iter()
+            .filter_map(|name| context.param(name))
+            .collect();
         format!("{} {params:?}", request.uri().path())
     };
-    let items = Router::new().get("/", show).get("/{item}", show).get("/{item}/{*rest}", show);
+    let items = Router::new()
+        .get("/", show)
+        .get("/{item}", show)
+        .get("/{item}/{*rest}", show);
     let app = Router::new()
         .nest("/users/{id}/items", items)
         .get("/users/{id}/itemsx", say("other"))
@@ -165,8 +222,16 @@ fn a_nested_router_has_all_that_is_below_its_path() {
         .get("/{*id}", say("rest"));
     check(&app, "/users/7/items", "/users/7/items [\"7\"]");
     check(&app, "/users/7/items/", "/users/7/items/ [\"7\"]");
-    check(&app, "/users/7/items/b%20c", "/users/7/items/b%20c [\"7\", \"b c\"]");
-    check(&app, "/users/7/items/b/c/d", "/users/7/items/b/c/d [\"7\", \"b\"]");
+    check(
+        &app,
+        "/users/7/items/b%20c",
+        "/users/7/items/b%20c [\"7\", \"b c\"]",
+    );
+    check(
+        &app,
+        "/users/7/items/b/c/d",
+        "/users/7/items/b/c/d [\"7\", \"b\"]",
+    );
     check(&app, "/users/7/items/b/", NOT_FOUND);
     check(&app, "/users/7/itemsx", "other 7");
     check(&app, "/users/7", "user 7");
@@ -205,7 +270,13 @@ fn layers_are_around_a_route_a_nested_router_or_all() {
     let app = Router::new()
         .layer(mark("all"))
         .get("/plain", say("plain"))
-        .route("/route/{id}", Route::new().get(say("r")).layer(mark("first")).layer(mark("second")))
+        .route(
+            "/route/{id}",
+            Route::new()
+                .get(say("r"))
+                .layer(mark("first"))
+                .layer(mark("second")),
+        )
         .nest("/nested", inner)
         .get("/one", say("one").with(mark("around")));
     check(&app, "/plain", "all(plain)");
@@ -216,7 +287,10 @@ fn layers_are_around_a_route_a_nested_router_or_all() {
     check(&app, "/none", "all(404 Not Found)");
     let refused = ask(&app, "PUT", "/route/7");
     assert_eq!(refused.status(), 405);
-    assert_eq!(text(refused), "all7(second7(first7(405 Method Not Allowed: PUT is not for this path)))");
+    assert_eq!(
+        text(refused),
+        "all7(second7(first7(405 Method Not Allowed: PUT is not for this path)))"
+    );
 }
 
 #[test]
@@ -225,26 +299,42 @@ fn a_layer_that_changes_the_path_changes_no_route() {
         *request.uri_mut() = "/".parse().unwrap();
         next.run(request, context)
     };
-    let app = Router::new().nest("/a/b", Router::new().get("/{id}", say("found"))).layer(rewrite);
+    let app = Router::new()
+        .nest("/a/b", Router::new().get("/{id}", say("found")))
+        .layer(rewrite);
     check(&app, "/a/b/7", "found 7");
 }
 
 #[test]
 fn a_preflight_is_answered_for_a_router_that_has_no_options() {
-    let app = Router::new().put("/a", say("put")).layer(layers::Cors::new().origin("https://b").methods([Method::PUT]));
-    let request = http::Request::builder().method("OPTIONS").uri("/a").header("origin", "https://b");
-    let request = request.header("access-control-request-method", "PUT").body(Body::empty()).unwrap();
+    let app = Router::new().put("/a", say("put")).layer(
+        layers::Cors::new()
+            .origin("https://b")
+            .methods([Method::PUT]),
+    );
+    let request = http::Request::builder()
+        .method("OPTIONS")
+        .uri("/a")
+        .header("origin", "https://b");
+    let request = request
+        .header("access-control-request-method", "PUT")
+        .body(Body::empty())
+        .unwrap();
     let response = app.handle(request, Context::root());
     assert_eq!(
-        (response.status().as_u16(), &response.headers()["access-control-allow-methods"]),
+        (
+            response.status().as_u16(),
+            &response.headers()["access-control-allow-methods"]
+        ),
         (204, &"PUT".parse().unwrap())
     );
 }
 
 #[test]
 fn a_panicking_handler_of_a_route_is_500_through_all_layers() {
-    let app =
-        Router::new().get("/", |_: Request, _: Context| -> () { panic!("on purpose") }).layer(layers::request_id());
+    let app = Router::new()
+        .get("/", |_: Request, _: Context| -> () { panic!("on purpose") })
+        .layer(layers::request_id());
     let server = TestServer::start(app);
     assert_eq!(server.client().get("/").status, 500);
     let _ = server.stop();
@@ -261,25 +351,58 @@ fn conflict(build: impl FnOnce() -> Router, names: &[&str]) {
 #[test]
 fn routes_that_cannot_be_told_apart_are_named_when_the_router_is_built() {
     let inner = || Router::new().get("/x", say("x"));
-    conflict(|| Router::new().get("/a", say("1")).get("/a", say("2")), &["GET", "\"/a\""]);
-    conflict(|| Router::new().any("/a", say("1")).any("/a", say("2")), &["any method", "\"/a\""]);
-    conflict(|| Router::new().get("/{a}", say("1")).put("/{b}", say("2")), &["\"/{a}\"", "\"/{b}\""]);
-    conflict(|| Router::new().get("/n/x", say("1")).nest("/n", inner()), &["\"/n/x\"", "\"/n\""]);
-    conflict(|| Router::new().nest("/n", inner()).get("/n/x", say("1")), &["\"/n/x\"", "\"/n\""]);
-    conflict(|| Router::new().nest("/n", inner()).nest("/n", inner()), &["\"/n\""]);
-    conflict(|| Router::new().nest("/{n}", inner()).get("/{m}", say("1")), &["\"/{n}\"", "\"/{m}\""]);
-    conflict(|| Router::new().nest("/{n}", inner()).get("/{m}/x", say("1")), &["\"/{n}", "\"/{m}/x\""]);
+    conflict(
+        || Router::new().get("/a", say("1")).get("/a", say("2")),
+        &["GET", "\"/a\""],
+    );
+    conflict(
+        || Router::new().any("/a", say("1")).any("/a", say("2")),
+        &["any method", "\"/a\""],
+    );
+    conflict(
+        || Router::new().get("/{a}", say("1")).put("/{b}", say("2")),
+        &["\"/{a}\"", "\"/{b}\""],
+    );
+    conflict(
+        || Router::new().get("/n/x", say("1")).nest("/n", inner()),
+        &["\"/n/x\"", "\"/n\""],
+    );
+    conflict(
+        || Router::new().nest("/n", inner()).get("/n/x", say("1")),
+        &["\"/n/x\"", "\"/n\""],
+    );
+    conflict(
+        || Router::new().nest("/n", inner()).nest("/n", inner()),
+        &["\"/n\""],
+    );
+    conflict(
+        || Router::new().nest("/{n}", inner()).get("/{m}", say("1")),
+        &["\"/{n}\"", "\"/{m}\""],
+    );
+    conflict(
+        || Router::new().nest("/{n}", inner()).get("/{m}/x", say("1")),
+        &["\"/{n}", "\"/{m}/x\""],
+    );
     let layered = || Route::new().get(say("1")).layer(mark("a"));
-    conflict(|| Router::new().route("/a", layered()).put("/a", say("2")), &["\"/a\"", "layers"]);
+    conflict(
+        || Router::new().route("/a", layered()).put("/a", say("2")),
+        &["\"/a\"", "layers"],
+    );
 }
 
 #[test]
 fn a_path_that_cannot_be_read_is_refused_when_the_router_is_built() {
     for path in ["", "a", "*", "/{", "/{}", "/{*rest}/x", "/{a}{b}"] {
-        conflict(|| Router::new().get(path, say("1")), &[&format!("{path:?}")]);
+        conflict(
+            || Router::new().get(path, say("1")),
+            &[&format!("{path:?}")],
+        );
     }
     for prefix in ["/", "/a/", "a", "/{*a}"] {
-        conflict(|| Router::new().nest(prefix, Router::new()), &[&format!("{prefix:?}")]);
+        conflict(
+            || Router::new().nest(prefix, Router::new()),
+            &[&format!("{prefix:?}")],
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! From a signal to a stop, in processes of their own: a signal belongs to a process, and here some are killed by one.
+//! From a signal to a stop, in processes of their own: a signal belongs to a process, and here some
+//! are killed by one.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -10,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lameduck::{
-    Body, BodyWriter, Cause, Context, Error, Handle, Phase, Reason, Report, Request, Running, Server, SignalGuard,
+    Body, BodyWriter, Cause, Context, Error, Handle, Phase, Reason, Report, Request, Running,
+    Server, SignalGuard,
 };
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
@@ -24,7 +26,8 @@ fn hello(_: Request, _: Context) -> &'static str {
     "hello"
 }
 
-/// Sends its first part, and no second one for as long as the process lives; for `/silent` not even the first one.
+/// Sends its first part, and no second one for as long as the process lives; for `/silent` not even
+/// the first one.
 fn endless(request: Request, _: Context) -> Body {
     if request.uri().path() == "/silent" {
         Gate::new().pass();
@@ -65,9 +68,13 @@ fn serve(running: &Running) {
 /// Not a test of its own: what the children of the tests below do.
 #[test]
 fn the_program() {
-    let Ok(mode) = std::env::var(MODE) else { return };
+    let Ok(mode) = std::env::var(MODE) else {
+        return;
+    };
     let server = || builder().workers(2);
-    let notified = |signals: &[i32]| -> (Context, SignalGuard) { lameduck::notify(signals.iter().copied()).unwrap() };
+    let notified = |signals: &[i32]| -> (Context, SignalGuard) {
+        lameduck::notify(signals.iter().copied()).unwrap()
+    };
     match mode.as_str() {
         "nothing asked" => {
             let running = server().bind("127.0.0.1:0").unwrap().spawn(hello).unwrap();
@@ -75,8 +82,15 @@ fn the_program() {
             let _ = running.join();
         }
         "asked" => {
-            let description = server().workers(4).cut_grace(LIMIT * 6).on_signals([TERM, INT]);
-            let running = description.bind("127.0.0.1:0").unwrap().spawn(endless).unwrap();
+            let description = server()
+                .workers(4)
+                .cut_grace(LIMIT * 6)
+                .on_signals([TERM, INT]);
+            let running = description
+                .bind("127.0.0.1:0")
+                .unwrap()
+                .spawn(endless)
+                .unwrap();
             serve(&running);
             let _ = running.join();
         }
@@ -108,7 +122,10 @@ fn the_program() {
         "one refused" => {
             lameduck::notify([TERM, libc::SIGKILL]).unwrap_err();
             lameduck::notify([TERM, 4711]).unwrap_err();
-            builder().on_signals([TERM, libc::SIGSTOP]).bind("127.0.0.1:0").unwrap_err();
+            builder()
+                .on_signals([TERM, libc::SIGSTOP])
+                .bind("127.0.0.1:0")
+                .unwrap_err();
             let taken = server().bind("127.0.0.1:0").unwrap();
             // This one was installed before the address was found to be taken.
             server().on_signals([TERM]).bind(taken.addr()).unwrap_err();
@@ -121,7 +138,12 @@ fn the_program() {
             wait_for_the_end();
         }
         "stopped" => {
-            let running = server().on_signals([TERM]).bind("127.0.0.1:0").unwrap().spawn(hello).unwrap();
+            let running = server()
+                .on_signals([TERM])
+                .bind("127.0.0.1:0")
+                .unwrap()
+                .spawn(hello)
+                .unwrap();
             assert!(running.handle().shutdown().is_clean());
             say("ready");
             wait_for_the_end();
@@ -156,16 +178,24 @@ fn the_program() {
             type Stop = fn(Running);
             let stops: [(&str, Stop); 5] = [
                 ("shutdown", |running| drop(running.handle().shutdown())),
-                ("shutdown_within", |running| drop(running.handle().shutdown_within(LIMIT))),
+                ("shutdown_within", |running| {
+                    drop(running.handle().shutdown_within(LIMIT))
+                }),
                 ("close", |running| drop(running.handle().close())),
                 ("join", |running| drop(running.join())),
                 ("drop", drop),
             ];
             for (name, stop) in stops {
                 for _ in 0..10 {
-                    // A signal that comes when the server has stopped is to find somebody who catches it.
+                    // A signal that comes when the server has stopped is to find somebody who
+                    // catches it.
                     let (context, _guard) = notified(&[TERM]);
-                    let running = server().on_signals([TERM]).bind("127.0.0.1:0").unwrap().spawn(hello).unwrap();
+                    let running = server()
+                        .on_signals([TERM])
+                        .bind("127.0.0.1:0")
+                        .unwrap()
+                        .spawn(hello)
+                        .unwrap();
                     let mut idle = Client::connect(running.addr());
                     assert_eq!(idle.get("/").status, 200);
                     let handle = running.handle();
@@ -183,7 +213,10 @@ fn the_program() {
                         move || handle.shutdown()
                     });
                     assert_eq!(handle.shutdown(), first, "{name}");
-                    assert!(first.is_clean() && first.answered_in(Phase::Running) == 1, "{name}: {first}");
+                    assert!(
+                        first.is_clean() && first.answered_in(Phase::Running) == 1,
+                        "{name}: {first}"
+                    );
                     assert!(first.took < LIMIT / 2, "{name}: {first}");
                     context.cancelled().recv_timeout(LIMIT).unwrap_err();
                 }
@@ -192,14 +225,24 @@ fn the_program() {
         }
         "context" => {
             let (context, _guard) = notified(&[TERM, INT]);
-            let servers =
-                [0, 1].map(|_| server().context(&context).bind("127.0.0.1:0").unwrap().spawn(endless).unwrap());
+            let servers = [0, 1].map(|_| {
+                server()
+                    .context(&context)
+                    .bind("127.0.0.1:0")
+                    .unwrap()
+                    .spawn(endless)
+                    .unwrap()
+            });
             serve(&servers[0]);
             serve(&servers[1]);
             let reports = servers.map(Running::join);
             assert_eq!(context.reason(), Some(Reason::Signal(INT)));
             for report in reports {
-                say(&format!("report: {:?}, {} cut", report.cause, report.cut.len()));
+                say(&format!(
+                    "report: {:?}, {} cut",
+                    report.cause,
+                    report.cut.len()
+                ));
             }
             std::process::exit(7);
         }
@@ -249,7 +292,11 @@ fn the_first_signal_drains_the_second_cuts_and_the_third_kills() {
         // The response that has begun has a minute left, which the third signal does not wait for.
         child.signal(third);
         let ended = child.end();
-        assert_eq!((ended.signal, ended.code), (Some(third.as_raw()), None), "{first:?} {second:?} {third:?}");
+        assert_eq!(
+            (ended.signal, ended.code),
+            (Some(third.as_raw()), None),
+            "{first:?} {second:?} {third:?}"
+        );
     }
 }
 
@@ -347,7 +394,9 @@ fn a_context_that_is_cancelled_stops_its_servers() {
     let mut idle = servers.each_ref().map(|server| server.used_client("/"));
     assert!(!context.is_cancelled() && context.reason().is_none());
     let from_elsewhere = context.clone();
-    std::thread::spawn(move || from_elsewhere.cancel()).join().unwrap();
+    std::thread::spawn(move || from_elsewhere.cancel())
+        .join()
+        .unwrap();
     context.cancel();
     idle.iter_mut().for_each(Client::expect_eof);
     for server in &servers {
@@ -367,23 +416,36 @@ fn a_context_that_is_cancelled_stops_its_servers() {
 #[test]
 fn a_context_does_not_keep_its_servers_alive() {
     let context = Context::root();
-    let reports: Vec<Report> =
-        (0..3).map(|_| TestServer::with(builder().workers(1).context(&context), hello).stop()).collect();
+    let reports: Vec<Report> = (0..3)
+        .map(|_| TestServer::with(builder().workers(1).context(&context), hello).stop())
+        .collect();
     assert!(reports.iter().all(|report| report.cause == Cause::Handle));
-    eventually("their threads are gone", || support::server_threads().len() <= 3 * 4);
+    eventually("their threads are gone", || {
+        support::server_threads().len() <= 3 * 4
+    });
     context.cancel();
 }
 
 #[test]
 fn signals_that_nobody_may_catch_are_refused_by_name() {
-    for (signal, name) in [(libc::SIGKILL, "SIGKILL"), (libc::SIGSTOP, "SIGSTOP"), (libc::SIGSEGV, "SIGSEGV")] {
+    for (signal, name) in [
+        (libc::SIGKILL, "SIGKILL"),
+        (libc::SIGSTOP, "SIGSTOP"),
+        (libc::SIGSEGV, "SIGSEGV"),
+    ] {
         let error = lameduck::notify([libc::SIGUSR2, signal]).unwrap_err();
-        assert!(matches!(error, Error::SignalForbidden { signal: which } if which == signal), "{error:?}");
+        assert!(
+            matches!(error, Error::SignalForbidden { signal: which } if which == signal),
+            "{error:?}"
+        );
         assert!(error.to_string().contains(name), "{error}");
     }
     for number in [0, -1, 65, 4711, i32::MIN] {
         let error = lameduck::notify([number]).unwrap_err();
-        assert!(matches!(error, Error::Signal { signal, .. } if signal == number), "{error:?}");
+        assert!(
+            matches!(error, Error::Signal { signal, .. } if signal == number),
+            "{error:?}"
+        );
     }
 }
 
@@ -400,26 +462,39 @@ fn to_catch_no_signal_is_a_context_like_any_other() {
 
 // As the first process of a container.
 
-/// The demo as the first process of a namespace of its own, and its id outside. `None`: that is not permitted here.
+/// The demo as the first process of a namespace of its own, and its id outside. `None`: that is not
+/// permitted here.
 #[cfg(target_os = "linux")]
 fn first_process(options: &[&str]) -> Option<(Program, Pid)> {
-    let allowed = std::process::Command::new("unshare").args(["--pid", "--fork", "true"]).output();
+    let allowed = std::process::Command::new("unshare")
+        .args(["--pid", "--fork", "true"])
+        .output();
     if !allowed.is_ok_and(|output| output.status.success()) {
         println!("not tested: `unshare --pid` is not permitted here");
         return None;
     }
     let mut command = demo();
     let mut outer = std::process::Command::new("unshare");
-    outer.args(["--pid", "--fork", "--kill-child"]).arg(command.get_program()).args(command.get_args());
+    outer
+        .args(["--pid", "--fork", "--kill-child"])
+        .arg(command.get_program())
+        .args(command.get_args());
     outer.args(["--listen", "127.0.0.1:0"]).args(options);
-    outer.env_remove("RUST_LOG").stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
+    outer
+        .env_remove("RUST_LOG")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped());
     command = outer;
     let program = Program::serving(&mut command);
     let parent = program.pid().as_raw_nonzero();
-    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    let children =
+        std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
     let pid = Pid::from_raw(children.trim().parse().unwrap()).unwrap();
     let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
-    let ids = status.lines().find(|line| line.starts_with("NSpid:")).unwrap();
+    let ids = status
+        .lines()
+        .find(|line| line.starts_with("NSpid:"))
+        .unwrap();
     assert!(ids.ends_with("\t1"), "{ids}");
     Some((program, pid))
 }
@@ -427,7 +502,9 @@ fn first_process(options: &[&str]) -> Option<(Program, Pid)> {
 #[cfg(target_os = "linux")]
 #[test]
 fn as_the_first_process_it_drains_at_the_first_signal() {
-    let Some((program, pid)) = first_process(&["--idle-grace", "0"]) else { return };
+    let Some((program, pid)) = first_process(&["--idle-grace", "0"]) else {
+        return;
+    };
     let mut client = program.client();
     client.send(get("/plaintext") + &get("/sleep?ms=200"));
     assert_eq!(client.read_response().status, 200);
@@ -441,7 +518,10 @@ fn as_the_first_process_it_drains_at_the_first_signal() {
 #[test]
 fn as_the_first_process_it_ends_at_the_third_signal() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
-        let Some((program, pid)) = first_process(&["--idle-grace", "0", "--grace-period", "1h"]) else { return };
+        let Some((program, pid)) = first_process(&["--idle-grace", "0", "--grace-period", "1h"])
+        else {
+            return;
+        };
         let mut client = Client::connect_narrow(program.addr());
         client.send(get("/bytes?n=1000000000"));
         assert_eq!(client.read_raw(8), b"HTTP/1.1");
@@ -451,7 +531,12 @@ fn as_the_first_process_it_ends_at_the_third_signal() {
         program.wait_for_line("cutting");
         kill_process(pid, signal).unwrap();
         let ended = program.end();
-        assert_eq!((ended.code, ended.signal), (Some(code), None), "{}", ended.output);
+        assert_eq!(
+            (ended.code, ended.signal),
+            (Some(code), None),
+            "{}",
+            ended.output
+        );
     }
 }
 
@@ -461,17 +546,27 @@ fn handles_and_signals_do_not_undo_each_other() {
     let gate = Gate::new();
     let waits = gate.clone();
     let context = Context::root();
-    let description = builder().workers(2).context(&context).grace_period(LIMIT * 6).cut_grace(millis(100));
+    let description = builder()
+        .workers(2)
+        .context(&context)
+        .grace_period(LIMIT * 6)
+        .cut_grace(millis(100));
     let server = TestServer::with(description, move |_: Request, _: Context| waits.pass());
     let mut client = server.client();
     client.send(get("/block"));
     gate.wait_entered(1);
     context.cancel();
-    let stops: [fn(&Handle); 2] =
-        [|handle| handle.begin_shutdown_within(millis(50)), |handle| handle.begin_shutdown_within(Duration::MAX)];
+    let stops: [fn(&Handle); 2] = [
+        |handle| handle.begin_shutdown_within(millis(50)),
+        |handle| handle.begin_shutdown_within(Duration::MAX),
+    ];
     stops.iter().for_each(|stop| stop(&server.handle()));
     assert_eq!(client.read_response().status, 503);
     gate.open();
     let report = server.stop();
-    assert_eq!((report.cause, report.cut.len()), (Cause::Context, 1), "{report}");
+    assert_eq!(
+        (report.cause, report.cut.len()),
+        (Cause::Context, 1),
+        "{report}"
+    );
 }

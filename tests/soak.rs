@@ -1,6 +1,9 @@
 //! The soak in short: see `benches/soak.rs` for the long one.
 
-#![allow(clippy::disallowed_methods, reason = "the clients' clock is the real one")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the clients' clock is the real one"
+)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(target_os = "linux")]
 
@@ -18,5 +21,8 @@ fn serve() {
 fn good_and_bad_clients_for_ten_seconds_leave_nothing_and_lose_nothing() {
     let outcome = soak_engine::run(Duration::from_secs(10));
     assert!(outcome.wrong.is_empty(), "{:#?}", outcome);
-    assert!(outcome.connections > 1000 && outcome.answers > 1000, "hardly anything happened: {outcome:#?}");
+    assert!(
+        outcome.connections > 1000 && outcome.answers > 1000,
+        "hardly anything happened: {outcome:#?}"
+    );
 }

@@ -1,4 +1,5 @@
-//! What can be under way when a stop begins, one scenario a test: each request is answered, or cut and named.
+//! What can be under way when a stop begins, one scenario a test: each request is answered, or cut
+//! and named.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,17 +13,17 @@ use std::time::Duration;
 
 use lameduck::http::StatusCode;
 use lameduck::{
-    Body, BodyWriter, Builder, CloseReason, Context, Handle, Handler, HookOutcome, IntoResponse, Phase, Report,
-    Request, Response, Server,
+    Body, BodyWriter, Builder, CloseReason, Context, Handle, Handler, HookOutcome, IntoResponse,
+    Phase, Report, Request, Response, Server,
 };
 
 use support::{
-    Client, Delimited, End, Gate, LIMIT, TestServer, builder, eventually, get, millis, now, pass_time, pattern, post,
-    within_limit,
+    Client, Delimited, End, Gate, LIMIT, TestServer, builder, eventually, get, millis, now,
+    pass_time, pattern, post, within_limit,
 };
 
-/// Answers with the path. Waits at the gate for one that ends in `block`; reads the body for one that begins with `/body`;
-/// has 4 MiB for `/big`.
+/// Answers with the path. Waits at the gate for one that ends in `block`; reads the body for one
+/// that begins with `/body`; has 4 MiB for `/big`.
 fn app(gate: &Gate) -> impl Handler + use<> {
     let gate = gate.clone();
     move |mut request: Request, _: Context| -> Response {
@@ -46,7 +47,9 @@ fn app(gate: &Gate) -> impl Handler + use<> {
 
 /// Differs when bytes are lost, added or swapped.
 fn sum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(7, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
+    bytes.iter().fold(7, |sum: u64, byte| {
+        sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
+    })
 }
 
 /// Connections that wait for their next request have time for it.
@@ -67,7 +70,9 @@ fn begin_draining(server: &TestServer) {
 
 #[track_caller]
 fn wait_accepted(server: &TestServer, connections: u64) {
-    eventually("all are accepted", || server.handle().stats().accepted == connections);
+    eventually("all are accepted", || {
+        server.handle().stats().accepted == connections
+    });
 }
 
 #[track_caller]
@@ -76,8 +81,8 @@ fn stopped(server: &TestServer) -> Report {
     within_limit("the stop ends", move || handle.shutdown())
 }
 
-/// One handler for each worker waits at the gate, each in a route of its own: of one that is known to be slow, one handler
-/// less may run.
+/// One handler for each worker waits at the gate, each in a route of its own: of one that is known
+/// to be slow, one handler less may run.
 fn block_all(server: &TestServer, gate: &Gate, workers: usize) -> Vec<Client> {
     let block = |i: usize| {
         let mut client = server.client();
@@ -93,7 +98,11 @@ fn block_all(server: &TestServer, gate: &Gate, workers: usize) -> Vec<Client> {
 #[test]
 fn a_client_that_trickles_its_head_does_not_extend_the_drain() {
     let server = TestServer::with(
-        builder().workers(2).idle_grace(millis(200)).head_timeout(millis(500)).grace_period(LIMIT * 6),
+        builder()
+            .workers(2)
+            .idle_grace(millis(200))
+            .head_timeout(millis(500))
+            .grace_period(LIMIT * 6),
         |_: Request, _: Context| "hello",
     );
     let mut early = server.client();
@@ -120,7 +129,10 @@ fn a_client_that_trickles_its_head_does_not_extend_the_drain() {
         thread.join().unwrap();
     }
     // The head's time, and for bytes that come after our answer the linger's.
-    assert!(report.took < millis(500) + millis(2000) + LIMIT / 5, "{report}");
+    assert!(
+        report.took < millis(500) + millis(2000) + LIMIT / 5,
+        "{report}"
+    );
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.closed_because(CloseReason::Refused), 2, "{report}");
 }
@@ -140,7 +152,10 @@ fn a_body_that_is_half_sent_at_the_stop_is_read_to_its_end() {
         client.expect_nothing_yet();
         client.send(second);
         let answer = client.read_response();
-        assert_eq!((answer.status, answer.text()), (200, format!("{len} bytes, {}", sum(&body))));
+        assert_eq!(
+            (answer.status, answer.text()),
+            (200, format!("{len} bytes, {}", sum(&body)))
+        );
         assert!(answer.closes());
         client.expect_eof();
         server.stop_cleanly();
@@ -149,8 +164,11 @@ fn a_body_that_is_half_sent_at_the_stop_is_read_to_its_end() {
 
 #[test]
 fn a_client_that_waits_for_100_continue_gets_it_while_draining() {
-    let head =
-        |path: &str| format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    let head = |path: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+        )
+    };
     let gate = Gate::new();
     let server = TestServer::with(patient().workers(4), app(&gate));
     let mut before = server.client();
@@ -166,7 +184,10 @@ fn a_client_that_waits_for_100_continue_gets_it_while_draining() {
         assert_eq!(client.read_response().status, 100);
         client.send("hello");
         let answer = client.read_response();
-        assert_eq!((answer.status, answer.text()), (200, format!("5 bytes, {}", sum(b"hello"))));
+        assert_eq!(
+            (answer.status, answer.text()),
+            (200, format!("5 bytes, {}", sum(b"hello")))
+        );
         assert!(answer.closes());
         client.expect_eof();
     }
@@ -184,7 +205,9 @@ fn an_answer_to_an_upload_that_still_comes_is_read_by_its_client() {
             (StatusCode::PAYLOAD_TOO_LARGE, "too large")
         });
         let mut client = server.client();
-        client.send(format!("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: {LEN}\r\n\r\n"));
+        client.send(format!(
+            "POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: {LEN}\r\n\r\n"
+        ));
         let mut answers = client.second();
         let uploading = std::thread::spawn(move || {
             let piece = vec![b'u'; 64 << 10];
@@ -199,7 +222,11 @@ fn an_answer_to_an_upload_that_still_comes_is_read_by_its_client() {
             let whole = uploading.join().unwrap();
             (answers.read_response(), whole)
         };
-        assert_eq!((answer.status, answer.text().as_str()), (413, "too large"), "{reads_meanwhile}");
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (413, "too large"),
+            "{reads_meanwhile}"
+        );
         assert!(answer.closes());
         let report = stopped(&server);
         assert!(report.is_clean(), "{report}");
@@ -219,7 +246,10 @@ fn of_five_pipelined_requests_all_are_answered_and_only_the_last_answer_says_clo
     gate.open();
     for path in ["/2/block", "/3", "/4", "/5"] {
         let answer = client.read_response();
-        assert_eq!((answer.text().as_str(), answer.closes()), (path, path == "/5"));
+        assert_eq!(
+            (answer.text().as_str(), answer.closes()),
+            (path, path == "/5")
+        );
     }
     client.expect_eof();
     server.stop_cleanly();
@@ -228,14 +258,18 @@ fn of_five_pipelined_requests_all_are_answered_and_only_the_last_answer_says_clo
 #[test]
 fn bytes_that_are_in_the_kernel_when_the_stop_begins_are_served() {
     for _ in 0..50 {
-        let server = TestServer::start(|request: Request, _: Context| request.uri().path().to_owned());
+        let server =
+            TestServer::start(|request: Request, _: Context| request.uri().path().to_owned());
         let mut idle: Vec<_> = (0..10).map(|_| server.used_client("/before")).collect();
         let mut fresh: Vec<_> = (0..10).map(|_| server.client()).collect();
-        idle.iter_mut().for_each(|client| client.send_get("/at-once"));
+        idle.iter_mut()
+            .for_each(|client| client.send_get("/at-once"));
         // Half a head is enough to be waited for.
         fresh.iter_mut().for_each(|client| client.send("GET /at-"));
         server.handle().begin_shutdown();
-        fresh.iter_mut().for_each(|client| client.send("once HTTP/1.1\r\nHost: test\r\n\r\n"));
+        fresh
+            .iter_mut()
+            .for_each(|client| client.send("once HTTP/1.1\r\nHost: test\r\n\r\n"));
         for mut client in idle.into_iter().chain(fresh) {
             let answer = client.read_response();
             assert_eq!(answer.text(), "/at-once");
@@ -266,12 +300,27 @@ fn a_slow_response_with_a_request_pipelined_behind_it_loses_nothing() {
             whole.extend(client.read_raw(50_000));
             pass_time(millis(5));
         }
-        let head_end = whole.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-        assert!(!String::from_utf8_lossy(&whole[..head_end]).to_lowercase().contains("connection: close"));
+        let head_end = whole
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .unwrap()
+            + 4;
+        assert!(
+            !String::from_utf8_lossy(&whole[..head_end])
+                .to_lowercase()
+                .contains("connection: close")
+        );
         whole.extend(client.read_raw((4 << 20) - (whole.len() - head_end)));
-        assert!(whole[head_end..] == pattern(4 << 20), "every byte, and in order");
+        assert!(
+            whole[head_end..] == pattern(4 << 20),
+            "every byte, and in order"
+        );
         let next = client.read_response();
-        assert_eq!((next.text().as_str(), next.closes()), ("/next", true), "{sent_before}");
+        assert_eq!(
+            (next.text().as_str(), next.closes()),
+            ("/next", true),
+            "{sent_before}"
+        );
         client.expect_eof();
         server.stop_cleanly();
     }
@@ -297,7 +346,13 @@ fn begun(gate: &Gate) -> impl Handler + use<> {
 #[test]
 fn a_chunked_response_that_is_cut_lacks_its_last_chunk() {
     let gate = Gate::new();
-    let server = TestServer::with(builder().workers(2).grace_period(millis(50)).cut_grace(millis(100)), begun(&gate));
+    let server = TestServer::with(
+        builder()
+            .workers(2)
+            .grace_period(millis(50))
+            .cut_grace(millis(100)),
+        begun(&gate),
+    );
     let mut client = server.client();
     client.send_get("/chunked");
     gate.wait_entered(1);
@@ -307,14 +362,25 @@ fn a_chunked_response_that_is_cut_lacks_its_last_chunk() {
     let text = String::from_utf8(bytes).unwrap();
     assert!(text.ends_with("a\r\nfirst part\r\n"), "{text}");
     assert_eq!(end, End::Reset);
-    let [cut] = &report.cut[..] else { panic!("{report}") };
-    assert_eq!((cut.target.path(), cut.answered_503, cut.bytes_sent), ("/chunked", false, text.len() as u64));
+    let [cut] = &report.cut[..] else {
+        panic!("{report}")
+    };
+    assert_eq!(
+        (cut.target.path(), cut.answered_503, cut.bytes_sent),
+        ("/chunked", false, text.len() as u64)
+    );
 }
 
 #[test]
 fn a_response_without_a_length_that_is_cut_ends_with_a_reset() {
     let gate = Gate::new();
-    let server = TestServer::with(builder().workers(2).grace_period(millis(50)).cut_grace(millis(100)), begun(&gate));
+    let server = TestServer::with(
+        builder()
+            .workers(2)
+            .grace_period(millis(50))
+            .cut_grace(millis(100)),
+        begun(&gate),
+    );
     let mut client = server.client();
     client.send("GET /old HTTP/1.0\r\n\r\n");
     gate.wait_entered(1);
@@ -324,14 +390,20 @@ fn a_response_without_a_length_that_is_cut_ends_with_a_reset() {
     // With a FIN it would look complete.
     assert_eq!(incomplete.end, End::Reset);
     let answer = incomplete.answer.unwrap();
-    assert_eq!((answer.delimited, answer.text().as_str()), (Delimited::ByClose, "first part"));
+    assert_eq!(
+        (answer.delimited, answer.text().as_str()),
+        (Delimited::ByClose, "first part")
+    );
     assert_eq!(report.cut.len(), 1, "{report}");
 }
 
 #[test]
 fn a_response_that_has_begun_and_ends_within_cut_grace_arrives_whole() {
     let (entered, wait_entered) = crossbeam_channel::unbounded();
-    let description = builder().workers(2).grace_period(millis(50)).cut_grace(LIMIT);
+    let description = builder()
+        .workers(2)
+        .grace_period(millis(50))
+        .cut_grace(LIMIT);
     let server = TestServer::with(description, move |_: Request, context: Context| {
         let entered = entered.clone();
         Body::writer(move |out: &mut BodyWriter<'_>| {
@@ -360,16 +432,27 @@ fn of_a_pipelined_batch_whose_second_handler_is_cut_the_first_answer_comes_befor
             let mut client = server.client();
             client.send(["/first", "/second/block", "/third"].map(get).concat());
             gate.wait_entered(1);
-            let report =
-                if cut_at_once { server.handle().close() } else { server.handle().shutdown_within(millis(50)) };
+            let report = if cut_at_once {
+                server.handle().close()
+            } else {
+                server.handle().shutdown_within(millis(50))
+            };
             gate.open();
             let first = client.read_response();
-            assert_eq!((first.status, first.text().as_str(), first.closes()), (200, "/first", false));
+            assert_eq!(
+                (first.status, first.text().as_str(), first.closes()),
+                (200, "/first", false)
+            );
             let second = client.read_response();
             assert_eq!((second.status, second.closes()), (503, true));
             client.expect_eof();
-            let [cut] = &report.cut[..] else { panic!("{report}") };
-            assert_eq!((cut.target.path(), cut.started, cut.answered_503), ("/second/block", true, true));
+            let [cut] = &report.cut[..] else {
+                panic!("{report}")
+            };
+            assert_eq!(
+                (cut.target.path(), cut.started, cut.answered_503),
+                ("/second/block", true, true)
+            );
         }
     }
 }
@@ -402,7 +485,9 @@ fn a_client_that_never_closes_after_our_end_is_not_waited_for_longer_than_the_li
         let report = stopped(&server);
         let took = now() - began;
         chatter.store(false, SeqCst);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
         assert!(took < millis(2000) + LIMIT / 5, "{chatters}: {took:?}");
         assert!(report.cut.is_empty() && report.stuck.is_empty(), "{report}");
         let _ = (client.drain(), idle.drain());
@@ -436,14 +521,28 @@ fn clients_that_reset_in_any_state_while_it_drains_cost_nothing() {
     begin_draining(&server);
     lingering.send_get("/last");
     assert!(lingering.read_response().closes());
-    let clients = [fresh, idle, half_head, half_body, half_stream, in_handler, pipelined, in_response, lingering];
+    let clients = [
+        fresh,
+        idle,
+        half_head,
+        half_body,
+        half_stream,
+        in_handler,
+        pipelined,
+        in_response,
+        lingering,
+    ];
     clients.into_iter().for_each(Client::reset);
     assert_eq!(talks.get("/still").text(), "/still");
     gate.open();
     let report = stopped(&server);
     assert!(report.took < LIMIT / 2, "{report}");
     assert!(report.is_clean(), "{report}");
-    assert_eq!(report.closed.iter().map(|(_, n)| n).sum::<u64>(), 10, "{report}");
+    assert_eq!(
+        report.closed.iter().map(|(_, n)| n).sum::<u64>(),
+        10,
+        "{report}"
+    );
 }
 
 // A crowd.
@@ -471,7 +570,11 @@ fn a_thousand_connections_in_the_accept_backlog_are_answered() {
     }
     let report = stopped(&server);
     assert!(report.is_clean(), "{report}");
-    assert_eq!((report.backlog, report.backlog_left, report.accepted), (QUEUED, 0, QUEUED as u64 + 1), "{report}");
+    assert_eq!(
+        (report.backlog, report.backlog_left, report.accepted),
+        (QUEUED, 0, QUEUED as u64 + 1),
+        "{report}"
+    );
 }
 
 #[test]
@@ -517,17 +620,26 @@ fn under_twice_the_load_it_can_bear_a_stop_ends_soon_and_loses_nothing() {
     let began = now();
     let report = stopped(&server);
     let took = now() - began;
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
     println!("a stop under twice the load: {took:?}");
     assert!(took < LIMIT / 2, "{report}");
     assert_eq!(lost.load(SeqCst), 0, "{report}");
     assert!(report.is_clean(), "{report}");
-    assert_eq!(report.answered.iter().map(|(_, n)| n).sum::<u64>(), answered.load(SeqCst), "{report}");
+    assert_eq!(
+        report.answered.iter().map(|(_, n)| n).sum::<u64>(),
+        answered.load(SeqCst),
+        "{report}"
+    );
 }
 
 #[test]
 fn with_nothing_connected_a_stop_is_over_at_once() {
-    let server = TestServer::with(Server::builder().workers(4), |_: Request, _: Context| "hello");
+    let server = TestServer::with(
+        Server::builder().workers(4),
+        |_: Request, _: Context| "hello",
+    );
     assert_eq!(server.client().get("/").status, 200);
     eventually("nothing is connected", || server.handle().stats().open == 0);
     let began = now();
@@ -541,7 +653,10 @@ fn with_nothing_connected_a_stop_is_over_at_once() {
 fn with_all_workers_blocked_idle_connections_and_half_heads_end_in_time() {
     for workers in [1, 4] {
         let gate = Gate::new();
-        let description = builder().idle_grace(millis(200)).head_timeout(millis(600)).grace_period(LIMIT * 6);
+        let description = builder()
+            .idle_grace(millis(200))
+            .head_timeout(millis(600))
+            .grace_period(LIMIT * 6);
         let server = TestServer::with(description.workers(workers), app(&gate));
         let mut idle = server.used_client("/");
         let mut silent = server.client();
@@ -549,16 +664,25 @@ fn with_all_workers_blocked_idle_connections_and_half_heads_end_in_time() {
         let mut half = server.client();
         half.send("GET / HT");
         let mut queued: Vec<_> = (0..3).map(|_| server.client()).collect();
-        queued.iter_mut().for_each(|client| client.send_get("/queued"));
+        queued
+            .iter_mut()
+            .for_each(|client| client.send_get("/queued"));
         wait_accepted(&server, 6 + workers as u64);
         let began = now();
         begin_draining(&server);
         idle.expect_eof();
         silent.expect_eof();
         let idle_took = now() - began;
-        assert!(idle_took < millis(600) + LIMIT / 10, "{workers}: {idle_took:?}");
+        assert!(
+            idle_took < millis(600) + LIMIT / 10,
+            "{workers}: {idle_took:?}"
+        );
         let timed_out = half.read_response();
-        assert_eq!((timed_out.status, timed_out.closes()), (408, true), "{workers}");
+        assert_eq!(
+            (timed_out.status, timed_out.closes()),
+            (408, true),
+            "{workers}"
+        );
         half.expect_eof();
         assert_eq!(server.handle().phase(), Phase::Draining);
         queued.iter_mut().for_each(Client::expect_nothing_yet);
@@ -570,7 +694,11 @@ fn with_all_workers_blocked_idle_connections_and_half_heads_end_in_time() {
         }
         let report = stopped(&server);
         assert!(report.is_clean(), "{workers}: {report}");
-        assert_eq!(report.closed_because(CloseReason::IdleStopping), 2, "{workers}: {report}");
+        assert_eq!(
+            report.closed_because(CloseReason::IdleStopping),
+            2,
+            "{workers}: {report}"
+        );
     }
 }
 
@@ -597,13 +725,31 @@ fn with_all_workers_blocked_queued_requests_get_503_at_the_cut() {
             client.expect_eof();
         }
         let (nothing, _) = half.drain();
-        assert!(nothing.is_empty(), "{:?}", String::from_utf8_lossy(&nothing));
+        assert!(
+            nothing.is_empty(),
+            "{:?}",
+            String::from_utf8_lossy(&nothing)
+        );
         let names = |list: &[lameduck::CutRequest]| -> BTreeSet<_> {
-            list.iter().map(|request| request.target.path().to_owned()).collect()
+            list.iter()
+                .map(|request| request.target.path().to_owned())
+                .collect()
         };
-        assert_eq!(names(&report.cut), (0..workers).map(|i| format!("/{i}/block")).collect(), "{report}");
-        assert_eq!(names(&report.never_started), (0..3).map(|i| format!("/queued/{i}")).collect(), "{report}");
-        assert_eq!((report.stuck.len(), report.exit_status()), (workers, 3), "{report}");
+        assert_eq!(
+            names(&report.cut),
+            (0..workers).map(|i| format!("/{i}/block")).collect(),
+            "{report}"
+        );
+        assert_eq!(
+            names(&report.never_started),
+            (0..3).map(|i| format!("/queued/{i}")).collect(),
+            "{report}"
+        );
+        assert_eq!(
+            (report.stuck.len(), report.exit_status()),
+            (workers, 3),
+            "{report}"
+        );
     }
 }
 
@@ -611,10 +757,14 @@ fn with_all_workers_blocked_queued_requests_get_503_at_the_cut() {
 
 #[test]
 fn a_request_that_crosses_the_end_of_its_idle_connection_is_named() {
-    // The server waits 50 ms for such a request: on a machine that stands still for so long it comes too late.
+    // The server waits 50 ms for such a request: on a machine that stands still for so long it
+    // comes too late.
     let mut attempts = 0;
     loop {
-        let server = TestServer::with(builder().workers(2).idle_grace(millis(50)), |_: Request, _: Context| "hello");
+        let server = TestServer::with(
+            builder().workers(2).idle_grace(millis(50)),
+            |_: Request, _: Context| "hello",
+        );
         let mut client = server.used_client("/");
         let local = client.local();
         server.handle().begin_shutdown();
@@ -625,14 +775,27 @@ fn a_request_that_crosses_the_end_of_its_idle_connection_is_named() {
         if report.raced.is_empty() && attempts < 10 {
             continue;
         }
-        let [first, second] = &report.raced[..] else { panic!("after {attempts} attempts: {report}") };
-        assert_eq!((first.method.as_str(), first.target.to_string().as_str()), ("GET", "/raced?a=b"));
+        let [first, second] = &report.raced[..] else {
+            panic!("after {attempts} attempts: {report}")
+        };
+        assert_eq!(
+            (first.method.as_str(), first.target.to_string().as_str()),
+            ("GET", "/raced?a=b")
+        );
         assert_eq!(second.target.path(), "/second");
         for raced in [first, second] {
             assert_eq!((raced.peer, raced.told), (Some(local), false), "{raced:?}");
         }
-        assert_eq!((report.is_clean(), report.exit_status()), (false, 1), "{report}");
-        assert!(report.summary().contains("2 requests raced"), "{}", report.summary());
+        assert_eq!(
+            (report.is_clean(), report.exit_status()),
+            (false, 1),
+            "{report}"
+        );
+        assert!(
+            report.summary().contains("2 requests raced"),
+            "{}",
+            report.summary()
+        );
         return;
     }
 }
@@ -650,9 +813,18 @@ fn a_request_behind_an_answer_that_said_close_is_named_and_the_client_knew() {
     // The linger of 250 ms and more is time enough.
     client.send(post("/behind", b"five!"));
     let report = stopped(&server);
-    let [raced] = &report.raced[..] else { panic!("{report}") };
-    assert_eq!((raced.method.as_str(), raced.target.path(), raced.told), ("POST", "/behind", true));
-    assert_eq!((report.is_clean(), report.exit_status()), (true, 0), "{report}");
+    let [raced] = &report.raced[..] else {
+        panic!("{report}")
+    };
+    assert_eq!(
+        (raced.method.as_str(), raced.target.path(), raced.told),
+        ("POST", "/behind", true)
+    );
+    assert_eq!(
+        (report.is_clean(), report.exit_status()),
+        (true, 0),
+        "{report}"
+    );
 }
 
 // Who stops it.
@@ -661,15 +833,26 @@ fn a_request_behind_an_answer_that_said_close_is_named_and_the_client_knew() {
 fn a_hook_that_waits_for_the_stop_panics_and_is_reported() {
     let own = Arc::new(OnceLock::<Handle>::new());
     let known = own.clone();
-    let description = builder().workers(2).on_shutdown("waits for itself", move || {
-        let _ = known.get().unwrap().shutdown();
-    });
+    let description = builder()
+        .workers(2)
+        .on_shutdown("waits for itself", move || {
+            let _ = known.get().unwrap().shutdown();
+        });
     let server = TestServer::with(description, |_: Request, _: Context| "hello");
     own.set(server.handle()).unwrap();
     let report = stopped(&server);
-    let [hook] = &report.hooks[..] else { panic!("{report}") };
-    assert_eq!((hook.name.as_str(), hook.outcome), ("waits for itself", HookOutcome::Panicked));
-    assert_eq!((report.is_clean(), report.exit_status()), (false, 1), "{report}");
+    let [hook] = &report.hooks[..] else {
+        panic!("{report}")
+    };
+    assert_eq!(
+        (hook.name.as_str(), hook.outcome),
+        ("waits for itself", HookOutcome::Panicked)
+    );
+    assert_eq!(
+        (report.is_clean(), report.exit_status()),
+        (false, 1),
+        "{report}"
+    );
     assert!(report.took < LIMIT / 2, "{report}");
 }
 
@@ -678,9 +861,13 @@ fn a_hook_can_shorten_the_stop() {
     let own = Arc::new(OnceLock::<Handle>::new());
     let known = own.clone();
     let gate = Gate::new();
-    let description = builder().workers(2).cut_grace(millis(100)).on_shutdown("hurries", move || {
-        known.get().unwrap().begin_shutdown_within(millis(20));
-    });
+    let description =
+        builder()
+            .workers(2)
+            .cut_grace(millis(100))
+            .on_shutdown("hurries", move || {
+                known.get().unwrap().begin_shutdown_within(millis(20));
+            });
     let server = TestServer::with(description, app(&gate));
     own.set(server.handle()).unwrap();
     let mut client = server.client();
@@ -689,7 +876,11 @@ fn a_hook_can_shorten_the_stop() {
     let report = stopped(&server);
     gate.open();
     assert_eq!(client.read_response().status, 503);
-    assert_eq!((report.hooks[0].outcome, report.cut.len()), (HookOutcome::Done, 1), "{report}");
+    assert_eq!(
+        (report.hooks[0].outcome, report.cut.len()),
+        (HookOutcome::Done, 1),
+        "{report}"
+    );
 }
 
 #[test]
@@ -712,9 +903,15 @@ fn eight_threads_that_stop_it_in_different_ways_get_equal_reports() {
                 std::thread::spawn(move || stops[i % 4](&handle))
             })
             .collect();
-        let reports: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let reports: Vec<_> = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect();
         gate.open();
-        assert!(reports.iter().all(|report| *report == reports[0]), "{reports:#?}");
+        assert!(
+            reports.iter().all(|report| *report == reports[0]),
+            "{reports:#?}"
+        );
         assert_eq!(reports[0].cut.len(), 1, "{}", reports[0]);
         assert!(reports[0].took < LIMIT / 5, "{}", reports[0]);
         assert_eq!(client.read_response().status, 503);
@@ -734,19 +931,24 @@ mod in_a_child {
     fn without_descriptors_for_the_accept_backlog_it_is_answered_nevertheless() {
         const IDLE: usize = 48;
         const QUEUED: usize = 150;
-        let script = "ulimit -n 64 && exec \"$0\" demo --listen 127.0.0.1:0 --workers 1 --idle-grace 100ms";
+        let script =
+            "ulimit -n 64 && exec \"$0\" demo --listen 127.0.0.1:0 --workers 1 --idle-grace 100ms";
         let demo = Program::serving(&mut shell(script));
         let mut idle: Vec<_> = (0..IDLE).map(|_| demo.client()).collect();
         for client in &mut idle {
             assert_eq!(client.get("/plaintext").status, 200);
         }
         let mut queued: Vec<_> = (0..QUEUED).map(|_| demo.client()).collect();
-        queued.iter_mut().for_each(|client| client.send_get("/plaintext"));
+        queued
+            .iter_mut()
+            .for_each(|client| client.send_get("/plaintext"));
         // They fill what 80 % of the limit allows, so nobody has accepted these.
         queued[QUEUED - 1].expect_nothing_yet();
         demo.signal(Signal::TERM);
         for (i, client) in queued.iter_mut().enumerate() {
-            let answer = client.try_read(false).unwrap_or_else(|end| panic!("{i} of {QUEUED}: {end:?}"));
+            let answer = client
+                .try_read(false)
+                .unwrap_or_else(|end| panic!("{i} of {QUEUED}: {end:?}"));
             assert_eq!((answer.status, answer.closes()), (200, true), "{i}");
             client.expect_eof();
         }
@@ -758,10 +960,21 @@ mod in_a_child {
     #[test]
     fn ten_thousand_idle_connections_close_soon_after_their_grace() {
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
-        let room = maximum.map_or(10_000, |maximum| (maximum * 4 / 5).saturating_sub(1_000).min(10_000));
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        )
+        .unwrap();
+        let room = maximum.map_or(10_000, |maximum| {
+            (maximum * 4 / 5).saturating_sub(1_000).min(10_000)
+        });
         let demo = Program::demo(&["--workers", "2", "--idle-grace", "1s"]);
-        let mut clients: Vec<_> = (0..room).map(|_| TcpStream::connect(demo.addr()).unwrap()).collect();
+        let mut clients: Vec<_> = (0..room)
+            .map(|_| TcpStream::connect(demo.addr()).unwrap())
+            .collect();
         for client in &mut clients {
             client.set_read_timeout(Some(LIMIT)).unwrap();
             client.write_all(get("/plaintext").as_bytes()).unwrap();
@@ -779,17 +992,30 @@ mod in_a_child {
         let took = now() - began;
         println!("a stop with {room} idle connections and an idle grace of 1 s: {took:?}");
         assert_eq!(ended.code, Some(0), "{}", ended.output);
-        assert!(took < millis(1000) + LIMIT / 2, "{took:?}: {}", ended.output);
-        assert!(ended.output.contains(&format!("{room} closed while idle")), "{}", ended.output);
-        assert!(clients.iter_mut().all(|client| client.read(&mut buffer).unwrap() == 0));
+        assert!(
+            took < millis(1000) + LIMIT / 2,
+            "{took:?}: {}",
+            ended.output
+        );
+        assert!(
+            ended.output.contains(&format!("{room} closed while idle")),
+            "{}",
+            ended.output
+        );
+        assert!(
+            clients
+                .iter_mut()
+                .all(|client| client.read(&mut buffer).unwrap() == 0)
+        );
     }
 }
 
 #[test]
 fn answers_that_a_deaf_client_has_not_taken_are_each_named_when_they_are_cut() {
-    let server = TestServer::with(builder().cut_grace(Duration::ZERO), |request: Request, _: Context| {
-        format!("{:>10000}", request.uri().path())
-    });
+    let server = TestServer::with(
+        builder().cut_grace(Duration::ZERO),
+        |request: Request, _: Context| format!("{:>10000}", request.uri().path()),
+    );
     let mut client = Client::connect_narrow(server.addr());
     client.send((0..100).map(|n| get(&format!("/{n}"))).collect::<String>());
     // It is stuck: what was answered fills the kernel's buffers, and what is made besides waits.
@@ -804,9 +1030,21 @@ fn answers_that_a_deaf_client_has_not_taken_are_each_named_when_they_are_cut() {
     assert!(!report.is_clean() && report.cut.len() > 1, "{report}");
     let first = answered - report.cut.len() as u64;
     for (n, cut) in (first..answered).zip(&report.cut) {
-        assert_eq!((cut.target.path(), cut.answered_503), (format!("/{n}").as_str(), false), "{report}");
+        assert_eq!(
+            (cut.target.path(), cut.answered_503),
+            (format!("/{n}").as_str(), false),
+            "{report}"
+        );
         assert!(cut.bytes_sent == 0 || n == first, "{report}");
     }
-    let unread: Vec<_> = report.never_started.iter().map(|cut| cut.target.path().to_owned()).collect();
-    assert_eq!(unread, (answered..100).map(|n| format!("/{n}")).collect::<Vec<_>>(), "{report}");
+    let unread: Vec<_> = report
+        .never_started
+        .iter()
+        .map(|cut| cut.target.path().to_owned())
+        .collect();
+    assert_eq!(
+        unread,
+        (answered..100).map(|n| format!("/{n}")).collect::<Vec<_>>(),
+        "{report}"
+    );
 }

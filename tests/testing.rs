@@ -18,9 +18,13 @@ fn app(request: Request, _: Context) -> Response {
     match request.uri().path() {
         "/echo" => request.into_body().into_response(),
         "/target" => request.uri().to_string().into_response(),
-        "/field" => format!("{:?} {:?}", request.headers()["x-duck"], request.method()).into_response(),
+        "/field" => {
+            format!("{:?} {:?}", request.headers()["x-duck"], request.method()).into_response()
+        }
         "/chunked" => {
-            let body = Body::writer(|out: &mut BodyWriter<'_>| (0..3).try_for_each(|n| writeln!(out, "line {n}")));
+            let body = Body::writer(|out: &mut BodyWriter<'_>| {
+                (0..3).try_for_each(|n| writeln!(out, "line {n}"))
+            });
             body.into_response()
         }
         "/broken" => Body::writer(|out: &mut BodyWriter<'_>| {
@@ -47,19 +51,37 @@ fn it_sends_requests_and_reads_whole_responses() {
     assert_eq!(server.post("/echo", &large).body, large);
     assert_eq!(server.post("/echo", "").body, b"");
     assert_eq!(server.get("/chunked").text(), "line 0\nline 1\nline 2\n");
-    let request = http::Request::builder().method(Method::DELETE).uri("/field").header("X-Duck", "quack").body("");
+    let request = http::Request::builder()
+        .method(Method::DELETE)
+        .uri("/field")
+        .header("X-Duck", "quack")
+        .body("");
     assert_eq!(server.request(request.unwrap()).text(), "\"quack\" DELETE");
-    let request = http::Request::builder().method(Method::HEAD).uri("/chunked").body("");
+    let request = http::Request::builder()
+        .method(Method::HEAD)
+        .uri("/chunked")
+        .body("");
     assert_eq!(server.request(request.unwrap()).body, b"");
     let report = server.stop();
-    assert!(report.is_clean() && report.answered_in(Phase::Running) == 7, "{report}");
+    assert!(
+        report.is_clean() && report.answered_in(Phase::Running) == 7,
+        "{report}"
+    );
 }
 
 #[test]
 fn a_part_of_a_response_is_an_error() {
     let server = TestServer::start(app);
-    let error = server.try_request(http::Request::builder().uri("/broken").body("").unwrap()).unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{error:?}");
+    let error = server
+        .try_request(http::Request::builder().uri("/broken").body("").unwrap())
+        .unwrap_err();
+    assert!(
+        matches!(
+            error.kind(),
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+        ),
+        "{error:?}"
+    );
     let panicked = catch_unwind(AssertUnwindSafe(|| server.get("/broken"))).unwrap_err();
     let text = panicked.downcast_ref::<String>().unwrap();
     assert!(text.starts_with("GET /broken: "), "{text}");
@@ -83,9 +105,15 @@ fn with_stuck_request() -> (TestServer, Gate) {
 #[test]
 fn a_stop_that_is_not_clean_fails_the_test_with_the_report() {
     let (server, gate) = with_stuck_request();
-    let panicked = within_limit("the drop", || catch_unwind(AssertUnwindSafe(|| drop(server)))).unwrap_err();
+    let panicked = within_limit("the drop", || {
+        catch_unwind(AssertUnwindSafe(|| drop(server)))
+    })
+    .unwrap_err();
     let text = panicked.downcast_ref::<String>().unwrap();
-    assert!(text.contains("1 request cut") && text.contains("GET /stuck"), "{text}");
+    assert!(
+        text.contains("1 request cut") && text.contains("GET /stuck"),
+        "{text}"
+    );
     gate.open();
 }
 
@@ -124,5 +152,8 @@ fn a_request_that_is_under_way_when_the_server_stops_is_answered() {
     gate.wait_entered(1);
     handle.begin_shutdown();
     gate.open();
-    assert_eq!(within_limit("the answer", || asks.join().unwrap()), "answered");
+    assert_eq!(
+        within_limit("the answer", || asks.join().unwrap()),
+        "answered"
+    );
 }

@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use lameduck::{Body, BodyWriter, CloseReason, Context, IntoResponse, Request, Response};
 
-use support::{Client, End, Gate, LIMIT, TestServer, builder, eventually, get, millis, now, pass_time, pattern, post};
+use support::{
+    Client, End, Gate, LIMIT, TestServer, builder, eventually, get, millis, now, pass_time,
+    pattern, post,
+};
 
 const SHORT: Duration = Duration::from_millis(250);
 
@@ -42,7 +45,12 @@ fn a_connection_that_never_sends_a_byte_closes_silently() {
 #[test]
 fn half_a_head_gets_408() {
     let server = TestServer::with(builder().workers(2).head_timeout(SHORT), hello);
-    for half in ["G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: test\r\n", "\r\n"] {
+    for half in [
+        "G",
+        "GET / HTTP/1.1\r\n",
+        "GET / HTTP/1.1\r\nHost: test\r\n",
+        "\r\n",
+    ] {
         let mut client = server.client();
         let answer = takes(SHORT, || {
             client.send(half);
@@ -105,11 +113,13 @@ fn an_idle_connection_closes() {
 
 #[test]
 fn a_connection_in_use_does_not_close() {
-    let server =
-        TestServer::with(builder().workers(2).idle_timeout(SHORT).head_timeout(SHORT), |_: Request, _: Context| {
+    let server = TestServer::with(
+        builder().workers(2).idle_timeout(SHORT).head_timeout(SHORT),
+        |_: Request, _: Context| {
             pass_time(SHORT / 5);
             "hello"
-        });
+        },
+    );
     let mut client = server.client();
     let began = now();
     while now() - began < SHORT * 4 {
@@ -127,7 +137,9 @@ fn a_pipeline_that_waits_for_its_turn_is_not_idle() {
     }
     for client in &mut clients {
         for n in 1..=300 {
-            let answer = client.try_read(false).unwrap_or_else(|end| panic!("answer {n} of 300: {end:?}"));
+            let answer = client
+                .try_read(false)
+                .unwrap_or_else(|end| panic!("answer {n} of 300: {end:?}"));
             assert_eq!(answer.text(), "hello");
         }
         client.expect_eof();
@@ -136,7 +148,11 @@ fn a_pipeline_that_waits_for_its_turn_is_not_idle() {
 
 #[test]
 fn a_handler_may_take_longer_than_every_timeout() {
-    let description = builder().workers(2).head_timeout(SHORT).idle_timeout(SHORT).body_timeout(SHORT);
+    let description = builder()
+        .workers(2)
+        .head_timeout(SHORT)
+        .idle_timeout(SHORT)
+        .body_timeout(SHORT);
     let description = description.write_timeout(SHORT).queue_timeout(SHORT);
     let gate = Gate::new();
     let at_gate = gate.clone();
@@ -176,15 +192,25 @@ fn a_body_that_stops_coming_gets_408() {
 #[test]
 fn a_body_that_keeps_coming_is_waited_for() {
     for collect in [64 << 10, 0] {
-        let description = builder().workers(2).body_timeout(SHORT).head_timeout(SHORT).collect_bytes(collect);
-        let server = TestServer::with(description, |request: Request, _: Context| request.into_body());
+        let description = builder()
+            .workers(2)
+            .body_timeout(SHORT)
+            .head_timeout(SHORT)
+            .collect_bytes(collect);
+        let server = TestServer::with(description, |request: Request, _: Context| {
+            request.into_body()
+        });
         let mut client = server.client();
         client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 12\r\n\r\n");
         for byte in b"twelve bytes" {
             client.send([*byte]);
             pass_time(SHORT / 4);
         }
-        assert_eq!(client.read_response().text(), "twelve bytes", "collecting {collect}");
+        assert_eq!(
+            client.read_response().text(),
+            "twelve bytes",
+            "collecting {collect}"
+        );
     }
 }
 
@@ -193,7 +219,10 @@ fn a_handler_whose_body_stops_coming_gets_an_error() {
     let (sender, errors) = crossbeam_channel::unbounded();
     let description = builder().workers(2).body_timeout(SHORT).collect_bytes(0);
     let server = TestServer::with(description, move |request: Request, _: Context| {
-        let error = request.into_body().read_to_end(&mut Vec::new()).unwrap_err();
+        let error = request
+            .into_body()
+            .read_to_end(&mut Vec::new())
+            .unwrap_err();
         sender.send(error.kind()).unwrap();
         "incomplete"
     });
@@ -237,14 +266,20 @@ fn a_client_that_does_not_read_is_reset() {
         assert!(some.len() < 20 << 20, "{path}");
     }
     let report = server.stop();
-    assert_eq!(report.closed_because(CloseReason::Stalled) + report.closed_because(CloseReason::Failed), 4, "{report}");
+    assert_eq!(
+        report.closed_because(CloseReason::Stalled) + report.closed_because(CloseReason::Failed),
+        4,
+        "{report}"
+    );
     assert!(report.closed_because(CloseReason::Stalled) >= 3, "{report}");
 }
 
 #[test]
 fn a_client_that_does_not_read_the_answers_to_its_pipeline_is_reset() {
-    let server =
-        TestServer::with(builder().workers(1).write_timeout(SHORT), |_: Request, _: Context| "x".repeat(60_000));
+    let server = TestServer::with(
+        builder().workers(1).write_timeout(SHORT),
+        |_: Request, _: Context| "x".repeat(60_000),
+    );
     let mut client = Client::connect_narrow(server.addr());
     client.send(get("/").repeat(400));
     eventually("it is given up", || server.handle().stats().closed == 1);
@@ -255,7 +290,8 @@ fn a_client_that_does_not_read_the_answers_to_its_pipeline_is_reset() {
 
 #[test]
 fn a_client_that_reads_slowly_is_waited_for() {
-    // Less would not be the client's doing: TCP tries a full window again only after a fifth of a second.
+    // Less would not be the client's doing: TCP tries a full window again only after a fifth of a
+    // second.
     let server = TestServer::with(builder().workers(4).write_timeout(SHORT * 4), flood);
     let threads: Vec<_> = ["/bytes", "/reader", "/sized", "/writer"]
         .into_iter()
@@ -283,9 +319,10 @@ fn a_client_that_reads_slowly_is_waited_for() {
 fn a_client_that_reads_as_fast_as_it_can_is_never_too_slow() {
     // The response as a whole lasts for longer than the timeout, each wait of it does not.
     // (Less would not be the client's doing, see above.)
-    let server = TestServer::with(builder().workers(2).write_timeout(SHORT * 4), |_: Request, _: Context| {
-        Body::reader(io::repeat(b'x').take(60 << 20))
-    });
+    let server = TestServer::with(
+        builder().workers(2).write_timeout(SHORT * 4),
+        |_: Request, _: Context| Body::reader(io::repeat(b'x').take(60 << 20)),
+    );
     let threads: Vec<_> = (0..8)
         .map(|_| {
             let mut client = server.client();
@@ -298,7 +335,10 @@ fn a_client_that_reads_as_fast_as_it_can_is_never_too_slow() {
         })
         .collect();
     let clients = threads.len();
-    let cut = threads.into_iter().filter_map(|thread| thread.join().err()).count();
+    let cut = threads
+        .into_iter()
+        .filter_map(|thread| thread.join().err())
+        .count();
     assert_eq!(cut, 0, "of {clients} were cut");
 }
 
@@ -351,10 +391,16 @@ fn a_timeout_of_zero_gives_up_as_soon_as_anybody_waits() {
 #[test]
 fn the_longest_time_there_is_overflows_nothing() {
     let max = Duration::MAX;
-    let times = builder().head_timeout(max).idle_timeout(max).body_timeout(max).write_timeout(max).queue_timeout(max);
-    let server = TestServer::with(times.grace_period(max).cut_grace(max), |request: Request, _: Context| {
-        Body::reader(request.into_body())
-    });
+    let times = builder()
+        .head_timeout(max)
+        .idle_timeout(max)
+        .body_timeout(max)
+        .write_timeout(max)
+        .queue_timeout(max);
+    let server = TestServer::with(
+        times.grace_period(max).cut_grace(max),
+        |request: Request, _: Context| Body::reader(request.into_body()),
+    );
     let mut client = server.client();
     for _ in 0..2 {
         let body = pattern(1 << 20);

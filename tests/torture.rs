@@ -1,5 +1,5 @@
-//! Real server processes under a mixture of clients, stopped at random moments: nothing may be lost. In short: see
-//! `lameduck prove` for as long as you like.
+//! Real server processes under a mixture of clients, stopped at random moments: nothing may be
+//! lost. In short: see `lameduck prove` for as long as you like.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -19,11 +19,20 @@ fn stops_lose_nothing_with_a_round_trip_between_choosing_a_connection_and_writin
 /// The torture has to be worth something: a server that does not know the signal loses what it has.
 #[test]
 fn what_a_killed_server_loses_is_found() {
-    let target = format!("'{}' demo --listen 127.0.0.1:{{port}}", env!("CARGO_BIN_EXE_lameduck"));
-    let output = prove(&["--stops", "1", "--seed", "1", "--signal", "QUIT", "--target", &target]);
+    let target = format!(
+        "'{}' demo --listen 127.0.0.1:{{port}}",
+        env!("CARGO_BIN_EXE_lameduck")
+    );
+    let output = prove(&[
+        "--stops", "1", "--seed", "1", "--signal", "QUIT", "--target", &target,
+    ]);
     let table = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{table}");
-    for way in ["sent, and no byte came back", "cut off while it was being sent", "answered in part"] {
+    for way in [
+        "sent, and no byte came back",
+        "cut off while it was being sent",
+        "answered in part",
+    ] {
         assert!(table.contains(way), "{table}");
     }
 }
@@ -34,15 +43,25 @@ fn a_server_that_does_not_start_is_one_line() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{told}");
     let problem = told.lines().last().unwrap();
-    assert!(problem.starts_with("lameduck: cannot start a server to stop: ") && problem.ends_with("quack"), "{told}");
+    assert!(
+        problem.starts_with("lameduck: cannot start a server to stop: ")
+            && problem.ends_with("quack"),
+        "{told}"
+    );
 }
 
 #[track_caller]
 fn check_lossless(options: &[&str]) {
     let output = prove(options);
-    let (table, told) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let (table, told) = (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    );
     assert_eq!(output.status.code(), Some(0), "{told}{table}");
-    assert!(table.contains("in all") && table.contains("held beside what the clients know"), "{table}");
+    assert!(
+        table.contains("in all") && table.contains("held beside what the clients know"),
+        "{table}"
+    );
 }
 
 fn prove(options: &[&str]) -> Output {
@@ -50,5 +69,10 @@ fn prove(options: &[&str]) -> Output {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut command = Command::new(env!("CARGO_BIN_EXE_lameduck"));
-    command.arg("prove").args(options).stdin(Stdio::null()).output().unwrap()
+    command
+        .arg("prove")
+        .args(options)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }

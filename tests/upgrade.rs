@@ -1,4 +1,5 @@
-//! Upgraded connections and long streams: on threads of their own, told of the stop, waited for, and counted.
+//! Upgraded connections and long streams: on threads of their own, told of the stop, waited for,
+//! and counted.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -24,7 +25,10 @@ fn echo(request: Request, _context: Context) -> Response {
         io.on_shutdown(|io| {
             // A whole frame: nobody else writes while the thread waits for the peer.
             let mut last = WebSocket::from_raw_socket(io, Role::Server, None);
-            let frame = CloseFrame { code: CloseCode::Away, reason: "the server stops".into() };
+            let frame = CloseFrame {
+                code: CloseCode::Away,
+                reason: "the server stops".into(),
+            };
             let _ = last.close(Some(frame));
             let _ = last.flush();
         });
@@ -38,7 +42,9 @@ fn echo(request: Request, _context: Context) -> Response {
     if let Some(key) = key {
         let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
         let accept = HeaderValue::from_str(&accept).unwrap();
-        response.headers_mut().insert(HeaderName::from_static("sec-websocket-accept"), accept);
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static("sec-websocket-accept"), accept);
     }
     response
 }
@@ -46,7 +52,8 @@ fn echo(request: Request, _context: Context) -> Response {
 fn connect(server: &TestServer) -> WebSocket<TcpStream> {
     let stream = TcpStream::connect(server.addr()).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
-    let (socket, response) = tungstenite::client(format!("ws://{}/echo", server.addr()), stream).unwrap();
+    let (socket, response) =
+        tungstenite::client(format!("ws://{}/echo", server.addr()), stream).unwrap();
     assert_eq!(response.status().as_u16(), 101);
     socket
 }
@@ -58,9 +65,16 @@ fn say(socket: &mut WebSocket<TcpStream>, text: &str) {
 
 #[test]
 fn a_websocket_echoes_and_holds_no_worker() {
-    let server = TestServer::with(builder().workers(1), |request: Request, context: Context| {
-        if request.uri().path() == "/echo" { echo(request, context) } else { Response::new("plain".into()) }
-    });
+    let server = TestServer::with(
+        builder().workers(1),
+        |request: Request, context: Context| {
+            if request.uri().path() == "/echo" {
+                echo(request, context)
+            } else {
+                Response::new("plain".into())
+            }
+        },
+    );
     let mut sockets: Vec<_> = (0..20).map(|_| connect(&server)).collect();
     for (i, socket) in sockets.iter_mut().enumerate() {
         say(socket, &format!("hello {i}"));
@@ -75,7 +89,14 @@ fn a_websocket_echoes_and_holds_no_worker() {
     support::eventually("the threads end", || server.handle().stats().upgraded == 0);
     let report = server.stop();
     assert!(report.is_clean(), "{report}");
-    assert_eq!((report.closed_because(CloseReason::Upgraded), report.upgraded.told), (20, 0), "{report}");
+    assert_eq!(
+        (
+            report.closed_because(CloseReason::Upgraded),
+            report.upgraded.told
+        ),
+        (20, 0),
+        "{report}"
+    );
 }
 
 #[test]
@@ -87,7 +108,9 @@ fn a_stop_tells_websockets_and_waits_for_them() {
     }
     server.handle().begin_shutdown();
     for socket in &mut sockets {
-        let Message::Close(Some(close)) = socket.read().unwrap() else { panic!("a close was due") };
+        let Message::Close(Some(close)) = socket.read().unwrap() else {
+            panic!("a close was due")
+        };
         assert_eq!(close.code, CloseCode::Away);
         // Answers the close, and reads to the end.
         while socket.read().is_ok() {}
@@ -96,7 +119,11 @@ fn a_stop_tells_websockets_and_waits_for_them() {
     let report = server.stop();
     assert!(report.is_clean(), "{report}");
     let upgraded = report.upgraded;
-    assert_eq!((upgraded.told, upgraded.finished, upgraded.cut), (10, 10, 0), "{report}");
+    assert_eq!(
+        (upgraded.told, upgraded.finished, upgraded.cut),
+        (10, 10, 0),
+        "{report}"
+    );
 }
 
 #[test]
@@ -130,7 +157,11 @@ fn a_stop_in_the_middle_of_traffic_loses_no_message_that_was_answered_before_the
     assert!(closed, "the close came");
     drop(socket);
     let report = stopper.join().unwrap();
-    assert_eq!((report.upgraded.told, report.upgraded.finished), (1, 1), "{report}");
+    assert_eq!(
+        (report.upgraded.told, report.upgraded.finished),
+        (1, 1),
+        "{report}"
+    );
 }
 
 #[test]
@@ -139,9 +170,25 @@ fn a_peer_that_ignores_the_close_is_cut_at_the_deadline_and_named() {
     let mut deaf = connect(&server);
     say(&mut deaf, "before");
     let report = server.handle().shutdown_within(Duration::from_millis(100));
-    assert_eq!((report.upgraded.told, report.upgraded.cut, report.exit_status()), (1, 1, 1), "{report}");
-    assert!(report.cut[0].upgraded && report.cut[0].target == "/echo", "{report}");
-    assert!(report.to_string().contains("1 upgraded connection told of the stop: 0 finished, 1 cut"), "{report}");
+    assert_eq!(
+        (
+            report.upgraded.told,
+            report.upgraded.cut,
+            report.exit_status()
+        ),
+        (1, 1, 1),
+        "{report}"
+    );
+    assert!(
+        report.cut[0].upgraded && report.cut[0].target == "/echo",
+        "{report}"
+    );
+    assert!(
+        report
+            .to_string()
+            .contains("1 upgraded connection told of the stop: 0 finished, 1 cut"),
+        "{report}"
+    );
     assert!(report.stuck.is_empty(), "{report}");
 }
 
@@ -149,19 +196,29 @@ fn a_peer_that_ignores_the_close_is_cut_at_the_deadline_and_named() {
 fn a_closure_that_never_returns_is_named_as_stuck() {
     let (entered_sender, entered) = bounded(1);
     let (go, gone) = bounded::<()>(0);
-    let server = TestServer::with(builder().cut_grace(Duration::ZERO), move |request: Request, _context: Context| {
-        let (entered, gone) = (entered_sender.clone(), gone.clone());
-        upgrade(&request, "deaf", move |_io, _context| {
-            entered.send(()).unwrap();
-            let _ = gone.recv();
-        })
-    });
+    let server = TestServer::with(
+        builder().cut_grace(Duration::ZERO),
+        move |request: Request, _context: Context| {
+            let (entered, gone) = (entered_sender.clone(), gone.clone());
+            upgrade(&request, "deaf", move |_io, _context| {
+                entered.send(()).unwrap();
+                let _ = gone.recv();
+            })
+        },
+    );
     let mut client = server.client();
     client.send("GET /deaf HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: deaf\r\n\r\n");
     entered.recv_timeout(LIMIT).unwrap();
     let report = server.handle().shutdown_within(Duration::from_millis(20));
-    assert_eq!((report.exit_status(), report.stuck.len()), (3, 1), "{report}");
-    assert!(report.stuck[0].thread.starts_with("lameduck-own-"), "{report}");
+    assert_eq!(
+        (report.exit_status(), report.stuck.len()),
+        (3, 1),
+        "{report}"
+    );
+    assert!(
+        report.stuck[0].thread.starts_with("lameduck-own-"),
+        "{report}"
+    );
     assert_eq!(report.stuck[0].request.as_ref().unwrap().1, "/deaf");
     drop(go);
 }
@@ -178,7 +235,11 @@ fn who_does_not_ask_for_the_protocol_gets_426() {
         let mut client = server.client();
         client.send(head);
         let answer = client.read_response();
-        assert_eq!((answer.status, answer.field("upgrade")), (426, Some("websocket")), "{head}");
+        assert_eq!(
+            (answer.status, answer.field("upgrade")),
+            (426, Some("websocket")),
+            "{head}"
+        );
     }
     server.stop_cleanly();
 }
@@ -189,7 +250,8 @@ fn bytes_behind_the_request_are_the_upgraded_connections() {
         upgrade(&request, "count", |mut io: Upgraded, _context| {
             let mut bytes = Vec::new();
             io.read_to_end(&mut bytes).unwrap();
-            io.write_all(format!("{} bytes", bytes.len()).as_bytes()).unwrap();
+            io.write_all(format!("{} bytes", bytes.len()).as_bytes())
+                .unwrap();
         })
     });
     let mut client = server.client();
@@ -211,15 +273,25 @@ fn an_upgrade_asked_for_while_draining_is_answered_with_503() {
         echo(request, context)
     });
     let mut client = server.client();
-    client.send("GET /echo HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    client
+        .send("GET /echo HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
     gate.wait_entered(1);
     server.handle().begin_shutdown();
-    support::eventually("it drains", || server.handle().phase() == lameduck::Phase::Draining);
+    support::eventually("it drains", || {
+        server.handle().phase() == lameduck::Phase::Draining
+    });
     gate.open();
     let answer = client.read_response();
-    assert_eq!((answer.status, answer.closes(), answer.field("retry-after")), (503, true, Some("1")));
+    assert_eq!(
+        (answer.status, answer.closes(), answer.field("retry-after")),
+        (503, true, Some("1"))
+    );
     let report = server.stop();
-    assert_eq!((report.upgraded.told, report.is_clean()), (0, true), "{report}");
+    assert_eq!(
+        (report.upgraded.told, report.is_clean()),
+        (0, true),
+        "{report}"
+    );
 }
 
 #[test]
@@ -227,11 +299,14 @@ fn beyond_the_limit_a_further_one_is_answered_with_503_and_the_pool_goes_on() {
     let server = TestServer::with(builder().max_own_threads(1), echo);
     let mut first = connect(&server);
     let mut second = server.client();
-    second.send("GET /echo HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    second
+        .send("GET /echo HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
     assert_eq!(second.read_response().status, 503);
     say(&mut first, "still here");
     drop(first);
-    support::eventually("the first one ends", || server.handle().stats().upgraded == 0);
+    support::eventually("the first one ends", || {
+        server.handle().stats().upgraded == 0
+    });
     say(&mut connect(&server), "in its place");
     let _ = server.stop();
 }
@@ -257,7 +332,10 @@ fn an_upgraded_connections_read_and_write_time_out() {
     let mut client = Client::connect_narrow(server.addr());
     client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: slow\r\n\r\n");
     for _ in 0..2 {
-        assert_eq!(results.recv_timeout(LIMIT), Ok(std::io::ErrorKind::TimedOut));
+        assert_eq!(
+            results.recv_timeout(LIMIT),
+            Ok(std::io::ErrorKind::TimedOut)
+        );
     }
     drop(client);
     let _ = server.stop();
@@ -267,12 +345,16 @@ fn an_upgraded_connections_read_and_write_time_out() {
 fn a_panic_in_an_upgraded_connection_costs_that_one() {
     let server = TestServer::start(|request: Request, context: Context| {
         if request.uri().path() == "/panic" {
-            return upgrade(&request, "websocket", |_io, _context| panic!("for the test"));
+            return upgrade(&request, "websocket", |_io, _context| {
+                panic!("for the test")
+            });
         }
         echo(request, context)
     });
     let mut client = server.client();
-    client.send("GET /panic HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    client.send(
+        "GET /panic HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    );
     let _ = client.drain();
     say(&mut connect(&server), "others live");
     support::eventually("all have ended", || server.handle().stats().upgraded == 0);
@@ -300,21 +382,33 @@ fn events(context: &Context, ticks: crossbeam_channel::Receiver<u32>) -> Respons
             }
         }
     }));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response
 }
 
 #[test]
 fn a_hundred_event_streams_hold_none_of_four_workers_and_end_with_the_stop() {
     let (tick, ticks) = unbounded();
-    let server = TestServer::with(builder().workers(4), move |request: Request, context: Context| {
-        if request.uri().path() == "/events" { events(&context, ticks.clone()) } else { Response::new("plain".into()) }
-    });
+    let server = TestServer::with(
+        builder().workers(4),
+        move |request: Request, context: Context| {
+            if request.uri().path() == "/events" {
+                events(&context, ticks.clone())
+            } else {
+                Response::new("plain".into())
+            }
+        },
+    );
     let mut streams: Vec<_> = (0..100).map(|_| server.client()).collect();
     for stream in &mut streams {
         stream.send(get("/events"));
         // The head comes before the first event.
-        assert_eq!(stream.read_response_to_head().field("content-type"), Some("text/event-stream"));
+        assert_eq!(
+            stream.read_response_to_head().field("content-type"),
+            Some("text/event-stream")
+        );
     }
     assert!(server_threads().len() >= 100);
     for _ in 0..50 {
@@ -329,13 +423,20 @@ fn a_hundred_event_streams_hold_none_of_four_workers_and_end_with_the_stop() {
     for stream in &mut streams {
         let (bytes, end) = stream.drain();
         let text = String::from_utf8(bytes).unwrap();
-        assert!(text.contains("event: end\n\n") && text.ends_with("0\r\n\r\n"), "{text} {end:?}");
+        assert!(
+            text.contains("event: end\n\n") && text.ends_with("0\r\n\r\n"),
+            "{text} {end:?}"
+        );
         events += text.matches("data: ").count();
     }
     assert_eq!(events, 100);
     let report = server.stop();
     assert!(report.is_clean(), "{report}");
-    assert_eq!(report.answered.iter().map(|(_, n)| n).sum::<u64>(), 150, "{report}");
+    assert_eq!(
+        report.answered.iter().map(|(_, n)| n).sum::<u64>(),
+        150,
+        "{report}"
+    );
 }
 
 #[test]
@@ -350,7 +451,10 @@ fn a_stream_that_is_over_leaves_its_connection_for_the_next_request() {
     let mut client = server.client();
     for _ in 0..5 {
         let answer = client.get("/");
-        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK.as_u16(), "onetwo"));
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (StatusCode::OK.as_u16(), "onetwo")
+        );
     }
     server.stop_cleanly();
 }

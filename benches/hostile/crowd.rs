@@ -68,8 +68,15 @@ impl Kind {
         Self::Garbage,
         Self::Panic,
     ];
-    const MIXED: [Self; 7] =
-        [Self::Silent, Self::Idle, Self::SlowHead, Self::SlowBody, Self::Upload, Self::SlowReader, Self::Download];
+    const MIXED: [Self; 7] = [
+        Self::Silent,
+        Self::Idle,
+        Self::SlowHead,
+        Self::SlowBody,
+        Self::Upload,
+        Self::SlowReader,
+        Self::Download,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -110,7 +117,9 @@ impl Kind {
     /// What is sent at once.
     fn opening(self) -> Vec<u8> {
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
-        let post = |path: &str, len: usize| format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n");
+        let post = |path: &str, len: usize| {
+            format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n")
+        };
         match self {
             Self::Idle => get("/"),
             Self::SlowHead => b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec(),
@@ -162,7 +171,14 @@ impl Crowd {
     pub(crate) fn connect(addr: SocketAddr, kind: Kind, n: usize, quick: bool) -> Self {
         let mut crowd = Self::empty(addr, n, quick);
         for i in 0..n {
-            crowd.add(i, if kind == Kind::Mixed { Kind::MIXED[i % Kind::MIXED.len()] } else { kind });
+            crowd.add(
+                i,
+                if kind == Kind::Mixed {
+                    Kind::MIXED[i % Kind::MIXED.len()]
+                } else {
+                    kind
+                },
+            );
         }
         crowd
     }
@@ -177,9 +193,22 @@ impl Crowd {
 
     fn empty(addr: SocketAddr, n: usize, quick: bool) -> Self {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-        let none = epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
+        let none = epoll::Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        };
         let (events, clients) = (vec![none; 256], Vec::new());
-        Self { epoll, events, clients, n, open: n, quick, addr, connections: 0, replaced_until: None }
+        Self {
+            epoll,
+            events,
+            clients,
+            n,
+            open: n,
+            quick,
+            addr,
+            connections: 0,
+            replaced_until: None,
+        }
     }
 
     /// Connects a client in place of the one that is there, if one is.
@@ -187,8 +216,13 @@ impl Crowd {
         let mut client = Client::connect(self.addr, kind, i);
         self.connections += 1;
         client.send();
-        // Level-triggered: what cannot be read now is told again. Broken connections are told in any case.
-        let flags = if kind.reads_slowly() { EventFlags::RDHUP } else { EventFlags::IN | EventFlags::RDHUP };
+        // Level-triggered: what cannot be read now is told again. Broken connections are told in
+        // any case.
+        let flags = if kind.reads_slowly() {
+            EventFlags::RDHUP
+        } else {
+            EventFlags::IN | EventFlags::RDHUP
+        };
         let stream = client.stream.as_ref().expect("it has just connected");
         epoll::add(&self.epoll, stream, EventData::new_u64(i as u64), flags).unwrap();
         if i < self.clients.len() {
@@ -201,18 +235,22 @@ impl Crowd {
         }
     }
 
-    /// Replaces who has gone, and sends away who has been there for some seconds, one with FIN and the next with RST.
+    /// Replaces who has gone, and sends away who has been there for some seconds, one with FIN and
+    /// the next with RST.
     fn replace(&mut self, now: Instant) {
         if self.replaced_until.is_none_or(|until| until <= now) {
             return;
         }
         for i in 0..self.clients.len() {
-            let Client { stream, kind, came, .. } = &mut self.clients[i];
+            let Client {
+                stream, kind, came, ..
+            } = &mut self.clients[i];
             if now - *came < COMES_BACK_AFTER {
                 continue;
             }
             if let Some(stream) = stream {
-                let stays = Duration::from_millis(500 + (i as u64 * 7919 + self.connections * 31) % 4000);
+                let stays =
+                    Duration::from_millis(500 + (i as u64 * 7919 + self.connections * 31) % 4000);
                 if now - *came < stays {
                     continue;
                 }
@@ -258,7 +296,12 @@ impl Crowd {
         if self.clients.len() == self.n {
             self.replace(now);
         }
-        self.open = self.n.min(self.clients.iter().filter(|client| client.stream.is_some()).count());
+        self.open = self.n.min(
+            self.clients
+                .iter()
+                .filter(|client| client.stream.is_some())
+                .count(),
+        );
     }
 }
 
@@ -275,13 +318,23 @@ impl Client {
         // They do not all move at the same moment.
         let came = Instant::now();
         let next_at = came + Duration::from_millis((i * 37 % 2000) as u64);
-        Self { stream: Some(stream), kind, unsent: kind.opening(), next_at, came }
+        Self {
+            stream: Some(stream),
+            kind,
+            unsent: kind.opening(),
+            next_at,
+            came,
+        }
     }
 
     /// What it does every now and then.
     fn go_on(&mut self, quick: bool) {
         let now = Instant::now();
-        let pause = if quick { Duration::from_millis(200) } else { Duration::from_secs(2) };
+        let pause = if quick {
+            Duration::from_millis(200)
+        } else {
+            Duration::from_secs(2)
+        };
         self.next_at = now + pause;
         match self.kind {
             Kind::SlowHead | Kind::SlowBody | Kind::Upload => {
@@ -300,7 +353,9 @@ impl Client {
     }
 
     fn send(&mut self) {
-        let Some(stream) = &mut self.stream else { return };
+        let Some(stream) = &mut self.stream else {
+            return;
+        };
         while !self.unsent.is_empty() {
             match stream.write(&self.unsent) {
                 Ok(n) => drop(self.unsent.drain(..n)),
@@ -312,7 +367,9 @@ impl Client {
 
     /// Reads at most so much. False: the connection has ended.
     fn receive(&mut self, most: usize) -> bool {
-        let Some(stream) = &mut self.stream else { return true };
+        let Some(stream) = &mut self.stream else {
+            return true;
+        };
         let mut buffer = vec![0; most.min(64 << 10)];
         match stream.read(&mut buffer) {
             Ok(n) => n > 0,

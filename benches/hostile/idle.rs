@@ -20,7 +20,11 @@ const ROUNDS: usize = 7;
 /// Prints what `n` idle connections cost, and returns the goals that were missed.
 pub(crate) fn measure(n: usize, quick: bool) -> Vec<String> {
     let (alone, beside) = (Server::start(Times::Default), Server::start(Times::Default));
-    let round = if quick { Duration::from_millis(100) } else { Duration::from_secs(1) };
+    let round = if quick {
+        Duration::from_millis(100)
+    } else {
+        Duration::from_secs(1)
+    };
     // Both have made whatever is made once.
     run(alone.addr, round);
     run(beside.addr, round);
@@ -45,7 +49,9 @@ pub(crate) fn measure(n: usize, quick: bool) -> Vec<String> {
     let (without, with) = (median(&mut without), median(&mut with));
     let ratio = with / without;
     assert!(quick || crowd.open() == n, "some did not stay");
-    println!("| idle connections | resident bytes each | requests/s of {ACTIVE} beside them | without them | ratio |");
+    println!(
+        "| idle connections | resident bytes each | requests/s of {ACTIVE} beside them | without them | ratio |"
+    );
     println!("|--:|--:|--:|--:|--:|");
     println!("| {n} | {each} | {with:.0} | {without:.0} | {ratio:.3} |");
     let mut missed = Vec::new();
@@ -53,7 +59,9 @@ pub(crate) fn measure(n: usize, quick: bool) -> Vec<String> {
         missed.push(format!("an idle connection costs {each} bytes"));
     }
     if ratio < SPEED_MIN && !quick {
-        missed.push(format!("beside {n} idle connections the speed is {ratio:.2} of what it was"));
+        missed.push(format!(
+            "beside {n} idle connections the speed is {ratio:.2} of what it was"
+        ));
     }
     missed
 }
@@ -62,19 +70,33 @@ pub(crate) fn measure(n: usize, quick: bool) -> Vec<String> {
 fn run(addr: SocketAddr, time: Duration) -> f64 {
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-    let none = epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
+    let none = epoll::Event {
+        flags: EventFlags::empty(),
+        data: EventData::new_u64(0),
+    };
     let mut events = vec![none; ACTIVE];
-    let mut clients: Vec<_> = (0..ACTIVE).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    let mut clients: Vec<_> = (0..ACTIVE)
+        .map(|_| TcpStream::connect(addr).unwrap())
+        .collect();
     for (i, client) in clients.iter_mut().enumerate() {
         client.set_nonblocking(true).unwrap();
         client.set_nodelay(true).unwrap();
-        epoll::add(&epoll, &*client, EventData::new_u64(i as u64), EventFlags::IN).unwrap();
+        epoll::add(
+            &epoll,
+            &*client,
+            EventData::new_u64(i as u64),
+            EventFlags::IN,
+        )
+        .unwrap();
         client.write_all(REQUEST).unwrap();
     }
     let began = Instant::now();
     let (mut answers, mut buffer) = (0_u64, [0; 4096]);
     while began.elapsed() < time {
-        let timeout = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let timeout = Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
         let ready = epoll::wait(&epoll, &mut events[..], Some(&timeout)).unwrap_or(0);
         for event in &events[..ready] {
             let client = &mut clients[event.data.u64() as usize];

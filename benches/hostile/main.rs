@@ -1,16 +1,23 @@
-//! The load program for hostile and unlucky clients: who gets served while a thousand of them sit on a small server.
+//! The load program for hostile and unlucky clients: who gets served while a thousand of them sit
+//! on a small server.
 //!
 //! ```text
 //! cargo bench --bench hostile -- [--quick] [--only NAME] [--clients N] [--peer pool|threads]
 //! ```
 //!
-//! For each kind of client a server with 4 workers is started in a process of its own, so that its threads and its memory
-//! can be read from /proc. N clients (1000) of the kind connect, and 100 normal requests per second, each on a connection of
-//! its own, are made until the server has let them all go by its timeouts. `--quick` shortens those and looks for 1.2 s
-//! only; `--peer` does so with a server of the standard library's, without any timeout, to compare with. Then 10,000 idle connections are held, and what they cost is measured. Exits with 1 if a goal was missed: 99 % of
-//! the normal requests answered, the slowest of a hundred within 250 ms, no thread more, nobody cut who is honest.
+//! For each kind of client a server with 4 workers is started in a process of its own, so that its
+//! threads and its memory can be read from /proc. N clients (1000) of the kind connect, and 100
+//! normal requests per second, each on a connection of its own, are made until the server has let
+//! them all go by its timeouts. `--quick` shortens those and looks for 1.2 s only; `--peer` does so
+//! with a server of the standard library's, without any timeout, to compare with. Then 10,000 idle
+//! connections are held, and what they cost is measured. Exits with 1 if a goal was missed: 99 % of
+//! the normal requests answered, the slowest of a hundred within 250 ms, no thread more, nobody cut
+//! who is honest.
 
-#![allow(clippy::disallowed_methods, reason = "a measurement is about real time")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a measurement is about real time"
+)]
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be made ends")]
 
 mod crowd;
@@ -66,21 +73,35 @@ fn main() -> ExitCode {
     }
     if options.peer.is_none() && options.only.as_ref().is_none_or(|only| only == "cost") {
         println!();
-        missed.extend(idle::measure(if options.quick { 1000 } else { 10_000 }, options.quick));
+        missed.extend(idle::measure(
+            if options.quick { 1000 } else { 10_000 },
+            options.quick,
+        ));
     }
     for goal in &missed {
         eprintln!("missed: {goal}");
     }
-    if missed.is_empty() || options.peer.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if missed.is_empty() || options.peer.is_some() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// One line of the table, and the goals that were missed.
 fn try_kind(kind: Kind, options: &Options) -> Vec<String> {
-    let times = options.peer.unwrap_or(if options.quick { Times::Short } else { Times::Default });
+    let times = options.peer.unwrap_or(if options.quick {
+        Times::Short
+    } else {
+        Times::Default
+    });
     let server = Server::start(times);
     // Whatever is made once is there.
     let warm = Visitors::start(server.addr).run_for(Duration::from_millis(200));
-    assert!(warm.failed == 0, "a server that nobody attacks does not answer");
+    assert!(
+        warm.failed == 0,
+        "a server that nobody attacks does not answer"
+    );
     let (threads, memory, kernel) = (server.threads(), server.memory(), server::kernel_memory());
     // With no kind of client at all the table says what the machine itself takes.
     let n = match kind {
@@ -103,11 +124,17 @@ fn try_kind(kind: Kind, options: &Options) -> Vec<String> {
     // Those that were not let go leave by themselves.
     drop(crowd);
     let ended = server.stop();
-    let by: Vec<_> =
-        ended.closed.iter().filter(|(reason, _)| reason != "Asked").map(|(by, n)| format!("{by} {n}")).collect();
-    let each = |most: u64, before: u64| most.saturating_sub(before) as f64 / 1024.0 / n.max(1) as f64;
+    let by: Vec<_> = ended
+        .closed
+        .iter()
+        .filter(|(reason, _)| reason != "Asked")
+        .map(|(by, n)| format!("{by} {n}"))
+        .collect();
+    let each =
+        |most: u64, before: u64| most.saturating_sub(before) as f64 / 1024.0 / n.max(1) as f64;
     let (each, kernel) = (each(most_memory, memory), each(most_kernel, kernel));
-    let answered = 100.0 * visits.took.len() as f64 / (visits.took.len() + visits.failed).max(1) as f64;
+    let answered =
+        100.0 * visits.took.len() as f64 / (visits.took.len() + visits.failed).max(1) as f64;
     let ms = |at: f64| visits.quantile(at).as_secs_f64() * 1e3;
     println!(
         "| {} | {n} | {} | {answered:.2} % | {:.1} | {:.1} | {:.1} | {threads} -> {most_threads} | {each:.1} | {kernel:.1} | {let_go} | {} |",
@@ -124,9 +151,15 @@ fn try_kind(kind: Kind, options: &Options) -> Vec<String> {
             missed.push(format!("{}: {what}", kind.name()));
         }
     };
-    goal(answered >= ANSWERED_MIN, "too few normal requests were answered");
+    goal(
+        answered >= ANSWERED_MIN,
+        "too few normal requests were answered",
+    );
     // In short it shows that the program works, on whatever machine that is busy with whatever.
-    goal(options.quick || visits.quantile(0.99) <= P99_MAX, "normal requests took too long");
+    goal(
+        options.quick || visits.quantile(0.99) <= P99_MAX,
+        "normal requests took too long",
+    );
     goal(most_threads <= threads, "threads were made");
     if matches!(kind, Kind::HonestReader | Kind::Greedy) {
         goal(let_go == 0, "who is honest was cut");
@@ -147,7 +180,12 @@ fn window(kind: Kind, options: &Options) -> Duration {
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { quick: false, peer: None, only: None, clients: 1000 };
+        let mut options = Self {
+            quick: false,
+            peer: None,
+            only: None,
+            clients: 1000,
+        };
         while let Some(name) = args.next() {
             if name == "--quick" {
                 options.quick = true;
@@ -157,10 +195,18 @@ impl Options {
             match name.as_str() {
                 "--peer" => {
                     options.quick = true;
-                    options.peer = Some(if value == "pool" { Times::PeerPool } else { Times::PeerThreads });
+                    options.peer = Some(if value == "pool" {
+                        Times::PeerPool
+                    } else {
+                        Times::PeerThreads
+                    });
                 }
                 "--only" => options.only = Some(value),
-                "--clients" => options.clients = value.parse().map_err(|_| format!("{name} cannot be {value}"))?,
+                "--clients" => {
+                    options.clients = value
+                        .parse()
+                        .map_err(|_| format!("{name} cannot be {value}"))?
+                }
                 _ => return Err(format!("{name} is not known")),
             }
         }

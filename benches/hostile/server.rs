@@ -23,7 +23,8 @@ pub(crate) enum Times {
     Default,
     /// So that something is seen of them within a second or two.
     Short,
-    /// Another server: as many threads as ours has workers, each of which serves one connection after the other.
+    /// Another server: as many threads as ours has workers, each of which serves one connection
+    /// after the other.
     PeerPool,
     /// Another server: a thread for each connection.
     PeerThreads,
@@ -42,7 +43,9 @@ impl Times {
 
 /// In a child: serves until stdin ends, then says how that went.
 pub(crate) fn serve_if_asked() -> bool {
-    let Ok(times) = std::env::var(SERVE) else { return false };
+    let Ok(times) = std::env::var(SERVE) else {
+        return false;
+    };
     raise_descriptor_limit();
     if times == "pool" || times == "threads" {
         peer(times == "threads");
@@ -54,10 +57,18 @@ pub(crate) fn serve_if_asked() -> bool {
     let mut description = lameduck::Server::builder().workers(WORKERS);
     if times == "short" {
         let short = Duration::from_secs(1);
-        description = description.head_timeout(short).idle_timeout(short).body_timeout(short).write_timeout(short);
+        description = description
+            .head_timeout(short)
+            .idle_timeout(short)
+            .body_timeout(short)
+            .write_timeout(short);
         description = description.queue_timeout(short);
     }
-    let running = description.bind("127.0.0.1:0").unwrap().spawn(handle).unwrap();
+    let running = description
+        .bind("127.0.0.1:0")
+        .unwrap()
+        .spawn(handle)
+        .unwrap();
     println!("addr {}", running.addr());
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     let report = running.handle().shutdown_within(Duration::from_secs(2));
@@ -70,19 +81,28 @@ pub(crate) fn serve_if_asked() -> bool {
     while threads_of_servers() > 0 && Instant::now() < gone_by {
         std::thread::park_timeout(Duration::from_millis(1));
     }
-    let (accepted, answered) = (report.accepted, report.answered.iter().map(|(_, n)| n).sum());
+    let (accepted, answered) = (
+        report.accepted,
+        report.answered.iter().map(|(_, n)| n).sum(),
+    );
     let counts: [(&str, u64); 5] = [
         ("accepted", accepted),
         ("answered", answered),
         ("stuck", report.stuck.len() as u64),
         ("threads", threads_of_servers()),
-        ("descriptors", count("/proc/self/fd").saturating_sub(descriptors) as u64),
+        (
+            "descriptors",
+            count("/proc/self/fd").saturating_sub(descriptors) as u64,
+        ),
     ];
-    counts.iter().for_each(|(what, n)| println!("count {what} {n}"));
+    counts
+        .iter()
+        .for_each(|(what, n)| println!("count {what} {n}"));
     true
 }
 
-/// A server as one writes it with the standard library in an hour: blocking, and patient with everybody.
+/// A server as one writes it with the standard library in an hour: blocking, and patient with
+/// everybody.
 fn peer(thread_for_each: bool) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     // The standard library's is 128, and clients would wait in connect(2).
@@ -125,7 +145,10 @@ fn serve_peer(stream: std::net::TcpStream) -> std::io::Result<()> {
         std::io::copy(&mut (&mut input).take(length), &mut std::io::sink())?;
         let large = head.starts_with("GET /pu");
         let length = if large { LARGE } else { 5 };
-        write!(&stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")?;
+        write!(
+            &stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+        )?;
         if large {
             (0..LARGE / 4096).try_for_each(|_| (&stream).write_all(&[b'x'; 4096]))?;
         } else {
@@ -139,7 +162,8 @@ fn serve_peer(stream: std::net::TcpStream) -> std::io::Result<()> {
 
 fn threads_of_servers() -> u64 {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.filter(|name| name.starts_with("lameduck-")).count() as u64
 }
 
@@ -151,20 +175,28 @@ fn count(dir: &str) -> usize {
 pub(crate) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    )
+    .unwrap();
 }
 
 fn handle(mut request: Request, _: Context) -> Response {
     match request.uri().path() {
         "/pulled" => Body::sized_reader(std::io::repeat(b'x'), LARGE as u64).into_response(),
-        "/pushed" => {
-            Body::writer(|out: &mut BodyWriter<'_>| (0..LARGE / 4096).try_for_each(|_| out.write_all(&[b'x'; 4096])))
-                .into_response()
-        }
+        "/pushed" => Body::writer(|out: &mut BodyWriter<'_>| {
+            (0..LARGE / 4096).try_for_each(|_| out.write_all(&[b'x'; 4096]))
+        })
+        .into_response(),
         "/upload" => {
             let mut buffer = [0; 4096];
             let mut body = std::mem::take(request.body_mut());
-            let n = std::iter::from_fn(|| body.read(&mut buffer).ok().filter(|n| *n > 0)).sum::<usize>();
+            let n = std::iter::from_fn(|| body.read(&mut buffer).ok().filter(|n| *n > 0))
+                .sum::<usize>();
             format!("{n} bytes").into_response()
         }
         "/panic" => panic!("on purpose"),
@@ -175,8 +207,15 @@ fn handle(mut request: Request, _: Context) -> Response {
 /// Bytes in the buffers of all TCP sockets of the machine, of both ends of each connection.
 pub(crate) fn kernel_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
-    line.rsplit(' ').next().and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) << 12
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("TCP:"))
+        .unwrap_or_default();
+    line.rsplit(' ')
+        .next()
+        .and_then(|pages| pages.parse::<u64>().ok())
+        .unwrap_or(0)
+        << 12
 }
 
 /// A server in a child process.
@@ -193,29 +232,46 @@ impl Server {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "serve", "--nocapture"]);
         command.env(SERVE, times.name());
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let stdin = child.stdin.take();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         let addr = loop {
             line.clear();
-            assert!(stdout.read_line(&mut line).unwrap() > 0, "the server does not start");
+            assert!(
+                stdout.read_line(&mut line).unwrap() > 0,
+                "the server does not start"
+            );
             // A test's name may stand before it.
             if let Some((_, addr)) = line.split_once("addr ") {
                 break addr.trim().parse().unwrap();
             }
         };
-        Self { child, stdin, stdout, addr }
+        Self {
+            child,
+            stdin,
+            stdout,
+            addr,
+        }
     }
 
     pub(crate) fn threads(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
+        std::fs::read_dir(format!("/proc/{}/task", self.child.id()))
+            .unwrap()
+            .count()
     }
 
     /// Resident bytes.
     pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
@@ -230,10 +286,17 @@ impl Server {
         let mut text = String::new();
         self.stdout.read_to_string(&mut text).unwrap();
         let lines = |start: &str| -> Vec<(String, u64)> {
-            let lines = text.lines().filter_map(|line| line.strip_prefix(start)?.trim().split_once(' '));
-            lines.map(|(what, n)| (what.to_owned(), n.parse().unwrap())).collect()
+            let lines = text
+                .lines()
+                .filter_map(|line| line.strip_prefix(start)?.trim().split_once(' '));
+            lines
+                .map(|(what, n)| (what.to_owned(), n.parse().unwrap()))
+                .collect()
         };
-        Ended { closed: lines("closed "), counts: lines("count ") }
+        Ended {
+            closed: lines("closed "),
+            counts: lines("count "),
+        }
     }
 }
 
@@ -247,7 +310,11 @@ pub(crate) struct Ended {
 
 impl Ended {
     pub(crate) fn count(&self, what: &str) -> u64 {
-        self.counts.iter().find(|(of, _)| of == what).unwrap_or_else(|| panic!("no {what} in {self:?}")).1
+        self.counts
+            .iter()
+            .find(|(of, _)| of == what)
+            .unwrap_or_else(|| panic!("no {what} in {self:?}"))
+            .1
     }
 }
 

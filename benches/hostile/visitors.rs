@@ -37,7 +37,10 @@ pub(crate) struct Visits {
 impl Visits {
     pub(crate) fn quantile(&self, at: f64) -> Duration {
         let last = self.took.len().saturating_sub(1);
-        self.took.get((last as f64 * at).ceil() as usize).copied().unwrap_or_default()
+        self.took
+            .get((last as f64 * at).ceil() as usize)
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -45,7 +48,10 @@ impl Visitors {
     pub(crate) fn start(addr: SocketAddr) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let is_over = over.clone();
-        Self { over, thread: std::thread::spawn(move || visit(addr, &is_over)) }
+        Self {
+            over,
+            thread: std::thread::spawn(move || visit(addr, &is_over)),
+        }
     }
 
     pub(crate) fn run_for(self, time: Duration) -> Visits {
@@ -71,20 +77,32 @@ struct Visit {
 
 fn visit(addr: SocketAddr, over: &AtomicBool) -> Visits {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-    let none = epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
+    let none = epoll::Event {
+        flags: EventFlags::empty(),
+        data: EventData::new_u64(0),
+    };
     let (mut events, mut visits) = (vec![none; 64], Visits::default());
     let mut under_way: Vec<Option<Visit>> = Vec::new();
     let mut due = Instant::now();
     loop {
         let now = Instant::now();
         while due <= now && !over.load(Relaxed) {
-            let place = under_way.iter().position(Option::is_none).unwrap_or_else(|| {
-                under_way.push(None);
-                under_way.len() - 1
-            });
+            let place = under_way
+                .iter()
+                .position(Option::is_none)
+                .unwrap_or_else(|| {
+                    under_way.push(None);
+                    under_way.len() - 1
+                });
             under_way[place] = begin(addr, due);
             if let Some(visit) = &under_way[place] {
-                epoll::add(&epoll, &visit.stream, EventData::new_u64(place as u64), EventFlags::OUT).unwrap();
+                epoll::add(
+                    &epoll,
+                    &visit.stream,
+                    EventData::new_u64(place as u64),
+                    EventFlags::OUT,
+                )
+                .unwrap();
             } else {
                 visits.failed += 1;
             }
@@ -93,7 +111,10 @@ fn visit(addr: SocketAddr, over: &AtomicBool) -> Visits {
         if over.load(Relaxed) && under_way.iter().all(Option::is_none) {
             return visits;
         }
-        let timeout = Timespec::try_from(due.saturating_duration_since(now).clamp(Duration::from_micros(100), EVERY));
+        let timeout = Timespec::try_from(
+            due.saturating_duration_since(now)
+                .clamp(Duration::from_micros(100), EVERY),
+        );
         let ready = epoll::wait(&epoll, &mut events[..], Some(&timeout.unwrap())).unwrap_or(0);
         for event in &events[..ready] {
             let place = &mut under_way[event.data.u64() as usize];
@@ -109,7 +130,10 @@ fn visit(addr: SocketAddr, over: &AtomicBool) -> Visits {
             *place = None;
         }
         for place in &mut under_way {
-            if place.as_ref().is_some_and(|visit| visit.due.elapsed() > PATIENCE) {
+            if place
+                .as_ref()
+                .is_some_and(|visit| visit.due.elapsed() > PATIENCE)
+            {
                 *place = None;
                 visits.failed += 1;
             }
@@ -118,12 +142,23 @@ fn visit(addr: SocketAddr, over: &AtomicBool) -> Visits {
 }
 
 fn begin(addr: SocketAddr, due: Instant) -> Option<Visit> {
-    let stream = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK, None).ok()?;
+    let stream = socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::NONBLOCK,
+        None,
+    )
+    .ok()?;
     match connect(&stream, &addr) {
         Ok(()) | Err(Errno::INPROGRESS) => {}
         Err(_) => return None,
     }
-    Some(Visit { stream: stream.into(), due, asked: false, answer: Vec::new() })
+    Some(Visit {
+        stream: stream.into(),
+        due,
+        asked: false,
+        answer: Vec::new(),
+    })
 }
 
 impl Visit {
@@ -131,11 +166,18 @@ impl Visit {
     fn go_on(&mut self) -> Option<bool> {
         if !self.asked {
             self.asked = true;
-            return if self.stream.write(REQUEST).is_ok_and(|n| n == REQUEST.len()) { None } else { Some(false) };
+            return if self.stream.write(REQUEST).is_ok_and(|n| n == REQUEST.len()) {
+                None
+            } else {
+                Some(false)
+            };
         }
         let mut buffer = [0; 4096];
         match self.stream.read(&mut buffer) {
-            Ok(0) => Some(self.answer.starts_with(b"HTTP/1.1 200 ") && self.answer.ends_with(b"\r\n\r\nhello")),
+            Ok(0) => Some(
+                self.answer.starts_with(b"HTTP/1.1 200 ")
+                    && self.answer.ends_with(b"\r\n\r\nhello"),
+            ),
             Ok(n) => {
                 self.answer.extend_from_slice(&buffer[..n]);
                 None

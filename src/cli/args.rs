@@ -20,7 +20,8 @@ pub(crate) enum Command {
     Demo(DemoOptions),
     /// To see that a stop loses nothing.
     Prove(ProveOptions),
-    /// To become this command, and to be told to stop when the process of that number is gone: what `prove` starts.
+    /// To become this command, and to be told to stop when the process of that number is gone: what
+    /// `prove` starts.
     Tethered(i32, Vec<OsString>),
 }
 
@@ -65,31 +66,43 @@ pub(crate) struct ProveOptions {
 
 impl Default for ProveOptions {
     fn default() -> Self {
-        Self { stops: 20, seed: None, rtt: Duration::ZERO, target: None, signal: Signal::TERM }
+        Self {
+            stops: 20,
+            seed: None,
+            rtt: Duration::ZERO,
+            target: None,
+            signal: Signal::TERM,
+        }
     }
 }
 
 /// Reads the whole command line.
 pub(crate) fn parse(mut arguments: Parser) -> Result<Command, Failure> {
-    let wrong = |problem: String| Failure::Usage { command: PROGRAM, problem };
+    let wrong = |problem: String| Failure::Usage {
+        command: PROGRAM,
+        problem,
+    };
     match arguments.next().map_err(|error| wrong(error.to_string()))? {
         None => Ok(Command::Nothing),
         Some(Short('h') | Long("help")) => Ok(Command::Print(HELP)),
         Some(Short('V') | Long("version")) => Ok(Command::Print(VERSION)),
         Some(Value(command)) => match command.to_str() {
-            Some("demo") => {
-                parse_demo(arguments).map_err(|error| Failure::Usage { command: DEMO, problem: error.to_string() })
-            }
-            Some("prove") => {
-                parse_prove(arguments).map_err(|error| Failure::Usage { command: PROVE, problem: error.to_string() })
-            }
+            Some("demo") => parse_demo(arguments).map_err(|error| Failure::Usage {
+                command: DEMO,
+                problem: error.to_string(),
+            }),
+            Some("prove") => parse_prove(arguments).map_err(|error| Failure::Usage {
+                command: PROVE,
+                problem: error.to_string(),
+            }),
             _ => Err(wrong(format!("unknown command {command:?}"))),
         },
         Some(option) => Err(wrong(option.unexpected().to_string())),
     }
 }
 
-/// Reads what follows `demo`. Of an option given twice the last one counts, but for `--listen`, which adds up.
+/// Reads what follows `demo`. Of an option given twice the last one counts, but for `--listen`,
+/// which adds up.
 fn parse_demo(mut arguments: Parser) -> Result<Command, lexopt::Error> {
     let mut options = DemoOptions::default();
     while let Some(argument) = arguments.next()? {
@@ -98,7 +111,9 @@ fn parse_demo(mut arguments: Parser) -> Result<Command, lexopt::Error> {
             Long("listen") => options.listen.push(arguments.value()?.string()?),
             Long("workers") => options.workers = Some(workers("--workers", arguments.value()?)?),
             Long("lame-duck") => options.lame_duck = period("--lame-duck", arguments.value()?)?,
-            Long("grace-period") => options.grace_period = period("--grace-period", arguments.value()?)?,
+            Long("grace-period") => {
+                options.grace_period = period("--grace-period", arguments.value()?)?
+            }
             Long("idle-grace") => options.idle_grace = period("--idle-grace", arguments.value()?)?,
             Long("json") => options.json = true,
             _ => return Err(argument.unexpected()),
@@ -148,14 +163,20 @@ fn signal(option: &str, value: OsString) -> Result<Signal, lexopt::Error> {
 
 fn workers(option: &str, value: OsString) -> Result<usize, lexopt::Error> {
     let value = value.string()?;
-    let workers = value.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers));
-    workers.ok_or_else(|| format!("{option}: {value:?} is not a number of threads from 1 to {WORKERS_MAX}").into())
+    let workers = value
+        .parse()
+        .ok()
+        .filter(|workers| (1..=WORKERS_MAX).contains(workers));
+    workers.ok_or_else(|| {
+        format!("{option}: {value:?} is not a number of threads from 1 to {WORKERS_MAX}").into()
+    })
 }
 
 fn period(option: &str, value: OsString) -> Result<Duration, lexopt::Error> {
     let value = value.string()?;
-    duration(&value)
-        .ok_or_else(|| format!("{option}: {value:?} is not a duration such as 500ms, 10s, 2m, 1h or 0").into())
+    duration(&value).ok_or_else(|| {
+        format!("{option}: {value:?} is not a duration such as 500ms, 10s, 2m, 1h or 0").into()
+    })
 }
 
 /// Reads a whole number and its unit. Zero is the only number that needs none.
@@ -208,7 +229,10 @@ mod tests {
     }
 
     fn listen(addrs: &[&str]) -> DemoOptions {
-        DemoOptions { listen: addrs.iter().map(|&addr| addr.to_owned()).collect(), ..DemoOptions::default() }
+        DemoOptions {
+            listen: addrs.iter().map(|&addr| addr.to_owned()).collect(),
+            ..DemoOptions::default()
+        }
     }
 
     #[test]
@@ -234,12 +258,23 @@ mod tests {
 
     #[test]
     fn each_listen_adds_an_address() {
-        check_demo(&["--listen", "[::1]:8080", "--listen=unix:/tmp/a"], listen(&["[::1]:8080", "unix:/tmp/a"]));
+        check_demo(
+            &["--listen", "[::1]:8080", "--listen=unix:/tmp/a"],
+            listen(&["[::1]:8080", "unix:/tmp/a"]),
+        );
     }
 
     #[test]
     fn every_option_is_read() {
-        let words = ["--listen=[::]:80", "--workers=3", "--lame-duck=5s", "--grace-period", "1m", "--idle-grace", "0"];
+        let words = [
+            "--listen=[::]:80",
+            "--workers=3",
+            "--lame-duck=5s",
+            "--grace-period",
+            "1m",
+            "--idle-grace",
+            "0",
+        ];
         check_demo(
             &words,
             DemoOptions {
@@ -254,9 +289,20 @@ mod tests {
 
     #[test]
     fn what_to_prove_is_read() {
-        assert_eq!(parse_words(&["prove"]), Ok(Command::Prove(ProveOptions::default())));
-        let words =
-            ["prove", "--stops=200", "--seed", "7", "--rtt=5ms", "--target", "server {port} -q", "--signal=QUIT"];
+        assert_eq!(
+            parse_words(&["prove"]),
+            Ok(Command::Prove(ProveOptions::default()))
+        );
+        let words = [
+            "prove",
+            "--stops=200",
+            "--seed",
+            "7",
+            "--rtt=5ms",
+            "--target",
+            "server {port} -q",
+            "--signal=QUIT",
+        ];
         let options = ProveOptions {
             stops: 200,
             seed: Some(7),
@@ -277,55 +323,114 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_in_one_line() {
-        let bad_duration = r#""10" is not a duration such as 500ms, 10s, 2m, 1h or 0; try 'lameduck demo --help'"#;
+        let bad_duration =
+            r#""10" is not a duration such as 500ms, 10s, 2m, 1h or 0; try 'lameduck demo --help'"#;
         check_refused(&["--bad"], "invalid option '--bad'; try 'lameduck --help'");
-        check_refused(&["prance"], r#"unknown command "prance"; try 'lameduck --help'"#);
-        check_refused(&["demo", "--bad"], "invalid option '--bad'; try 'lameduck demo --help'");
-        check_refused(&["demo", "-x"], "invalid option '-x'; try 'lameduck demo --help'");
-        check_refused(&["demo", "now"], r#"unexpected argument "now"; try 'lameduck demo --help'"#);
-        check_refused(&["demo", "--listen"], "missing argument for option '--listen'; try 'lameduck demo --help'");
-        check_refused(&["demo", "--lame-duck=10"], &format!("--lame-duck: {bad_duration}"));
-        check_refused(&["demo", "--grace-period=10"], &format!("--grace-period: {bad_duration}"));
-        check_refused(&["demo", "--idle-grace=10"], &format!("--idle-grace: {bad_duration}"));
+        check_refused(
+            &["prance"],
+            r#"unknown command "prance"; try 'lameduck --help'"#,
+        );
+        check_refused(
+            &["demo", "--bad"],
+            "invalid option '--bad'; try 'lameduck demo --help'",
+        );
+        check_refused(
+            &["demo", "-x"],
+            "invalid option '-x'; try 'lameduck demo --help'",
+        );
+        check_refused(
+            &["demo", "now"],
+            r#"unexpected argument "now"; try 'lameduck demo --help'"#,
+        );
+        check_refused(
+            &["demo", "--listen"],
+            "missing argument for option '--listen'; try 'lameduck demo --help'",
+        );
+        check_refused(
+            &["demo", "--lame-duck=10"],
+            &format!("--lame-duck: {bad_duration}"),
+        );
+        check_refused(
+            &["demo", "--grace-period=10"],
+            &format!("--grace-period: {bad_duration}"),
+        );
+        check_refused(
+            &["demo", "--idle-grace=10"],
+            &format!("--idle-grace: {bad_duration}"),
+        );
         for workers in ["0", "-1", "10001", "99999999999999999999", "many", ""] {
-            let problem = format!("--workers: {workers:?} is not a number of threads from 1 to 10000");
-            check_refused(&["demo", "--workers", workers], &format!("{problem}; try 'lameduck demo --help'"));
+            let problem =
+                format!("--workers: {workers:?} is not a number of threads from 1 to 10000");
+            check_refused(
+                &["demo", "--workers", workers],
+                &format!("{problem}; try 'lameduck demo --help'"),
+            );
         }
         check_refused(&["--a\nb"], "invalid option '--a?b'; try 'lameduck --help'");
     }
 
     #[test]
     fn durations_have_a_number_and_a_unit() {
-        for (text, millis) in
-            [("0", 0), ("0s", 0), ("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("1h", 3_600_000), ("007s", 7_000)]
-        {
-            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text:?}");
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("500ms", 500),
+            ("10s", 10_000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("007s", 7_000),
+        ] {
+            assert_eq!(
+                duration(text),
+                Some(Duration::from_millis(millis)),
+                "{text:?}"
+            );
         }
-        for text in
-            ["", "s", "10", "00", "1.5s", "-1s", "+1s", " 1s", "1s ", "1 s", "1S", "1d", "1us", "1s1s", "1h30m", "٣s"]
-        {
+        for text in [
+            "", "s", "10", "00", "1.5s", "-1s", "+1s", " 1s", "1s ", "1 s", "1S", "1d", "1us",
+            "1s1s", "1h30m", "٣s",
+        ] {
             assert_eq!(duration(text), None, "{text:?}");
         }
     }
 
     #[test]
     fn a_duration_too_long_to_be_kept_is_refused() {
-        assert_eq!(duration("18446744073709551615s"), Some(Duration::from_secs(u64::MAX)));
-        for text in ["18446744073709551616s", "18446744073709551615m", "18446744073709551615h"] {
+        assert_eq!(
+            duration("18446744073709551615s"),
+            Some(Duration::from_secs(u64::MAX))
+        );
+        for text in [
+            "18446744073709551616s",
+            "18446744073709551615m",
+            "18446744073709551615h",
+        ] {
             assert_eq!(duration(text), None, "{text:?}");
         }
     }
 
     #[test]
     fn help_fits_a_terminal_and_tells_the_defaults() {
-        for line in [HELP, DEMO_HELP, PROVE_HELP].into_iter().flat_map(str::lines) {
+        for line in [HELP, DEMO_HELP, PROVE_HELP]
+            .into_iter()
+            .flat_map(str::lines)
+        {
             assert!(line.chars().count() <= 90, "{line:?} is too wide");
         }
         let defaults = DemoOptions::default();
         let told = |name: &str, period: Duration| {
-            let line =
-                DEMO_HELP.lines().skip_while(|line| !line.contains(name)).find(|line| line.contains("[default: "));
-            let text = line.and_then(|line| Some(line.split_once("[default: ")?.1.trim_end_matches(']').to_owned()));
+            let line = DEMO_HELP
+                .lines()
+                .skip_while(|line| !line.contains(name))
+                .find(|line| line.contains("[default: "));
+            let text = line.and_then(|line| {
+                Some(
+                    line.split_once("[default: ")?
+                        .1
+                        .trim_end_matches(']')
+                        .to_owned(),
+                )
+            });
             assert_eq!(text.as_deref().and_then(duration), Some(period), "{name}");
         };
         told("--lame-duck", defaults.lame_duck);

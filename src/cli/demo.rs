@@ -6,9 +6,13 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
-use lameduck::http::header::{ALLOW, CONTENT_RANGE, CONTENT_TYPE, PROXY_AUTHENTICATE, UPGRADE, WWW_AUTHENTICATE};
+use lameduck::http::header::{
+    ALLOW, CONTENT_RANGE, CONTENT_TYPE, PROXY_AUTHENTICATE, UPGRADE, WWW_AUTHENTICATE,
+};
 use lameduck::http::{HeaderName, HeaderValue, Method, StatusCode};
-use lameduck::{Addr, Body, Context, IntoResponse, Report, Request, Response, SIGINT, SIGTERM, Server, Upgraded};
+use lameduck::{
+    Addr, Body, Context, IntoResponse, Report, Request, Response, SIGINT, SIGTERM, Server, Upgraded,
+};
 
 use crate::cli::args::DemoOptions;
 use crate::cli::query::{Invalid, Query};
@@ -36,14 +40,20 @@ pub(crate) fn run(options: DemoOptions) -> lameduck::Result<Report> {
 /// Answers one request.
 fn app(request: Request, context: Context) -> Response {
     // HEAD is answered as GET is: the server sends the head and leaves the body out.
-    let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    let method = if request.method() == Method::HEAD {
+        &Method::GET
+    } else {
+        request.method()
+    };
     let query = Query::of(request.uri());
     match (method, request.uri().path()) {
         (_, "/status") => status(query).unwrap_or_else(bad_request("/status?code=418")),
         (method, _) if !is_known(method) => not_implemented(),
         (&Method::GET, "/") => of_type("text/html; charset=utf-8", PAGE),
         (&Method::GET, "/plaintext") => "Hello, World!".into_response(),
-        (&Method::GET, "/sleep") => sleep(query, &context).unwrap_or_else(bad_request("/sleep?ms=500")),
+        (&Method::GET, "/sleep") => {
+            sleep(query, &context).unwrap_or_else(bad_request("/sleep?ms=500"))
+        }
         (&Method::GET, "/bytes") => bytes(query).unwrap_or_else(bad_request("/bytes?n=1000000")),
         (&Method::GET, "/chunked") => chunked(context),
         (&Method::GET, "/events") => events(context),
@@ -57,31 +67,45 @@ fn app(request: Request, context: Context) -> Response {
 
         (
             _,
-            "/plaintext" | "/sleep" | "/bytes" | "/chunked" | "/events" | "/shout" | "/headers" | "/readyz"
-            | "/setheader",
+            "/plaintext" | "/sleep" | "/bytes" | "/chunked" | "/events" | "/shout" | "/headers"
+            | "/readyz" | "/setheader",
         ) => other_method(method, "GET, HEAD, OPTIONS"),
         (_, "/") => other_method(method, "GET, HEAD, POST, OPTIONS"),
         (_, "/echo") => other_method(method, "POST, PUT, OPTIONS"),
         // The server as a whole.
         (&Method::OPTIONS, "*") => other_method(method, "GET, HEAD, POST, PUT, OPTIONS"),
-        _ => (StatusCode::NOT_FOUND, "404 Not Found: GET / lists the routes\n").into_response(),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "404 Not Found: GET / lists the routes\n",
+        )
+            .into_response(),
     }
 }
 
-/// Holds a worker for a while. At a stop's deadline it gives up: the server has then answered in its place.
+/// Holds a worker for a while. At a stop's deadline it gives up: the server has then answered in
+/// its place.
 fn sleep(query: Query<'_>, context: &Context) -> Result<Response, Invalid> {
     let duration = Duration::from_millis(query.number("ms", 0..=SLEEP_MILLIS_MAX)?);
     let slept = context.wait(duration);
-    Ok(if slept { "slept\n".into_response() } else { StatusCode::SERVICE_UNAVAILABLE.into_response() })
+    Ok(if slept {
+        "slept\n".into_response()
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE.into_response()
+    })
 }
 
-/// Bytes that are made while they are sent: there are never more of them in memory than the client is about to take.
+/// Bytes that are made while they are sent: there are never more of them in memory than the client
+/// is about to take.
 fn bytes(query: Query<'_>) -> Result<Response, Invalid> {
     let n = query.number("n", 0..=u64::MAX)?;
-    Ok(of_type("application/octet-stream", Body::sized_reader(Counting { next: 0 }, n)))
+    Ok(of_type(
+        "application/octet-stream",
+        Body::sized_reader(Counting { next: 0 }, n),
+    ))
 }
 
-/// Lines that come one by one. A stop waits for them all; at its deadline the rest comes without a pause, and so in time.
+/// Lines that come one by one. A stop waits for them all; at its deadline the rest comes without a
+/// pause, and so in time.
 fn chunked(context: Context) -> Response {
     let write_lines = move |client: &mut lameduck::BodyWriter<'_>| {
         for line in 1..=LINES {
@@ -96,7 +120,8 @@ fn chunked(context: Context) -> Response {
     of_type("text/plain; charset=utf-8", Body::writer(write_lines))
 }
 
-/// A server-sent event each second, for as long as the client stays. It has a thread of its own; at a stop it ends at once.
+/// A server-sent event each second, for as long as the client stays. It has a thread of its own; at
+/// a stop it ends at once.
 fn events(context: Context) -> Response {
     let write_events = move |client: &mut lameduck::BodyWriter<'_>| {
         for n in 1_u64.. {
@@ -127,7 +152,8 @@ fn shout(mut io: Upgraded, _context: Context) {
     }
 }
 
-/// The request's fields as they came, values byte for byte: they may be in any encoding, or in none.
+/// The request's fields as they came, values byte for byte: they may be in any encoding, or in
+/// none.
 fn headers(request: &Request) -> Response {
     let mut lines = Vec::new();
     for (name, value) in request.headers() {
@@ -138,12 +164,17 @@ fn headers(request: &Request) -> Response {
     of_type("text/plain", lines)
 }
 
-/// A response with one more field. The types of `http` hold no line break, so it stays one field and one response.
+/// A response with one more field. The types of `http` hold no line break, so it stays one field
+/// and one response.
 fn set_header(query: Query<'_>) -> Result<Response, Invalid> {
     let name = HeaderName::from_bytes(&query.value("name")?)
         .map_err(|_| Invalid::parameter("name", "is not a field name, as in `x-duck`"))?;
-    let value = HeaderValue::from_bytes(&query.value("value")?)
-        .map_err(|_| Invalid::parameter("value", "is not a field value: it holds a control character"))?;
+    let value = HeaderValue::from_bytes(&query.value("value")?).map_err(|_| {
+        Invalid::parameter(
+            "value",
+            "is not a field value: it holds a control character",
+        )
+    })?;
     let mut response = "the field is set\n".into_response();
     response.headers_mut().insert(name, value);
     Ok(response)
@@ -153,7 +184,8 @@ fn set_header(query: Query<'_>) -> Result<Response, Invalid> {
 fn echo(request: Request) -> Response {
     // A part of something is not to be taken for the whole of it (RFC 9110 section 14.5).
     if request.headers().contains_key(CONTENT_RANGE) {
-        let text = "400 Bad Request: a part of a body, as Content-Range says it is, cannot be taken\n";
+        let text =
+            "400 Bad Request: a part of a body, as Content-Range says it is, cannot be taken\n";
         return (StatusCode::BAD_REQUEST, text).into_response();
     }
     let content_type = request.headers().get(CONTENT_TYPE).cloned();
@@ -170,12 +202,16 @@ fn status(query: Query<'_>) -> Result<Response, Invalid> {
     let mut response = status.into_response();
     let field = match status {
         StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Basic realm=\"demo\"")),
-        StatusCode::PROXY_AUTHENTICATION_REQUIRED => Some((PROXY_AUTHENTICATE, "Basic realm=\"demo\"")),
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            Some((PROXY_AUTHENTICATE, "Basic realm=\"demo\""))
+        }
         StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, "")),
         StatusCode::UPGRADE_REQUIRED => Some((UPGRADE, "HTTP/2.0")),
         _ => None,
     };
-    response.headers_mut().extend(field.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    response
+        .headers_mut()
+        .extend(field.map(|(name, value)| (name, HeaderValue::from_static(value))));
     Ok(response)
 }
 
@@ -196,12 +232,22 @@ fn is_known(method: &Method) -> bool {
 
 /// For a method that has no meaning here at all: another route would not help.
 fn not_implemented() -> Response {
-    (StatusCode::NOT_IMPLEMENTED, "501 Not Implemented: this server does not know the method\n").into_response()
+    (
+        StatusCode::NOT_IMPLEMENTED,
+        "501 Not Implemented: this server does not know the method\n",
+    )
+        .into_response()
 }
 
 /// Makes the answer to a request that cannot be understood, with one that can.
 fn bad_request(example: &'static str) -> impl FnOnce(Invalid) -> Response {
-    move |invalid| (StatusCode::BAD_REQUEST, format!("400 Bad Request: {invalid}; try {example}\n")).into_response()
+    move |invalid| {
+        (
+            StatusCode::BAD_REQUEST,
+            format!("400 Bad Request: {invalid}; try {example}\n"),
+        )
+            .into_response()
+    }
 }
 
 /// OPTIONS asks what there is; anything else is told.
@@ -216,12 +262,14 @@ fn other_method(method: &Method, allowed: &'static str) -> Response {
 
 fn of_type(content_type: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
-/// Bytes that count from 0 to 250, over and over. The period is prime, so that a piece that is lost or repeated, which
-/// is likely to be a power of two long, shows.
+/// Bytes that count from 0 to 250, over and over. The period is prime, so that a piece that is lost
+/// or repeated, which is likely to be a power of two long, shows.
 #[derive(Debug)]
 struct Counting {
     next: u8,
@@ -258,6 +306,11 @@ mod tests {
         let (first, rest) = bytes.split_at_mut(100);
         assert_eq!(counting.read(first).unwrap(), 100);
         assert_eq!(counting.read(rest).unwrap(), 500);
-        assert!(bytes.iter().zip(0_usize..).all(|(byte, at)| usize::from(*byte) == at % 251));
+        assert!(
+            bytes
+                .iter()
+                .zip(0_usize..)
+                .all(|(byte, at)| usize::from(*byte) == at % 251)
+        );
     }
 }

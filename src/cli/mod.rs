@@ -1,4 +1,5 @@
-//! What stands around the commands: the help, the log, the limits of the process, and how failures are told.
+//! What stands around the commands: the help, the log, the limits of the process, and how failures
+//! are told.
 
 use std::error::Error;
 use std::fmt;
@@ -33,16 +34,26 @@ pub(crate) fn run(arguments: lexopt::Parser) -> Result<ExitCode, Failure> {
             raise_descriptor_limit();
             let json = options.json;
             let report = demo::run(options)?;
-            print(&if json { report.to_json() + "\n" } else { report.to_string() });
+            print(&if json {
+                report.to_json() + "\n"
+            } else {
+                report.to_string()
+            });
             Ok(report.exit_code())
         }
         Command::Prove(options) => {
             raise_descriptor_limit();
             let proof = prove::run(&options).map_err(Failure::Proof)?;
             print(&proof.text);
-            Ok(if proof.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if proof.holds {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
-        Command::Tethered(parent, command) => Err(Failure::Proof(prove::child::become_tethered(parent, &command))),
+        Command::Tethered(parent, command) => Err(Failure::Proof(prove::child::become_tethered(
+            parent, &command,
+        ))),
     }
 }
 
@@ -50,7 +61,10 @@ pub(crate) fn run(arguments: lexopt::Parser) -> Result<ExitCode, Failure> {
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The command line is at fault, and `command` has a `--help` that tells how it is meant.
-    Usage { command: &'static str, problem: String },
+    Usage {
+        command: &'static str,
+        problem: String,
+    },
     /// The command line was understood, and the system refused.
     Server(lameduck::Error),
     /// A server to be tortured could not be started.
@@ -72,7 +86,10 @@ impl fmt::Display for Failure {
 impl From<lameduck::Error> for Failure {
     fn from(error: lameduck::Error) -> Self {
         match error {
-            lameduck::Error::Address { .. } => Self::Usage { command: args::DEMO, problem: error.to_string() },
+            lameduck::Error::Address { .. } => Self::Usage {
+                command: args::DEMO,
+                problem: error.to_string(),
+            },
             error => Self::Server(error),
         }
     }
@@ -93,14 +110,22 @@ fn print(text: &str) {
 /// Logs to stderr: what concerns the whole server, or what `RUST_LOG` asks for.
 fn start_log() {
     let filter = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(filter).format_target(false).init();
+    env_logger::Builder::from_env(filter)
+        .format_target(false)
+        .init();
 }
 
-/// Lets the process have as many descriptors as it may: each connection is one. The soft limit is often 1024, for the
-/// sake of programs that call select(2).
+/// Lets the process have as many descriptors as it may: each connection is one. The soft limit is
+/// often 1024, for the sake of programs that call select(2).
 fn raise_descriptor_limit() {
     let maximum = getrlimit(Resource::Nofile).maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    ) {
         log::warn!("cannot raise the limit of open descriptors: {error}");
     }
 }

@@ -1,9 +1,13 @@
-//! `lameduck prove`: tortures servers that are told to stop, and counts what became of every request.
+//! `lameduck prove`: tortures servers that are told to stop, and counts what became of every
+//! request.
 //!
-//! Top to bottom: all stops, one stop, one thread of clients. What a stop consists of is in `plan`, what a client does and
-//! how it judges in `client`, and what comes of it in `tally`.
+//! Top to bottom: all stops, one stop, one thread of clients. What a stop consists of is in `plan`,
+//! what a client does and how it judges in `client`, and what comes of it in `tally`.
 
-#![allow(clippy::disallowed_methods, reason = "it measures a server from outside, whose clock it has no part in")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it measures a server from outside, whose clock it has no part in"
+)]
 
 use std::io::{self, IsTerminal, Write};
 use std::thread;
@@ -47,9 +51,14 @@ struct Outcomes {
 
 /// Stops servers, as many as asked for.
 pub(crate) fn run(options: &ProveOptions) -> io::Result<Proof> {
-    let seed = options.seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = options
+        .seed
+        .unwrap_or_else(|| u64::from(std::process::id()));
     let mut progress = Progress::new(options.stops);
-    progress.say(&format!("{}, seed {seed}", count(u64::from(options.stops), "stop")));
+    progress.say(&format!(
+        "{}, seed {seed}",
+        count(u64::from(options.stops), "stop")
+    ));
     let mut all = Tally::default();
     let (mut holds, mut compared, mut took) = (true, 0, Vec::new());
     for stop in 1..=options.stops {
@@ -59,7 +68,10 @@ pub(crate) fn run(options: &ProveOptions) -> io::Result<Proof> {
         let found: Vec<_> = outcomes.problems.into_iter().chain(losses).collect();
         if !found.is_empty() {
             progress.say(&format!("stop {stop}, {plan}:"));
-            found.iter().take(LINES_MAX).for_each(|line| progress.say(&format!("  {line}")));
+            found
+                .iter()
+                .take(LINES_MAX)
+                .for_each(|line| progress.say(&format!("  {line}")));
         }
         if found.len() > LINES_MAX {
             progress.say(&format!("  and {} more", found.len() - LINES_MAX));
@@ -73,7 +85,10 @@ pub(crate) fn run(options: &ProveOptions) -> io::Result<Proof> {
     progress.end();
     took.sort_unstable();
     let stops = count(u64::from(options.stops), "stop");
-    let (requests, connections) = (count(all.requests(), "request"), count(all.connections, "connection"));
+    let (requests, connections) = (
+        count(all.requests(), "request"),
+        count(all.connections, "connection"),
+    );
     let (elapsed, rtt) = (progress.began.elapsed(), options.rtt);
     let median = took.get(took.len() / 2).copied().unwrap_or_default();
     let longest = took.last().copied().unwrap_or_default();
@@ -93,17 +108,32 @@ fn stop_once(options: &ProveOptions, plan: &Plan) -> io::Result<Outcomes> {
     let begins = Instant::now();
     let signal = begins + plan.load;
     let limit = signal + STOP_LIMIT;
-    let world = World { server: server.addr, begins, signal, rtt: options.rtt };
+    let world = World {
+        server: server.addr,
+        begins,
+        signal,
+        rtt: options.rtt,
+    };
     let mut random = Random::new(plan.seed, 0);
     let clients = plan.clients.iter().enumerate();
-    let clients = clients.map(|(i, kind)| Client::new(&world, *kind, i, random.split())).collect::<Vec<_>>();
+    let clients = clients
+        .map(|(i, kind)| Client::new(&world, *kind, i, random.split()))
+        .collect::<Vec<_>>();
     let mut crowds: Vec<Vec<_>> = (0..THREADS).map(|_| Vec::new()).collect();
-    clients.into_iter().enumerate().for_each(|(i, client)| crowds[i % THREADS].push(client));
+    clients
+        .into_iter()
+        .enumerate()
+        .for_each(|(i, client)| crowds[i % THREADS].push(client));
     let mut clients = thread::scope(|scope| {
-        let threads: Vec<_> = crowds.into_iter().map(|crowd| scope.spawn(move || drive(crowd, limit))).collect();
+        let threads: Vec<_> = crowds
+            .into_iter()
+            .map(|crowd| scope.spawn(move || drive(crowd, limit)))
+            .collect();
         pause(signal.saturating_duration_since(Instant::now()));
         let signalled = server.signal(options.signal);
-        let tallies = threads.into_iter().map(|thread| thread.join().expect("a client does not panic"));
+        let tallies = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a client does not panic"));
         let mut sum = Tally::default();
         tallies.for_each(|tally| sum.add(tally));
         signalled.map(|()| sum)
@@ -116,12 +146,19 @@ fn stop_once(options: &ProveOptions, plan: &Plan) -> io::Result<Outcomes> {
         problems.extend(told.contradictions(&clients));
     }
     // How another server ends is its own affair, as long as it does.
-    let is_as_told =
-        options.target.is_some() || told.as_ref().is_some_and(|told| end.exit_code() == Some(told.exit_code));
+    let is_as_told = options.target.is_some()
+        || told
+            .as_ref()
+            .is_some_and(|told| end.exit_code() == Some(told.exit_code));
     if !is_as_told || !end.is_over() {
         problems.push(end.to_string());
     }
-    Ok(Outcomes { clients, problems, took: end.at.saturating_duration_since(signal), compared: told.is_some() })
+    Ok(Outcomes {
+        clients,
+        problems,
+        took: end.at.saturating_duration_since(signal),
+        compared: told.is_some(),
+    })
 }
 
 /// Lets some clients do what they want to, until all have ended.
@@ -134,7 +171,9 @@ fn drive(mut clients: Vec<Client<'_>>, limit: Instant) -> Tally {
         }
         let now = Instant::now();
         if now >= limit {
-            clients.iter_mut().for_each(|client| client.give_up(&mut tally));
+            clients
+                .iter_mut()
+                .for_each(|client| client.give_up(&mut tally));
         }
         clients.retain(Client::is_there);
         if clients.is_empty() {
@@ -148,17 +187,22 @@ fn drive(mut clients: Vec<Client<'_>>, limit: Instant) -> Tally {
 fn wait(clients: &[Client<'_>], now: Instant, limit: Instant) -> Vec<bool> {
     let mut ready = vec![false; clients.len()];
     let mut until = limit;
-    let (mut fds, mut whose) = (Vec::with_capacity(clients.len()), Vec::with_capacity(clients.len()));
+    let (mut fds, mut whose) = (
+        Vec::with_capacity(clients.len()),
+        Vec::with_capacity(clients.len()),
+    );
     for (i, client) in clients.iter().enumerate() {
         let wait = client.wait(now);
         until = until.min(wait.until.unwrap_or(limit));
-        // One that wants nothing is left out: poll(2) tells of broken connections unasked, again and again.
+        // One that wants nothing is left out: poll(2) tells of broken connections unasked, again
+        // and again.
         if let Some(socket) = client.socket().filter(|_| !wait.events.is_empty()) {
             fds.push(PollFd::new(socket, wait.events));
             whose.push(i);
         }
     }
-    let timeout = Timespec::try_from(until.saturating_duration_since(now)).expect("the limit is near");
+    let timeout =
+        Timespec::try_from(until.saturating_duration_since(now)).expect("the limit is near");
     // An interrupted wait is a short one.
     let _ = poll(&mut fds, Some(&timeout));
     for (fd, i) in fds.iter().zip(whose) {
@@ -178,17 +222,31 @@ struct Progress {
 impl Progress {
     fn new(stops: u32) -> Self {
         let began = Instant::now();
-        Self { began, stops, told: began, is_terminal: io::stderr().is_terminal() }
+        Self {
+            began,
+            stops,
+            told: began,
+            is_terminal: io::stderr().is_terminal(),
+        }
     }
 
     fn show(&mut self, stop: u32, all: &Tally) {
-        let so_far =
-            format!("{stop} of {} stops, {} requests, {} lost", self.stops, all.requests(), all.total(Outcome::Lost));
+        let so_far = format!(
+            "{stop} of {} stops, {} requests, {} lost",
+            self.stops,
+            all.requests(),
+            all.total(Outcome::Lost)
+        );
         if self.is_terminal {
-            let filled = usize::try_from(u64::from(stop) * BAR / u64::from(self.stops)).expect("it is at most the bar");
+            let filled = usize::try_from(u64::from(stop) * BAR / u64::from(self.stops))
+                .expect("it is at most the bar");
             let left = self.began.elapsed() * (self.stops - stop) / stop;
-            let bar = "#".repeat(filled) + &"-".repeat(usize::try_from(BAR).expect("a bar is short") - filled);
-            write(&format!("{CLEAR}[{bar}] {so_far}, {} s left", left.as_secs()));
+            let bar = "#".repeat(filled)
+                + &"-".repeat(usize::try_from(BAR).expect("a bar is short") - filled);
+            write(&format!(
+                "{CLEAR}[{bar}] {so_far}, {} s left",
+                left.as_secs()
+            ));
         } else if self.told.elapsed() >= LINE_EVERY {
             self.told = Instant::now();
             self.say(&so_far);
@@ -197,7 +255,10 @@ impl Progress {
 
     /// Says something that stays.
     fn say(&self, line: &str) {
-        write(&format!("{}{line}\n", if self.is_terminal { CLEAR } else { "" }));
+        write(&format!(
+            "{}{line}\n",
+            if self.is_terminal { CLEAR } else { "" }
+        ));
     }
 
     fn end(&self) {
@@ -218,7 +279,8 @@ fn count(n: u64, what: &str) -> String {
 
 /// Threads that drive clients.
 const THREADS: usize = 2;
-/// From the signal to when whatever is left counts as stuck: far more than any request of the plan takes.
+/// From the signal to when whatever is left counts as stuck: far more than any request of the plan
+/// takes.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Losses that are told one by one, for each stop.
 const LINES_MAX: usize = 10;

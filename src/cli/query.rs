@@ -16,12 +16,15 @@ impl<'a> Query<'a> {
         Self(uri.query().unwrap_or_default())
     }
 
-    /// The value of the parameter `name`, decoded: any bytes at all, NUL and line breaks among them.
+    /// The value of the parameter `name`, decoded: any bytes at all, NUL and line breaks among
+    /// them.
     pub(crate) fn value(self, name: &'static str) -> Result<Vec<u8>, Invalid> {
         let mut found = None;
         for pair in self.0.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (Some(key), Some(value)) = (decode(key), decode(value)) else { return Err(Invalid::escape()) };
+            let (Some(key), Some(value)) = (decode(key), decode(value)) else {
+                return Err(Invalid::escape());
+            };
             // Of two we would not know which one is meant.
             if key == name.as_bytes() && found.replace(value).is_some() {
                 return Err(Invalid::parameter(name, "is given more than once"));
@@ -31,16 +34,29 @@ impl<'a> Query<'a> {
     }
 
     /// The number in the parameter `name`: decimal digits and nothing else.
-    pub(crate) fn number<N>(self, name: &'static str, range: RangeInclusive<N>) -> Result<N, Invalid>
+    pub(crate) fn number<N>(
+        self,
+        name: &'static str,
+        range: RangeInclusive<N>,
+    ) -> Result<N, Invalid>
     where
         N: FromStr + PartialOrd + fmt::Display,
     {
         let digits = String::from_utf8(self.value(name)?).ok();
         // `parse` alone would take a sign.
         let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()));
-        let number = digits.and_then(|digits| digits.parse().ok()).filter(|number| range.contains(number));
+        let number = digits
+            .and_then(|digits| digits.parse().ok())
+            .filter(|number| range.contains(number));
         number.ok_or_else(|| {
-            Invalid::parameter(name, &format!("is not a whole number from {} to {}", range.start(), range.end()))
+            Invalid::parameter(
+                name,
+                &format!(
+                    "is not a whole number from {} to {}",
+                    range.start(),
+                    range.end()
+                ),
+            )
         })
     }
 }
@@ -65,7 +81,8 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// Undoes percent-encoding, in the form's kind of it where `+` is a space. `None`: an escape is broken.
+/// Undoes percent-encoding, in the form's kind of it where `+` is a space. `None`: an escape is
+/// broken.
 fn decode(text: &str) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -80,7 +97,9 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    char::from(byte)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]
@@ -89,18 +108,35 @@ mod tests {
 
     #[track_caller]
     fn check_value(query: &str, expected: Result<&[u8], &str>) {
-        let value = Query(query).value("a").map_err(|invalid| invalid.to_string());
-        assert_eq!(value.as_deref().map_err(String::as_str), expected, "{query:?}");
+        let value = Query(query)
+            .value("a")
+            .map_err(|invalid| invalid.to_string());
+        assert_eq!(
+            value.as_deref().map_err(String::as_str),
+            expected,
+            "{query:?}"
+        );
     }
 
     #[track_caller]
     fn check_number(query: &str, expected: Option<u16>) {
-        assert_eq!(Query(query).number("a", 200..=599).ok(), expected, "{query:?}");
+        assert_eq!(
+            Query(query).number("a", 200..=599).ok(),
+            expected,
+            "{query:?}"
+        );
     }
 
     #[test]
     fn a_value_is_found_wherever_it_stands() {
-        for query in ["a=1", "b=2&a=1", "a=1&b=2", "&&a=1&", "aa=2&a=1&A=3", "%61=1"] {
+        for query in [
+            "a=1",
+            "b=2&a=1",
+            "a=1&b=2",
+            "&&a=1&",
+            "aa=2&a=1&A=3",
+            "%61=1",
+        ] {
             check_value(query, Ok(b"1"));
         }
     }
@@ -125,7 +161,16 @@ mod tests {
     #[test]
     fn a_broken_escape_is_refused_wherever_it_stands() {
         let refused = Err("a `%` in the query is not followed by two hexadecimal digits");
-        for query in ["a=%", "a=%4", "a=%4g", "a=%%41", "a=%+1", "a=%\u{e9}", "a=1&b=%zz", "%=1&a=1"] {
+        for query in [
+            "a=%",
+            "a=%4",
+            "a=%4g",
+            "a=%%41",
+            "a=%+1",
+            "a=%\u{e9}",
+            "a=1&b=%zz",
+            "%=1&a=1",
+        ] {
             check_value(query, refused);
         }
     }
@@ -144,14 +189,23 @@ mod tests {
         check_number("a=599", Some(599));
         check_number("a=0404", Some(404));
         check_number("a=%34%30%34", Some(404));
-        for query in ["a=199", "a=600", "a=65936", "a=", "a=+404", "a=%2B404", "a=-404", "a=4e2", "a=404+", "a=%ff"] {
+        for query in [
+            "a=199", "a=600", "a=65936", "a=", "a=+404", "a=%2B404", "a=-404", "a=4e2", "a=404+",
+            "a=%ff",
+        ] {
             check_number(query, None);
         }
     }
 
     #[test]
     fn a_bad_number_is_told_what_would_be_good() {
-        let told = Query("a=x").number("a", 0..=u64::MAX).unwrap_err().to_string();
-        assert_eq!(told, "the parameter `a` is not a whole number from 0 to 18446744073709551615");
+        let told = Query("a=x")
+            .number("a", 0..=u64::MAX)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            told,
+            "the parameter `a` is not a whole number from 0 to 18446744073709551615"
+        );
     }
 }

@@ -23,16 +23,17 @@ use crate::wire::reply::CONTINUE;
 
 /// The body of a request or of a response.
 ///
-/// A request's is read through [`Read`]: from memory when it was small enough to be collected before the handler was
-/// called, else from the client as it comes, which blocks the handler. A response's is made [`From`] bytes, strings and
-/// files, from any reader ([`reader`](Self::reader), [`sized_reader`](Self::sized_reader)), or by a closure that writes
-/// ([`writer`](Self::writer)). A request's body can be a response's.
+/// A request's is read through [`Read`]: from memory when it was small enough to be collected
+/// before the handler was called, else from the client as it comes, which blocks the handler. A
+/// response's is made [`From`] bytes, strings and files, from any reader ([`reader`](Self::reader),
+/// [`sized_reader`](Self::sized_reader)), or by a closure that writes ([`writer`](Self::writer)). A
+/// request's body can be a response's.
 ///
-/// A client that has said `Expect: 100-continue` is told to go on when its body is first read (RFC 9110 section 10.1.1), and
-/// not at all if nobody reads it.
+/// A client that has said `Expect: 100-continue` is told to go on when its body is first read (RFC
+/// 9110 section 10.1.1), and not at all if nobody reads it.
 ///
-/// Short ones are read at once: [`into_bytes`](Self::into_bytes), [`into_text`](Self::into_text), and `into_json` with the
-/// feature `json`.
+/// Short ones are read at once: [`into_bytes`](Self::into_bytes), [`into_text`](Self::into_text),
+/// and `into_json` with the feature `json`.
 #[derive(Default)]
 pub struct Body {
     pub(crate) kind: Kind,
@@ -63,13 +64,19 @@ pub(crate) type WriteBody = dyn FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + 
 
 impl Body {
     pub(crate) fn of(kind: Kind) -> Self {
-        Self { kind, trailers: None }
+        Self {
+            kind,
+            trailers: None,
+        }
     }
 
     /// A request body that came whole before its handler was called.
     pub(crate) fn collected(bytes: Vec<u8>, trailers: HeaderMap) -> Self {
         let trailers = (!trailers.is_empty()).then(|| Box::new(trailers));
-        Self { trailers, ..bytes.into() }
+        Self {
+            trailers,
+            ..bytes.into()
+        }
     }
 
     /// A request body that comes while its handler runs.
@@ -83,39 +90,51 @@ impl Body {
         Self::of(Kind::Empty)
     }
 
-    /// A body that is read, a piece at a time, as fast as the client takes it. The client sees it chunked (HTTP/1.0: ended
-    /// by the connection's close). No worker waits for a slow client; a reader that blocks does block one.
+    /// A body that is read, a piece at a time, as fast as the client takes it. The client sees it
+    /// chunked (HTTP/1.0: ended by the connection's close). No worker waits for a slow client; a
+    /// reader that blocks does block one.
     ///
-    /// An error of the reader, once the response has begun, cuts the connection, so that the client does not take what it
-    /// has for complete.
+    /// An error of the reader, once the response has begun, cuts the connection, so that the client
+    /// does not take what it has for complete.
     #[must_use]
     pub fn reader(reader: impl Read + Send + 'static) -> Self {
-        Self::of(Kind::Read { reader: Box::new(reader), len: None })
+        Self::of(Kind::Read {
+            reader: Box::new(reader),
+            len: None,
+        })
     }
 
-    /// A body that is read as with [`reader`](Self::reader), and is `len` bytes long: the client sees a `Content-Length`. A
-    /// reader that ends before that cuts the connection; what it has beyond is not read.
+    /// A body that is read as with [`reader`](Self::reader), and is `len` bytes long: the client
+    /// sees a `Content-Length`. A reader that ends before that cuts the connection; what it has
+    /// beyond is not read.
     #[must_use]
     pub fn sized_reader(reader: impl Read + Send + 'static, len: u64) -> Self {
-        Self::of(Kind::Read { reader: Box::new(reader), len: Some(len) })
+        Self::of(Kind::Read {
+            reader: Box::new(reader),
+            len: Some(len),
+        })
     }
 
-    /// A body that `write` writes, as fast as it likes: it blocks when the client is slower. The client sees it chunked
-    /// (HTTP/1.0: ended by the connection's close).
+    /// A body that `write` writes, as fast as it likes: it blocks when the client is slower. The
+    /// client sees it chunked (HTTP/1.0: ended by the connection's close).
     ///
-    /// It holds a worker until it returns, so at most half of the workers run one at a time. An error it returns cuts the
-    /// connection.
+    /// It holds a worker until it returns, so at most half of the workers run one at a time. An
+    /// error it returns cuts the connection.
     #[must_use]
-    pub fn writer(write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send + 'static) -> Self {
+    pub fn writer(
+        write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send + 'static,
+    ) -> Self {
         Self::of(Kind::Write(Box::new(write)))
     }
 
-    /// A body that `write` writes, as with [`writer`](Self::writer), on a thread of its own: for what goes on for as long as
-    /// the client stays, such as server-sent events. It holds no worker; at most [`max_own_threads`](crate::Builder::max_own_threads) run at a
-    /// time, and a further one is answered with 503. The response's head is sent at once, and what is written when it is
-    /// [flushed](Write::flush).
+    /// A body that `write` writes, as with [`writer`](Self::writer), on a thread of its own: for
+    /// what goes on for as long as the client stays, such as server-sent events. It holds no
+    /// worker; at most [`max_own_threads`](crate::Builder::max_own_threads) run at a time, and a
+    /// further one is answered with 503. The response's head is sent at once, and what is written
+    /// when it is [flushed](Write::flush).
     ///
-    /// A stop waits for it as for every response: `write` should look at [`Context::draining`](crate::Context::draining).
+    /// A stop waits for it as for every response: `write` should look at
+    /// [`Context::draining`](crate::Context::draining).
     ///
     /// # Examples
     ///
@@ -141,7 +160,9 @@ impl Body {
     /// }
     /// ```
     #[must_use]
-    pub fn stream(write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send + 'static) -> Self {
+    pub fn stream(
+        write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send + 'static,
+    ) -> Self {
         Self::of(Kind::Stream(Box::new(write)))
     }
 
@@ -164,28 +185,37 @@ impl Body {
         self.len() == Some(0)
     }
 
-    /// Has reading fail beyond `max` bytes, with [`BodyError::TooLong`] inside the error. For a body whose length is not
-    /// known: where it is, the caller has looked at it.
+    /// Has reading fail beyond `max` bytes, with [`BodyError::TooLong`] inside the error. For a
+    /// body whose length is not known: where it is, the caller has looked at it.
     pub(crate) fn limit(&mut self, max: u64) {
         let allowance = Allowance { max, left: max };
         match &mut self.kind {
             Kind::Incoming(incoming) => incoming.allowance = Some(allowance),
             Kind::Read { reader, len: None } => {
                 let unlimited = std::mem::replace(reader, Box::new(io::empty()));
-                *reader = Box::new(Limited { reader: unlimited, allowance });
+                *reader = Box::new(Limited {
+                    reader: unlimited,
+                    allowance,
+                });
             }
             _ => {}
         }
     }
 
-    /// Takes the fields that came after a chunked request body. There are none before the body was read to its end.
+    /// Takes the fields that came after a chunked request body. There are none before the body was
+    /// read to its end.
     #[must_use]
     pub fn take_trailers(&mut self) -> HeaderMap {
         match &self.kind {
-            Kind::Incoming(Incoming { ingress, .. }) => {
-                ingress.lock().unwrap_or_else(PoisonError::into_inner).decoder.take_trailers()
-            }
-            _ => self.trailers.take().map_or_else(HeaderMap::new, |trailers| *trailers),
+            Kind::Incoming(Incoming { ingress, .. }) => ingress
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .decoder
+                .take_trailers(),
+            _ => self
+                .trailers
+                .take()
+                .map_or_else(HeaderMap::new, |trailers| *trailers),
         }
     }
 }
@@ -195,9 +225,10 @@ impl Read for Body {
     ///
     /// # Errors
     ///
-    /// `UnexpectedEof` when the client closed before the end, `TimedOut` when it was too slow, `InvalidData` when the
-    /// body's framing is broken, `ConnectionAborted` when the server has cut the connection or the response is complete.
-    /// A body made by [`writer`](Body::writer) is not for reading: `Unsupported`.
+    /// `UnexpectedEof` when the client closed before the end, `TimedOut` when it was too slow,
+    /// `InvalidData` when the body's framing is broken, `ConnectionAborted` when the server has cut
+    /// the connection or the response is complete. A body made by [`writer`](Body::writer) is not
+    /// for reading: `Unsupported`.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.kind {
             Kind::Empty => Ok(0),
@@ -207,16 +238,22 @@ impl Read for Body {
                 Ok(n)
             }
             Kind::Read { reader, len: None } => reader.read(buffer),
-            Kind::Read { reader, len: Some(len) } => {
-                let most = usize::try_from(*len).unwrap_or(usize::MAX).min(buffer.len());
+            Kind::Read {
+                reader,
+                len: Some(len),
+            } => {
+                let most = usize::try_from(*len)
+                    .unwrap_or(usize::MAX)
+                    .min(buffer.len());
                 let n = reader.read(&mut buffer[..most])?;
                 *len -= n as u64;
                 Ok(n)
             }
             Kind::Upgrade(_) => Ok(0),
-            Kind::Write(_) | Kind::Stream(_) => {
-                Err(io::Error::new(io::ErrorKind::Unsupported, "a body that is written cannot be read"))
-            }
+            Kind::Write(_) | Kind::Stream(_) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a body that is written cannot be read",
+            )),
             Kind::Incoming(incoming) => incoming.read(buffer),
         }
     }
@@ -233,7 +270,10 @@ impl fmt::Debug for Body {
             Kind::Upgrade(_) => "upgrade",
             Kind::Incoming(_) => "incoming",
         };
-        f.debug_struct("Body").field("kind", &kind).field("len", &self.len()).finish()
+        f.debug_struct("Body")
+            .field("kind", &kind)
+            .field("len", &self.len())
+            .finish()
     }
 }
 
@@ -245,7 +285,11 @@ impl From<()> for Body {
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        if bytes.is_empty() { Self::empty() } else { Self::of(Kind::Bytes(bytes)) }
+        if bytes.is_empty() {
+            Self::empty()
+        } else {
+            Self::of(Kind::Bytes(bytes))
+        }
     }
 }
 
@@ -324,7 +368,9 @@ struct Limited {
 
 impl Read for Limited {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer).and_then(|n| self.allowance.spend(n))
+        self.reader
+            .read(buffer)
+            .and_then(|n| self.allowance.spend(n))
     }
 }
 
@@ -377,7 +423,16 @@ pub(crate) struct Rest {
 impl Incoming {
     /// The handler's and the connection's reference to one body.
     pub(crate) fn pair(reading: Reading) -> (Self, Arc<Mutex<Ingress>>) {
-        let Reading { line, decoder, received, collected, expects_continue, clock, demand, eof } = reading;
+        let Reading {
+            line,
+            decoder,
+            received,
+            collected,
+            expects_continue,
+            clock,
+            demand,
+            eof,
+        } = reading;
         let patience = Patience::new(clock.now(), 0);
         let ingress = Ingress {
             line: Some(line),
@@ -394,12 +449,24 @@ impl Incoming {
             failed: false,
         };
         let ingress = Arc::new(Mutex::new(ingress));
-        (Self { ingress: ingress.clone(), allowance: None }, ingress)
+        (
+            Self {
+                ingress: ingress.clone(),
+                allowance: None,
+            },
+            ingress,
+        )
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.ingress.lock().unwrap_or_else(PoisonError::into_inner).read(buffer)?;
-        self.allowance.as_mut().map_or(Ok(n), |allowance| allowance.spend(n))
+        let n = self
+            .ingress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .read(buffer)?;
+        self.allowance
+            .as_mut()
+            .map_or(Ok(n), |allowance| allowance.spend(n))
     }
 
     fn remaining(&self) -> Option<u64> {
@@ -408,7 +475,8 @@ impl Incoming {
     }
 }
 
-/// The connection takes back what the handler left. `None`: another thread is reading it at this moment.
+/// The connection takes back what the handler left. `None`: another thread is reading it at this
+/// moment.
 pub(crate) fn take_rest(ingress: &Mutex<Ingress>) -> Option<Rest> {
     let mut ingress = match ingress.try_lock() {
         Ok(ingress) => ingress,
@@ -423,7 +491,10 @@ pub(crate) fn take_rest(ingress: &Mutex<Ingress>) -> Option<Rest> {
     let mut received = std::mem::take(&mut ingress.received);
     received.drain(..at);
     Some(Rest {
-        decoder: std::mem::replace(&mut ingress.decoder, Decoder::new(Framing::Empty, &Limits::default())),
+        decoder: std::mem::replace(
+            &mut ingress.decoder,
+            Decoder::new(Framing::Empty, &Limits::default()),
+        ),
         received,
         expects_continue: ingress.expects_continue,
         eof: ingress.eof,
@@ -431,17 +502,19 @@ pub(crate) fn take_rest(ingress: &Mutex<Ingress>) -> Option<Rest> {
     })
 }
 
-/// Whether no request can follow this body on its connection: it cannot be read to its end, or the client may send it or
-/// not, or nobody reads it and it is too long to be dropped.
+/// Whether no request can follow this body on its connection: it cannot be read to its end, or the
+/// client may send it or not, or nobody reads it and it is too long to be dropped.
 pub(crate) fn is_in_the_way(ingress: &Arc<Mutex<Ingress>>) -> bool {
     let held = is_held(ingress);
-    let Ok(ingress) = ingress.try_lock() else { return false };
+    let Ok(ingress) = ingress.try_lock() else {
+        return false;
+    };
     let unread = ingress.decoder.remaining().unwrap_or(0);
     ingress.failed || !held && (ingress.expects_continue || unread > DISCARD_BYTES_MAX)
 }
 
-/// A response is about to begin. If its body reads the request's, a client that waits for `100 Continue` is told before:
-/// afterwards it would take the response for a refusal.
+/// A response is about to begin. If its body reads the request's, a client that waits for
+/// `100 Continue` is told before: afterwards it would take the response for a refusal.
 pub(crate) fn continue_before_response(ingress: &Arc<Mutex<Ingress>>) {
     if is_held(ingress)
         && let Ok(mut ingress) = ingress.try_lock()
@@ -459,7 +532,9 @@ fn is_held(ingress: &Arc<Mutex<Ingress>>) -> bool {
 
 /// Whether the whole body has come from the client. False also while another thread reads it.
 pub(crate) fn is_complete(ingress: &Mutex<Ingress>) -> bool {
-    ingress.try_lock().is_ok_and(|ingress| ingress.decoder.is_done())
+    ingress
+        .try_lock()
+        .is_ok_and(|ingress| ingress.decoder.is_done())
 }
 
 impl Ingress {
@@ -473,7 +548,10 @@ impl Ingress {
             return Ok(n);
         }
         if self.failed {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "reading the request body has failed before"));
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "reading the request body has failed before",
+            ));
         }
         self.read_on(buffer).inspect_err(|_| self.failed = true)
     }
@@ -481,7 +559,8 @@ impl Ingress {
     fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let decoded = self.decoder.decode(&self.received[self.at..], buffer);
-            let decoded = decoded.map_err(|refusal| io::Error::new(io::ErrorKind::InvalidData, refusal.reason))?;
+            let decoded = decoded
+                .map_err(|refusal| io::Error::new(io::ErrorKind::InvalidData, refusal.reason))?;
             self.at += decoded.consumed;
             if decoded.produced > 0 || self.decoder.is_done() {
                 return Ok(decoded.produced);
@@ -502,14 +581,19 @@ impl Ingress {
         if !std::mem::take(&mut self.expects_continue) || !line.is_owed() {
             return Ok(());
         }
-        line.append(false, |out| out.extend_from_slice(CONTINUE)).map_err(|_| cut())?;
+        line.append(false, |out| out.extend_from_slice(CONTINUE))
+            .map_err(|_| cut())?;
         send_all(line, &self.clock, self.demand)
     }
 
     /// Blocks until the client has sent more.
     fn receive(&mut self, line: &Egress) -> io::Result<()> {
-        let eof =
-            || io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed before the end of its request body");
+        let eof = || {
+            io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the client closed before the end of its request body",
+            )
+        };
         if self.eof {
             return Err(eof());
         }
@@ -521,8 +605,14 @@ impl Ingress {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => break result,
             }
-            let Some(until) = self.patience.check(self.clock.now(), self.came, self.demand) else {
-                break Err(io::Error::new(io::ErrorKind::TimedOut, "the client is too slow with its request body"));
+            let Some(until) = self
+                .patience
+                .check(self.clock.now(), self.came, self.demand)
+            else {
+                break Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the client is too slow with its request body",
+                ));
             };
             wait_for_peer(line.transport().as_fd(), false, self.clock.slice(until));
         };
@@ -540,9 +630,10 @@ impl Ingress {
 
 /// What a closure of [`Body::writer`] writes to.
 ///
-/// What is written is collected and sent in pieces of 16 KiB or more; [`flush`](Write::flush) sends what there is. Both block
-/// while the client is slower. Both fail when the client is gone or has taken nothing for
-/// [`write_timeout`](crate::Builder::write_timeout), and when the stop has cut the response: pass it on with `?`.
+/// What is written is collected and sent in pieces of 16 KiB or more; [`flush`](Write::flush) sends
+/// what there is. Both block while the client is slower. Both fail when the client is gone or has
+/// taken nothing for [`write_timeout`](crate::Builder::write_timeout), and when the stop has cut
+/// the response: pass it on with `?`.
 pub struct BodyWriter<'a> {
     line: &'a Egress,
     chunked: bool,
@@ -556,7 +647,13 @@ const WRITER_BYTES: usize = 16 << 10;
 
 impl<'a> BodyWriter<'a> {
     pub(crate) fn new(line: &'a Egress, chunked: bool, clock: &'a Clock, demand: Demand) -> Self {
-        Self { line, chunked, buffer: Vec::new(), clock, demand }
+        Self {
+            line,
+            chunked,
+            buffer: Vec::new(),
+            clock,
+            demand,
+        }
     }
 
     /// Appends what was collected; `last` ends the body.
@@ -583,8 +680,8 @@ impl Write for BodyWriter<'_> {
     ///
     /// # Errors
     ///
-    /// `BrokenPipe` or `ConnectionReset` when the client is gone, `TimedOut` when it takes nothing, `ConnectionAborted`
-    /// when the server has cut the connection.
+    /// `BrokenPipe` or `ConnectionReset` when the client is gone, `TimedOut` when it takes nothing,
+    /// `ConnectionAborted` when the server has cut the connection.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= WRITER_BYTES {
@@ -601,7 +698,10 @@ impl Write for BodyWriter<'_> {
 
 impl fmt::Debug for BodyWriter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BodyWriter").field("chunked", &self.chunked).field("buffered", &self.buffer.len()).finish()
+        f.debug_struct("BodyWriter")
+            .field("chunked", &self.chunked)
+            .field("buffered", &self.buffer.len())
+            .finish()
     }
 }
 
@@ -612,7 +712,10 @@ pub(super) fn send_all(line: &Egress, clock: &Clock, demand: Demand) -> io::Resu
         let (now, acknowledged) = (clock.now(), line.acknowledged());
         let patience = patience.get_or_insert_with(|| Patience::new(now, acknowledged));
         let Some(until) = patience.check(now, acknowledged, demand) else {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its response"));
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the client does not take its response",
+            ));
         };
         wait_for_peer(line.transport().as_fd(), true, clock.slice(until));
     }
@@ -620,5 +723,8 @@ pub(super) fn send_all(line: &Egress, clock: &Clock, demand: Demand) -> io::Resu
 }
 
 fn cut() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the server has cut the connection")
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        "the server has cut the connection",
+    )
 }

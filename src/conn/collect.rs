@@ -13,11 +13,11 @@ impl Body {
     /// What is a good limit for a body that is read whole, where nothing says otherwise: 1 MiB.
     pub const BYTES_MAX: usize = 1 << 20;
 
-    /// Reads the body to its end, of at most `max` bytes. Blocks until the client has sent it; nothing is allocated for
-    /// bytes that were only announced.
+    /// Reads the body to its end, of at most `max` bytes. Blocks until the client has sent it;
+    /// nothing is allocated for bytes that were only announced.
     ///
-    /// A longer one that says so is refused before anything of it is read: a client that waits for `100 Continue` does
-    /// not send it.
+    /// A longer one that says so is refused before anything of it is read: a client that waits for
+    /// `100 Continue` does not send it.
     ///
     /// # Errors
     ///
@@ -80,11 +80,12 @@ impl Body {
     /// ```
     pub fn into_text(self, max: usize) -> Result<String, BodyError> {
         let bytes = self.into_bytes(max)?;
-        String::from_utf8(bytes.into()).map_err(|error| BodyError::malformed("UTF-8 text", error.utf8_error()))
+        String::from_utf8(bytes.into())
+            .map_err(|error| BodyError::malformed("UTF-8 text", error.utf8_error()))
     }
 
-    /// Reads the body to its end, of at most `max` bytes, as a value in JSON. The `Content-Type` is not looked at. Blocks as
-    /// [`into_bytes`](Self::into_bytes) does.
+    /// Reads the body to its end, of at most `max` bytes, as a value in JSON. The `Content-Type` is
+    /// not looked at. Blocks as [`into_bytes`](Self::into_bytes) does.
     ///
     /// # Errors
     ///
@@ -102,11 +103,13 @@ impl Body {
     #[cfg(feature = "json")]
     pub fn into_json<T: serde::de::DeserializeOwned>(self, max: usize) -> Result<T, BodyError> {
         let bytes = self.into_bytes(max)?;
-        serde_json::from_slice(&bytes).map_err(|error| BodyError::malformed("JSON as it is expected here", error))
+        serde_json::from_slice(&bytes)
+            .map_err(|error| BodyError::malformed("JSON as it is expected here", error))
     }
 }
 
-/// Why a body could not be read whole. As a response it says so to the client, with the status that each variant names.
+/// Why a body could not be read whole. As a response it says so to the client, with the status that
+/// each variant names.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BodyError {
@@ -126,8 +129,8 @@ pub enum BodyError {
     TooSlow,
     /// Its framing is broken. As a response: 400; the connection ends with it.
     Broken(io::Error),
-    /// The client ended it early, or the connection is lost. As a response: 400, which hardly anybody gets; the connection
-    /// ends with it.
+    /// The client ended it early, or the connection is lost. As a response: 400, which hardly
+    /// anybody gets; the connection ends with it.
     Gone(io::Error),
     /// It does not come from a client, and what it comes from has failed. As a response: 500.
     Failed(io::Error),
@@ -135,7 +138,10 @@ pub enum BodyError {
 
 impl BodyError {
     fn malformed(expected: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
-        Self::Malformed { expected, source: Box::new(source) }
+        Self::Malformed {
+            expected,
+            source: Box::new(source),
+        }
     }
 
     fn of(error: io::Error, from_client: bool) -> Self {
@@ -195,10 +201,16 @@ mod tests {
     fn a_body_is_read_to_its_end_and_not_beyond_its_limit() {
         let slowly = || Body::reader(Slowly(b"12345"));
         assert_eq!(slowly().into_bytes(5).unwrap(), "12345");
-        assert!(matches!(slowly().into_bytes(4), Err(BodyError::TooLong { max: 4 })));
+        assert!(matches!(
+            slowly().into_bytes(4),
+            Err(BodyError::TooLong { max: 4 })
+        ));
         assert_eq!(Body::empty().into_bytes(0).unwrap(), "");
         let endless = Body::reader(io::repeat(1));
-        assert!(matches!(endless.into_bytes(100_000), Err(BodyError::TooLong { .. })));
+        assert!(matches!(
+            endless.into_bytes(100_000),
+            Err(BodyError::TooLong { .. })
+        ));
         // One that is known to be too long is not touched.
         struct Untouchable;
         impl Read for Untouchable {

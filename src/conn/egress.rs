@@ -1,11 +1,12 @@
 //! What leaves a connection, behind one small lock.
 //!
-//! Nothing else writes to a socket. Answers wait here until the kernel takes them, so that whoever has a reason can send
-//! them: the worker when nothing more is there to answer, the monitor when a handler turns out to be slow, the drain when
-//! the connection is cut. The lock is held while bytes are appended or handed to the kernel, never while anybody waits.
+//! Nothing else writes to a socket. Answers wait here until the kernel takes them, so that whoever
+//! has a reason can send them: the worker when nothing more is there to answer, the monitor when a
+//! handler turns out to be slow, the drain when the connection is cut. The lock is held while bytes
+//! are appended or handed to the kernel, never while anybody waits.
 //!
-//! **Invariant:** each response is begun once: by the connection's owner, or by who takes the connection over and
-//! answers 503. Whoever comes second writes nothing.
+//! **Invariant:** each response is begun once: by the connection's owner, or by who takes the
+//! connection over and answers 503. Whoever comes second writes nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -44,7 +45,8 @@ pub(crate) enum Told {
     In,
     /// Room to write too.
     InAndOut,
-    /// Not registered any more: the connection is about to be closed, or belongs to a thread of its own.
+    /// Not registered any more: the connection is about to be closed, or belongs to a thread of its
+    /// own.
     NothingAnyMore,
 }
 
@@ -56,7 +58,8 @@ struct Out {
     sent_total: u64,
     /// Where the current request's response begins, counted like these.
     begins_at: u64,
-    /// Requests before the current one whose responses the kernel may not have taken whole, and where these begin and end.
+    /// Requests before the current one whose responses the kernel may not have taken whole, and
+    /// where these begin and end.
     before: Vec<(InFlight, u64, u64)>,
     answer: Answer,
     /// Taken over: the owner may not write any more.
@@ -67,7 +70,10 @@ struct Out {
 
 /// Where the response to the current request stands.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a box would be an allocation for each request"
+)]
 enum Answer {
     /// No request waits for one, or the last one's is wholly in `pending`.
     None,
@@ -123,7 +129,13 @@ impl Egress {
             on_gone: Vec::new(),
         };
         let told = AtomicU8::new(Told::Nothing as u8);
-        Self { transport, peer, home: OnceLock::new(), told, out: Mutex::new(out) }
+        Self {
+            transport,
+            peer,
+            home: OnceLock::new(),
+            told,
+            out: Mutex::new(out),
+        }
     }
 
     /// From now on `poller` can tell of it, under `key`.
@@ -134,14 +146,21 @@ impl Egress {
     /// Has the poller tell of at least this.
     #[inline]
     pub(crate) fn tell_of(&self, wanted: Told) -> io::Result<()> {
-        if self.told.load(Acquire) >= wanted as u8 { Ok(()) } else { self.register(wanted) }
+        if self.told.load(Acquire) >= wanted as u8 {
+            Ok(())
+        } else {
+            self.register(wanted)
+        }
     }
 
-    /// Bytes and hang-up are told of from the first park on, and room to write only once there was none.
+    /// Bytes and hang-up are told of from the first park on, and room to write only once there was
+    /// none.
     fn register(&self, wanted: Told) -> io::Result<()> {
         // The lock is for a handler that asks for hang-ups while its worker parks.
         let _out = lock(&self.out);
-        let (Some((poller, key)), told) = (self.home.get(), self.told.load(Acquire)) else { return Ok(()) };
+        let (Some((poller, key)), told) = (self.home.get(), self.told.load(Acquire)) else {
+            return Ok(());
+        };
         let fd = self.transport.as_fd();
         if told == Told::Nothing as u8 {
             poller.add(fd, *key)?;
@@ -165,10 +184,14 @@ impl Egress {
     fn leave(&self) -> Option<&Poller> {
         let told = self.told.swap(Told::NothingAnyMore as u8, Release);
         let was_told = told == Told::In as u8 || told == Told::InAndOut as u8;
-        self.home.get().filter(|_| was_told).map(|(poller, _)| &**poller)
+        self.home
+            .get()
+            .filter(|_| was_told)
+            .map(|(poller, _)| &**poller)
     }
 
-    /// The response that was begun is a 101 and whole: the connection is its thread's alone, also to wait for.
+    /// The response that was begun is a 101 and whole: the connection is its thread's alone, also
+    /// to wait for.
     pub(crate) fn switch_over(&self) {
         let mut out = lock(&self.out);
         out.answer = match std::mem::replace(&mut out.answer, Answer::None) {
@@ -201,9 +224,11 @@ impl Egress {
         gone.into_iter().for_each(|then| then());
     }
 
-    /// Whether the peer has reset the connection: one that has finished its side only may still read.
+    /// Whether the peer has reset the connection: one that has finished its side only may still
+    /// read.
     fn is_gone(&self) -> bool {
-        self.transport.info().is_some_and(|info| info.is_closed) || self.transport.look() == Look::Broken
+        self.transport.info().is_some_and(|info| info.is_closed)
+            || self.transport.look() == Look::Broken
     }
 
     /// The socket, for reading and for waiting.
@@ -235,9 +260,14 @@ impl Egress {
         }
     }
 
-    /// Begins a response: `write` appends its first bytes. `spare` is lent as the place to collect them if there is none.
-    /// `whole`: there will be no more.
-    pub(crate) fn begin(&self, spare: &mut Vec<u8>, whole: bool, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Shut> {
+    /// Begins a response: `write` appends its first bytes. `spare` is lent as the place to collect
+    /// them if there is none. `whole`: there will be no more.
+    pub(crate) fn begin(
+        &self,
+        spare: &mut Vec<u8>,
+        whole: bool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), Shut> {
         let mut out = lock(&self.out);
         if out.shut {
             return Err(Shut);
@@ -254,8 +284,8 @@ impl Egress {
         Ok(())
     }
 
-    /// Appends bytes that belong to no response, such as `100 Continue`, or further ones of the response that was begun.
-    /// `last`: the response is whole with them.
+    /// Appends bytes that belong to no response, such as `100 Continue`, or further ones of the
+    /// response that was begun. `last`: the response is whole with them.
     pub(crate) fn append(&self, last: bool, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Shut> {
         let mut out = lock(&self.out);
         if out.shut {
@@ -286,7 +316,8 @@ impl Egress {
         matches!(lock(&self.out).answer, Answer::Begun(_))
     }
 
-    /// Hands to the kernel what waits. True: nothing is left; the place it waited in is given back in `spare`.
+    /// Hands to the kernel what waits. True: nothing is left; the place it waited in is given back
+    /// in `spare`.
     pub(crate) fn flush(&self, spare: &mut Vec<u8>) -> io::Result<bool> {
         let mut out = lock(&self.out);
         if !out.flush(&*self.transport)? {
@@ -310,7 +341,8 @@ impl Egress {
         Ok(sent)
     }
 
-    /// Hands `bytes` to the kernel without copying them, if nothing waits before them. How many it took.
+    /// Hands `bytes` to the kernel without copying them, if nothing waits before them. How many it
+    /// took.
     pub(crate) fn send_directly(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut out = lock(&self.out);
         if out.shut {
@@ -344,10 +376,13 @@ impl Egress {
 
     /// Bytes the peer has acknowledged; where the kernel does not tell, those it has taken from us.
     pub(crate) fn acknowledged(&self) -> u64 {
-        self.transport.info().map_or_else(|| lock(&self.out).sent_total, |info| info.bytes_acked)
+        self.transport
+            .info()
+            .map_or_else(|| lock(&self.out).sent_total, |info| info.bytes_acked)
     }
 
-    /// The response to the current request is whole although nothing was appended: its last bytes went directly.
+    /// The response to the current request is whole although nothing was appended: its last bytes
+    /// went directly.
     pub(crate) fn whole(&self) {
         lock(&self.out).answer = Answer::None;
     }
@@ -360,33 +395,40 @@ impl Egress {
             | Answer::Begun(request)
             | Answer::Whole(request)
             | Answer::Refused(request)
-            | Answer::Upgraded(request) => Some((request.clone(), out.sent_total.saturating_sub(out.begins_at))),
+            | Answer::Upgraded(request) => Some((
+                request.clone(),
+                out.sent_total.saturating_sub(out.begins_at),
+            )),
             Answer::None => None,
         }
     }
 
-    /// The requests whose responses have begun, or that were upgraded, and that a reset would cut; and the bytes of each that
-    /// the kernel has taken.
+    /// The requests whose responses have begun, or that were upgraded, and that a reset would cut;
+    /// and the bytes of each that the kernel has taken.
     pub(crate) fn unfinished(&self) -> Vec<(InFlight, u64)> {
         let out = lock(&self.out);
         let sent = out.sent_total;
         let before = out.before.iter().filter(|(.., end)| *end > sent);
-        let mut unfinished: Vec<_> =
-            before.map(|(request, begin, _)| (request.clone(), sent.saturating_sub(*begin))).collect();
-        if let Answer::Begun(request) | Answer::Whole(request) | Answer::Upgraded(request) = &out.answer {
+        let mut unfinished: Vec<_> = before
+            .map(|(request, begin, _)| (request.clone(), sent.saturating_sub(*begin)))
+            .collect();
+        if let Answer::Begun(request) | Answer::Whole(request) | Answer::Upgraded(request) =
+            &out.answer
+        {
             unfinished.push((request.clone(), sent.saturating_sub(out.begins_at)));
         }
         unfinished
     }
 
-    /// Answers with `refusal` in the owner's place, whose later writes fail, if a response is owed that was not begun; and
-    /// finishes our side behind it. In any case what waits is sent; what the kernel does not take now is for
-    /// [`flush_from_outside`](Self::flush_from_outside).
+    /// Answers with `refusal` in the owner's place, whose later writes fail, if a response is owed
+    /// that was not begun; and finishes our side behind it. In any case what waits is sent; what
+    /// the kernel does not take now is for [`flush_from_outside`](Self::flush_from_outside).
     pub(crate) fn take_over(&self, refusal: &[u8]) -> Taken {
         let mut out = lock(&self.out);
         let taken = match std::mem::replace(&mut out.answer, Answer::None) {
             Answer::Owed(request) => {
-                out.pending.extend_from_slice(refusal_to(&request.method, refusal));
+                out.pending
+                    .extend_from_slice(refusal_to(&request.method, refusal));
                 out.shut = true;
                 out.answer = Answer::Refused(request.clone());
                 Taken::Answered(request)
@@ -411,8 +453,9 @@ impl Egress {
 impl Client for Egress {
     fn on_gone(&self, then: Box<dyn FnOnce() + Send>) {
         lock(&self.out).on_gone.push(then);
-        // The first request of a connection is served before the poller knows of it. What has happened already is an event
-        // too; where it was told before we asked, it is to be seen now.
+        // The first request of a connection is served before the poller knows of it. What has
+        // happened already is an event too; where it was told before we asked, it is to be seen
+        // now.
         if self.tell_of(Told::In).is_err() || self.is_gone() {
             self.hung_up();
         }
@@ -421,7 +464,10 @@ impl Client for Egress {
 
 impl std::fmt::Debug for Out {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Out").field("pending", &(self.pending.len() - self.sent)).field("answer", &self.answer).finish()
+        f.debug_struct("Out")
+            .field("pending", &(self.pending.len() - self.sent))
+            .field("answer", &self.answer)
+            .finish()
     }
 }
 
@@ -456,7 +502,9 @@ impl Out {
 /// The part of a refusal that answers a request: for HEAD its head (RFC 9110 section 9.3.2).
 fn refusal_to<'r>(method: &Method, refusal: &'r [u8]) -> &'r [u8] {
     const HEAD_END: &[u8] = b"\r\n\r\n";
-    let head_end = refusal.windows(HEAD_END.len()).position(|window| window == HEAD_END);
+    let head_end = refusal
+        .windows(HEAD_END.len())
+        .position(|window| window == HEAD_END);
     match head_end {
         Some(at) if method == Method::HEAD => &refusal[..at + HEAD_END.len()],
         _ => refusal,
@@ -466,7 +514,14 @@ fn refusal_to<'r>(method: &Method, refusal: &'r [u8]) -> &'r [u8] {
 /// A kernel that takes nothing now has taken 0 bytes.
 fn accept_blocked(sent: io::Result<usize>) -> io::Result<usize> {
     match sent {
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ) =>
+        {
+            Ok(0)
+        }
         sent => sent,
     }
 }

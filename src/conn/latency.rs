@@ -6,7 +6,8 @@ use std::time::Duration;
 
 /// A handler that takes longer than this on average gives its permit back before it runs.
 const SLOW: Duration = Duration::from_micros(50);
-/// No sample counts for more: it lifts a small average by 7/8 of the limit, so one preempted handler decides nothing.
+/// No sample counts for more: it lifts a small average by 7/8 of the limit, so one preempted
+/// handler decides nothing.
 const SAMPLE_MAX_NANOS: u64 = 7 * SLOW_NANOS;
 const SLOW_NANOS: u64 = SLOW.as_nanos() as u64;
 /// Seven of the largest samples on end lift a small average above this.
@@ -16,8 +17,8 @@ const SMALL_NANOS: u64 = SLOW_NANOS / 8;
 
 /// Moving average of how long handlers take, for each route.
 ///
-/// Without a router the method and the first segment of the path stand for the route, in one of a fixed number of places;
-/// routes that share one are only expected to be as slow as their mean.
+/// Without a router the method and the first segment of the path stand for the route, in one of a
+/// fixed number of places; routes that share one are only expected to be as slow as their mean.
 #[derive(Debug)]
 pub(crate) struct Pace {
     averages: [AtomicU64; Self::ROUTES],
@@ -34,7 +35,10 @@ impl Pace {
 
     pub(crate) fn new() -> Self {
         let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
-        Self { averages: zeros(), revoked: zeros() }
+        Self {
+            averages: zeros(),
+            revoked: zeros(),
+        }
     }
 
     /// Whether a call of this route is to give its permit back before it runs.
@@ -42,8 +46,9 @@ impl Pace {
         self.average(route).load(Relaxed) > SLOW_NANOS || self.is_revoked(route)
     }
 
-    /// Whether it also needs a place among the slow, of which there are fewer than workers. That takes more: a route for
-    /// which none comes free is not called any more, and could not show that it is fast.
+    /// Whether it also needs a place among the slow, of which there are fewer than workers. That
+    /// takes more: a route for which none comes free is not called any more, and could not show
+    /// that it is fast.
     pub(crate) fn is_very_slow(&self, route: Route) -> bool {
         self.average(route).load(Relaxed) > VERY_SLOW_NANOS || self.is_revoked(route)
     }
@@ -53,12 +58,16 @@ impl Pace {
         self.revoked(route).load(Relaxed) > 0
     }
 
-    /// Nothing is stored for a fast handler once the average is small: no cache line travels between cores.
+    /// Nothing is stored for a fast handler once the average is small: no cache line travels
+    /// between cores.
     pub(crate) fn record(&self, route: Route, took: Duration) {
         let average = self.average(route).load(Relaxed);
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).min(SAMPLE_MAX_NANOS);
+        let took = u64::try_from(took.as_nanos())
+            .unwrap_or(u64::MAX)
+            .min(SAMPLE_MAX_NANOS);
         if average > SMALL_NANOS || took > SLOW_NANOS {
-            self.average(route).store(average - average / 8 + took / 8, Relaxed);
+            self.average(route)
+                .store(average - average / 8 + took / 8, Relaxed);
         }
     }
 
@@ -82,13 +91,19 @@ impl Pace {
 }
 
 impl Route {
-    /// FNV-1a over the method and the first segment of the path, with its bits mixed once more: names that differ in their
-    /// last character only differ in the lowest and highest bits before.
+    /// FNV-1a over the method and the first segment of the path, with its bits mixed once more:
+    /// names that differ in their last character only differ in the lowest and highest bits before.
     pub(crate) fn of(method: &http::Method, path: &str) -> Self {
         let path = path.as_bytes();
-        let end = path.iter().skip(1).position(|byte| *byte == b'/').map_or(path.len(), |at| at + 1);
+        let end = path
+            .iter()
+            .skip(1)
+            .position(|byte| *byte == b'/')
+            .map_or(path.len(), |at| at + 1);
         let bytes = method.as_str().bytes().chain(path[..end].iter().copied());
-        let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
         Self(((hash ^ hash >> 15).wrapping_mul(0x85eb_ca6b) >> 26) as u8 % Pace::ROUTES as u8)
     }
 
@@ -108,11 +123,15 @@ mod tests {
 
     #[test]
     fn routes_with_similar_names_are_told_apart() {
-        let routes: std::collections::BTreeSet<_> =
-            (0..64).map(|i| Route::of(&http::Method::GET, &format!("/route-{i}/x")).index()).collect();
+        let routes: std::collections::BTreeSet<_> = (0..64)
+            .map(|i| Route::of(&http::Method::GET, &format!("/route-{i}/x")).index())
+            .collect();
         // 64 names in 64 places at random would take 40.
         assert!(routes.len() >= 32, "{} places for 64 names", routes.len());
-        assert_eq!(Route::of(&http::Method::GET, "/a/b"), Route::of(&http::Method::GET, "/a/c?d"));
+        assert_eq!(
+            Route::of(&http::Method::GET, "/a/b"),
+            Route::of(&http::Method::GET, "/a/c?d")
+        );
     }
 
     #[test]

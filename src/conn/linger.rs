@@ -25,7 +25,8 @@ pub(super) struct Linger {
     /// How long it goes on behind each byte that comes, and until when at the latest.
     at_most: Duration,
     end: Instant,
-    /// Requests that come now are named in the report; `None` when nobody is to know, or what came is no request.
+    /// Requests that come now are named in the report; `None` when nobody is to know, or what came
+    /// is no request.
     pub(super) late: Option<HeadScan>,
 }
 
@@ -33,17 +34,23 @@ pub(super) struct Linger {
 const UNREAD_MAX: usize = 1000;
 
 impl Linger {
-    /// How long a peer that has acknowledged everything must have been silent. One that was refused may be sending a body,
-    /// over a line where the next bytes take a while.
+    /// How long a peer that has acknowledged everything must have been silent. One that was refused
+    /// may be sending a body, over a line where the next bytes take a while.
     pub(super) fn quiet(&self) -> Duration {
-        if self.reason == CloseReason::Refused { LINGER_TIMEOUT } else { LINGER_QUIET }
+        if self.reason == CloseReason::Refused {
+            LINGER_TIMEOUT
+        } else {
+            LINGER_QUIET
+        }
     }
 }
 
 impl Conn {
     pub(super) fn linger(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
         self.note_late_requests(turn);
-        let Stage::Linger(linger) = &mut self.stage else { unreachable!("it lingers in this stage") };
+        let Stage::Linger(linger) = &mut self.stage else {
+            unreachable!("it lingers in this stage")
+        };
         if self.eof || linger.bytes > LINGER_BYTES_MAX {
             return Some(Next::Close(linger.reason));
         }
@@ -71,16 +78,30 @@ impl Conn {
     /// Finishes our side, and waits for the peer to finish its own.
     pub(super) fn say_goodbye(&mut self, reason: CloseReason, at_most: Duration, turn: &Turn<'_>) {
         self.line.transport().finish();
-        let late = (turn.lifecycle.is_stopping() && reason != CloseReason::Upgraded).then(HeadScan::new);
-        let (until, end) = (turn.now + at_most, turn.now + at_most.max(LINGER_TIMEOUT_MAX));
-        let linger = Linger { reason, bytes: 0, heard_at: turn.now, until, at_most, end, late };
+        let late =
+            (turn.lifecycle.is_stopping() && reason != CloseReason::Upgraded).then(HeadScan::new);
+        let (until, end) = (
+            turn.now + at_most,
+            turn.now + at_most.max(LINGER_TIMEOUT_MAX),
+        );
+        let linger = Linger {
+            reason,
+            bytes: 0,
+            heard_at: turn.now,
+            until,
+            at_most,
+            end,
+            late,
+        };
         self.enter(Stage::Linger(linger), turn.now);
         self.unread = true;
     }
 
     /// Names requests that came after our end, and drops what came.
     fn note_late_requests(&mut self, turn: &Turn<'_>) {
-        let Stage::Linger(linger) = &mut self.stage else { unreachable!("it lingers in this stage") };
+        let Stage::Linger(linger) = &mut self.stage else {
+            unreachable!("it lingers in this stage")
+        };
         while let Some(scan) = &mut linger.late
             && !self.inbox.is_empty()
         {
@@ -88,9 +109,15 @@ impl Conn {
                 Ok(Some(head)) => {
                     self.inbox.consume(head.len);
                     linger.bytes += head.len as u64;
-                    let (peer, told) = (self.line.peer(), linger.reason != CloseReason::IdleStopping);
+                    let (peer, told) =
+                        (self.line.peer(), linger.reason != CloseReason::IdleStopping);
                     let (method, target) = (head.parts.method, head.parts.uri);
-                    self.entry.raced(Raced { peer, method, target, told });
+                    self.entry.raced(Raced {
+                        peer,
+                        method,
+                        target,
+                        told,
+                    });
                     // What follows a request with a body is that body.
                     linger.late = (head.framing == Framing::Empty).then(HeadScan::new);
                 }
@@ -111,11 +138,27 @@ impl Conn {
         };
         let date = turn.date();
         let retry_after = [(http::header::RETRY_AFTER, RETRY_AFTER)];
-        let extra = if refusal.status == StatusCode::SERVICE_UNAVAILABLE { &retry_after[..] } else { &[] };
+        let extra = if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
+            &retry_after[..]
+        } else {
+            &[]
+        };
         let answered = self.line.begin(&mut turn.buffers.out, true, |out| {
-            reply::write_refusal(out, refusal.status, refusal.reason, &date, extra, !head_only);
+            reply::write_refusal(
+                out,
+                refusal.status,
+                refusal.reason,
+                &date,
+                extra,
+                !head_only,
+            );
         });
-        log::debug!("{}: {}, peer {}", refusal.status, refusal.reason, Peer(&self.line));
+        log::debug!(
+            "{}: {}, peer {}",
+            refusal.status,
+            refusal.reason,
+            Peer(&self.line)
+        );
         let reason = match refusal.status {
             _ if answered.is_err() => CloseReason::Cut,
             StatusCode::SERVICE_UNAVAILABLE => CloseReason::Overloaded,
@@ -125,12 +168,17 @@ impl Conn {
     }
 
     pub(crate) fn close_after_flush(&mut self, reason: CloseReason, turn: &Turn<'_>) {
-        let flush = Flush { source: Source::None, asked: None, close: Some(reason), patience: None };
+        let flush = Flush {
+            source: Source::None,
+            asked: None,
+            close: Some(reason),
+            patience: None,
+        };
         self.enter(Stage::Flush(Box::new(flush)), turn.now);
     }
 
-    /// Takes the requests that are here behind an answer that the peer has not taken, and that nobody has looked at: whole
-    /// heads, without waiting for more.
+    /// Takes the requests that are here behind an answer that the peer has not taken, and that
+    /// nobody has looked at: whole heads, without waiting for more.
     pub(crate) fn take_unread(&mut self, turn: &mut Turn<'_>) -> Vec<InFlight> {
         let mut found = Vec::new();
         if !matches!(&self.stage, Stage::Flush(flush) if flush.asked.is_none()) {
@@ -143,13 +191,22 @@ impl Conn {
                     self.inbox.consume(head.len);
                     scan = HeadScan::new();
                     let (method, target) = (head.parts.method, head.parts.uri);
-                    found.push(InFlight { method, target, since: turn.now, started: false });
+                    found.push(InFlight {
+                        method,
+                        target,
+                        since: turn.now,
+                        started: false,
+                    });
                     // What follows a request with a body is that body.
                     if head.framing != Framing::Empty {
                         break;
                     }
                 }
-                Ok(None) => match self.line.transport().recv(self.inbox.room(&mut turn.buffers.read)) {
+                Ok(None) => match self
+                    .line
+                    .transport()
+                    .recv(self.inbox.room(&mut turn.buffers.read))
+                {
                     Ok(n @ 1..) => self.inbox.filled(n),
                     _ => break,
                 },

@@ -1,4 +1,5 @@
-//! A connection that nobody serves: what it waits for, until when, and what a deadline that is over leads to.
+//! A connection that nobody serves: what it waits for, until when, and what a deadline that is over
+//! leads to.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,8 @@ impl Conn {
 
     /// Whether room to write has to be told of before the connection is parked.
     pub(crate) fn wants_room(&self) -> bool {
-        self.line.has_unsent() || matches!(&self.stage, Stage::Flush(flush) if matches!(flush.source, Source::Bytes(_)))
+        self.line.has_unsent()
+            || matches!(&self.stage, Stage::Flush(flush) if matches!(flush.source, Source::Bytes(_)))
     }
 
     /// Before the connection is parked: it keeps no more than the bytes it holds.
@@ -75,13 +77,20 @@ impl Conn {
             Stage::Discard(_) => DISCARD_TIMEOUT,
             Stage::Body(collecting) => {
                 return Some(
-                    collecting.patience.check(turn.now, collecting.came, body_demand(settings)).unwrap_or(turn.now),
+                    collecting
+                        .patience
+                        .check(turn.now, collecting.came, body_demand(settings))
+                        .unwrap_or(turn.now),
                 );
             }
             Stage::Flush(flush) => match &mut flush.patience {
                 Some(patience) if patience.is_waiting() => {
                     let count = self.line.acknowledged();
-                    return Some(patience.check(turn.now, count, write_demand(settings)).unwrap_or(turn.now));
+                    return Some(
+                        patience
+                            .check(turn.now, count, write_demand(settings))
+                            .unwrap_or(turn.now),
+                    );
                 }
                 // It is being served.
                 _ => return None,
@@ -89,7 +98,11 @@ impl Conn {
             Stage::Linger(linger) => {
                 let end = linger.until;
                 let quiet = linger.heard_at + linger.quiet();
-                return Some(if quiet > turn.now { quiet.min(end) } else { end.min(turn.now + LINGER_QUIET) });
+                return Some(if quiet > turn.now {
+                    quiet.min(end)
+                } else {
+                    end.min(turn.now + LINGER_QUIET)
+                });
             }
             Stage::Taken => unreachable!("a connection is parked in a stage"),
         };
@@ -98,7 +111,9 @@ impl Conn {
 
     /// The deadline of a parked connection is over.
     pub(crate) fn overdue(&mut self, turn: &mut Turn<'_>) -> Overdue {
-        if self.deadline(turn).is_none_or(|at| at > turn.now) && !matches!(self.stage, Stage::Linger(_)) {
+        if self.deadline(turn).is_none_or(|at| at > turn.now)
+            && !matches!(self.stage, Stage::Linger(_))
+        {
             return Overdue::Wait;
         }
         match &self.stage {
@@ -112,32 +127,55 @@ impl Conn {
                 }
                 Look::End => Overdue::Close(CloseReason::PeerClosed),
                 Look::Broken => Overdue::Close(CloseReason::Broken),
-                // Who reads its last response slowly is not idle: its next request would meet a closed connection.
+                // Who reads its last response slowly is not idle: its next request would meet a
+                // closed connection.
                 Look::Silence if self.was_heard_lately(turn) => Overdue::Wait,
-                // A request may be on its way while ours is: our end is seen after a round trip, and who does not watch its
-                // idle connections sees it when it writes.
+                // A request may be on its way while ours is: our end is seen after a round trip,
+                // and who does not watch its idle connections sees it when it writes.
                 Look::Silence if turn.lifecycle.phase() >= Phase::Draining => {
-                    let rtt = self.line.transport().info().map_or(Duration::ZERO, |info| info.rtt);
-                    self.say_goodbye(CloseReason::IdleStopping, GOODBYE_MIN.max(2 * rtt).min(LINGER_TIMEOUT), turn);
+                    let rtt = self
+                        .line
+                        .transport()
+                        .info()
+                        .map_or(Duration::ZERO, |info| info.rtt);
+                    self.say_goodbye(
+                        CloseReason::IdleStopping,
+                        GOODBYE_MIN.max(2 * rtt).min(LINGER_TIMEOUT),
+                        turn,
+                    );
                     Overdue::Advance
                 }
-                Look::Silence if matches!(self.stage, Stage::Fresh) => Overdue::Close(CloseReason::Silent),
+                Look::Silence if matches!(self.stage, Stage::Fresh) => {
+                    Overdue::Close(CloseReason::Silent)
+                }
                 Look::Silence => Overdue::Close(CloseReason::Idle),
             },
-            Stage::Head => self.refuse_overdue(StatusCode::REQUEST_TIMEOUT, "the request head took too long", turn),
-            Stage::Body(_) => {
-                self.refuse_overdue(StatusCode::REQUEST_TIMEOUT, "the request body came too slowly", turn)
-            }
-            Stage::Call(_) | Stage::Push(_) | Stage::Own(_) => {
-                self.refuse_overdue(StatusCode::SERVICE_UNAVAILABLE, "the server is too busy", turn)
-            }
+            Stage::Head => self.refuse_overdue(
+                StatusCode::REQUEST_TIMEOUT,
+                "the request head took too long",
+                turn,
+            ),
+            Stage::Body(_) => self.refuse_overdue(
+                StatusCode::REQUEST_TIMEOUT,
+                "the request body came too slowly",
+                turn,
+            ),
+            Stage::Call(_) | Stage::Push(_) | Stage::Own(_) => self.refuse_overdue(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the server is too busy",
+                turn,
+            ),
             // It cannot be told any more than by the missing end.
             Stage::Flush(_) if self.starved => {
                 self.line.transport().reset();
                 Overdue::Close(CloseReason::Overloaded)
             }
             // There is room: it is our turn that is late, not the peer's.
-            Stage::Flush(_) if wait_for_peer(self.line.transport().as_fd(), true, Duration::ZERO) => Overdue::Advance,
+            Stage::Flush(_)
+                if wait_for_peer(self.line.transport().as_fd(), true, Duration::ZERO) =>
+            {
+                Overdue::Advance
+            }
             Stage::Flush(_) => {
                 self.line.transport().reset();
                 Overdue::Close(CloseReason::Stalled)
@@ -159,22 +197,35 @@ impl Conn {
                 let quiet = turn.now.saturating_duration_since(heard_at) >= quiet;
                 // What was written to a unix socket is with the peer.
                 let is_local = self.line.peer().is_none();
-                let acknowledged = || is_local || self.line.transport().info().is_some_and(|info| info.is_fin_wait2);
-                if quiet && acknowledged() { Overdue::Close(reason) } else { Overdue::Wait }
+                let acknowledged = || {
+                    is_local
+                        || self
+                            .line
+                            .transport()
+                            .info()
+                            .is_some_and(|info| info.is_fin_wait2)
+                };
+                if quiet && acknowledged() {
+                    Overdue::Close(reason)
+                } else {
+                    Overdue::Wait
+                }
             }
             Stage::Taken => unreachable!("a connection is parked in a stage"),
         }
     }
 
-    /// Since when nothing is under way: no byte of a request has come, and the last response was left to the kernel.
+    /// Since when nothing is under way: no byte of a request has come, and the last response was
+    /// left to the kernel.
     pub(crate) fn silent_since(&self) -> Option<Instant> {
         matches!(self.stage, Stage::Fresh | Stage::Idle).then_some(self.since)
     }
 
-    /// Room is needed: whether this connection, of which nothing was heard for `idle_for`, is one to give up.
+    /// Room is needed: whether this connection, of which nothing was heard for `idle_for`, is one
+    /// to give up.
     pub(crate) fn make_room(&mut self, idle_for: Duration, turn: &Turn<'_>) -> Overdue {
-        // A new one has had no answer yet. It gets the time that it would get at the stop, or clients would be accepted only
-        // to be sent away for the next.
+        // A new one has had no answer yet. It gets the time that it would get at the stop, or
+        // clients would be accepted only to be sent away for the next.
         let (least, since) = match self.stage {
             Stage::Fresh => (turn.settings.idle_grace, self.since),
             Stage::Idle => (idle_for, self.since),
@@ -191,40 +242,60 @@ impl Conn {
             }
             Look::End => Overdue::Close(CloseReason::PeerClosed),
             Look::Broken => Overdue::Close(CloseReason::Broken),
-            // Its next request would meet a closed connection, whose RST destroys what it has not read.
-            Look::Silence if transport.info().is_some_and(|info| !self.line.is_acknowledged(info)) => Overdue::Wait,
+            // Its next request would meet a closed connection, whose RST destroys what it has not
+            // read.
+            Look::Silence
+                if transport
+                    .info()
+                    .is_some_and(|info| !self.line.is_acknowledged(info)) =>
+            {
+                Overdue::Wait
+            }
             Look::Silence => Overdue::Close(CloseReason::IdleShed),
         }
     }
 
-    /// While draining: whether the peer's kernel was heard within the idle grace, or takes its time with what was sent.
+    /// While draining: whether the peer's kernel was heard within the idle grace, or takes its time
+    /// with what was sent.
     fn was_heard_lately(&mut self, turn: &Turn<'_>) -> bool {
         if turn.lifecycle.phase() < Phase::Draining || !turn.lifecycle.clock.is_the_kernels() {
             return false;
         }
-        let Some(info) = self.line.transport().info() else { return false };
+        let Some(info) = self.line.transport().info() else {
+            return false;
+        };
         let grace = turn.settings.idle_grace;
         if info.silent_for < grace {
             self.since = turn.now.checked_sub(info.silent_for).unwrap_or(turn.now);
             return true;
         }
         // A window that is closed is probed ever more seldom.
-        let reading = !self.line.is_acknowledged(info) && info.silent_for < turn.settings.write_timeout;
+        let reading =
+            !self.line.is_acknowledged(info) && info.silent_for < turn.settings.write_timeout;
         if reading {
             self.since = turn.now;
         }
         reading
     }
 
-    fn refuse_overdue(&mut self, status: StatusCode, reason: &'static str, turn: &mut Turn<'_>) -> Overdue {
+    fn refuse_overdue(
+        &mut self,
+        status: StatusCode,
+        reason: &'static str,
+        turn: &mut Turn<'_>,
+    ) -> Overdue {
         self.refuse(Refusal { status, reason }, turn);
         Overdue::Advance
     }
 
-    /// At the cut: a request that is here already is owed an answer from now on. Why to close the connection, if nothing is
-    /// and nothing is on its way to the peer that a last second could complete.
+    /// At the cut: a request that is here already is owed an answer from now on. Why to close the
+    /// connection, if nothing is and nothing is on its way to the peer that a last second could
+    /// complete.
     pub(crate) fn look_once_more(&mut self, turn: &mut Turn<'_>) -> Option<CloseReason> {
-        if !matches!(self.stage, Stage::Fresh | Stage::Idle | Stage::Head | Stage::Discard(_)) {
+        if !matches!(
+            self.stage,
+            Stage::Fresh | Stage::Idle | Stage::Head | Stage::Discard(_)
+        ) {
             return None;
         }
         self.tell(true, true);

@@ -1,7 +1,7 @@
 //! How long a slow peer is waited for.
 //!
-//! Two rules, in both directions: no silence longer than a timeout, and after a while no less than a rate. Only time in which
-//! we wait for the peer counts, and only bytes that came meanwhile.
+//! Two rules, in both directions: no silence longer than a timeout, and after a while no less than
+//! a rate. Only time in which we wait for the peer counts, and only bytes that came meanwhile.
 //!
 //! **Invariant:** this module never reads the clock.
 
@@ -47,10 +47,15 @@ impl Patience {
         }
     }
 
-    /// A further wait begins, unless one is going on; time since the last one's `pause` does not count.
+    /// A further wait begins, unless one is going on; time since the last one's `pause` does not
+    /// count.
     pub(crate) fn resume(&mut self, now: Instant, count: u64) {
         if !self.is_waiting {
-            *self = Self { waited: self.waited, came: self.came, ..Self::new(now, count) };
+            *self = Self {
+                waited: self.waited,
+                came: self.came,
+                ..Self::new(now, count)
+            };
         }
     }
 
@@ -82,8 +87,15 @@ impl Patience {
             return None;
         }
         // The rate is looked at when it begins to count, then once a second.
-        let rate_again = now + RATE_AFTER.saturating_sub(waited).max(Duration::from_secs(1));
-        Some(self.moved_at.checked_add(demand.timeout).map_or(rate_again, |silence| silence.min(rate_again)))
+        let rate_again = now
+            + RATE_AFTER
+                .saturating_sub(waited)
+                .max(Duration::from_secs(1));
+        Some(
+            self.moved_at
+                .checked_add(demand.timeout)
+                .map_or(rate_again, |silence| silence.min(rate_again)),
+        )
     }
 }
 
@@ -91,7 +103,10 @@ impl Patience {
 mod tests {
     use super::*;
 
-    const DEMAND: Demand = Demand { timeout: Duration::from_secs(30), rate_min: 500 };
+    const DEMAND: Demand = Demand {
+        timeout: Duration::from_secs(30),
+        rate_min: 500,
+    };
 
     #[allow(clippy::disallowed_methods, reason = "any moment will do")]
     fn start() -> Instant {
@@ -104,8 +119,14 @@ mod tests {
         let mut patience = Patience::new(now, 0);
         let second = Duration::from_secs(1);
         assert_eq!(patience.check(now, 0, DEMAND), Some(now + 10 * second));
-        assert_eq!(patience.check(now + 9 * second, 90_000, DEMAND), Some(now + 10 * second));
-        assert_eq!(patience.check(now + 38 * second, 90_000, DEMAND), Some(now + 39 * second));
+        assert_eq!(
+            patience.check(now + 9 * second, 90_000, DEMAND),
+            Some(now + 10 * second)
+        );
+        assert_eq!(
+            patience.check(now + 38 * second, 90_000, DEMAND),
+            Some(now + 39 * second)
+        );
         assert_eq!(patience.check(now + 39 * second, 90_000, DEMAND), None);
     }
 
@@ -113,8 +134,16 @@ mod tests {
     fn a_trickle_is_over_when_the_rate_begins_to_count() {
         let now = start();
         let mut patience = Patience::new(now, 0);
-        assert!(patience.check(now + Duration::from_secs(9), 9, DEMAND).is_some());
-        assert!(patience.check(now + Duration::from_secs(10), 10, DEMAND).is_none());
+        assert!(
+            patience
+                .check(now + Duration::from_secs(9), 9, DEMAND)
+                .is_some()
+        );
+        assert!(
+            patience
+                .check(now + Duration::from_secs(10), 10, DEMAND)
+                .is_none()
+        );
     }
 
     #[test]
@@ -123,6 +152,10 @@ mod tests {
         let mut patience = Patience::new(now, 0);
         patience.pause(now + Duration::from_secs(1), 1000);
         patience.resume(now + Duration::from_secs(100), 1000);
-        assert!(patience.check(now + Duration::from_secs(101), 1000, DEMAND).is_some());
+        assert!(
+            patience
+                .check(now + Duration::from_secs(101), 1000, DEMAND)
+                .is_some()
+        );
     }
 }

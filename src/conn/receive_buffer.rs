@@ -1,7 +1,7 @@
 //! Bytes that came from the peer and are not used yet.
 //!
-//! The buffer is lent by the thread that serves the connection, so that ten thousand parked ones hold none; a connection
-//! that is parked with bytes in it keeps just those.
+//! The buffer is lent by the thread that serves the connection, so that ten thousand parked ones
+//! hold none; a connection that is parked with bytes in it keeps just those.
 //!
 //! **Invariant:** `start <= end <= bytes.len()`.
 
@@ -37,10 +37,12 @@ impl Inbox {
         }
     }
 
-    /// Room for the next read: in the lent buffer if this is the first, in a larger one if it is full.
+    /// Room for the next read: in the lent buffer if this is the first, in a larger one if it is
+    /// full.
     pub(crate) fn room(&mut self, spare: &mut Vec<u8>) -> &mut [u8] {
         if self.bytes.len() < spare.len() {
-            // Ours holds what was left over when the connection was parked; go on behind it in the lent one.
+            // Ours holds what was left over when the connection was parked; go on behind it in the
+            // lent one.
             let n = self.len();
             spare[..n].copy_from_slice(&self.bytes[self.start..self.end]);
             self.bytes = mem::take(spare);
@@ -51,7 +53,8 @@ impl Inbox {
                 self.bytes.copy_within(self.start..self.end, 0);
                 (self.start, self.end) = (0, self.end - self.start);
             } else {
-                self.bytes.resize((self.bytes.len() * 2).max(crate::settings::READ_BYTES), 0);
+                self.bytes
+                    .resize((self.bytes.len() * 2).max(crate::settings::READ_BYTES), 0);
             }
         }
         &mut self.bytes[self.end..]
@@ -107,7 +110,11 @@ mod tests {
             sent.extend(std::iter::repeat_n(round, n));
             if round % 3 == 0 {
                 inbox.give_back(&mut spare);
-                assert_eq!(spare.len(), crate::settings::READ_BYTES, "the lent buffer comes back");
+                assert_eq!(
+                    spare.len(),
+                    crate::settings::READ_BYTES,
+                    "the lent buffer comes back"
+                );
             }
             if round % 5 == 0 {
                 assert_eq!(inbox.bytes()[..100], sent[..100]);
@@ -116,6 +123,9 @@ mod tests {
             }
             assert_eq!(inbox.bytes(), sent);
         }
-        assert!(inbox.len() > crate::settings::READ_BYTES, "it grew beyond one buffer");
+        assert!(
+            inbox.len() > crate::settings::READ_BYTES,
+            "it grew beyond one buffer"
+        );
     }
 }

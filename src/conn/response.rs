@@ -1,7 +1,7 @@
 //! From a handler's response to bytes.
 //!
-//! A response whose body is at hand is whole with its head. Others go on in pieces: pulled from a reader while the client
-//! takes them, or pushed by a closure.
+//! A response whose body is at hand is whole with its head. Others go on in pieces: pulled from a
+//! reader while the client takes them, or pushed by a closure.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -25,11 +25,13 @@ use crate::wire::persist::Persist;
 use crate::wire::reply::{self, Connection, ReplyHead};
 use crate::wire::syntax::members;
 
-/// What a handler gives: a status, fields and a [`Body`]. Most are made by [`IntoResponse`](crate::IntoResponse).
+/// What a handler gives: a status, fields and a [`Body`]. Most are made by
+/// [`IntoResponse`](crate::IntoResponse).
 ///
-/// What concerns the connection is the server's to write: `Date`, `Connection`, `Transfer-Encoding`, `Content-Length`. A handler's
-/// `Connection: close` is heeded; a `Content-Length` of its own that is not its body's length makes the response 500, or cuts
-/// one that has begun. To HEAD, and with 204 and 304, no body is sent (RFC 9112 section 6.3).
+/// What concerns the connection is the server's to write: `Date`, `Connection`,
+/// `Transfer-Encoding`, `Content-Length`. A handler's `Connection: close` is heeded; a
+/// `Content-Length` of its own that is not its body's length makes the response 500, or cuts one
+/// that has begun. To HEAD, and with 204 and 304, no body is sent (RFC 9112 section 6.3).
 pub type Response = http::Response<Body>;
 
 /// A body up to this size is copied behind its head, to leave with it in one write.
@@ -60,19 +62,28 @@ pub(super) struct Switch {
 
 impl std::fmt::Debug for Switch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Switch").field("asked", &self.asked).finish_non_exhaustive()
+        f.debug_struct("Switch")
+            .field("asked", &self.asked)
+            .finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for Push {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Push").field("asked", &self.asked).finish_non_exhaustive()
+        f.debug_struct("Push")
+            .field("asked", &self.asked)
+            .finish_non_exhaustive()
     }
 }
 
 impl Conn {
     /// Takes what a handler gave for a request.
-    pub(crate) fn answer(&mut self, asked: Asked, outcome: Result<Response, Panic>, turn: &mut Turn<'_>) {
+    pub(crate) fn answer(
+        &mut self,
+        asked: Asked,
+        outcome: Result<Response, Panic>,
+        turn: &mut Turn<'_>,
+    ) {
         let (response, failed) = match outcome {
             Ok(response) => (response, false),
             Err(panic) => {
@@ -85,13 +96,34 @@ impl Conn {
         let bodyless = matches!(framing, Framing::Empty | Framing::Length(0));
         match body.kind {
             Kind::Write(write) if !bodyless => {
-                self.enter(Stage::Push(Box::new(Push { asked, parts, write, at_once: false })), turn.now);
+                self.enter(
+                    Stage::Push(Box::new(Push {
+                        asked,
+                        parts,
+                        write,
+                        at_once: false,
+                    })),
+                    turn.now,
+                );
             }
             Kind::Stream(write) if !bodyless => {
-                self.enter(Stage::Own(Own::Stream(Box::new(Push { asked, parts, write, at_once: true }))), turn.now);
+                self.enter(
+                    Stage::Own(Own::Stream(Box::new(Push {
+                        asked,
+                        parts,
+                        write,
+                        at_once: true,
+                    }))),
+                    turn.now,
+                );
             }
-            Kind::Upgrade(run) if parts.status == StatusCode::SWITCHING_PROTOCOLS && asked.ingress.is_none() => {
-                self.enter(Stage::Own(Own::Upgrade(Box::new(Switch { asked, parts, run }))), turn.now);
+            Kind::Upgrade(run)
+                if parts.status == StatusCode::SWITCHING_PROTOCOLS && asked.ingress.is_none() =>
+            {
+                self.enter(
+                    Stage::Own(Own::Upgrade(Box::new(Switch { asked, parts, run }))),
+                    turn.now,
+                );
             }
             _ => self.begin_response(asked, parts, body, failed, turn),
         }
@@ -108,10 +140,16 @@ impl Conn {
         let (framing, unsent_len) = match frame(&asked, &parts, &body) {
             Ok(framed) => framed,
             Err(reason) => {
-                log::error!("a handler's response is answered with 500: {reason}, peer {}", Peer(&self.line));
+                log::error!(
+                    "a handler's response is answered with 500: {reason}, peer {}",
+                    Peer(&self.line)
+                );
                 (parts, body) = internal_error().into_parts();
                 let len = body.len();
-                (response_framing(&asked.method, asked.version, parts.status, len), len)
+                (
+                    response_framing(&asked.method, asked.version, parts.status, len),
+                    len,
+                )
             }
         };
         if let Some(ingress) = &asked.ingress {
@@ -121,26 +159,50 @@ impl Conn {
         // A body that is not sent is user code's to drop, which the caller has guarded.
         let (inline, source) = match (framing, body.kind) {
             (Framing::Empty | Framing::Length(0), _) => (None, Source::None),
-            (_, Kind::Bytes(bytes)) if bytes.len() <= INLINE_BYTES_MAX => (Some(bytes), Source::None),
+            (_, Kind::Bytes(bytes)) if bytes.len() <= INLINE_BYTES_MAX => {
+                (Some(bytes), Source::None)
+            }
             (_, Kind::Bytes(bytes)) => (None, Source::Bytes(bytes)),
             (_, kind) => {
-                let left = if let Framing::Length(len) = framing { Some(len) } else { None };
-                (None, Source::Read { body: Body::of(kind), chunked: framing == Framing::Chunked, left })
+                let left = if let Framing::Length(len) = framing {
+                    Some(len)
+                } else {
+                    None
+                };
+                (
+                    None,
+                    Source::Read {
+                        body: Body::of(kind),
+                        chunked: framing == Framing::Chunked,
+                        left,
+                    },
+                )
             }
         };
         let whole = matches!(source, Source::None);
-        let framed = Framed { framing, unsent_len, close, whole };
+        let framed = Framed {
+            framing,
+            unsent_len,
+            close,
+            whole,
+        };
         if !self.begin_head(&asked, &parts, framed, inline.as_deref(), turn) {
             return self.close_after_flush(CloseReason::Cut, turn);
         }
         if whole {
             return self.finish(asked, close, turn);
         }
-        let flush = Flush { source, asked: Some(asked), close, patience: None };
+        let flush = Flush {
+            source,
+            asked: Some(asked),
+            close,
+            patience: None,
+        };
         self.enter(Stage::Flush(Box::new(flush)), turn.now);
     }
 
-    /// Appends a response's head, and its body if it is short. False: the connection was cut from outside.
+    /// Appends a response's head, and its body if it is short. False: the connection was cut from
+    /// outside.
     fn begin_head(
         &self,
         asked: &Asked,
@@ -154,7 +216,11 @@ impl Conn {
             status: parts.status,
             request_version: asked.version,
             framing: framed.framing,
-            connection: if framed.close.is_some() { Connection::Close } else { Connection::KeepAlive },
+            connection: if framed.close.is_some() {
+                Connection::Close
+            } else {
+                Connection::KeepAlive
+            },
             date: &date,
             unsent_len: framed.unsent_len,
         };
@@ -174,14 +240,19 @@ impl Conn {
         failed: bool,
         turn: &Turn<'_>,
     ) -> Option<CloseReason> {
-        let handler_closes = || members(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case(b"close"));
+        let handler_closes =
+            || members(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case(b"close"));
         let body_is_in_the_way = || asked.ingress.as_ref().is_some_and(body::is_in_the_way);
         if failed {
             Some(CloseReason::Failed)
         } else if body_is_in_the_way() {
-            // Before all that only asks for the end: this peer is sending, and is given time to see its answer.
+            // Before all that only asks for the end: this peer is sending, and is given time to see
+            // its answer.
             Some(CloseReason::Refused)
-        } else if asked.persist == Persist::Close || framing == Framing::UntilClose || handler_closes() {
+        } else if asked.persist == Persist::Close
+            || framing == Framing::UntilClose
+            || handler_closes()
+        {
             Some(CloseReason::Asked)
         } else if turn.lifecycle.is_stopping() && self.is_last_request() {
             Some(CloseReason::Stopping)
@@ -190,7 +261,8 @@ impl Conn {
         }
     }
 
-    /// Whether no further request is here already: the response to the last one is what says `Connection: close`.
+    /// Whether no further request is here already: the response to the last one is what says
+    /// `Connection: close`.
     fn is_last_request(&self) -> bool {
         self.inbox.is_empty() && self.line.transport().look() != Look::Bytes
     }
@@ -199,25 +271,37 @@ impl Conn {
     pub(crate) fn pull(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
         turn.pulls += 1;
         self.starved = false;
-        let Stage::Flush(flush) = &mut self.stage else { unreachable!("only a flushing connection asks for a pull") };
-        let Source::Read { body, chunked, left } = &mut flush.source else {
+        let Stage::Flush(flush) = &mut self.stage else {
+            unreachable!("only a flushing connection asks for a pull")
+        };
+        let Source::Read {
+            body,
+            chunked,
+            left,
+        } = &mut flush.source
+        else {
             unreachable!("only a source that is read asks for a pull")
         };
         let buffer = &mut turn.buffers.pull;
         buffer.resize(PULL_BYTES_MAX, 0);
-        let most =
-            left.map_or(PULL_BYTES_MAX, |left| usize::try_from(left).map_or(PULL_BYTES_MAX, |n| n.min(PULL_BYTES_MAX)));
+        let most = left.map_or(PULL_BYTES_MAX, |left| {
+            usize::try_from(left).map_or(PULL_BYTES_MAX, |n| n.min(PULL_BYTES_MAX))
+        });
         let piece = match body.read(&mut buffer[..most]) {
             Ok(n) => &buffer[..n],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return None,
             Err(error) => {
-                return Some(self.fail(level_of(&error), format_args!("cannot read a response's body: {error}")));
+                return Some(self.fail(
+                    level_of(&error),
+                    format_args!("cannot read a response's body: {error}"),
+                ));
             }
         };
         if let Some(left) = left {
             if piece.is_empty() {
                 let missing = *left;
-                let reason = format_args!("a response's body ended {missing} bytes before its length");
+                let reason =
+                    format_args!("a response's body ended {missing} bytes before its length");
                 return Some(self.fail(Level::Warn, reason));
             }
             *left -= piece.len() as u64;
@@ -242,13 +326,23 @@ impl Conn {
         let Stage::Push(push) = std::mem::replace(&mut self.stage, Stage::Taken) else {
             unreachable!("only a response with a closure asks for a push")
         };
-        let Push { asked, parts, write, at_once } = *push;
+        let Push {
+            asked,
+            parts,
+            write,
+            at_once,
+        } = *push;
         if let Some(ingress) = &asked.ingress {
             body::continue_before_response(ingress);
         }
         let framing = response_framing(&asked.method, asked.version, parts.status, None);
         let close = self.close_reason(&asked, &parts.headers, framing, false, turn);
-        let framed = Framed { framing, unsent_len: None, close, whole: false };
+        let framed = Framed {
+            framing,
+            unsent_len: None,
+            close,
+            whole: false,
+        };
         if !self.begin_head(&asked, &parts, framed, None, turn) {
             // The 503 in its place is sent to the end.
             self.close_after_flush(CloseReason::Cut, turn);
@@ -259,10 +353,18 @@ impl Conn {
             let _ = self.line.flush_from_outside();
         }
         let clock = turn.lifecycle.clock.clone();
-        let mut writer = BodyWriter::new(&self.line, framing == Framing::Chunked, &clock, write_demand(turn.settings));
+        let mut writer = BodyWriter::new(
+            &self.line,
+            framing == Framing::Chunked,
+            &clock,
+            write_demand(turn.settings),
+        );
         let written = write(&mut writer).and_then(|()| writer.pass_on(true));
         if let Err(error) = written {
-            return Some(self.fail(level_of(&error), format_args!("cannot write a response's body: {error}")));
+            return Some(self.fail(
+                level_of(&error),
+                format_args!("cannot write a response's body: {error}"),
+            ));
         }
         turn.look_at_clock();
         self.finish(asked, close, turn);
@@ -275,7 +377,11 @@ impl Conn {
     }
 
     /// What the thread does that it wanted for its own. User code.
-    pub(crate) fn run_on_own_thread(&mut self, stopping: &Arc<Waker>, turn: &mut Turn<'_>) -> Option<Next> {
+    pub(crate) fn run_on_own_thread(
+        &mut self,
+        stopping: &Arc<Waker>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Next> {
         let Stage::Own(own) = std::mem::replace(&mut self.stage, Stage::Taken) else {
             unreachable!("only what wants a thread of its own gets one")
         };
@@ -289,23 +395,44 @@ impl Conn {
     }
 
     /// Says 101, and has the connection used for something else.
-    fn switch(&mut self, switch: Switch, stopping: &Arc<Waker>, turn: &mut Turn<'_>) -> Option<Next> {
+    fn switch(
+        &mut self,
+        switch: Switch,
+        stopping: &Arc<Waker>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Next> {
         let Switch { asked, parts, run } = switch;
-        let framed = Framed { framing: Framing::Empty, unsent_len: None, close: None, whole: false };
+        let framed = Framed {
+            framing: Framing::Empty,
+            unsent_len: None,
+            close: None,
+            whole: false,
+        };
         if !self.begin_head(&asked, &parts, framed, None, turn) {
             // The 503 in its place is sent to the end.
             self.close_after_flush(CloseReason::Cut, turn);
             return None;
         }
         turn.buffers.answered[turn.lifecycle.phase() as usize] += 1;
-        if body::send_all(&self.line, &turn.lifecycle.clock, write_demand(turn.settings)).is_err() {
+        if body::send_all(
+            &self.line,
+            &turn.lifecycle.clock,
+            write_demand(turn.settings),
+        )
+        .is_err()
+        {
             return Some(Next::Close(CloseReason::Broken));
         }
         self.line.switch_over();
         let received = self.inbox.take();
         let write_timeout = turn.settings.write_timeout;
-        let (io, end) =
-            Upgraded::new(self.line.clone(), self.context.clone(), received, stopping.clone(), write_timeout);
+        let (io, end) = Upgraded::new(
+            self.line.clone(),
+            self.context.clone(),
+            received,
+            stopping.clone(),
+            write_timeout,
+        );
         run(io, self.context.clone());
         drop(end);
         self.line.switch_back();
@@ -314,7 +441,8 @@ impl Conn {
         None
     }
 
-    /// A response that has begun cannot be made whole: the peer must not take what it has for all of it.
+    /// A response that has begun cannot be made whole: the peer must not take what it has for all
+    /// of it.
     fn fail(&self, level: Level, reason: std::fmt::Arguments<'_>) -> Next {
         log::log!(level, "{reason}, peer {}", Peer(&self.line));
         self.line.transport().reset();
@@ -342,13 +470,24 @@ struct Framed {
     whole: bool,
 }
 
-/// How a response is framed, and how long the body is that it does not have; or why it cannot be sent.
-fn frame(asked: &Asked, parts: &response::Parts, body: &Body) -> Result<(Framing, Option<u64>), &'static str> {
+/// How a response is framed, and how long the body is that it does not have; or why it cannot be
+/// sent.
+fn frame(
+    asked: &Asked,
+    parts: &response::Parts,
+    body: &Body,
+) -> Result<(Framing, Option<u64>), &'static str> {
     if parts.status.is_informational() {
         return Err("its status is informational, which announces another response");
     }
-    let declared = reply::declared_length(&parts.headers).map_err(|_| "its Content-Length is not a number")?;
-    let framing = response_framing(&asked.method, asked.version, parts.status, body.len().or(declared));
+    let declared =
+        reply::declared_length(&parts.headers).map_err(|_| "its Content-Length is not a number")?;
+    let framing = response_framing(
+        &asked.method,
+        asked.version,
+        parts.status,
+        body.len().or(declared),
+    );
     if framing == Framing::Empty && parts.status == StatusCode::RESET_CONTENT {
         // HEAD is told what GET would be, whose body is left out too.
         return Ok((framing, Some(0)));
@@ -360,15 +499,21 @@ fn frame(asked: &Asked, parts: &response::Parts, body: &Body) -> Result<(Framing
         return Ok((framing, declared.or(would_be)));
     }
     match (declared, body.len()) {
-        (Some(declared), Some(len)) if declared != len => Err("its Content-Length is not its body's length"),
+        (Some(declared), Some(len)) if declared != len => {
+            Err("its Content-Length is not its body's length")
+        }
         _ => Ok((framing, None)),
     }
 }
 
 fn internal_error() -> Response {
-    let mut response = Response::new(Body::from("500 Internal Server Error: the request could not be served\n"));
+    let mut response = Response::new(Body::from(
+        "500 Internal Server Error: the request could not be served\n",
+    ));
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, text);
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, text);
     response
 }

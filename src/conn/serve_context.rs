@@ -1,4 +1,5 @@
-//! What a thread brings to a connection it serves: its buffers, the time, and how much it may do at once.
+//! What a thread brings to a connection it serves: its buffers, the time, and how much it may do at
+//! once.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,14 @@ impl<'a> Turn<'a> {
         buffers: &'a mut Buffers,
         now: Instant,
     ) -> Self {
-        Self { settings, lifecycle, buffers, now, requests: 0, pulls: 0 }
+        Self {
+            settings,
+            lifecycle,
+            buffers,
+            now,
+            requests: 0,
+            pulls: 0,
+        }
     }
 
     /// After user code, which may have taken any time.
@@ -47,11 +55,18 @@ impl<'a> Turn<'a> {
 
     /// The `Date` field's value, formatted once a second.
     pub(super) fn date(&mut self) -> [u8; 29] {
-        if self.buffers.date_until.is_none_or(|until| self.now >= until) {
+        if self
+            .buffers
+            .date_until
+            .is_none_or(|until| self.now >= until)
+        {
             let wall = self.lifecycle.clock.wall();
             self.buffers.date = reply::http_date(wall);
-            let into_second = wall.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-            self.buffers.date_until = Some(self.now + Duration::from_nanos(1_000_000_000 - u64::from(into_second)));
+            let into_second = wall
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |since| since.subsec_nanos());
+            self.buffers.date_until =
+                Some(self.now + Duration::from_nanos(1_000_000_000 - u64::from(into_second)));
         }
         self.buffers.date
     }

@@ -1,8 +1,9 @@
 //! A connection from accept to close: read a request, have it answered, and again.
 //!
-//! [`Conn::advance`] goes on until it needs user code, the peer, or an end, and says which as a [`Next`]. It never blocks
-//! and never runs user code, so the monitor can do it when all workers sit in handlers. What runs user code
-//! ([`Call`], [`Conn::pull`], [`Conn::push`]) is called by a worker.
+//! [`Conn::advance`] goes on until it needs user code, the peer, or an end, and says which as a
+//! [`Next`]. It never blocks and never runs user code, so the monitor can do it when all workers
+//! sit in handlers. What runs user code ([`Call`], [`Conn::pull`], [`Conn::push`]) is called by a
+//! worker.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -21,7 +22,9 @@ use crate::conn::receive_buffer::Inbox;
 use crate::conn::serve_context::Turn;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::ledger::{CloseReason, Entry};
-use crate::settings::{DISCARD_BYTES_MAX, LINGER_TIMEOUT, PENDING_BYTES_MAX, PULLS, Settings, TURN};
+use crate::settings::{
+    DISCARD_BYTES_MAX, LINGER_TIMEOUT, PENDING_BYTES_MAX, PULLS, Settings, TURN,
+};
 use crate::sys::panics;
 use crate::wire::Refusal;
 use crate::wire::chunked::Decoder;
@@ -31,8 +34,9 @@ use crate::wire::persist::Persist;
 
 /// What a handler is given: a method, a target, fields as they were sent, and a [`Body`].
 ///
-/// It has passed the rules of RFC 9112: there is one valid `Host` in HTTP/1.1, its framing cannot be read in two ways, and it is
-/// within the server's limits. Who has sent it is in the [`Context`].
+/// It has passed the rules of RFC 9112: there is one valid `Host` in HTTP/1.1, its framing cannot
+/// be read in two ways, and it is within the server's limits. Who has sent it is in the
+/// [`Context`].
 pub type Request = http::Request<Body>;
 
 /// A connection. Moved by value between its slot and the one who has claimed it.
@@ -154,7 +158,10 @@ pub(super) struct Discard {
 
 /// What a connection needs next.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a box would be an allocation for each request"
+)]
 pub(crate) enum Next {
     /// Its handler to be called: user code.
     Call(Call),
@@ -218,7 +225,9 @@ impl Conn {
                 Stage::Flush(_) => self.flush(turn),
                 Stage::Discard(_) => self.discard(turn),
                 Stage::Linger(_) => self.linger(turn),
-                Stage::Taken => unreachable!("a connection is advanced when its owner has put it into a stage"),
+                Stage::Taken => {
+                    unreachable!("a connection is advanced when its owner has put it into a stage")
+                }
             };
             if let Some(next) = next {
                 return next;
@@ -235,7 +244,8 @@ impl Conn {
             }
             match self.scan.parse(self.inbox.bytes(), &turn.settings.limits) {
                 Ok(Some(head)) => return self.begin(head, turn),
-                // Some clients send an empty line behind a body, which is no part of a head (RFC 9112 section 2.2).
+                // Some clients send an empty line behind a body, which is no part of a head (RFC
+                // 9112 section 2.2).
                 Ok(None) if matches!(self.stage, Stage::Idle) && self.scan.is_blank() => {}
                 Ok(None) if matches!(self.stage, Stage::Head) => {}
                 Ok(None) => self.enter(Stage::Head, turn.now),
@@ -253,7 +263,11 @@ impl Conn {
         }
         if self.eof {
             let between = !matches!(self.stage, Stage::Head);
-            return Some(Next::Close(if between { CloseReason::PeerClosed } else { CloseReason::PeerGone }));
+            return Some(Next::Close(if between {
+                CloseReason::PeerClosed
+            } else {
+                CloseReason::PeerGone
+            }));
         }
         self.receive(turn)
     }
@@ -264,7 +278,12 @@ impl Conn {
             Ok(true) => None,
             Ok(false) => {
                 let patience = Some(Patience::new(turn.now, self.line.acknowledged()));
-                let flush = Flush { source: Source::None, asked: None, close: None, patience };
+                let flush = Flush {
+                    source: Source::None,
+                    asked: None,
+                    close: None,
+                    patience,
+                };
                 self.enter(Stage::Flush(Box::new(flush)), turn.now);
                 Some(Next::Park)
             }
@@ -286,8 +305,8 @@ impl Conn {
             }
             Ok(n) => {
                 self.inbox.filled(n);
-                // A read that did not fill the buffer has drained the socket, and the next byte is an event. But a
-                // hang-up is told only once: then the end has to be read too.
+                // A read that did not fill the buffer has drained the socket, and the next byte is
+                // an event. But a hang-up is told only once: then the end has to be read too.
                 self.unread = n == most || self.hup || self.line.transport().has_unread();
                 None
             }
@@ -304,18 +323,37 @@ impl Conn {
 
     /// A head is complete.
     fn begin(&mut self, head: Head, turn: &mut Turn<'_>) -> Option<Next> {
-        let Head { parts, len, framing, persist, expect_continue } = head;
+        let Head {
+            parts,
+            len,
+            framing,
+            persist,
+            expect_continue,
+        } = head;
         self.inbox.consume(len);
         self.scan = HeadScan::new();
         turn.requests += 1;
         self.since = turn.now;
         let (method, target) = (parts.method.clone(), parts.uri.clone());
         self.route = Route::of(&method, target.path());
-        self.line.owe(InFlight { method, target, since: turn.now, started: false });
-        let asked = Asked { method: parts.method.clone(), version: parts.version, persist, ingress: None };
+        self.line.owe(InFlight {
+            method,
+            target,
+            since: turn.now,
+            started: false,
+        });
+        let asked = Asked {
+            method: parts.method.clone(),
+            version: parts.version,
+            persist,
+            ingress: None,
+        };
         if framing == Framing::Empty {
             self.stage = Stage::Taken;
-            return Some(Next::Call(Call { request: Request::from_parts(parts, Body::empty()), asked }));
+            return Some(Next::Call(Call {
+                request: Request::from_parts(parts, Body::empty()),
+                asked,
+            }));
         }
         let collecting = Collecting {
             parts,
@@ -337,8 +375,15 @@ impl Conn {
 
     fn collect(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
         let most = turn.settings.collect_bytes;
-        let Stage::Body(collecting) = &mut self.stage else { unreachable!("it is collected in this stage") };
-        let Collecting { decoder, body, came, .. } = &mut **collecting;
+        let Stage::Body(collecting) = &mut self.stage else {
+            unreachable!("it is collected in this stage")
+        };
+        let Collecting {
+            decoder,
+            body,
+            came,
+            ..
+        } = &mut **collecting;
         while !decoder.is_done() && body.len() < most && !self.inbox.is_empty() {
             let old = body.len();
             body.resize(old + self.inbox.len().min(most - old), 0);
@@ -363,7 +408,10 @@ impl Conn {
         }
         if self.eof {
             self.refuse(
-                Refusal { status: StatusCode::BAD_REQUEST, reason: "the request body ended before its length" },
+                Refusal {
+                    status: StatusCode::BAD_REQUEST,
+                    reason: "the request body ended before its length",
+                },
                 turn,
             );
             return None;
@@ -380,12 +428,21 @@ impl Conn {
             return self.stream(collecting, false, turn);
         }
         let body = Body::collected(collecting.body, collecting.decoder.take_trailers());
-        Call { request: Request::from_parts(collecting.parts, body), asked: collecting.asked }
+        Call {
+            request: Request::from_parts(collecting.parts, body),
+            asked: collecting.asked,
+        }
     }
 
     /// A request whose body its handler reads as it comes.
     fn stream(&mut self, collecting: Collecting, expects_continue: bool, turn: &Turn<'_>) -> Call {
-        let Collecting { parts, mut asked, decoder, body, .. } = collecting;
+        let Collecting {
+            parts,
+            mut asked,
+            decoder,
+            body,
+            ..
+        } = collecting;
         let (incoming, ingress) = Incoming::pair(Reading {
             line: self.line.clone(),
             decoder,
@@ -397,13 +454,18 @@ impl Conn {
             eof: self.eof,
         });
         asked.ingress = Some(ingress);
-        Call { request: Request::from_parts(parts, Body::incoming(incoming)), asked }
+        Call {
+            request: Request::from_parts(parts, Body::incoming(incoming)),
+            asked,
+        }
     }
 
     /// Sends what is pending and, while it needs no user code, what follows.
     fn flush(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
         let sent = self.line.flush(&mut turn.buffers.out);
-        let Stage::Flush(flush) = &mut self.stage else { unreachable!("it is flushed in this stage") };
+        let Stage::Flush(flush) = &mut self.stage else {
+            unreachable!("it is flushed in this stage")
+        };
         let sent = match (&mut flush.source, sent) {
             (_, Err(error)) => Err(error),
             (_, Ok(false)) => Ok(false),
@@ -416,7 +478,11 @@ impl Conn {
                 if let Some(patience) = &mut flush.patience {
                     patience.pause(turn.now, self.line.acknowledged());
                 }
-                return Some(if turn.pulls < PULLS { Next::Pull } else { Next::Yield });
+                return Some(if turn.pulls < PULLS {
+                    Next::Pull
+                } else {
+                    Next::Yield
+                });
             }
         };
         match sent {
@@ -455,8 +521,14 @@ impl Conn {
         }
     }
 
-    /// What follows a response that is whole, if not all sent: the rest of its request is taken back.
-    pub(super) fn finish(&mut self, asked: Asked, mut close: Option<CloseReason>, turn: &mut Turn<'_>) {
+    /// What follows a response that is whole, if not all sent: the rest of its request is taken
+    /// back.
+    pub(super) fn finish(
+        &mut self,
+        asked: Asked,
+        mut close: Option<CloseReason>,
+        turn: &mut Turn<'_>,
+    ) {
         turn.buffers.answered[turn.lifecycle.phase() as usize] += 1;
         let mut unread_body = None;
         if let Some(ingress) = asked.ingress {
@@ -471,17 +543,27 @@ impl Conn {
                     unread_body = Some(rest.decoder).filter(|decoder| !decoder.is_done());
                 }
                 None => {
-                    log::warn!("a request body was still being read by another thread when its response was complete");
+                    log::warn!(
+                        "a request body was still being read by another thread when its response was complete"
+                    );
                     close = Some(CloseReason::Failed);
                 }
             }
         }
         match (close, unread_body) {
             (Some(_), _) => {
-                let flush = Flush { source: Source::None, asked: None, close, patience: None };
+                let flush = Flush {
+                    source: Source::None,
+                    asked: None,
+                    close,
+                    patience: None,
+                };
                 self.enter(Stage::Flush(Box::new(flush)), turn.now);
             }
-            (None, Some(decoder)) => self.enter(Stage::Discard(Box::new(Discard { decoder, bytes: 0 })), turn.now),
+            (None, Some(decoder)) => self.enter(
+                Stage::Discard(Box::new(Discard { decoder, bytes: 0 })),
+                turn.now,
+            ),
             (None, None) => self.follow(None, turn),
         }
     }
@@ -490,7 +572,9 @@ impl Conn {
         if let Some(next) = self.flush_quietly(turn) {
             return Some(next);
         }
-        let Stage::Discard(discard) = &mut self.stage else { unreachable!("it is discarded in this stage") };
+        let Stage::Discard(discard) = &mut self.stage else {
+            unreachable!("it is discarded in this stage")
+        };
         let mut nowhere = [0; 1024];
         while !discard.decoder.is_done() && !self.inbox.is_empty() {
             match discard.decoder.decode(self.inbox.bytes(), &mut nowhere) {
@@ -518,7 +602,10 @@ impl Conn {
 
     /// Sends what is pending; what is not taken is sent with the next event.
     fn flush_quietly(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
-        self.line.flush(&mut turn.buffers.out).is_err().then_some(Next::Close(CloseReason::Broken))
+        self.line
+            .flush(&mut turn.buffers.out)
+            .is_err()
+            .then_some(Next::Close(CloseReason::Broken))
     }
 
     pub(super) fn enter(&mut self, stage: Stage, now: Instant) {
@@ -527,7 +614,10 @@ impl Conn {
         if matches!(left, Stage::Push(_) | Stage::Own(_) | Stage::Flush(_))
             && let Err(panic) = panics::catch(|| drop(left))
         {
-            log::error!("a response's body panicked when it was dropped: {panic}, peer {}", Peer(&self.line));
+            log::error!(
+                "a response's body panicked when it was dropped: {panic}, peer {}",
+                Peer(&self.line)
+            );
         }
         (self.since, self.starved) = (now, false);
     }
@@ -557,11 +647,17 @@ impl Call {
 pub(crate) const RETRY_AFTER: &str = "1";
 
 pub(super) fn body_demand(settings: &Settings) -> Demand {
-    Demand { timeout: settings.body_timeout, rate_min: settings.rate_min }
+    Demand {
+        timeout: settings.body_timeout,
+        rate_min: settings.rate_min,
+    }
 }
 
 pub(super) fn write_demand(settings: &Settings) -> Demand {
-    Demand { timeout: settings.write_timeout, rate_min: settings.rate_min }
+    Demand {
+        timeout: settings.write_timeout,
+        rate_min: settings.rate_min,
+    }
 }
 
 /// A peer as log lines name it.

@@ -1,9 +1,10 @@
 //! The socket under a connection, behind a trait so that TLS, or a test, can take its place.
 //!
-//! One that encrypts keeps bytes on both sides: some that came from the peer and were not read yet, some that were written
-//! and that the kernel has not taken. Whoever parks a connection asks for both, since no event will tell of the first and
-//! only room to write of the second. A handshake is nothing but a first read that takes several events: it holds no worker,
-//! and the time for a request's head is the time for it too.
+//! One that encrypts keeps bytes on both sides: some that came from the peer and were not read yet,
+//! some that were written and that the kernel has not taken. Whoever parks a connection asks for
+//! both, since no event will tell of the first and only room to write of the second. A handshake is
+//! nothing but a first read that takes several events: it holds no worker, and the time for a
+//! request's head is the time for it too.
 
 use std::fmt::Debug;
 use std::io;
@@ -22,14 +23,14 @@ pub(crate) trait Transport: Debug + Send + Sync {
     /// Looks whether there is something to read, and leaves it there.
     fn look(&self) -> Look;
 
-    /// Whether bytes may wait here, or behind it in the kernel, that no event will tell of: a read that does not fill its
-    /// buffer is not the last one then.
+    /// Whether bytes may wait here, or behind it in the kernel, that no event will tell of: a read
+    /// that does not fill its buffer is not the last one then.
     fn has_unread(&self) -> bool {
         false
     }
 
-    /// Writes as much as there is room for: `WouldBlock` is nothing. Less than all means that there is no more room, and the
-    /// poller tells when there is.
+    /// Writes as much as there is room for: `WouldBlock` is nothing. Less than all means that there
+    /// is no more room, and the poller tells when there is.
     fn send(&self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Hands to the kernel what was taken and kept. True: nothing is left.
@@ -45,11 +46,12 @@ pub(crate) trait Transport: Debug + Send + Sync {
     /// Says that nothing more will be written: FIN, after the [last word](Self::last_word).
     fn finish(&self);
 
-    /// Tells the peer that the end which comes is meant (`close_notify`), where that is not clear by itself.
+    /// Tells the peer that the end which comes is meant (`close_notify`), where that is not clear
+    /// by itself.
     fn last_word(&self) {}
 
-    /// Ends the connection at once, in both directions, such that the peer takes nothing for complete (RST), and frees
-    /// a thread that waits for it.
+    /// Ends the connection at once, in both directions, such that the peer takes nothing for
+    /// complete (RST), and frees a thread that waits for it.
     fn reset(&self);
 
     /// What the kernel knows about the peer.
@@ -116,9 +118,10 @@ impl Transport for Socket {
     }
 
     fn reset(&self) {
-        // Dissolving the association sends RST and wakes whoever waits, while SO_LINGER 0 and closing a second descriptor
-        // does neither. A unix socket knows no RST and refuses this; there shutdown(2) has the same effect on the peer's
-        // next write, and an incomplete response is told by its framing.
+        // Dissolving the association sends RST and wakes whoever waits, while SO_LINGER 0 and
+        // closing a second descriptor does neither. A unix socket knows no RST and refuses this;
+        // there shutdown(2) has the same effect on the peer's next write, and an incomplete
+        // response is told by its framing.
         if rustix::net::connect_unspec(&self.fd).is_err() {
             let _ = rustix::net::shutdown(&self.fd, Shutdown::Both);
         }

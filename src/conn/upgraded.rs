@@ -24,15 +24,16 @@ use crate::wire::syntax::members;
 /// The code that gets the connection.
 pub(crate) type RunUpgraded = dyn FnOnce(Upgraded, Context) + Send;
 
-/// Answers `101 Switching Protocols` and gives the connection to `run`, on a thread of its own: for WebSocket and whatever
-/// else begins as HTTP (RFC 9110 section 7.8).
+/// Answers `101 Switching Protocols` and gives the connection to `run`, on a thread of its own: for
+/// WebSocket and whatever else begins as HTTP (RFC 9110 section 7.8).
 ///
-/// The response may be given fields that the protocol wants, such as `Sec-WebSocket-Accept`. A client that has not asked for
-/// `protocol` gets 426 with the `Upgrade` field; while the server drains, or when
-/// [`max_own_threads`](crate::Builder::max_own_threads) are busy, 503.
+/// The response may be given fields that the protocol wants, such as `Sec-WebSocket-Accept`. A
+/// client that has not asked for `protocol` gets 426 with the `Upgrade` field; while the server
+/// drains, or when [`max_own_threads`](crate::Builder::max_own_threads) are busy, 503.
 ///
-/// A stop tells the connection ([`Context::draining`], [`Upgraded::on_shutdown`]), waits for it, and at its deadline resets
-/// it; the report counts all three. When `run` returns the connection closes as any other.
+/// A stop tells the connection ([`Context::draining`], [`Upgraded::on_shutdown`]), waits for it,
+/// and at its deadline resets it; the report counts all three. When `run` returns the connection
+/// closes as any other.
 ///
 /// # Panics
 ///
@@ -66,7 +67,11 @@ pub(crate) type RunUpgraded = dyn FnOnce(Upgraded, Context) + Send;
 /// # Ok::<(), lameduck::Error>(())
 /// ```
 #[must_use]
-pub fn upgrade(request: &Request, protocol: &str, run: impl FnOnce(Upgraded, Context) + Send + 'static) -> Response {
+pub fn upgrade(
+    request: &Request,
+    protocol: &str,
+    run: impl FnOnce(Upgraded, Context) + Send + 'static,
+) -> Response {
     let value = HeaderValue::from_str(protocol).expect("a protocol's name is a field value");
     let asked = request.version() == Version::HTTP_11
         && names(request.headers(), &CONNECTION, "upgrade")
@@ -74,9 +79,15 @@ pub fn upgrade(request: &Request, protocol: &str, run: impl FnOnce(Upgraded, Con
     let mut response = if asked {
         Response::new(Body::of(Kind::Upgrade(Box::new(run))))
     } else {
-        Response::new(Body::from(format!("this is for those who ask for {protocol}\n")))
+        Response::new(Body::from(format!(
+            "this is for those who ask for {protocol}\n"
+        )))
     };
-    *response.status_mut() = if asked { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::UPGRADE_REQUIRED };
+    *response.status_mut() = if asked {
+        StatusCode::SWITCHING_PROTOCOLS
+    } else {
+        StatusCode::UPGRADE_REQUIRED
+    };
     response.headers_mut().insert(UPGRADE, value);
     response
 }
@@ -86,10 +97,11 @@ fn names(headers: &HeaderMap, field: &HeaderName, name: &str) -> bool {
     members(headers, field).any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// A connection that is no longer HTTP: see [`upgrade`]. It begins with the bytes that came behind the request.
+/// A connection that is no longer HTTP: see [`upgrade`]. It begins with the bytes that came behind
+/// the request.
 ///
-/// Reading and writing block. [`try_clone`](Self::try_clone) gives another one, for a second thread or for `on_shutdown`.
-/// Once the closure it was given to has returned it is over, also for clones.
+/// Reading and writing block. [`try_clone`](Self::try_clone) gives another one, for a second thread
+/// or for `on_shutdown`. Once the closure it was given to has returned it is over, also for clones.
 pub struct Upgraded {
     shared: Arc<Shared>,
     read_timeout: Option<Duration>,
@@ -136,11 +148,19 @@ impl Upgraded {
             on_shutdown: Mutex::new(None),
             over: AtomicBool::new(false),
         });
-        (Self { shared: shared.clone(), read_timeout: None, write_timeout: Some(write_timeout) }, End(shared))
+        (
+            Self {
+                shared: shared.clone(),
+                read_timeout: None,
+                write_timeout: Some(write_timeout),
+            },
+            End(shared),
+        )
     }
 
-    /// Has `then` called once when the server starts to drain, by a thread that waits in [`read`](Read::read), or at its
-    /// next read: for a last word, such as a WebSocket's Close with 1001. Reading goes on afterwards, for the peer's answer.
+    /// Has `then` called once when the server starts to drain, by a thread that waits in
+    /// [`read`](Read::read), or at its next read: for a last word, such as a WebSocket's Close with
+    /// 1001. Reading goes on afterwards, for the peer's answer.
     ///
     /// Who does not read is told by [`Context::draining`] alone.
     pub fn on_shutdown(&self, then: impl FnOnce(&mut Self) + Send + 'static) {
@@ -161,7 +181,11 @@ impl Upgraded {
     }
 
     fn again(&self) -> Self {
-        Self { shared: self.shared.clone(), read_timeout: self.read_timeout, write_timeout: self.write_timeout }
+        Self {
+            shared: self.shared.clone(),
+            read_timeout: self.read_timeout,
+            write_timeout: self.write_timeout,
+        }
     }
 
     /// How long a read waits before it fails with `TimedOut`. Default: `None`, for ever.
@@ -169,8 +193,8 @@ impl Upgraded {
         self.read_timeout = timeout;
     }
 
-    /// How long a write waits for a peer that takes nothing before it fails with `TimedOut`. Default: the server's
-    /// [`write_timeout`](crate::Builder::write_timeout).
+    /// How long a write waits for a peer that takes nothing before it fails with `TimedOut`.
+    /// Default: the server's [`write_timeout`](crate::Builder::write_timeout).
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         self.write_timeout = timeout;
     }
@@ -191,16 +215,26 @@ impl Upgraded {
         let shared = &*self.shared;
         loop {
             if shared.over.load(SeqCst) {
-                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was given back"));
+                return Err(io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "the connection was given back",
+                ));
             }
             if !shared.told.load(SeqCst) && shared.context.is_draining() {
                 shared.told.store(true, SeqCst);
                 self.tell_of_stop();
             }
             let fds = [shared.line.transport().as_fd(), shared.stopping.as_fd()];
-            let fds = if shared.told.load(SeqCst) { &fds[..1] } else { &fds[..] };
+            let fds = if shared.told.load(SeqCst) {
+                &fds[..1]
+            } else {
+                &fds[..]
+            };
             if !wait_for(fds, self.read_timeout) {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer is silent"));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the peer is silent",
+                ));
             }
             // The stop wakes once; for the peer one looks again.
             if shared.told.load(SeqCst) || !shared.context.is_draining() {
@@ -220,7 +254,8 @@ impl Upgraded {
 impl Read for Upgraded {
     /// # Errors
     ///
-    /// `ConnectionReset` and others when the peer or the server has ended the connection, `TimedOut`.
+    /// `ConnectionReset` and others when the peer or the server has ended the connection,
+    /// `TimedOut`.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
@@ -251,7 +286,10 @@ impl Write for Upgraded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             if self.shared.over.load(SeqCst) {
-                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was given back"));
+                return Err(io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "the connection was given back",
+                ));
             }
             let taken = self.shared.line.send_directly(bytes)?;
             if taken > 0 || bytes.is_empty() {
@@ -259,7 +297,10 @@ impl Write for Upgraded {
             }
             let fd = self.shared.line.transport().as_fd();
             if !wait_for_peer(fd, true, self.write_timeout.unwrap_or(Duration::MAX)) {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing"));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the peer takes nothing",
+                ));
             }
         }
     }
@@ -272,6 +313,8 @@ impl Write for Upgraded {
 
 impl fmt::Debug for Upgraded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upgraded").field("peer", &self.peer()).finish_non_exhaustive()
+        f.debug_struct("Upgraded")
+            .field("peer", &self.peer())
+            .finish_non_exhaustive()
     }
 }

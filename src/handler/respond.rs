@@ -18,7 +18,8 @@ use crate::conn::response::Response;
 use crate::conn::stages::{self, Request};
 use crate::lifecycle::context::{Context, Readiness};
 
-/// Answers requests: any `Fn(Request, Context) -> impl IntoResponse` that can be called from several threads at once.
+/// Answers requests: any `Fn(Request, Context) -> impl IntoResponse` that can be called from
+/// several threads at once.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request. It may block; it then holds one worker, and nobody else waits for it.
     fn handle(&self, request: Request, context: Context) -> Response;
@@ -54,10 +55,11 @@ where
 ///
 /// # Errors as values
 ///
-/// Whatever a handler fails with, the client is told 500 and nothing more, and the log its text; with the causes, where the
-/// type lets them be found: of a [`Failure`], a `Box<dyn Error>`, and what shows them with `{:#}`. Three kinds of errors are
-/// answered otherwise: a [`Failure`], which has its own response; a [`StatusCode`]; and a [`BodyError`], which is the
-/// client's doing, as it is or inside a `Box<dyn Error>` or an [`io::Error`].
+/// Whatever a handler fails with, the client is told 500 and nothing more, and the log its text;
+/// with the causes, where the type lets them be found: of a [`Failure`], a `Box<dyn Error>`, and
+/// what shows them with `{:#}`. Three kinds of errors are answered otherwise: a [`Failure`], which
+/// has its own response; a [`StatusCode`]; and a [`BodyError`], which is the client's doing, as it
+/// is or inside a `Box<dyn Error>` or an [`io::Error`].
 ///
 /// # Examples
 ///
@@ -179,7 +181,10 @@ impl IntoResponse for Infallible {
 /// None is 404.
 impl<R: IntoResponse> IntoResponse for Option<R> {
     fn into_response(self) -> Response {
-        self.map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response)
+        self.map_or_else(
+            || StatusCode::NOT_FOUND.into_response(),
+            IntoResponse::into_response,
+        )
     }
 }
 
@@ -214,8 +219,9 @@ impl<F: Fields, R: IntoResponse> IntoResponse for (StatusCode, F, R) {
 
 /// Header fields beside what a handler returns: a [`HeaderMap`], or an array of names and values.
 ///
-/// They replace fields of the same name; one that comes several times among them, as `Set-Cookie` may, is sent as often.
-/// Values may be texts, which must be ones that a field can hold: with a line break in one the response is 500 instead.
+/// They replace fields of the same name; one that comes several times among them, as `Set-Cookie`
+/// may, is sent as often. Values may be texts, which must be ones that a field can hold: with a
+/// line break in one the response is 500 instead.
 pub trait Fields: sealed::Sealed {
     /// Sets them, or says why one cannot be.
     #[doc(hidden)]
@@ -237,8 +243,9 @@ where
     fn add_to(self, headers: &mut HeaderMap) -> Result<(), String> {
         let names: [HeaderName; N] = std::array::from_fn(|i| self[i].0.clone());
         for (i, (name, value)) in self.into_iter().enumerate() {
-            let value =
-                value.try_into().map_err(|error| format!("a value of the field {name} cannot be sent: {error}"))?;
+            let value = value
+                .try_into()
+                .map_err(|error| format!("a value of the field {name} cannot be sent: {error}"))?;
             if names[..i].contains(&name) {
                 headers.append(name, value);
             } else {
@@ -260,8 +267,8 @@ pub type HandlerResult<R> = Result<R, Failure>;
 
 /// Why a handler has no answer, and what the client is told instead.
 ///
-/// Any error becomes one through `?`: the client then gets 500, and the log the error with all its causes. For another
-/// response see [`new`](Self::new) and [`OrAnswer::or_answer`].
+/// Any error becomes one through `?`: the client then gets 500, and the log the error with all its
+/// causes. For another response see [`new`](Self::new) and [`OrAnswer::or_answer`].
 ///
 /// It is no [`Error`] itself and has no text: that is what lets it be made of every error.
 ///
@@ -320,8 +327,8 @@ impl IntoResponse for Failure {
 
 /// Says what a client is told in place of an error, or of nothing.
 pub trait OrAnswer<T> {
-    /// The value, or a [`Failure`] with `response`, for `?`. An error is logged at *debug*: that it can be answered means
-    /// that it was expected.
+    /// The value, or a [`Failure`] with `response`, for `?`. An error is logged at *debug*: that it
+    /// can be answered means that it was expected.
     ///
     /// # Errors
     ///
@@ -339,7 +346,10 @@ impl<T, E: Display> OrAnswer<T> for Result<T, E> {
     fn or_answer(self, response: impl IntoResponse) -> Result<T, Failure> {
         self.map_err(|error| {
             let response = response.into_response();
-            log::debug!("a handler answers {} because of an error: {error}", response.status());
+            log::debug!(
+                "a handler answers {} because of an error: {error}",
+                response.status()
+            );
             Failure::new(response)
         })
     }
@@ -352,8 +362,8 @@ impl<R: IntoResponse> IntoResponse for Result<R, Failure> {
     }
 }
 
-/// An error is logged with all it says, and the client is told 500 and nothing else; but for a [`StatusCode`], which is told
-/// as it is, and a [`BodyError`], which is the client's doing.
+/// An error is logged with all it says, and the client is told 500 and nothing else; but for a
+/// [`StatusCode`], which is told as it is, and a [`BodyError`], which is the client's doing.
 impl<R: IntoResponse, E: Display + 'static> IntoResponse for Result<R, E> {
     fn into_response(self) -> Response {
         let error = match self {
@@ -380,15 +390,22 @@ fn body_error(error: &dyn Any) -> Option<&BodyError> {
         error.get_ref()?.downcast_ref()
     }
     if let Some(boxed) = error.downcast_ref::<Box<dyn Error + Send + Sync>>() {
-        boxed.downcast_ref().or_else(|| boxed.downcast_ref().and_then(of_io))
+        boxed
+            .downcast_ref()
+            .or_else(|| boxed.downcast_ref().and_then(of_io))
     } else if let Some(boxed) = error.downcast_ref::<Box<dyn Error>>() {
-        boxed.downcast_ref().or_else(|| boxed.downcast_ref().and_then(of_io))
+        boxed
+            .downcast_ref()
+            .or_else(|| boxed.downcast_ref().and_then(of_io))
     } else {
-        error.downcast_ref().or_else(|| error.downcast_ref().and_then(of_io))
+        error
+            .downcast_ref()
+            .or_else(|| error.downcast_ref().and_then(of_io))
     }
 }
 
-/// An error's text, with the causes of one that is in a box. Types that hold others show those in the alternate form.
+/// An error's text, with the causes of one that is in a box. Types that hold others show those in
+/// the alternate form.
 fn all_of<E: Display + 'static>(error: &E) -> String {
     let any: &dyn Any = error;
     if let Some(boxed) = any.downcast_ref::<Box<dyn Error + Send + Sync>>() {
@@ -409,7 +426,9 @@ fn tell(error: &BodyError) -> Response {
     let status = match error {
         BodyError::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         BodyError::TooSlow => StatusCode::REQUEST_TIMEOUT,
-        BodyError::Malformed { .. } | BodyError::Broken(_) | BodyError::Gone(_) => StatusCode::BAD_REQUEST,
+        BodyError::Malformed { .. } | BodyError::Broken(_) | BodyError::Gone(_) => {
+            StatusCode::BAD_REQUEST
+        }
         BodyError::Failed(source) => return internal_error(&format_args!("{error}: {source}")),
     };
     let detail = match error {
@@ -429,7 +448,9 @@ pub(crate) fn explain(status: StatusCode, why: &dyn Display) -> Response {
 /// 503 for a moment, and when to come again.
 pub(crate) fn unavailable(why: &dyn Display) -> Response {
     let mut response = explain(StatusCode::SERVICE_UNAVAILABLE, why);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(stages::RETRY_AFTER));
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static(stages::RETRY_AFTER));
     response
 }
 
@@ -450,7 +471,10 @@ fn internal_error(error: &dyn Display) -> Response {
 /// ```
 #[cfg(feature = "json")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs, reason = "it is its value, and is made by writing it")]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "it is its value, and is made by writing it"
+)]
 pub struct Json<T>(pub T);
 
 #[cfg(feature = "json")]
@@ -473,7 +497,9 @@ fn octets(body: Body) -> Response {
 
 fn with_type(body: Body, content_type: &'static str) -> Response {
     let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -487,7 +513,10 @@ mod tests {
         let text = "cannot read a body: the disk is gone";
         assert_eq!(with_causes(&error()), text);
         assert_eq!(all_of::<Box<dyn Error>>(&error().into()), text);
-        assert_eq!(all_of::<Box<dyn Error + Send + Sync>>(&error().into()), text);
+        assert_eq!(
+            all_of::<Box<dyn Error + Send + Sync>>(&error().into()),
+            text
+        );
         assert_eq!(all_of(&"only a text"), "only a text");
     }
 }

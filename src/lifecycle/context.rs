@@ -1,7 +1,8 @@
 //! What a handler can know of its request's surroundings, above all of the stop.
 //!
-//! A context is a chain: a connection's, or a program's own, and above it what was derived from that, each of which is over
-//! when what it was derived from is. Beside it hangs a list of what routers and layers have added: parameters, values.
+//! A context is a chain: a connection's, or a program's own, and above it what was derived from
+//! that, each of which is over when what it was derived from is. Beside it hangs a list of what
+//! routers and layers have added: parameters, values.
 
 use std::any::{Any, TypeId};
 use std::fmt;
@@ -15,11 +16,13 @@ use crate::lifecycle::phase::{Flag, Lifecycle, Phase};
 use crate::lifecycle::timer::{self, Alarm};
 use crate::sys::clock::{Clock, after, earlier};
 
-/// Given to each handler: who asks, whether the server is stopping, and what the router and layers have added. A cheap clone.
+/// Given to each handler: who asks, whether the server is stopping, and what the router and layers
+/// have added. A cheap clone.
 ///
-/// A program makes one of its own with [`root`](Self::root) or [`notify`](crate::notify), to stop its servers and its other
-/// threads by one word. From any context others can be derived, with a [timeout](Self::with_timeout), a
-/// [cancel](Self::with_cancel) of their own or a [value](Self::with_value); they are over when it is.
+/// A program makes one of its own with [`root`](Self::root) or [`notify`](crate::notify), to stop
+/// its servers and its other threads by one word. From any context others can be derived, with a
+/// [timeout](Self::with_timeout), a [cancel](Self::with_cancel) of their own or a
+/// [value](Self::with_value); they are over when it is.
 ///
 /// # Examples
 ///
@@ -121,7 +124,11 @@ impl fmt::Display for Reason {
             Self::Cancelled => f.write_str("it was cancelled"),
             Self::Stopped => f.write_str("the server has stopped"),
             Self::ClientGone => f.write_str("the client is gone"),
-            Self::Signal(signal) => write!(f, "the process got {}", crate::sys::socket::signal_name(*signal)),
+            Self::Signal(signal) => write!(
+                f,
+                "the process got {}",
+                crate::sys::socket::signal_name(*signal)
+            ),
         }
     }
 }
@@ -147,26 +154,40 @@ impl Context {
         local: Option<SocketAddr>,
         client: Weak<dyn Client>,
     ) -> Self {
-        Self::of(Scope::Connection(Connection { lifecycle, peer, local, client }))
+        Self::of(Scope::Connection(Connection {
+            lifecycle,
+            peer,
+            local,
+            client,
+        }))
     }
 
     fn of(scope: Scope) -> Self {
-        Self { scope: Arc::new(scope), added: None }
+        Self {
+            scope: Arc::new(scope),
+            added: None,
+        }
     }
 
     /// A context that is over when [`cancel`](Self::cancel) is called.
     #[must_use]
     pub fn root() -> Self {
-        Self::of(Scope::Root(Root { cancelled: Flag::new(), forced: Flag::new(), reason: OnceLock::new() }))
+        Self::of(Scope::Root(Root {
+            cancelled: Flag::new(),
+            forced: Flag::new(),
+            reason: OnceLock::new(),
+        }))
     }
 
-    /// A context that is over when this one is, or when its own [`cancel`](Self::cancel) is called: for what one request does on several threads.
+    /// A context that is over when this one is, or when its own [`cancel`](Self::cancel) is called:
+    /// for what one request does on several threads.
     #[must_use]
     pub fn with_cancel(&self) -> Self {
         self.derive(None)
     }
 
-    /// A context that is over when this one is, or after `timeout`. [`Duration::MAX`] is never; zero is at once.
+    /// A context that is over when this one is, or after `timeout`. [`Duration::MAX`] is never;
+    /// zero is at once.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         match after(Clock::System.now(), timeout) {
@@ -187,23 +208,27 @@ impl Context {
         derived
     }
 
-    /// A context that is over when this one is, or when the client resets its connection, with [`Reason::ClientGone`]: for a handler whose work
-    /// is for this client alone.
+    /// A context that is over when this one is, or when the client resets its connection, with
+    /// [`Reason::ClientGone`]: for a handler whose work is for this client alone.
     ///
-    /// A client that has finished its side (FIN) may still read, and is not gone. Over a unix socket, and where the system
-    /// does not tell, nothing is noticed. Only until the response is made; made from a context of [`root`](Self::root) it
-    /// is [`with_cancel`](Self::with_cancel).
+    /// A client that has finished its side (FIN) may still read, and is not gone. Over a unix
+    /// socket, and where the system does not tell, nothing is noticed. Only until the response is
+    /// made; made from a context of [`root`](Self::root) it is [`with_cancel`](Self::with_cancel).
     #[must_use]
     pub fn while_connected(&self) -> Self {
         let derived = self.derive(None);
         let weak = Arc::downgrade(&derived.scope);
-        if let Some(client) = self.connection().and_then(|connection| connection.client.upgrade()) {
+        if let Some(client) = self
+            .connection()
+            .and_then(|connection| connection.client.upgrade())
+        {
             client.on_gone(Box::new(move || cancel_if_there(&weak, Reason::ClientGone)));
         }
         derived
     }
 
-    /// This context with `value` in it, for whoever asks for its type: what a layer passes on to handlers.
+    /// This context with `value` in it, for whoever asks for its type: what a layer passes on to
+    /// handlers.
     #[must_use]
     pub fn with_value<T: Any + Send + Sync>(&self, value: T) -> Self {
         self.with(What::Value(TypeId::of::<T>(), Arc::new(value)))
@@ -216,12 +241,21 @@ impl Context {
     }
 
     fn with(&self, what: What) -> Self {
-        Self { scope: self.scope.clone(), added: Some(Arc::new(Added { before: self.added.clone(), what })) }
+        Self {
+            scope: self.scope.clone(),
+            added: Some(Arc::new(Added {
+                before: self.added.clone(),
+                what,
+            })),
+        }
     }
 
     fn derive(&self, deadline: Option<Instant>) -> Self {
         let scope = Arc::new(Scope::Derived(Derived {
-            parent: Self { scope: self.scope.clone(), added: None },
+            parent: Self {
+                scope: self.scope.clone(),
+                added: None,
+            },
             draining: Flag::new(),
             cancelled: Flag::new(),
             reason: OnceLock::new(),
@@ -244,14 +278,18 @@ impl Context {
         if let Scope::Derived(derived) = &*scope {
             let _ = derived.told_by_parent.set((drains, ends));
         }
-        Self { scope, added: self.added.clone() }
+        Self {
+            scope,
+            added: self.added.clone(),
+        }
     }
 }
 
 /// How contexts end.
 impl Context {
-    /// Ends it, and what was derived from it; the stop of each server that was [built with it](crate::Builder::context)
-    /// begins. A second time, and in the context a handler is given, it does nothing: that one is the server's to end.
+    /// Ends it, and what was derived from it; the stop of each server that was
+    /// [built with it](crate::Builder::context) begins. A second time, and in the context a handler
+    /// is given, it does nothing: that one is the server's to end.
     pub fn cancel(&self) {
         self.cancel_because(Reason::Cancelled);
     }
@@ -274,8 +312,13 @@ impl Context {
         }
     }
 
-    /// Has `stop` called when it is cancelled, or a server it comes from drains, and `cut` when that is to end at once.
-    pub(crate) fn on_cancel(&self, stop: impl FnOnce() + Send + 'static, cut: impl FnOnce() + Send + 'static) {
+    /// Has `stop` called when it is cancelled, or a server it comes from drains, and `cut` when
+    /// that is to end at once.
+    pub(crate) fn on_cancel(
+        &self,
+        stop: impl FnOnce() + Send + 'static,
+        cut: impl FnOnce() + Send + 'static,
+    ) {
         self.flags().0.on_raise(stop);
         self.forced().on_raise(cut);
     }
@@ -283,7 +326,9 @@ impl Context {
     /// What is raised when it drains, and when it is over.
     fn flags(&self) -> (&Flag, &Flag) {
         match &*self.scope {
-            Scope::Connection(Connection { lifecycle, .. }) => (&lifecycle.draining, &lifecycle.cancelled),
+            Scope::Connection(Connection { lifecycle, .. }) => {
+                (&lifecycle.draining, &lifecycle.cancelled)
+            }
             Scope::Root(root) => (&root.cancelled, &root.cancelled),
             Scope::Derived(derived) => (&derived.draining, &derived.cancelled),
         }
@@ -300,9 +345,9 @@ impl Context {
 
 /// What handlers ask.
 impl Context {
-    /// A channel that disconnects when the server starts to drain: nothing new is accepted, and what is in flight is
-    /// waited for. Of a root, or one derived from it: when it is cancelled. For `select!`; to ask without waiting see
-    /// [`is_draining`](Self::is_draining).
+    /// A channel that disconnects when the server starts to drain: nothing new is accepted, and
+    /// what is in flight is waited for. Of a root, or one derived from it: when it is cancelled.
+    /// For `select!`; to ask without waiting see [`is_draining`](Self::is_draining).
     ///
     /// A handler that lives long (a stream, a long poll) should come to its end now.
     #[must_use]
@@ -310,14 +355,16 @@ impl Context {
         self.flags().0.receiver()
     }
 
-    /// A channel that disconnects when it is over; of a handler's own context that is the stop's deadline, when what is left
-    /// is cut. For `select!`; to ask without waiting see [`is_cancelled`](Self::is_cancelled).
+    /// A channel that disconnects when it is over; of a handler's own context that is the stop's
+    /// deadline, when what is left is cut. For `select!`; to ask without waiting see
+    /// [`is_cancelled`](Self::is_cancelled).
     #[must_use]
     pub fn cancelled(&self) -> &Receiver<()> {
         self.flags().1.receiver()
     }
 
-    /// Whether the server is draining, or beyond. Of a root, or one derived from it: whether it is cancelled.
+    /// Whether the server is draining, or beyond. Of a root, or one derived from it: whether it is
+    /// cancelled.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         match &*self.scope {
@@ -344,8 +391,8 @@ impl Context {
         }
     }
 
-    /// Whether new work should come here: what a readiness probe asks. It says no from the first wish to stop on, while the
-    /// server still accepts ([`lame_duck`](crate::Builder::lame_duck)).
+    /// Whether new work should come here: what a readiness probe asks. It says no from the first
+    /// wish to stop on, while the server still accepts ([`lame_duck`](crate::Builder::lame_duck)).
     ///
     /// It is a response too: `|_request, context| context.readiness()` is a whole handler.
     #[must_use]
@@ -354,11 +401,16 @@ impl Context {
             Some(connection) => connection.lifecycle.is_stopping(),
             None => self.is_cancelled(),
         };
-        if stopping { Readiness::Stopping } else { Readiness::Ready }
+        if stopping {
+            Readiness::Stopping
+        } else {
+            Readiness::Ready
+        }
     }
 
-    /// When it will be over: at its own deadline, at that of what it was derived from, or when the stop cuts what is still in
-    /// flight, whichever is first. `None` where nothing of that is known: while the server is not stopping, for example.
+    /// When it will be over: at its own deadline, at that of what it was derived from, or when the
+    /// stop cuts what is still in flight, whichever is first. `None` where nothing of that is
+    /// known: while the server is not stopping, for example.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         match &*self.scope {
@@ -382,18 +434,22 @@ impl Context {
         self.connection()?.peer
     }
 
-    /// The address the client connected to. `None` over a unix socket, and for what does not come from a request.
+    /// The address the client connected to. `None` over a unix socket, and for what does not come
+    /// from a request.
     #[must_use]
     pub fn local(&self) -> Option<SocketAddr> {
         self.connection()?.local
     }
 
-    /// What `name` stands for in the path that the route `/users/{name}` has matched, percent-decoded. `None` if the route
-    /// has no such parameter.
+    /// What `name` stands for in the path that the route `/users/{name}` has matched,
+    /// percent-decoded. `None` if the route has no such parameter.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&str> {
         self.added().find_map(|what| match what {
-            What::Params(params) => params.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str()),
+            What::Params(params) => params
+                .iter()
+                .find(|(given, _)| given == name)
+                .map(|(_, value)| value.as_str()),
             What::Value(..) => None,
         })
     }
@@ -408,7 +464,8 @@ impl Context {
     }
 
     fn added(&self) -> impl Iterator<Item = &What> {
-        std::iter::successors(self.added.as_deref(), |added| added.before.as_deref()).map(|added| &added.what)
+        std::iter::successors(self.added.as_deref(), |added| added.before.as_deref())
+            .map(|added| &added.what)
     }
 
     /// The connection it comes from.
@@ -433,8 +490,11 @@ impl Drop for Derived {
     fn drop(&mut self) {
         let (parent_draining, parent_cancelled) = self.parent.flags();
         let (drains, ends) = self.told_by_parent.get().copied().unwrap_or_default();
-        drains.into_iter().for_each(|then| parent_draining.forget(then));
-        ends.into_iter().for_each(|then| parent_cancelled.forget(then));
+        drains
+            .into_iter()
+            .for_each(|then| parent_draining.forget(then));
+        ends.into_iter()
+            .for_each(|then| parent_cancelled.forget(then));
     }
 }
 
@@ -447,7 +507,10 @@ fn cancel_if_there(scope: &Weak<Scope>, reason: Reason) {
 impl fmt::Debug for Added {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.what {
-            What::Params(params) => f.debug_map().entries(params.iter().map(|(name, value)| (name, value))).finish(),
+            What::Params(params) => f
+                .debug_map()
+                .entries(params.iter().map(|(name, value)| (name, value)))
+                .finish(),
             What::Value(..) => f.write_str("a value"),
         }
     }
@@ -464,12 +527,22 @@ mod tests {
         let grandchild = child.with_timeout(Duration::MAX);
         child.cancel();
         assert_eq!(child.cancelled().recv(), Err(crossbeam_channel::RecvError));
-        assert_eq!(grandchild.draining().recv(), Err(crossbeam_channel::RecvError));
-        assert_eq!((child.reason(), grandchild.reason()), (Some(Reason::Cancelled), Some(Reason::Cancelled)));
+        assert_eq!(
+            grandchild.draining().recv(),
+            Err(crossbeam_channel::RecvError)
+        );
+        assert_eq!(
+            (child.reason(), grandchild.reason()),
+            (Some(Reason::Cancelled), Some(Reason::Cancelled))
+        );
         assert!(!root.is_cancelled() && !sibling.is_cancelled() && !sibling.is_draining());
         root.cancel_because(Reason::Signal(15));
         assert_eq!(sibling.reason(), Some(Reason::Signal(15)));
-        assert_eq!(child.reason(), Some(Reason::Cancelled), "the first reason stays");
+        assert_eq!(
+            child.reason(),
+            Some(Reason::Cancelled),
+            "the first reason stays"
+        );
     }
 
     #[test]
@@ -490,9 +563,15 @@ mod tests {
         let longer = short.with_timeout(Duration::from_secs(1000));
         assert_eq!(longer.deadline(), short.deadline());
         assert!(longer.cancelled().recv().is_err());
-        assert_eq!((longer.reason(), short.reason()), (Some(Reason::Deadline), Some(Reason::Deadline)));
+        assert_eq!(
+            (longer.reason(), short.reason()),
+            (Some(Reason::Deadline), Some(Reason::Deadline))
+        );
         assert_eq!((long.reason(), root.deadline()), (None, None));
-        assert_eq!(root.with_timeout(Duration::ZERO).cancelled().recv(), Err(crossbeam_channel::RecvError));
+        assert_eq!(
+            root.with_timeout(Duration::ZERO).cancelled().recv(),
+            Err(crossbeam_channel::RecvError)
+        );
     }
 
     #[test]
@@ -507,12 +586,29 @@ mod tests {
 
     #[test]
     fn values_are_found_by_type_and_parameters_by_name_the_latest_first() {
-        let context = Context::root().with_value(1_u32).with_params(vec![("a".into(), "x".into())]);
-        let later = context.with_value("text").with_value(2_u32).with_params(vec![("b".into(), "y".into())]);
-        assert_eq!((later.value::<u32>(), later.value::<&str>()), (Some(&2), Some(&"text")));
-        assert_eq!((later.param("a"), later.param("b"), later.param("c")), (Some("x"), Some("y"), None));
-        assert_eq!((context.value::<u32>(), context.param("b")), (Some(&1), None));
+        let context = Context::root()
+            .with_value(1_u32)
+            .with_params(vec![("a".into(), "x".into())]);
+        let later = context
+            .with_value("text")
+            .with_value(2_u32)
+            .with_params(vec![("b".into(), "y".into())]);
+        assert_eq!(
+            (later.value::<u32>(), later.value::<&str>()),
+            (Some(&2), Some(&"text"))
+        );
+        assert_eq!(
+            (later.param("a"), later.param("b"), later.param("c")),
+            (Some("x"), Some("y"), None)
+        );
+        assert_eq!(
+            (context.value::<u32>(), context.param("b")),
+            (Some(&1), None)
+        );
         let derived = later.with_cancel();
-        assert_eq!((derived.value::<u32>(), derived.param("a")), (Some(&2), Some("x")));
+        assert_eq!(
+            (derived.value::<u32>(), derived.param("a")),
+            (Some(&2), Some("x"))
+        );
     }
 }

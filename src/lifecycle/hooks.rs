@@ -35,13 +35,18 @@ pub(crate) struct Started {
 
 impl Hook {
     pub(crate) fn new(name: impl Into<String>, run: impl FnOnce() + Send + 'static) -> Self {
-        Self { name: name.into(), run: Box::new(run) }
+        Self {
+            name: name.into(),
+            run: Box::new(run),
+        }
     }
 }
 
 impl fmt::Debug for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hook").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Hook")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -54,7 +59,11 @@ pub(crate) fn start_all(hooks: Vec<Hook>, clock: &Clock) -> Started {
         let (to, clock) = (to.clone(), clock.clone());
         start(move || run(i, hook, &clock, &to));
     }
-    Started { names, ended, began }
+    Started {
+        names,
+        ended,
+        began,
+    }
 }
 
 /// Starts the hooks on one thread, one after the other.
@@ -64,9 +73,18 @@ pub(crate) fn start_in_turn(hooks: Vec<Hook>, clock: &Clock) -> Started {
     let began = clock.now();
     if !hooks.is_empty() {
         let clock = clock.clone();
-        start(move || hooks.into_iter().enumerate().for_each(|(i, hook)| run(i, hook, &clock, &to)));
+        start(move || {
+            hooks
+                .into_iter()
+                .enumerate()
+                .for_each(|(i, hook)| run(i, hook, &clock, &to))
+        });
     }
-    Started { names, ended, began }
+    Started {
+        names,
+        ended,
+        began,
+    }
 }
 
 fn start(run: impl FnOnce() + Send + 'static) {
@@ -86,8 +104,13 @@ fn run(i: usize, hook: Hook, clock: &Clock, to: &Sender<(usize, Duration, HookOu
 }
 
 impl Started {
-    /// Waits for the hooks, but not beyond `until` (`None`: for ever). Those that are not done by then are left behind.
-    pub(crate) fn wait(self, until: impl Fn() -> Option<Instant>, clock: &Clock) -> Vec<HookReport> {
+    /// Waits for the hooks, but not beyond `until` (`None`: for ever). Those that are not done by
+    /// then are left behind.
+    pub(crate) fn wait(
+        self,
+        until: impl Fn() -> Option<Instant>,
+        clock: &Clock,
+    ) -> Vec<HookReport> {
         /// Between two looks at the deadline, which may become earlier meanwhile.
         const LOOK: Duration = Duration::from_millis(10);
 
@@ -107,7 +130,11 @@ impl Started {
         let reports = self.names.into_iter().zip(outcomes).map(|(name, outcome)| {
             let late = || (now.saturating_duration_since(self.began), HookOutcome::Late);
             let (took, outcome) = outcome.unwrap_or_else(late);
-            HookReport { name, took, outcome }
+            HookReport {
+                name,
+                took,
+                outcome,
+            }
         });
         reports.collect()
     }

@@ -1,4 +1,5 @@
-//! The report for machines: one line of JSON, written by hand because nothing else here needs a serializer.
+//! The report for machines: one line of JSON, written by hand because nothing else here needs a
+//! serializer.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -6,8 +7,9 @@ use std::time::Duration;
 use crate::lifecycle::report::{CutRequest, HookOutcome, Report};
 
 impl Report {
-    /// The report as one line of JSON. Times are in milliseconds. What was listed by [`Report`]'s fields is listed under the
-    /// same names; `clean` and `exit_code` are what [`is_clean`](Self::is_clean) and [`exit_status`](Self::exit_status) say.
+    /// The report as one line of JSON. Times are in milliseconds. What was listed by [`Report`]'s
+    /// fields is listed under the same names; `clean` and `exit_code` are what
+    /// [`is_clean`](Self::is_clean) and [`exit_status`](Self::exit_status) say.
     #[must_use]
     pub fn to_json(&self) -> String {
         let phases = self.phases.iter().map(|(phase, took)| {
@@ -18,11 +20,21 @@ impl Report {
                 ("answered", answered.to_string()),
             ])
         });
-        let closed: Vec<_> = self.closed.iter().map(|(reason, n)| (format!("{reason:?}"), n.to_string())).collect();
-        let closed: Vec<_> = closed.iter().map(|(reason, n)| (reason.as_str(), n.clone())).collect();
+        let closed: Vec<_> = self
+            .closed
+            .iter()
+            .map(|(reason, n)| (format!("{reason:?}"), n.to_string()))
+            .collect();
+        let closed: Vec<_> = closed
+            .iter()
+            .map(|(reason, n)| (reason.as_str(), n.clone()))
+            .collect();
         let raced = self.raced.iter().map(|raced| {
             object(&[
-                ("peer", raced.peer.map_or_else(null, |peer| text(&peer.to_string()))),
+                (
+                    "peer",
+                    raced.peer.map_or_else(null, |peer| text(&peer.to_string())),
+                ),
                 ("method", text(raced.method.as_str())),
                 ("target", text(&raced.target.to_string())),
                 ("told", raced.told.to_string()),
@@ -34,16 +46,23 @@ impl Report {
                 HookOutcome::Panicked => "panicked",
                 HookOutcome::Late => "late",
             };
-            object(&[("name", text(&hook.name)), ("took_ms", millis(hook.took)), ("outcome", text(outcome))])
+            object(&[
+                ("name", text(&hook.name)),
+                ("took_ms", millis(hook.took)),
+                ("outcome", text(outcome)),
+            ])
         });
         let stuck = self.stuck.iter().map(|stuck| {
-            let request = stuck.request.as_ref().map_or_else(null, |(method, target, age)| {
-                object(&[
-                    ("method", text(method.as_str())),
-                    ("target", text(&target.to_string())),
-                    ("age_ms", millis(*age)),
-                ])
-            });
+            let request = stuck
+                .request
+                .as_ref()
+                .map_or_else(null, |(method, target, age)| {
+                    object(&[
+                        ("method", text(method.as_str())),
+                        ("target", text(&target.to_string())),
+                        ("age_ms", millis(*age)),
+                    ])
+                });
             object(&[("thread", text(&stuck.thread)), ("request", request)])
         });
         object(&[
@@ -51,7 +70,14 @@ impl Report {
             ("took_ms", millis(self.took)),
             ("phases", array(phases)),
             ("accepted", self.accepted.to_string()),
-            ("answered", self.answered.iter().map(|(_, n)| n).sum::<u64>().to_string()),
+            (
+                "answered",
+                self.answered
+                    .iter()
+                    .map(|(_, n)| n)
+                    .sum::<u64>()
+                    .to_string(),
+            ),
             ("paused_ms", millis(self.paused)),
             ("gate_ms", millis(self.gate)),
             ("ungated", self.ungated.to_string()),
@@ -80,7 +106,12 @@ impl Report {
 
 fn cut(request: &CutRequest) -> String {
     object(&[
-        ("peer", request.peer.map_or_else(null, |peer| text(&peer.to_string()))),
+        (
+            "peer",
+            request
+                .peer
+                .map_or_else(null, |peer| text(&peer.to_string())),
+        ),
         ("method", text(request.method.as_str())),
         ("target", text(&request.target.to_string())),
         ("age_ms", millis(request.age)),
@@ -92,7 +123,10 @@ fn cut(request: &CutRequest) -> String {
 }
 
 fn object(members: &[(&str, String)]) -> String {
-    let members: Vec<_> = members.iter().map(|(name, value)| format!("{}:{value}", text(name))).collect();
+    let members: Vec<_> = members
+        .iter()
+        .map(|(name, value)| format!("{}:{value}", text(name)))
+        .collect();
     format!("{{{}}}", members.join(","))
 }
 
@@ -136,7 +170,13 @@ mod tests {
     #[test]
     fn an_empty_report_is_one_object() {
         let json = Report::new(crate::lifecycle::phase::Cause::Handle).to_json();
-        assert!(json.starts_with("{\"cause\":\"a call of its handle\",\"took_ms\":0.000,\"phases\":[]"), "{json}");
-        assert!(json.ends_with("\"errors\":[],\"clean\":true,\"exit_code\":0}"), "{json}");
+        assert!(
+            json.starts_with("{\"cause\":\"a call of its handle\",\"took_ms\":0.000,\"phases\":[]"),
+            "{json}"
+        );
+        assert!(
+            json.ends_with("\"errors\":[],\"clean\":true,\"exit_code\":0}"),
+            "{json}"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Who is open, and how each connection ended: so that none can vanish unreported.
 //!
-//! **Invariant:** a connection holds an [`Entry`] from accept to close; dropping it is what counts its end.
+//! **Invariant:** a connection holds an [`Entry`] from accept to close; dropping it is what counts
+//! its end.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
@@ -16,7 +17,8 @@ use crate::sys::waker::Waker;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The response said `Connection: close` because the request or its version asked for it, or the handler did.
+    /// The response said `Connection: close` because the request or its version asked for it, or
+    /// the handler did.
     Asked,
     /// The response said `Connection: close` because the server is stopping.
     Stopping,
@@ -42,11 +44,11 @@ pub enum CloseReason {
     Cut,
     /// Dropped before anything was read, because the server was out of slots.
     Shed,
-    /// We closed it between requests, or before its first byte, to make room: as many as allowed were open, or the process
-    /// was out of descriptors.
+    /// We closed it between requests, or before its first byte, to make room: as many as allowed
+    /// were open, or the process was out of descriptors.
     IdleShed,
-    /// A request found no worker in time, and was answered with 503; or the rest of a response that is read from its
-    /// request found none, and the connection was reset.
+    /// A request found no worker in time, and was answered with 503; or the rest of a response that
+    /// is read from its request found none, and the connection was reset.
     Overloaded,
     /// It was upgraded, and its closure has returned.
     Upgraded,
@@ -105,7 +107,10 @@ impl Ledger {
     pub(crate) fn open(ledger: &Arc<Self>) -> Entry {
         ledger.open.fetch_add(1, SeqCst);
         ledger.accepted.fetch_add(1, Relaxed);
-        Entry { ledger: ledger.clone(), reason: CloseReason::Broken }
+        Entry {
+            ledger: ledger.clone(),
+            reason: CloseReason::Broken,
+        }
     }
 
     /// Connections that are open now.
@@ -123,7 +128,8 @@ impl Ledger {
 
     /// Clients had to wait for so long because there was no room for another connection.
     pub(crate) fn count_pause(&self, pause: Duration) {
-        self.paused.fetch_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.paused
+            .fetch_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
     pub(crate) fn paused(&self) -> Duration {
@@ -149,7 +155,8 @@ impl Ledger {
         self.wake.load(SeqCst) == WakeAt::AnyEnd as u8
     }
 
-    /// Whether as many connections are open as may be. If so, the acceptor will be woken when one ends.
+    /// Whether as many connections are open as may be. If so, the acceptor will be woken when one
+    /// ends.
     pub(crate) fn is_full(&self, connections_max: usize) -> bool {
         if self.len() >= connections_max {
             self.wake(WakeAt::AnyEnd);
@@ -178,8 +185,9 @@ pub struct Raced {
     pub method: Method,
     /// The request's target.
     pub target: Uri,
-    /// The response before it said `Connection: close`, so the client knows that it was not served (RFC 9112 section 9.6).
-    /// Without that the connection was idle, and the client must have written while our end was on its way.
+    /// The response before it said `Connection: close`, so the client knows that it was not served
+    /// (RFC 9112 section 9.6). Without that the connection was idle, and the client must have
+    /// written while our end was on its way.
     pub told: bool,
 }
 

@@ -1,4 +1,5 @@
-//! The state of the server's life: its phase, who is open, what happened, and what a handler can know of it.
+//! The state of the server's life: its phase, who is open, what happened, and what a handler can
+//! know of it.
 
 pub(crate) mod context;
 pub(crate) mod hooks;

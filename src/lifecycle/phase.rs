@@ -21,8 +21,8 @@ use crate::sys::waker::Waker;
 pub enum Phase {
     /// Accepting and serving.
     Running,
-    /// Accepting and serving, but asking to be taken out of rotation: readiness is false, and every response carries
-    /// `Connection: close`.
+    /// Accepting and serving, but asking to be taken out of rotation: readiness is false, and every
+    /// response carries `Connection: close`.
     LameDuck,
     /// The listeners are closed; what is open is finished.
     Draining,
@@ -33,7 +33,13 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub(crate) const ALL: [Self; 5] = [Self::Running, Self::LameDuck, Self::Draining, Self::Cutting, Self::Stopped];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Running,
+        Self::LameDuck,
+        Self::Draining,
+        Self::Cutting,
+        Self::Stopped,
+    ];
 }
 
 impl fmt::Display for Phase {
@@ -120,7 +126,14 @@ struct Lowered {
 impl Flag {
     pub(crate) fn new() -> Self {
         let (sender, receiver) = bounded(0);
-        Self { lowered: Mutex::new(Some(Lowered { _sender: sender, then: BTreeMap::new(), next: 0 })), receiver }
+        Self {
+            lowered: Mutex::new(Some(Lowered {
+                _sender: sender,
+                then: BTreeMap::new(),
+                next: 0,
+            })),
+            receiver,
+        }
     }
 
     /// Raises it, and does what was to be done then. Again is nothing.
@@ -135,7 +148,8 @@ impl Flag {
         lock(&self.lowered).is_none()
     }
 
-    /// Has `then` called by who raises it; now, if it is raised already. What [`forget`](Self::forget) takes.
+    /// Has `then` called by who raises it; now, if it is raised already. What
+    /// [`forget`](Self::forget) takes.
     pub(crate) fn on_raise(&self, then: impl FnOnce() + Send + 'static) -> Option<u64> {
         if let Some(lowered) = &mut *lock(&self.lowered) {
             lowered.next += 1;
@@ -148,14 +162,18 @@ impl Flag {
 
     /// What was to be done is not to be done any more.
     pub(crate) fn forget(&self, then: u64) {
-        let forgotten = lock(&self.lowered).as_mut().and_then(|lowered| lowered.then.remove(&then));
+        let forgotten = lock(&self.lowered)
+            .as_mut()
+            .and_then(|lowered| lowered.then.remove(&then));
         // Not under the lock: it may own what looks at this flag.
         drop(forgotten);
     }
 
     #[cfg(test)]
     pub(crate) fn pending(&self) -> usize {
-        lock(&self.lowered).as_ref().map_or(0, |lowered| lowered.then.len())
+        lock(&self.lowered)
+            .as_ref()
+            .map_or(0, |lowered| lowered.then.len())
     }
 
     pub(crate) fn receiver(&self) -> &Receiver<()> {
@@ -165,7 +183,9 @@ impl Flag {
 
 impl fmt::Debug for Flag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flag").field("is_raised", &self.is_raised()).finish()
+        f.debug_struct("Flag")
+            .field("is_raised", &self.is_raised())
+            .finish()
     }
 }
 
@@ -188,7 +208,12 @@ pub(crate) struct Lifecycle {
 }
 
 impl Lifecycle {
-    pub(crate) fn new(clock: Clock, lame_duck: Duration, grace_period: Duration, waker: Weak<Waker>) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        lame_duck: Duration,
+        grace_period: Duration,
+        waker: Weak<Waker>,
+    ) -> Self {
         Self {
             clock,
             word: PhaseWord::new(),
@@ -220,18 +245,29 @@ impl Lifecycle {
         *lock(&self.plan)
     }
 
-    /// Asks for a stop with the times the server was built with. A stop that was asked for already goes on unchanged.
+    /// Asks for a stop with the times the server was built with. A stop that was asked for already
+    /// goes on unchanged.
     pub(crate) fn begin(&self, cause: Cause) {
         let now = self.clock.now();
         let drain_at = after(now, self.lame_duck);
         let cut_at = drain_at.and_then(|at| after(at, self.grace_period));
-        self.shorten(Plan { cause, begun_at: now, drain_at, cut_at });
+        self.shorten(Plan {
+            cause,
+            begun_at: now,
+            drain_at,
+            cut_at,
+        });
     }
 
     /// Asks for a stop that skips lame duck, and cuts after `within` if not before.
     pub(crate) fn begin_within(&self, cause: Cause, within: Duration) {
         let now = self.clock.now();
-        self.shorten(Plan { cause, begun_at: now, drain_at: Some(now), cut_at: after(now, within) });
+        self.shorten(Plan {
+            cause,
+            begun_at: now,
+            drain_at: Some(now),
+            cut_at: after(now, within),
+        });
     }
 
     fn shorten(&self, wanted: Plan) {
@@ -258,7 +294,8 @@ thread_local! {
     static AWAITED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs user code that the stop waits for: a handler, a body, a hook. It must not wait for the stop.
+/// Runs user code that the stop waits for: a handler, a body, a hook. It must not wait for the
+/// stop.
 pub(crate) fn awaited<T>(code: impl FnOnce() -> T) -> T {
     /// Also when the code panics.
     struct Reset(bool);

@@ -13,7 +13,8 @@ use crate::lifecycle::phase::{Cause, Phase};
 
 /// How a server stopped: what was finished, what was cut, what was left behind.
 ///
-/// Returned to everyone who waits for the stop, equal for all. From `main` it sets the program's exit code.
+/// Returned to everyone who waits for the stop, equal for all. From `main` it sets the program's
+/// exit code.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[must_use = "it says whether anything was cut"]
@@ -26,13 +27,14 @@ pub struct Report {
     pub phases: Vec<(Phase, Duration)>,
     /// Connections accepted in the server's whole life.
     pub accepted: u64,
-    /// How long in all clients had to wait in the accept backlog, because as many connections as allowed were open and none
-    /// was idle, or the process was out of descriptors.
+    /// How long in all clients had to wait in the accept backlog, because as many connections as
+    /// allowed were open and none was idle, or the process was out of descriptors.
     pub paused: Duration,
     /// How long the listeners took to close, with new connections kept out.
     pub gate: Duration,
-    /// Listeners whose new connections could not be kept out meanwhile: the system knows no such thing, or the socket may
-    /// belong to others too. One that came in the very moment of the close may have been reset.
+    /// Listeners whose new connections could not be kept out meanwhile: the system knows no such
+    /// thing, or the socket may belong to others too. One that came in the very moment of the close
+    /// may have been reset.
     pub ungated: usize,
     /// Connections that were still in the accept backlog when draining started. They were served.
     pub backlog: usize,
@@ -44,8 +46,8 @@ pub struct Report {
     pub closed: Vec<(CloseReason, u64)>,
     /// Requests that were cut at the deadline, in their handler or while their response was sent.
     pub cut: Vec<CutRequest>,
-    /// Requests that were given to no handler, and answered with 503, or reset behind an answer that their client had not
-    /// taken: safe to repeat.
+    /// Requests that were given to no handler, and answered with 503, or reset behind an answer
+    /// that their client had not taken: safe to repeat.
     pub never_started: Vec<CutRequest>,
     /// Requests that crossed our end of their connection: not served, and safe to repeat.
     pub raced: Vec<Raced>,
@@ -89,7 +91,8 @@ pub struct CutRequest {
     pub bytes_sent: u64,
     /// The client was answered with 503 instead.
     pub answered_503: bool,
-    /// It had been answered with 101, and its connection was reset; `bytes_sent` are those sent on it since.
+    /// It had been answered with 101, and its connection was reset; `bytes_sent` are those sent on
+    /// it since.
     pub upgraded: bool,
 }
 
@@ -123,7 +126,8 @@ pub enum HookOutcome {
 pub struct StuckWorker {
     /// The thread's name.
     pub thread: String,
-    /// The request it serves, if it is known: its method, its target and how long ago its head was complete.
+    /// The request it serves, if it is known: its method, its target and how long ago its head was
+    /// complete.
     pub request: Option<(Method, Uri, Duration)>,
 }
 
@@ -153,33 +157,45 @@ impl Report {
 
     /// Of a server one of whose own threads has panicked.
     pub(crate) fn of_fault(thread: &str) -> Self {
-        let stuck = vec![StuckWorker { thread: thread.to_owned(), request: None }];
-        Self { stuck, ..Self::new(Cause::Handle) }
+        let stuck = vec![StuckWorker {
+            thread: thread.to_owned(),
+            request: None,
+        }];
+        Self {
+            stuck,
+            ..Self::new(Cause::Handle)
+        }
     }
 
-    /// Whether every request that came was answered in full, every hook has returned and every thread has ended.
+    /// Whether every request that came was answered in full, every hook has returned and every
+    /// thread has ended.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.exit_status() == 0
     }
 
-    /// What a program that did nothing else should exit with: 0 if the stop was clean, 1 if something was cut, 3 if a
-    /// worker was left behind. (2 is for who could not even start.)
+    /// What a program that did nothing else should exit with: 0 if the stop was clean, 1 if
+    /// something was cut, 3 if a worker was left behind. (2 is for who could not even start.)
     ///
-    /// A request that the client had to expect not to be served, behind a response that said `Connection: close`, does not
-    /// count; one that crossed our end of an idle connection does.
+    /// A request that the client had to expect not to be served, behind a response that said
+    /// `Connection: close`, does not count; one that crossed our end of an idle connection does.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         if !self.stuck.is_empty() {
             return 3;
         }
-        let nothing_cut = self.cut.is_empty() && self.never_started.is_empty() && self.backlog_left == 0;
+        let nothing_cut =
+            self.cut.is_empty() && self.never_started.is_empty() && self.backlog_left == 0;
         let nothing_raced = self.raced.iter().all(|raced| raced.told);
-        let hooks_done = self.hooks.iter().all(|hook| hook.outcome == HookOutcome::Done);
+        let hooks_done = self
+            .hooks
+            .iter()
+            .all(|hook| hook.outcome == HookOutcome::Done);
         u8::from(!(nothing_cut && nothing_raced && hooks_done))
     }
 
-    /// [`exit_status`](Self::exit_status) for a `main` that returns an [`ExitCode`]. A `main` can return the report itself.
+    /// [`exit_status`](Self::exit_status) for a `main` that returns an [`ExitCode`]. A `main` can
+    /// return the report itself.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         self.exit_status().into()
@@ -191,15 +207,40 @@ impl Report {
         let counted = [
             (self.cut.len(), "request", " cut"),
             (self.never_started.len(), "request", " never started"),
-            (self.raced.iter().filter(|raced| !raced.told).count(), "request", " raced"),
-            (self.backlog_left as usize, "connection", " reset in the backlog"),
-            (self.hooks.iter().filter(|hook| hook.outcome != HookOutcome::Done).count(), "hook", " failed"),
+            (
+                self.raced.iter().filter(|raced| !raced.told).count(),
+                "request",
+                " raced",
+            ),
+            (
+                self.backlog_left as usize,
+                "connection",
+                " reset in the backlog",
+            ),
+            (
+                self.hooks
+                    .iter()
+                    .filter(|hook| hook.outcome != HookOutcome::Done)
+                    .count(),
+                "hook",
+                " failed",
+            ),
             (self.stuck.len(), "worker", " left behind"),
         ];
         let counted = counted.iter().filter(|(n, ..)| *n > 0);
-        let listed: Vec<_> = counted.map(|(n, what, how)| format!("{}{how}", count(*n as u64, what))).collect();
-        let outcome = if listed.is_empty() { "cleanly".to_owned() } else { format!("with {}", listed.join(", ")) };
-        format!("stopped {outcome} by {}, in {}", self.cause, Short(self.took))
+        let listed: Vec<_> = counted
+            .map(|(n, what, how)| format!("{}{how}", count(*n as u64, what)))
+            .collect();
+        let outcome = if listed.is_empty() {
+            "cleanly".to_owned()
+        } else {
+            format!("with {}", listed.join(", "))
+        };
+        format!(
+            "stopped {outcome} by {}, in {}",
+            self.cause,
+            Short(self.took)
+        )
     }
 
     /// For those who want `?`: a report that is not clean becomes an error.
@@ -208,19 +249,29 @@ impl Report {
     ///
     /// [`Error::Unclean`] with this report.
     pub fn into_result(self) -> Result<Self> {
-        if self.is_clean() { Ok(self) } else { Err(Error::Unclean(Box::new(self))) }
+        if self.is_clean() {
+            Ok(self)
+        } else {
+            Err(Error::Unclean(Box::new(self)))
+        }
     }
 
     /// Responses made in `phase`.
     #[must_use]
     pub fn answered_in(&self, phase: Phase) -> u64 {
-        self.answered.iter().find(|(of, _)| *of == phase).map_or(0, |(_, n)| *n)
+        self.answered
+            .iter()
+            .find(|(of, _)| *of == phase)
+            .map_or(0, |(_, n)| *n)
     }
 
     /// Connections that ended because of `reason`.
     #[must_use]
     pub fn closed_because(&self, reason: CloseReason) -> u64 {
-        self.closed.iter().find(|(of, _)| *of == reason).map_or(0, |(_, n)| *n)
+        self.closed
+            .iter()
+            .find(|(of, _)| *of == reason)
+            .map_or(0, |(_, n)| *n)
     }
 }
 
@@ -235,15 +286,33 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.summary())?;
         for (phase, took) in &self.phases {
             let answered = count(self.answered_in(*phase), "response");
-            writeln!(f, "  {:<10} {:>9}   {answered}", phase.to_string(), Short(*took).to_string())?;
+            writeln!(
+                f,
+                "  {:<10} {:>9}   {answered}",
+                phase.to_string(),
+                Short(*took).to_string()
+            )?;
         }
         let total = self.answered.iter().map(|(_, n)| n).sum::<u64>();
-        writeln!(f, "  in all     {}, {}", count(self.accepted, "connection"), count(total, "response"))?;
+        writeln!(
+            f,
+            "  in all     {}, {}",
+            count(self.accepted, "connection"),
+            count(total, "response")
+        )?;
         if !self.paused.is_zero() {
-            writeln!(f, "  accepting paused for want of room: {} in all", Short(self.paused))?;
+            writeln!(
+                f,
+                "  accepting paused for want of room: {} in all",
+                Short(self.paused)
+            )?;
         }
         if self.ungated > 0 {
-            writeln!(f, "  {} closed without keeping new connections out", count(self.ungated as u64, "listener"))?;
+            writeln!(
+                f,
+                "  {} closed without keeping new connections out",
+                count(self.ungated as u64, "listener")
+            )?;
         }
         if self.backlog > 0 {
             writeln!(
@@ -265,9 +334,16 @@ impl fmt::Display for Report {
             writeln!(f, "  raced: {raced}")?;
         }
         if self.upgraded.told > 0 {
-            let UpgradedReport { told, finished, cut } = self.upgraded;
+            let UpgradedReport {
+                told,
+                finished,
+                cut,
+            } = self.upgraded;
             let told = count(told as u64, "upgraded connection");
-            writeln!(f, "  {told} told of the stop: {finished} finished, {cut} cut")?;
+            writeln!(
+                f,
+                "  {told} told of the stop: {finished} finished, {cut} cut"
+            )?;
         }
         for hook in &self.hooks {
             writeln!(f, "  hook: {hook}")?;
@@ -293,7 +369,9 @@ impl fmt::Display for CutRequest {
             (true, true) => f.write_str("in its handler: answered with 503"),
             (true, false) => f.write_str("safe to repeat: answered with 503"),
             (false, false) => f.write_str("safe to repeat: reset unread"),
-            (false, _) if self.upgraded => write!(f, "upgraded: reset after {} bytes", self.bytes_sent),
+            (false, _) if self.upgraded => {
+                write!(f, "upgraded: reset after {} bytes", self.bytes_sent)
+            }
             (false, _) => write!(f, "reset after {} bytes of its response", self.bytes_sent),
         }
     }
@@ -367,6 +445,10 @@ pub(crate) struct Short(pub(crate) Duration);
 impl fmt::Display for Short {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs_f64();
-        if seconds < 1.0 { write!(f, "{:.1} ms", seconds * 1e3) } else { write!(f, "{seconds:.1} s") }
+        if seconds < 1.0 {
+            write!(f, "{:.1} ms", seconds * 1e3)
+        } else {
+            write!(f, "{seconds:.1} s")
+        }
     }
 }

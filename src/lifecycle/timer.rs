@@ -1,5 +1,5 @@
-//! What is to be done at a certain moment, unless it is taken back before: one thread for the process, started when first
-//! needed and gone a while after the last.
+//! What is to be done at a certain moment, unless it is taken back before: one thread for the
+//! process, started when first needed and gone a while after the last.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -20,7 +20,11 @@ struct Alarms {
     is_running: bool,
 }
 
-static ALARMS: Mutex<Alarms> = Mutex::new(Alarms { due: BTreeMap::new(), next: 0, is_running: false });
+static ALARMS: Mutex<Alarms> = Mutex::new(Alarms {
+    due: BTreeMap::new(),
+    next: 0,
+    is_running: false,
+});
 static CHANGED: Condvar = Condvar::new();
 
 /// How long the thread waits for a next one before it ends.
@@ -33,11 +37,20 @@ pub(crate) fn at(at: Instant, then: impl FnOnce() + Send + 'static) -> Alarm {
     let key = (at, alarms.next);
     alarms.due.insert(key, Box::new(then));
     if !alarms.is_running {
-        match std::thread::Builder::new().name("lameduck-timer".to_owned()).spawn(run) {
+        match std::thread::Builder::new()
+            .name("lameduck-timer".to_owned())
+            .spawn(run)
+        {
             Ok(_) => alarms.is_running = true,
-            Err(error) => log::error!("cannot start a thread for timeouts, which do not come: {error}"),
+            Err(error) => {
+                log::error!("cannot start a thread for timeouts, which do not come: {error}")
+            }
         }
-    } else if alarms.due.first_key_value().is_some_and(|(first, _)| *first == key) {
+    } else if alarms
+        .due
+        .first_key_value()
+        .is_some_and(|(first, _)| *first == key)
+    {
         CHANGED.notify_one();
     }
     Alarm(key)
@@ -45,7 +58,11 @@ pub(crate) fn at(at: Instant, then: impl FnOnce() + Send + 'static) -> Alarm {
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        let then = ALARMS.lock().unwrap_or_else(PoisonError::into_inner).due.remove(&self.0);
+        let then = ALARMS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .due
+            .remove(&self.0);
         // Not under the lock: what it owns may own an alarm.
         drop(then);
     }
@@ -66,7 +83,9 @@ fn run() {
             Some(first) => first.key().0 - now,
             None => IDLE,
         };
-        let (woken, timeout) = CHANGED.wait_timeout(alarms, wait).unwrap_or_else(PoisonError::into_inner);
+        let (woken, timeout) = CHANGED
+            .wait_timeout(alarms, wait)
+            .unwrap_or_else(PoisonError::into_inner);
         alarms = woken;
         if timeout.timed_out() && alarms.due.is_empty() {
             alarms.is_running = false;

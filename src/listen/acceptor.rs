@@ -1,7 +1,9 @@
-//! The blocking accept loop: takes connections from the kernel's accept backlog and sends them to the pool.
+//! The blocking accept loop: takes connections from the kernel's accept backlog and sends them to
+//! the pool.
 //!
-//! **Invariant:** the acceptor blocks only here, in its wait for a listener or its waker. A server that is full and finds
-//! nobody idle stops waiting for its listeners, and the kernel's backlog is the queue.
+//! **Invariant:** the acceptor blocks only here, in its wait for a listener or its waker. A server
+//! that is full and finds nobody idle stops waiting for its listeners, and the kernel's backlog is
+//! the queue.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -23,7 +25,8 @@ use crate::sys::clock::{after, earlier, later};
 use crate::sys::test_points::Point;
 use crate::sys::waker::wait_for;
 
-/// After an accept(2) that failed, or a look for idle connections that found none, and while no connection ends.
+/// After an accept(2) that failed, or a look for idle connections that found none, and while no
+/// connection ends.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Between two lines in the log about that.
 const COMPLAINT: Duration = Duration::from_secs(1);
@@ -59,7 +62,10 @@ impl Acceptor {
         threads: Threads,
         hooks: Hooks,
     ) -> Self {
-        let max = pool.settings.connections_max.unwrap_or_else(crate::settings::connections_max_default);
+        let max = pool
+            .settings
+            .connections_max
+            .unwrap_or_else(crate::settings::connections_max_default);
         Self {
             pool,
             listeners,
@@ -86,7 +92,10 @@ impl Acceptor {
     /// Whether draining is due.
     fn is_over(&self) -> bool {
         let lifecycle = &self.pool.lifecycle;
-        lifecycle.is_stopping() && self.drain_at().is_some_and(|at| at <= lifecycle.clock.now())
+        lifecycle.is_stopping()
+            && self
+                .drain_at()
+                .is_some_and(|at| at <= lifecycle.clock.now())
     }
 
     fn drain_at(&self) -> Option<Instant> {
@@ -104,7 +113,11 @@ impl Acceptor {
         if listening {
             fds.extend(self.listeners.iter().map(AsFd::as_fd));
         }
-        let timeout = self.pool.lifecycle.clock.until(earlier(self.drain_at(), self.paused_until));
+        let timeout = self
+            .pool
+            .lifecycle
+            .clock
+            .until(earlier(self.drain_at(), self.paused_until));
         if !wait_for(&fds, timeout) {
             return;
         }
@@ -118,12 +131,14 @@ impl Acceptor {
         }
     }
 
-    /// Whether as many connections are open as may be. If so, the acceptor will be woken when one ends.
+    /// Whether as many connections are open as may be. If so, the acceptor will be woken when one
+    /// ends.
     fn is_full(&self) -> bool {
         self.pool.ledger.is_full(self.connections_max)
     }
 
-    /// Whether there is room in the accepted channel. If not, the acceptor will be woken when there is.
+    /// Whether there is room in the accepted channel. If not, the acceptor will be woken when there
+    /// is.
     fn can_send(&self) -> bool {
         if self.accepted.is_full() {
             self.pool.acceptor_waits.store(true, SeqCst);
@@ -134,7 +149,8 @@ impl Acceptor {
 
     /// Takes what is in a listener's backlog, as long as there is room or can be made.
     fn accept_all(&mut self, listener: usize) {
-        // A descriptor that we have freed and somebody else has taken: another one would go the same way.
+        // A descriptor that we have freed and somebody else has taken: another one would go the
+        // same way.
         let mut shed_in_vain = false;
         while !self.is_over() && self.can_send() && (!self.is_full() || self.make_room(listener)) {
             match self.listeners[listener].accept(&self.pool.settings.races) {
@@ -144,16 +160,25 @@ impl Acceptor {
                     let entry = Ledger::open(&self.pool.ledger);
                     self.pool.settings.races.at(Point::Accepted);
                     // There is room, and nobody else sends.
-                    let _ = self.accepted.try_send(Accepted { socket, peer, entry });
+                    let _ = self.accepted.try_send(Accepted {
+                        socket,
+                        peer,
+                        entry,
+                    });
                     self.pool.ring();
                 }
                 Ok(None) => return self.count_pause(),
                 Err(error) => {
                     let starved = is_starvation(&error);
                     let addr = &self.listeners[listener].addr;
-                    if starved && !shed_in_vain && self.shedder.shed(&self.pool, Duration::ZERO) == Shed::One {
+                    if starved
+                        && !shed_in_vain
+                        && self.shedder.shed(&self.pool, Duration::ZERO) == Shed::One
+                    {
                         shed_in_vain = true;
-                        let line = format!("cannot accept on {addr}: {error}; closing who has been idle longest");
+                        let line = format!(
+                            "cannot accept on {addr}: {error}; closing who has been idle longest"
+                        );
                         self.complain(Level::Error, &line);
                     } else {
                         let line = format!("cannot accept on {addr}: {error}; trying again");
@@ -165,8 +190,8 @@ impl Acceptor {
         }
     }
 
-    /// The server is full: closes an idle connection for one that waits in a listener's backlog. False: none waits, or
-    /// none is idle.
+    /// The server is full: closes an idle connection for one that waits in a listener's backlog.
+    /// False: none waits, or none is idle.
     fn make_room(&mut self, listener: usize) -> bool {
         if !wait_for(&[self.listeners[listener].as_fd()], Some(Duration::ZERO)) {
             return false;
@@ -175,13 +200,22 @@ impl Acceptor {
         let max = self.connections_max;
         match self.shedder.shed(&self.pool, idle_grace) {
             Shed::One => {
-                self.complain(Level::Warn, &format!("{max} connections are open: closing who has been idle longest"));
+                self.complain(
+                    Level::Warn,
+                    &format!("{max} connections are open: closing who has been idle longest"),
+                );
                 true
             }
             Shed::None(ripe_at) => {
-                self.complain(Level::Warn, &format!("{max} connections are open and none is idle: new ones wait"));
+                self.complain(
+                    Level::Warn,
+                    &format!("{max} connections are open and none is idle: new ones wait"),
+                );
                 // Who falls idle from now on is not ripe before that.
-                self.pause(earlier(ripe_at, after(self.pool.lifecycle.clock.now(), idle_grace)));
+                self.pause(earlier(
+                    ripe_at,
+                    after(self.pool.lifecycle.clock.now(), idle_grace),
+                ));
                 if !self.is_full() {
                     self.paused_until = None;
                 }
@@ -202,14 +236,19 @@ impl Acceptor {
     fn count_pause(&mut self) {
         if let Some(began) = self.pause_began.take() {
             let now = self.pool.lifecycle.clock.now();
-            self.pool.ledger.count_pause(now.saturating_duration_since(began));
+            self.pool
+                .ledger
+                .count_pause(now.saturating_duration_since(began));
         }
     }
 
     /// A line in the log, unless there was one a moment ago.
     fn complain(&mut self, level: Level, line: &str) {
         let now = self.pool.lifecycle.clock.now();
-        if self.complained_at.is_none_or(|at| now.saturating_duration_since(at) >= COMPLAINT) {
+        if self
+            .complained_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= COMPLAINT)
+        {
             self.complained_at = Some(now);
             log::log!(level, "{line}");
         }
@@ -220,5 +259,7 @@ impl Acceptor {
 pub(crate) fn is_starvation(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let starved = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    error.raw_os_error().is_some_and(|code| starved.iter().any(|errno| errno.raw_os_error() == code))
+    error
+        .raw_os_error()
+        .is_some_and(|code| starved.iter().any(|errno| errno.raw_os_error() == code))
 }

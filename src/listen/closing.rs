@@ -1,15 +1,17 @@
 //! Closing a listener without losing what is in its accept backlog.
 //!
-//! A connection in the backlog is complete for its client, who may have sent a request on it: closing the listener resets
-//! it. So all are accepted first, into a list, and served after the close; serving in between would never end under load.
+//! A connection in the backlog is complete for its client, who may have sent a request on it:
+//! closing the listener resets it. So all are accepted first, into a list, and served after the
+//! close; serving in between would never end under load.
 //!
-//! Neither would be enough alone: a handshake that is half done when the listener closes is reset too, after its client
-//! has been told that it is connected. A *gate* keeps new ones out meanwhile: with `IP_MINTTL` 255 (`IPV6_MINHOPCOUNT`) the
-//! kernel drops each SYN that comes to the listener, unless from a neighbour that sends TTL 255, and completes the handshakes
-//! that are under way. Who meets the gate tries again after a second, and is refused.
+//! Neither would be enough alone: a handshake that is half done when the listener closes is reset
+//! too, after its client has been told that it is connected. A *gate* keeps new ones out meanwhile:
+//! with `IP_MINTTL` 255 (`IPV6_MINHOPCOUNT`) the kernel drops each SYN that comes to the listener,
+//! unless from a neighbour that sends TTL 255, and completes the handshakes that are under way. Who
+//! meets the gate tries again after a second, and is refused.
 //!
-//! **Invariant:** the gate is never used on a socket that somebody else may hold too: it acts on the socket, not on the
-//! descriptor.
+//! **Invariant:** the gate is never used on a socket that somebody else may hold too: it acts on
+//! the socket, not on the descriptor.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -54,13 +56,20 @@ pub(crate) enum Taken {
 impl Closing {
     /// Keeps new connections out.
     pub(crate) fn begin(listeners: Vec<Listener>, clock: &Clock) -> Self {
-        let mut closing =
-            Self { listeners, began: clock.now(), connections: Vec::new(), errors: Vec::new(), ungated: 0 };
+        let mut closing = Self {
+            listeners,
+            began: clock.now(),
+            connections: Vec::new(),
+            errors: Vec::new(),
+            ungated: 0,
+        };
         // One that others accept from too keeps its backlog for them.
         closing.listeners.retain(|listener| !listener.is_shared());
         for listener in &mut closing.listeners {
             if let Err(error) = listener.unlink() {
-                closing.errors.push(format!("cannot remove {}: {error}", listener.addr));
+                closing
+                    .errors
+                    .push(format!("cannot remove {}: {error}", listener.addr));
             }
             if listener.may_be_gated() && listener.set_gate(true).is_err() {
                 closing.ungated += 1;
@@ -72,7 +81,11 @@ impl Closing {
     /// How long handshakes may be under way: `rtt` is the longest round trip seen.
     pub(crate) fn gate_time(&self, rtt: Duration) -> Duration {
         let local = self.listeners.iter().all(Listener::is_local);
-        if local { GATE_MIN } else { (ROUND_TRIPS * rtt).clamp(GATE_MIN, GATE_MAX) }
+        if local {
+            GATE_MIN
+        } else {
+            (ROUND_TRIPS * rtt).clamp(GATE_MIN, GATE_MAX)
+        }
     }
 
     /// Accepts what is in the backlogs, and what still comes for `gate_time`.
@@ -100,16 +113,24 @@ impl Closing {
                 match listener.accept(&pool.settings.races) {
                     Ok(Some((socket, peer))) => {
                         let entry = Ledger::open(&pool.ledger);
-                        // It has inherited the gate, and hears nothing from its peer before it is off.
+                        // It has inherited the gate, and hears nothing from its peer before it is
+                        // off.
                         if listener.may_be_gated() {
                             let _ = socket::set_gate(socket.as_fd(), false);
                         }
-                        self.connections.push(Accepted { socket, peer, entry });
+                        self.connections.push(Accepted {
+                            socket,
+                            peer,
+                            entry,
+                        });
                     }
                     Ok(None) => break,
                     Err(error) if is_starvation(&error) => return Taken::Starved,
                     Err(error) => {
-                        self.errors.push(format!("cannot empty the accept backlog of {}: {error}", listener.addr));
+                        self.errors.push(format!(
+                            "cannot empty the accept backlog of {}: {error}",
+                            listener.addr
+                        ));
                         break;
                     }
                 }
@@ -118,9 +139,14 @@ impl Closing {
         Taken::All
     }
 
-    /// Closes the listeners: how long that took in all, and how many connections were in their backlogs nevertheless.
+    /// Closes the listeners: how long that took in all, and how many connections were in their
+    /// backlogs nevertheless.
     pub(crate) fn close(self, clock: &Clock) -> (Duration, u32) {
-        let left = self.listeners.iter().filter_map(|listener| socket::backlog_len(listener.as_fd())).sum();
+        let left = self
+            .listeners
+            .iter()
+            .filter_map(|listener| socket::backlog_len(listener.as_fd()))
+            .sum();
         drop(self.listeners);
         (clock.now().saturating_duration_since(self.began), left)
     }

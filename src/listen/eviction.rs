@@ -1,7 +1,7 @@
 //! Making room for a connection that waits to be accepted: those that have been silent longest go.
 //!
-//! The claim is the only way to them, as to every parked connection; and like the drain, who has claimed one looks at its
-//! socket once more: a request that is there already is served.
+//! The claim is the only way to them, as to every parked connection; and like the drain, who has
+//! claimed one looks at its socket once more: a request that is there already is served.
 
 use std::time::{Duration, Instant};
 
@@ -13,18 +13,20 @@ use crate::sys::clock::after;
 /// Finds connections to close.
 #[derive(Debug)]
 pub(crate) struct Shedder {
-    /// The keys of connections that were silent when we last looked, and since when: the longest silent one is the last.
+    /// The keys of connections that were silent when we last looked, and since when: the longest
+    /// silent one is the last.
     ///
-    /// Who has fallen silent since is younger than all of them, so the table is gone through once for as many connections
-    /// as are in here, and not for each; one that is not silent any more, or not the same, shows another moment.
+    /// Who has fallen silent since is younger than all of them, so the table is gone through once
+    /// for as many connections as are in here, and not for each; one that is not silent any more,
+    /// or not the same, shows another moment.
     candidates: Vec<(u64, u32)>,
     /// Not before then are others looked for.
     look_at: Option<Instant>,
     buffers: Buffers,
 }
 
-/// Of the acceptor's time, what a look at the whole table may take: a fiftieth. A full server nobody of which is idle would
-/// look whenever a connection ends.
+/// Of the acceptor's time, what a look at the whole table may take: a fiftieth. A full server
+/// nobody of which is idle would look whenever a connection ends.
 const LOOKS: u32 = 50;
 
 /// What came of it.
@@ -38,7 +40,11 @@ pub(crate) enum Shed {
 
 impl Shedder {
     pub(crate) fn new() -> Self {
-        Self { candidates: Vec::new(), look_at: None, buffers: Buffers::new() }
+        Self {
+            candidates: Vec::new(),
+            look_at: None,
+            buffers: Buffers::new(),
+        }
     }
 
     /// Closes the connection that has been silent longest, if that is `idle_for` or more.
@@ -49,7 +55,10 @@ impl Shedder {
                 if looked {
                     return Shed::None(None);
                 }
-                if self.look_at.is_some_and(|at| at > pool.lifecycle.clock.now()) {
+                if self
+                    .look_at
+                    .is_some_and(|at| at > pool.lifecycle.clock.now())
+                {
                     return Shed::None(self.look_at);
                 }
                 self.look(pool);
@@ -73,7 +82,10 @@ impl Shedder {
     /// Goes through the table.
     fn look(&mut self, pool: &Pool) {
         let began = pool.lifecycle.clock.now();
-        let silent = pool.table.keys().filter_map(|key| Some((pool.table.slot(key).silent_since()?, key)));
+        let silent = pool
+            .table
+            .keys()
+            .filter_map(|key| Some((pool.table.slot(key).silent_since()?, key)));
         self.candidates.clear();
         self.candidates.extend(silent);
         self.candidates.sort_unstable_by(|a, b| b.cmp(a));
@@ -88,7 +100,12 @@ impl Shedder {
             return false;
         }
         let mut conn = slot.take();
-        let mut turn = Turn::new(&pool.settings, &pool.lifecycle, &mut self.buffers, pool.lifecycle.clock.now());
+        let mut turn = Turn::new(
+            &pool.settings,
+            &pool.lifecycle,
+            &mut self.buffers,
+            pool.lifecycle.clock.now(),
+        );
         match conn.make_room(idle_for, &turn) {
             Overdue::Close(reason) => {
                 pool.close(key, conn, reason);

@@ -56,9 +56,14 @@ enum Origin {
 }
 
 impl Listener {
-    /// Listens on an internet address. A port that a stopped server has left in TIME_WAIT can be taken at once.
+    /// Listens on an internet address. A port that a stopped server has left in TIME_WAIT can be
+    /// taken at once.
     fn tcp(addr: SocketAddr, backlog: i32) -> io::Result<Self> {
-        let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let family = if addr.is_ipv4() {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
         let fd = stream_socket(family)?;
         sockopt::set_socket_reuseaddr(&fd, true)?;
         rustix::net::bind(&fd, &addr)?;
@@ -92,26 +97,38 @@ impl Listener {
         let name = rustix::net::getsockname(&fd)?;
         let addr = match SocketAddr::try_from(name.clone()) {
             Ok(addr) => {
-                // Accepted sockets inherit it: no response waits for the acknowledgement of the one before.
+                // Accepted sockets inherit it: no response waits for the acknowledgement of the one
+                // before.
                 sockopt::set_tcp_nodelay(&fd, true)?;
-                // They inherit this too. Where it is refused, slow readers cost more memory, and nothing else.
+                // They inherit this too. Where it is refused, slow readers cost more memory, and
+                // nothing else.
                 let _ = crate::sys::socket::set_unsent_max(fd.as_fd(), UNSENT_BYTES_MAX);
                 Addr::Tcp(addr)
             }
             Err(_) => {
                 let path = SocketAddrUnix::try_from(name)?;
-                let path = path.path().map(|path| PathBuf::from(path.to_string_lossy().into_owned()));
+                let path = path
+                    .path()
+                    .map(|path| PathBuf::from(path.to_string_lossy().into_owned()));
                 Addr::Unix(path.unwrap_or_default())
             }
         };
-        Ok(Self { fd, addr, unlink: None, origin })
+        Ok(Self {
+            fd,
+            addr,
+            unlink: None,
+            origin,
+        })
     }
 
     /// Takes a socket that the process was started with. It has to listen already.
     fn inherited(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
         if !sockopt::socket_acceptconn(&fd)? || sockopt::socket_type(&fd)? != SocketType::STREAM {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a listening stream socket"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is not a listening stream socket",
+            ));
         }
         let listener = Self::new(fd, Origin::Inherited)?;
         // A predecessor that was killed may have left it shut.
@@ -144,15 +161,22 @@ impl Listener {
         }
     }
 
-    /// Takes the next connection from the accept backlog, without blocking: `Ok(None)` if there is none.
-    pub(crate) fn accept(&self, races: &Races) -> io::Result<Option<(OwnedFd, Option<SocketAddr>)>> {
+    /// Takes the next connection from the accept backlog, without blocking: `Ok(None)` if there is
+    /// none.
+    pub(crate) fn accept(
+        &self,
+        races: &Races,
+    ) -> io::Result<Option<(OwnedFd, Option<SocketAddr>)>> {
         let mut failed = 0;
         loop {
-            match races.accept_error().map_or_else(|| accept_nonblocking(&self.fd), Err) {
+            match races
+                .accept_error()
+                .map_or_else(|| accept_nonblocking(&self.fd), Err)
+            {
                 Ok((fd, peer)) => return Ok(Some((fd, peer))),
                 Err(Errno::AGAIN) => return Ok(None),
-                // A failure of the connection that was next, not of the listener: the one behind it may be well. One that
-                // comes again and again is the listener's after all.
+                // A failure of the connection that was next, not of the listener: the one behind it
+                // may be well. One that comes again and again is the listener's after all.
                 Err(error) if PASSING.contains(&error) && failed < PASSING_MAX => failed += 1,
                 Err(error) => return Err(error.into()),
             }
@@ -165,8 +189,9 @@ impl Listener {
     }
 }
 
-/// What accept(2) fails with when the next connection is at fault: its client was gone before we came (ECONNABORTED,
-/// EPROTO), a firewall forbids it (EPERM), or Linux passes on what its network had to say about it.
+/// What accept(2) fails with when the next connection is at fault: its client was gone before we
+/// came (ECONNABORTED, EPROTO), a firewall forbids it (EPERM), or Linux passes on what its network
+/// had to say about it.
 #[cfg(target_os = "linux")]
 const PASSING: &[Errno] = &[
     Errno::CONNABORTED,
@@ -201,7 +226,12 @@ impl Drop for Listener {
 
 #[cfg(not(target_vendor = "apple"))]
 fn stream_socket(family: AddressFamily) -> io::Result<OwnedFd> {
-    Ok(rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+    Ok(rustix::net::socket_with(
+        family,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
 #[cfg(target_vendor = "apple")]
@@ -213,7 +243,8 @@ fn stream_socket(family: AddressFamily) -> io::Result<OwnedFd> {
 
 #[cfg(not(target_vendor = "apple"))]
 fn accept_nonblocking(listener: &OwnedFd) -> rustix::io::Result<(OwnedFd, Option<SocketAddr>)> {
-    let (fd, peer) = rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    let (fd, peer) =
+        rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     Ok((fd, peer.and_then(|peer| peer.try_into().ok())))
 }
 
@@ -225,19 +256,21 @@ fn accept_nonblocking(listener: &OwnedFd) -> rustix::io::Result<(OwnedFd, Option
     Ok((fd, peer.and_then(|peer| peer.try_into().ok())))
 }
 
-/// Whether a path is a unix socket's, at which nobody answers. (A file that is none refuses connections too.)
+/// Whether a path is a unix socket's, at which nobody answers. (A file that is none refuses
+/// connections too.)
 fn is_abandoned(path: &Path, addr: &SocketAddrUnix) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     let refuses = || {
-        stream_socket(AddressFamily::UNIX)
-            .is_ok_and(|probe| rustix::net::connect(&probe, addr).is_err_and(|error| error == Errno::CONNREFUSED))
+        stream_socket(AddressFamily::UNIX).is_ok_and(|probe| {
+            rustix::net::connect(&probe, addr).is_err_and(|error| error == Errno::CONNREFUSED)
+        })
     };
     is_socket && refuses()
 }
 
-/// What a server can be told to listen on: a text, a [`SocketAddr`], an ip address with a port, a [`TcpListener`] or
-/// [`UnixListener`] that was made elsewhere, what the process was [started with](inherited), or several of a kind in an array
-/// or a `Vec`.
+/// What a server can be told to listen on: a text, a [`SocketAddr`], an ip address with a port, a
+/// [`TcpListener`] or [`UnixListener`] that was made elsewhere, what the process was
+/// [started with](inherited), or several of a kind in an array or a `Vec`.
 ///
 /// | text | listens on |
 /// |---|---|
@@ -249,20 +282,21 @@ fn is_abandoned(path: &Path, addr: &SocketAddrUnix) -> bool {
 /// | `unix:/run/app.sock` | a socket file, with the mode that the umask leaves; with another one by [`unix`] |
 /// | `inherited`, `inherited:NAME` | what the process was [started with](inherited), all of it or what has this name |
 ///
-/// A port that an earlier process has left in TIME_WAIT is taken at once (`SO_REUSEADDR`); one that another process listens on
-/// is not. A socket file that nobody listens on any more is replaced, one that is in use is an error, and ours is removed when
-/// the listener closes.
+/// A port that an earlier process has left in TIME_WAIT is taken at once (`SO_REUSEADDR`); one that
+/// another process listens on is not. A socket file that nobody listens on any more is replaced,
+/// one that is in use is an error, and ours is removed when the listener closes.
 ///
-/// A listener that was made elsewhere keeps its own backlog; it becomes non-blocking and has `TCP_NODELAY` set, which every
-/// accepted connection has. When the server stops, new connections cannot be kept out of it while it closes, as others may hold
-/// the same socket: see [`Report::ungated`](crate::Report::ungated).
+/// A listener that was made elsewhere keeps its own backlog; it becomes non-blocking and has
+/// `TCP_NODELAY` set, which every accepted connection has. When the server stops, new connections
+/// cannot be kept out of it while it closes, as others may hold the same socket: see
+/// [`Report::ungated`](crate::Report::ungated).
 pub trait Listen {
     /// Makes the listeners.
     ///
     /// # Errors
     ///
-    /// [`Error::Address`] for what is no address, [`Error::Listen`] when the system refuses it: in use, not permitted, not
-    /// of this machine.
+    /// [`Error::Address`] for what is no address, [`Error::Listen`] when the system refuses it: in
+    /// use, not permitted, not of this machine.
     #[doc(hidden)]
     fn listen(self, backlog: i32) -> Result<Listeners>;
 }
@@ -274,13 +308,21 @@ pub struct Listeners(pub(crate) Vec<Listener>);
 
 impl Listen for &str {
     fn listen(self, backlog: i32) -> Result<Listeners> {
-        let refused = |reason| Error::Address { addr: self.to_owned(), reason };
-        let failed = |source| Error::Listen { addr: self.to_owned(), source };
+        let refused = |reason| Error::Address {
+            addr: self.to_owned(),
+            reason,
+        };
+        let failed = |source| Error::Listen {
+            addr: self.to_owned(),
+            source,
+        };
         if let Some(name) = self.strip_prefix("inherited") {
             return match name.strip_prefix(':') {
                 Some(name) => inherited().named(name).listen(backlog),
                 None if name.is_empty() => inherited().listen(backlog),
-                None => Err(refused("after `inherited` comes nothing, or a colon and a name")),
+                None => Err(refused(
+                    "after `inherited` comes nothing, or a colon and a name",
+                )),
             };
         }
         if let Some(path) = self.strip_prefix("unix:") {
@@ -293,11 +335,14 @@ impl Listen for &str {
             return Err(refused("it has no port, as in 127.0.0.1:8080"));
         }
         let addrs = self.to_socket_addrs().map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidInput => refused("it is not an address with a port, as in 127.0.0.1:8080"),
+            io::ErrorKind::InvalidInput => {
+                refused("it is not an address with a port, as in 127.0.0.1:8080")
+            }
             _ => failed(error),
         })?;
-        let listeners: Vec<_> =
-            addrs.map(|addr| Listener::tcp(addr, backlog).map_err(failed)).collect::<Result<_>>()?;
+        let listeners: Vec<_> = addrs
+            .map(|addr| Listener::tcp(addr, backlog).map_err(failed))
+            .collect::<Result<_>>()?;
         if listeners.is_empty() {
             return Err(refused("the name has no address"));
         }
@@ -307,8 +352,8 @@ impl Listen for &str {
 
 /// A unix socket to listen on, where `unix:` and a path do not say enough.
 ///
-/// A socket file that nobody listens on any more is replaced; one that somebody listens on is an error. The file is removed
-/// when the stop begins, before the last connections are taken from it.
+/// A socket file that nobody listens on any more is replaced; one that somebody listens on is an
+/// error. The file is removed when the stop begins, before the last connections are taken from it.
 ///
 /// # Examples
 ///
@@ -322,7 +367,10 @@ impl Listen for &str {
 /// # Ok::<(), lameduck::Error>(())
 /// ```
 pub fn unix(path: impl Into<PathBuf>) -> Unix {
-    Unix { path: path.into(), mode: None }
+    Unix {
+        path: path.into(),
+        mode: None,
+    }
 }
 
 /// A unix socket to listen on: see [`unix`].
@@ -334,7 +382,8 @@ pub struct Unix {
 }
 
 impl Unix {
-    /// Who may connect, as for chmod(2): `0o660` is the owner and the group. Default: what the process's umask leaves.
+    /// Who may connect, as for chmod(2): `0o660` is the owner and the group. Default: what the
+    /// process's umask leaves.
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
         self
@@ -343,8 +392,13 @@ impl Unix {
 
 impl Listen for Unix {
     fn listen(self, backlog: i32) -> Result<Listeners> {
-        let failed = |source| Error::Listen { addr: format!("unix:{}", self.path.display()), source };
-        Ok(Listeners(vec![Listener::unix(&self.path, self.mode, backlog).map_err(failed)?]))
+        let failed = |source| Error::Listen {
+            addr: format!("unix:{}", self.path.display()),
+            source,
+        };
+        Ok(Listeners(vec![
+            Listener::unix(&self.path, self.mode, backlog).map_err(failed)?,
+        ]))
     }
 }
 
@@ -363,7 +417,12 @@ impl Listen for &String {
 impl Listen for SocketAddr {
     fn listen(self, backlog: i32) -> Result<Listeners> {
         let listener = Listener::tcp(self, backlog);
-        Ok(Listeners(vec![listener.map_err(|source| Error::Listen { addr: self.to_string(), source })?]))
+        Ok(Listeners(vec![listener.map_err(|source| {
+            Error::Listen {
+                addr: self.to_string(),
+                source,
+            }
+        })?]))
     }
 }
 
@@ -387,51 +446,72 @@ impl Listen for UnixListener {
 
 fn take_given(fd: OwnedFd) -> Result<Listeners> {
     let given = Listener::new(fd, Origin::Given);
-    Ok(Listeners(vec![given.map_err(|source| Error::Listen { addr: "the given listener".to_owned(), source })?]))
+    Ok(Listeners(vec![given.map_err(|source| Error::Listen {
+        addr: "the given listener".to_owned(),
+        source,
+    })?]))
 }
 
-/// The sockets that the process was started with, as systemd and others pass them: see [`inherited`]. All of them, unless
-/// [`named`](Self::named) says which.
+/// The sockets that the process was started with, as systemd and others pass them: see
+/// [`inherited`]. All of them, unless [`named`](Self::named) says which.
 #[derive(Debug, Clone)]
 #[must_use = "give it to `Builder::bind`"]
 pub struct Inherited {
     name: Option<String>,
 }
 
-/// The listeners that whoever has started the process has made for it (`LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`, see
-/// sd_listen_fds(3)), for [`Builder::bind`](crate::Builder::bind). They stay open when this server stops: what is in their
-/// backlogs is for the next one, so that no client is refused in between.
+/// The listeners that whoever has started the process has made for it (`LISTEN_PID`, `LISTEN_FDS`,
+/// `LISTEN_FDNAMES`, see sd_listen_fds(3)), for [`Builder::bind`](crate::Builder::bind). They stay
+/// open when this server stops: what is in their backlogs is for the next one, so that no client is
+/// refused in between.
 ///
-/// Each can be claimed once in a process. To `bind` fails with [`Error::Address`] if there is none, or if it was claimed
-/// before, and with [`Error::Listen`] for what is no listening stream socket.
+/// Each can be claimed once in a process. To `bind` fails with [`Error::Address`] if there is none,
+/// or if it was claimed before, and with [`Error::Listen`] for what is no listening stream socket.
 pub const fn inherited() -> Inherited {
     Inherited { name: None }
 }
 
 impl Inherited {
-    /// Only those with this name: a unit's `FileDescriptorName=`, which by default is the name of the `.socket` unit.
+    /// Only those with this name: a unit's `FileDescriptorName=`, which by default is the name of
+    /// the `.socket` unit.
     pub fn named(self, name: impl Into<String>) -> Self {
-        Self { name: Some(name.into()) }
+        Self {
+            name: Some(name.into()),
+        }
     }
 }
 
 impl Listen for Inherited {
     fn listen(self, _backlog: i32) -> Result<Listeners> {
-        let addr = || self.name.as_ref().map_or_else(|| "inherited".to_owned(), |name| format!("inherited:{name}"));
+        let addr = || {
+            self.name.as_ref().map_or_else(
+                || "inherited".to_owned(),
+                |name| format!("inherited:{name}"),
+            )
+        };
         let passed = passed_fds(|name| std::env::var(name).ok(), std::process::id());
-        let wanted = passed.into_iter().filter(|(_, name)| self.name.as_ref().is_none_or(|wanted| wanted == name));
+        let wanted = passed
+            .into_iter()
+            .filter(|(_, name)| self.name.as_ref().is_none_or(|wanted| wanted == name));
         let mut listeners = Vec::new();
         for (fd, _) in wanted {
             if !claim(fd) {
-                return Err(Error::Address { addr: addr(), reason: "it is claimed already" });
+                return Err(Error::Address {
+                    addr: addr(),
+                    reason: "it is claimed already",
+                });
             }
             let listener = crate::sys::socket::adopt(fd).and_then(Listener::inherited);
-            listeners.push(
-                listener.map_err(|source| Error::Listen { addr: format!("{} (descriptor {fd})", addr()), source })?,
-            );
+            listeners.push(listener.map_err(|source| Error::Listen {
+                addr: format!("{} (descriptor {fd})", addr()),
+                source,
+            })?);
         }
         if listeners.is_empty() {
-            return Err(Error::Address { addr: addr(), reason: "the process was started without such a socket" });
+            return Err(Error::Address {
+                addr: addr(),
+                reason: "the process was started without such a socket",
+            });
         }
         Ok(Listeners(listeners))
     }
@@ -448,18 +528,29 @@ fn passed_fds(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Vec<(i32, 
     if number("LISTEN_PID") != Some(pid) {
         return Vec::new();
     }
-    let count = number("LISTEN_FDS").and_then(|count| i32::try_from(count).ok()).unwrap_or(0).min(1024);
+    let count = number("LISTEN_FDS")
+        .and_then(|count| i32::try_from(count).ok())
+        .unwrap_or(0)
+        .min(1024);
     let names = variable("LISTEN_FDNAMES").unwrap_or_default();
-    let given = names.split(':').filter(|_| !names.is_empty()).map(str::to_owned);
+    let given = names
+        .split(':')
+        .filter(|_| !names.is_empty())
+        .map(str::to_owned);
     let names = given.chain(std::iter::repeat_with(|| "unknown".to_owned()));
-    (PASSED_FDS_START..PASSED_FDS_START + count).zip(names).collect()
+    (PASSED_FDS_START..PASSED_FDS_START + count)
+        .zip(names)
+        .collect()
 }
 
 /// True for the first who asks for a descriptor.
 fn claim(fd: i32) -> bool {
     static CLAIMED: std::sync::Mutex<std::collections::BTreeSet<i32>> =
         std::sync::Mutex::new(std::collections::BTreeSet::new());
-    CLAIMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(fd)
+    CLAIMED
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .insert(fd)
 }
 
 impl<L: Listen, const N: usize> Listen for [L; N] {
@@ -475,10 +566,19 @@ impl<L: Listen> Listen for Vec<L> {
 }
 
 fn listen_all<L: Listen>(addrs: impl IntoIterator<Item = L>, backlog: i32) -> Result<Listeners> {
-    let listeners: Vec<_> = addrs.into_iter().map(|addr| addr.listen(backlog)).collect::<Result<_>>()?;
-    let listeners: Vec<_> = listeners.into_iter().flat_map(|listeners| listeners.0).collect();
+    let listeners: Vec<_> = addrs
+        .into_iter()
+        .map(|addr| addr.listen(backlog))
+        .collect::<Result<_>>()?;
+    let listeners: Vec<_> = listeners
+        .into_iter()
+        .flat_map(|listeners| listeners.0)
+        .collect();
     if listeners.is_empty() {
-        return Err(Error::Address { addr: String::new(), reason: "there is no address in the list" });
+        return Err(Error::Address {
+            addr: String::new(),
+            reason: "there is no address in the list",
+        });
     }
     Ok(Listeners(listeners))
 }

@@ -1,4 +1,5 @@
-//! Sockets that are listened on: accepting from them, and closing them without losing their backlogs.
+//! Sockets that are listened on: accepting from them, and closing them without losing their
+//! backlogs.
 
 pub(crate) mod acceptor;
 pub(crate) mod closing;

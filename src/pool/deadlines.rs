@@ -1,11 +1,13 @@
 //! When each parked connection must be given up.
 //!
-//! At most one entry per connection is queued. Parking again with a later deadline, as every answered request does, only
-//! stores the new one in the slot; an entry that comes up too early is queued again for what the slot says. Parking with an
-//! earlier one than is queued moves the entry. So a busy keep-alive connection costs one store per request, and a closed
-//! one leaves no entry behind that would wake an idle server.
+//! At most one entry per connection is queued. Parking again with a later deadline, as every
+//! answered request does, only stores the new one in the slot; an entry that comes up too early is
+//! queued again for what the slot says. Parking with an earlier one than is queued moves the entry.
+//! So a busy keep-alive connection costs one store per request, and a closed one leaves no entry
+//! behind that would wake an idle server.
 //!
-//! **Invariant:** this module never reads the clock. Moments are nanoseconds since the server's start, as the caller says.
+//! **Invariant:** this module never reads the clock. Moments are nanoseconds since the server's
+//! start, as the caller says.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -26,7 +28,10 @@ pub(crate) struct Due {
 
 impl Default for Due {
     fn default() -> Self {
-        Self { at: AtomicU64::new(NEVER), queued: AtomicU64::new(NEVER) }
+        Self {
+            at: AtomicU64::new(NEVER),
+            queued: AtomicU64::new(NEVER),
+        }
     }
 }
 
@@ -35,12 +40,13 @@ impl Default for Due {
 pub(crate) struct Deadlines(Mutex<BTreeSet<(u64, u32)>>);
 
 impl Deadlines {
-    /// Sets the deadline of a connection that its owner is about to park. True: it is now the first of all, so whoever
-    /// sleeps until the first has to be woken.
+    /// Sets the deadline of a connection that its owner is about to park. True: it is now the first
+    /// of all, so whoever sleeps until the first has to be woken.
     #[must_use]
     pub(crate) fn set(&self, due: &Due, key: u32, at: u64) -> bool {
-        // First `at`, then `queued`; `pop` the other way round. So either we see that the entry is gone and queue a new one,
-        // or `pop` sees the new moment and puts it back: a connection is never parked without an entry.
+        // First `at`, then `queued`; `pop` the other way round. So either we see that the entry is
+        // gone and queue a new one, or `pop` sees the new moment and puts it back: a connection is
+        // never parked without an entry.
         due.at.store(at, SeqCst);
         if due.queued.load(SeqCst) <= at {
             return false;
@@ -67,13 +73,21 @@ impl Deadlines {
         queue.remove(&(queued, key));
     }
 
-    /// A connection whose deadline is over at `now`, or the moment to ask again (`None`: when one is set).
+    /// A connection whose deadline is over at `now`, or the moment to ask again (`None`: when one
+    /// is set).
     ///
-    /// An overdue one is no longer queued: who finds it being served leaves it to the owner to set the next deadline.
-    pub(crate) fn pop<'a>(&self, now: u64, due: impl Fn(u32) -> &'a Due) -> Result<u32, Option<u64>> {
+    /// An overdue one is no longer queued: who finds it being served leaves it to the owner to set
+    /// the next deadline.
+    pub(crate) fn pop<'a>(
+        &self,
+        now: u64,
+        due: impl Fn(u32) -> &'a Due,
+    ) -> Result<u32, Option<u64>> {
         let mut queue = lock(&self.0);
         loop {
-            let Some(&(queued, key)) = queue.first() else { return Err(None) };
+            let Some(&(queued, key)) = queue.first() else {
+                return Err(None);
+            };
             if queued > now {
                 return Err(Some(queued));
             }
@@ -98,7 +112,8 @@ impl Deadlines {
         lock(&self.0).first().map(|&(at, _)| at)
     }
 
-    /// Whether the deadline of a connection the caller has claimed is still over: it may have been parked anew since.
+    /// Whether the deadline of a connection the caller has claimed is still over: it may have been
+    /// parked anew since.
     pub(crate) fn is_over(due: &Due, now: u64) -> bool {
         due.at.load(Relaxed) <= now
     }
@@ -118,7 +133,10 @@ mod tests {
         assert_eq!(deadlines.pop(9, due), Err(Some(10)));
         // Too early: queued again for 30.
         assert_eq!(deadlines.pop(10, due), Err(Some(20)));
-        assert!(deadlines.set(&a, 1, 15), "an earlier one is moved to the front");
+        assert!(
+            deadlines.set(&a, 1, 15),
+            "an earlier one is moved to the front"
+        );
         assert_eq!(deadlines.pop(15, due), Ok(1));
         assert_eq!(deadlines.pop(15, due), Err(Some(20)));
         deadlines.forget(&b, 2);

@@ -1,5 +1,5 @@
-//! Threads that belong to one connection each: upgraded ones and long streams. They hold no worker, are limited in number,
-//! and the stop waits for them as it does for the pool.
+//! Threads that belong to one connection each: upgraded ones and long streams. They hold no worker,
+//! are limited in number, and the stop waits for them as it does for the pool.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
@@ -59,7 +59,8 @@ impl OwnThreads {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a thread that runs `run` with `what`, which says when it is in user code. `Err`: there is no room for another one, and here is `what`.
+    /// Starts a thread that runs `run` with `what`, which says when it is in user code. `Err`:
+    /// there is no room for another one, and here is `what`.
     pub(crate) fn start<T: Send + 'static>(
         this: &Arc<Self>,
         key: u32,
@@ -68,7 +69,10 @@ impl OwnThreads {
     ) -> Result<(), T> {
         let mut threads = this.lock();
         // They have nothing left to do.
-        threads.ended.drain(..).for_each(|handle| drop(handle.join()));
+        threads
+            .ended
+            .drain(..)
+            .for_each(|handle| drop(handle.join()));
         if threads.running.len() >= this.max {
             return Err(what);
         }
@@ -84,9 +88,19 @@ impl OwnThreads {
                 run(what, &inside);
             }
         };
-        match std::thread::Builder::new().name(format!("lameduck-own-{number}")).spawn(body) {
+        match std::thread::Builder::new()
+            .name(format!("lameduck-own-{number}"))
+            .spawn(body)
+        {
             Ok(handle) => {
-                threads.running.insert(number, Thread { key, handle, in_user_code });
+                threads.running.insert(
+                    number,
+                    Thread {
+                        key,
+                        handle,
+                        in_user_code,
+                    },
+                );
                 drop(threads);
                 let _ = sender.send(what);
                 Ok(())
@@ -118,23 +132,37 @@ impl OwnThreads {
         self.finished.load(SeqCst)
     }
 
-    /// Waits until all have ended, but for those in user code of which none ends within `patience`: their names and keys.
-    /// One that has nothing left to do has `rounds` times as long; only a machine that stands still needs it.
+    /// Waits until all have ended, but for those in user code of which none ends within `patience`:
+    /// their names and keys. One that has nothing left to do has `rounds` times as long; only a
+    /// machine that stands still needs it.
     pub(crate) fn join(&self, patience: Duration, rounds: u32) -> Vec<(String, u32)> {
         let (mut threads, mut waited) = (self.lock(), 0);
         while !threads.running.is_empty() {
-            let only_stuck = threads.running.values().all(|thread| thread.in_user_code.load(SeqCst));
+            let only_stuck = threads
+                .running
+                .values()
+                .all(|thread| thread.in_user_code.load(SeqCst));
             if waited >= rounds || only_stuck && waited > 0 {
                 break;
             }
             let before = threads.running.len();
-            let (woken, wait) = self.ended.wait_timeout(threads, patience).unwrap_or_else(PoisonError::into_inner);
+            let (woken, wait) = self
+                .ended
+                .wait_timeout(threads, patience)
+                .unwrap_or_else(PoisonError::into_inner);
             threads = woken;
             waited += u32::from(wait.timed_out() && threads.running.len() == before);
         }
-        threads.ended.drain(..).for_each(|handle| drop(handle.join()));
+        threads
+            .ended
+            .drain(..)
+            .for_each(|handle| drop(handle.join()));
         let name = |thread: &Thread| thread.handle.thread().name().unwrap_or_default().to_owned();
-        threads.running.values().map(|thread| (name(thread), thread.key)).collect()
+        threads
+            .running
+            .values()
+            .map(|thread| (name(thread), thread.key))
+            .collect()
     }
 }
 

@@ -1,5 +1,5 @@
-//! Giving a connection a thread of its own, and taking it back: for an upgrade, and for a response that is written for as
-//! long as it takes.
+//! Giving a connection a thread of its own, and taking it back: for an upgrade, and for a response
+//! that is written for as long as it takes.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,21 +19,34 @@ use crate::sys::test_points::Point;
 use crate::wire::Refusal;
 
 const STOPPING: Refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping");
-const TOO_MANY: Refusal =
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections have a thread of their own");
+const TOO_MANY: Refusal = Refusal::new(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "too many connections have a thread of their own",
+);
 
-/// Gives a connection that asks for it a thread. `Err`: it was refused, and its owner goes on with it.
-pub(crate) fn detach(pool: &Arc<Pool>, key: u32, mut conn: Box<Conn>, turn: &mut Turn<'_>) -> Result<(), Box<Conn>> {
+/// Gives a connection that asks for it a thread. `Err`: it was refused, and its owner goes on with
+/// it.
+pub(crate) fn detach(
+    pool: &Arc<Pool>,
+    key: u32,
+    mut conn: Box<Conn>,
+    turn: &mut Turn<'_>,
+) -> Result<(), Box<Conn>> {
     let is_upgrade = conn.is_upgrade();
     let upgrading = is_upgrade.then(|| OwnThreads::upgrading(&pool.own));
-    let last = if is_upgrade { Phase::LameDuck } else { Phase::Draining };
+    let last = if is_upgrade {
+        Phase::LameDuck
+    } else {
+        Phase::Draining
+    };
     if pool.lifecycle.phase() > last {
         conn.refuse(STOPPING, turn);
         return Err(conn);
     }
     pool.settings.races.at(Point::Detaching);
     let shared = pool.clone();
-    let run = move |(conn, upgrading), inside: &AtomicBool| run(&shared, key, conn, upgrading, inside);
+    let run =
+        move |(conn, upgrading), inside: &AtomicBool| run(&shared, key, conn, upgrading, inside);
     OwnThreads::start(&pool.own, key, (conn, upgrading), run).map_err(|(mut conn, _)| {
         conn.refuse(TOO_MANY, turn);
         conn
@@ -41,9 +54,20 @@ pub(crate) fn detach(pool: &Arc<Pool>, key: u32, mut conn: Box<Conn>, turn: &mut
 }
 
 /// The thread: user code, then the connection goes back to the pool.
-fn run(pool: &Pool, key: u32, mut conn: Box<Conn>, upgrading: Option<Upgrading>, inside: &AtomicBool) {
+fn run(
+    pool: &Pool,
+    key: u32,
+    mut conn: Box<Conn>,
+    upgrading: Option<Upgrading>,
+    inside: &AtomicBool,
+) {
     let mut buffers = Buffers::new();
-    let mut turn = Turn::new(&pool.settings, &pool.lifecycle, &mut buffers, pool.lifecycle.clock.now());
+    let mut turn = Turn::new(
+        &pool.settings,
+        &pool.lifecycle,
+        &mut buffers,
+        pool.lifecycle.clock.now(),
+    );
     pool.settings.races.at(Point::OwnBegun);
     inside.store(true, SeqCst);
     let run = panics::catch(|| awaited(|| conn.run_on_own_thread(&pool.stopping, &mut turn)));
@@ -55,14 +79,19 @@ fn run(pool: &Pool, key: u32, mut conn: Box<Conn>, upgrading: Option<Upgrading>,
     }
     drop(upgrading);
     let next = run.unwrap_or_else(|panic| {
-        log::error!("what has a connection of its own panicked: {panic}, peer {}", Peer(&conn.line));
+        log::error!(
+            "what has a connection of its own panicked: {panic}, peer {}",
+            Peer(&conn.line)
+        );
         conn.line.transport().reset();
         Some(Next::Close(CloseReason::Failed))
     });
     match next {
         Some(Next::Close(reason)) => pool.close(key, conn, reason),
         // Cut meanwhile: there may be no worker any more.
-        _ if conn.line.transport().look() == Look::Broken => pool.close(key, conn, CloseReason::Cut),
+        _ if conn.line.transport().look() == Look::Broken => {
+            pool.close(key, conn, CloseReason::Cut)
+        }
         _ => {
             conn.tell(true, true);
             // Its client does not wait for a worker. A failure shows at the next write.

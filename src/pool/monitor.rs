@@ -1,8 +1,9 @@
-//! The thread that watches the others: revokes permits, sweeps deadlines, and takes care of connections when every worker
-//! sits in a handler.
+//! The thread that watches the others: revokes permits, sweeps deadlines, and takes care of
+//! connections when every worker sits in a handler.
 //!
-//! It ticks only while a worker runs user code with a permit, or did a moment ago; otherwise it sleeps until the next
-//! deadline. An idle server therefore makes no wake-ups but those of real deadlines.
+//! It ticks only while a worker runs user code with a permit, or did a moment ago; otherwise it
+//! sleeps until the next deadline. An idle server therefore makes no wake-ups but those of real
+//! deadlines.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,7 +24,8 @@ use crate::sys::waker::wait_for;
 
 /// Who keeps a permit in user code for longer than this, and up to twice as long, loses it.
 const TICK: Duration = Duration::from_millis(1);
-/// Ticks without a busy worker before the monitor sleeps: under load it would be woken again at once.
+/// Ticks without a busy worker before the monitor sleeps: under load it would be woken again at
+/// once.
 const QUIET_TICKS: u32 = 10;
 
 /// The monitor, on its own thread.
@@ -48,7 +50,12 @@ enum Workers {
 impl<'p> Monitor<'p> {
     pub(crate) fn new(pool: &'p Pool) -> Self {
         let seen = vec![Seen::NOTHING; pool.desks.len()];
-        Self { pool, events: Events::new(64), buffers: Buffers::new(), seen }
+        Self {
+            pool,
+            events: Events::new(64),
+            buffers: Buffers::new(),
+            seen,
+        }
     }
 
     /// Watches until the server has stopped.
@@ -62,11 +69,20 @@ impl<'p> Monitor<'p> {
                 self.take_care();
             }
             pool.count_answered(&mut self.buffers);
-            quiet = if workers == Workers::Busy { 0 } else { quiet + 1 };
-            let tick = if quiet < QUIET_TICKS && workers != Workers::Out { Some(TICK) } else { None };
+            quiet = if workers == Workers::Busy {
+                0
+            } else {
+                quiet + 1
+            };
+            let tick = if quiet < QUIET_TICKS && workers != Workers::Out {
+                Some(TICK)
+            } else {
+                None
+            };
             self.sleep(tick, next, workers);
             if tick.is_none() {
-                // A worker that woke us may be fast, and its next call would wake us again: stay up for some ticks.
+                // A worker that woke us may be fast, and its next call would wake us again: stay up
+                // for some ticks.
                 quiet = 0;
             }
         }
@@ -100,8 +116,11 @@ impl<'p> Monitor<'p> {
             }
         }
         // While nobody else polls, the poller's readiness is ours to see.
-        let woken =
-            if caretaking { wait_for(&[waker, pool.poller.as_fd()], timeout) } else { wait_for(&[waker], timeout) };
+        let woken = if caretaking {
+            wait_for(&[waker, pool.poller.as_fd()], timeout)
+        } else {
+            wait_for(&[waker], timeout)
+        };
         self.wake_up();
         if woken {
             self.pool.monitor.waker.reset();
@@ -113,7 +132,8 @@ impl<'p> Monitor<'p> {
         self.pool.caretaker.wake_up();
     }
 
-    /// Looks at what each worker does, and revokes the permit of one that is in the same call as a tick ago.
+    /// Looks at what each worker does, and revokes the permit of one that is in the same call as a
+    /// tick ago.
     fn look(&mut self) -> Workers {
         let pool = self.pool;
         let mut busy = false;
@@ -121,7 +141,8 @@ impl<'p> Monitor<'p> {
             let seen = desk.word.look();
             busy |= seen.is_busy();
             if seen.is_busy() && seen == *before {
-                // First counted, then revoked: the worker takes both back as soon as it sees the latter.
+                // First counted, then revoked: the worker takes both back as soon as it sees the
+                // latter.
                 let route = Route::from_index(desk.route.load(Relaxed));
                 pool.slow.places.force();
                 pool.pace.revoke(route);
@@ -129,7 +150,8 @@ impl<'p> Monitor<'p> {
                 match desk.word.revoke(seen) {
                     Some(permit) => {
                         if let Some(line) = pool.table.slot(desk.key.load(Relaxed)).line() {
-                            // Answers to earlier pipelined requests do not wait for this one. A failure shows at the next write.
+                            // Answers to earlier pipelined requests do not wait for this one. A
+                            // failure shows at the next write.
                             let _ = line.flush_from_outside();
                         }
                         pool.give(permit);
@@ -162,7 +184,8 @@ impl<'p> Monitor<'p> {
         }
     }
 
-    /// Does what the workers would, but for handlers: new connections are taken, heads read, answers sent on.
+    /// Does what the workers would, but for handlers: new connections are taken, heads read,
+    /// answers sent on.
     fn take_care(&mut self) {
         let pool = self.pool;
         while let Some(accepted) = pool.next_accepted() {
@@ -170,9 +193,12 @@ impl<'p> Monitor<'p> {
                 self.care_for(key, conn);
             }
         }
-        // As many as there are now: what cannot go on without a worker goes elsewhere, what yields comes back.
+        // As many as there are now: what cannot go on without a worker goes elsewhere, what yields
+        // comes back.
         for _ in 0..pool.ready.len() {
-            let Some(key) = pool.ready.claim(&pool.table) else { break };
+            let Some(key) = pool.ready.claim(&pool.table) else {
+                break;
+            };
             let mut conn = pool.table.slot(key).take();
             conn.tell(true, true);
             self.care_for(key, conn);
@@ -183,7 +209,8 @@ impl<'p> Monitor<'p> {
             match ready {
                 Ready::Bell => {
                     pool.bell.heard();
-                    // It may have been meant for a worker that has come back meanwhile, and we may not look again.
+                    // It may have been meant for a worker that has come back meanwhile, and we may
+                    // not look again.
                     if pool.has_queued() {
                         pool.ring();
                     }
@@ -205,11 +232,17 @@ impl<'p> Monitor<'p> {
     /// Goes on with a connection as far as that needs no user code.
     fn care_for(&mut self, key: u32, mut conn: Box<Conn>) {
         let pool = self.pool;
-        let mut turn = Turn::new(&pool.settings, &pool.lifecycle, &mut self.buffers, pool.lifecycle.clock.now());
+        let mut turn = Turn::new(
+            &pool.settings,
+            &pool.lifecycle,
+            &mut self.buffers,
+            pool.lifecycle.clock.now(),
+        );
         loop {
             match conn.advance(&mut turn) {
                 Next::Call(call) => {
-                    // What is answered does not wait for what is not. A failure shows at the next write.
+                    // What is answered does not wait for what is not. A failure shows at the next
+                    // write.
                     let _ = conn.line.flush_from_outside();
                     conn.wait_for_worker(Some(call));
                     return pool.enqueue(key, conn, Queue::Calls, &mut turn);
@@ -248,15 +281,31 @@ impl<'p> Monitor<'p> {
         let pool = self.pool;
         pool.settings.races.at(Point::Overdue);
         let slot = pool.table.slot(key);
-        let Some(claimed) = slot.word.claim_overdue() else { return };
+        let Some(claimed) = slot.word.claim_overdue() else {
+            return;
+        };
         let mut conn = slot.take();
-        let mut turn = Turn::new(&pool.settings, &pool.lifecycle, &mut self.buffers, pool.lifecycle.clock.now());
-        let overdue = if Deadlines::is_over(&slot.due, now) { conn.overdue(&mut turn) } else { Overdue::Wait };
+        let mut turn = Turn::new(
+            &pool.settings,
+            &pool.lifecycle,
+            &mut self.buffers,
+            pool.lifecycle.clock.now(),
+        );
+        let overdue = if Deadlines::is_over(&slot.due, now) {
+            conn.overdue(&mut turn)
+        } else {
+            Overdue::Wait
+        };
         if claimed == Claimed::Queued {
             // Its entry is stale now, whatever happens.
-            [&pool.calls, &pool.ready, &pool.slow.waiting, &pool.streams.waiting]
-                .into_iter()
-                .for_each(|queue| queue.drop_stale(&pool.table));
+            [
+                &pool.calls,
+                &pool.ready,
+                &pool.slow.waiting,
+                &pool.streams.waiting,
+            ]
+            .into_iter()
+            .for_each(|queue| queue.drop_stale(&pool.table));
         }
         match (overdue, claimed) {
             (Overdue::Close(reason), _) => pool.close(key, conn, reason),

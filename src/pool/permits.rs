@@ -1,9 +1,11 @@
-//! Who may poll: permits, the word in which each worker says what it does, and the bell that wakes a sleeping poller.
+//! Who may poll: permits, the word in which each worker says what it does, and the bell that wakes
+//! a sleeping poller.
 //!
-//! There are as many permits as cores, whatever the size of the pool: with more pollers each event would wake another
-//! sleeper, with fewer a core would stand still. A worker without a permit does not poll; it runs a handler, or blocks on
-//! the permits channel. A handler expected to be slow gives its permit back before it runs; one that turns out to be slow
-//! has it revoked by the monitor, which sees the same word twice and sends a fresh permit.
+//! There are as many permits as cores, whatever the size of the pool: with more pollers each event
+//! would wake another sleeper, with fewer a core would stand still. A worker without a permit does
+//! not poll; it runs a handler, or blocks on the permits channel. A handler expected to be slow
+//! gives its permit back before it runs; one that turns out to be slow has it revoked by the
+//! monitor, which sees the same word twice and sends a fresh permit.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
@@ -24,12 +26,18 @@ pub(crate) struct Permits {
 
 impl Permits {
     pub(crate) fn new(permits: usize) -> Self {
-        // Unbounded, and never longer than `permits`: a permit is only given by who has it or has revoked it.
+        // Unbounded, and never longer than `permits`: a permit is only given by who has it or has
+        // revoked it.
         let (sender, receiver) = unbounded();
         for _ in 0..permits {
-            sender.send(Permit(())).expect("the receiver is in the same scope");
+            sender
+                .send(Permit(()))
+                .expect("the receiver is in the same scope");
         }
-        Self { sender: Mutex::new(Some(sender)), receiver }
+        Self {
+            sender: Mutex::new(Some(sender)),
+            receiver,
+        }
     }
 
     /// For `for permit in permits.take()`: ends when the pool does.
@@ -88,16 +96,21 @@ impl WorkerWord {
 
     /// User code begins, with a permit that the monitor may revoke from now on.
     ///
-    /// Sequentially consistent, because the worker looks next whether the monitor sleeps, and the monitor looks at this
-    /// word after it has said that it does.
+    /// Sequentially consistent, because the worker looks next whether the monitor sleeps, and the
+    /// monitor looks at this word after it has said that it does.
     pub(crate) fn begin_busy(&self, generation: u64) {
         self.0.swap((generation * GENERATION) | BUSY, SeqCst);
     }
 
-    /// User code has ended. False: the permit was revoked meanwhile, and what the monitor did before that is seen.
+    /// User code has ended. False: the permit was revoked meanwhile, and what the monitor did
+    /// before that is seen.
     #[must_use]
     pub(crate) fn end_busy(&self, generation: u64) -> bool {
-        if self.0.compare_exchange((generation * GENERATION) | BUSY, AWAKE, AcqRel, Acquire).is_ok() {
+        if self
+            .0
+            .compare_exchange((generation * GENERATION) | BUSY, AWAKE, AcqRel, Acquire)
+            .is_ok()
+        {
             return true;
         }
         self.0.store(AWAKE, SeqCst);
@@ -117,10 +130,16 @@ impl WorkerWord {
         Seen(self.0.load(SeqCst))
     }
 
-    /// Takes the permit away from a worker that is still in the same call. True: the caller has it now.
+    /// Takes the permit away from a worker that is still in the same call. True: the caller has it
+    /// now.
     #[must_use]
     pub(crate) fn revoke(&self, seen: Seen) -> Option<Permit> {
-        (seen.is_busy() && self.0.compare_exchange(seen.0, OUT, AcqRel, Relaxed).is_ok()).then_some(Permit(()))
+        (seen.is_busy()
+            && self
+                .0
+                .compare_exchange(seen.0, OUT, AcqRel, Relaxed)
+                .is_ok())
+        .then_some(Permit(()))
     }
 
     fn is_asleep(&self) -> bool {
@@ -153,20 +172,24 @@ pub(crate) struct Bell {
 
 impl Bell {
     pub(crate) fn new() -> Self {
-        Self { rung: AtomicBool::new(false) }
+        Self {
+            rung: AtomicBool::new(false),
+        }
     }
 
-    /// After work was put into a queue. True: a poller sleeps that may not see it, and the caller has to wake one.
+    /// After work was put into a queue. True: a poller sleeps that may not see it, and the caller
+    /// has to wake one.
     ///
-    /// A poller marks itself asleep, then looks at the queues, then sleeps; we put work into one, then look at the marks.
+    /// A poller marks itself asleep, then looks at the queues, then sleeps; we put work into one,
+    /// then look at the marks.
     #[must_use]
     pub(crate) fn is_needed<'a>(&self, mut words: impl Iterator<Item = &'a WorkerWord>) -> bool {
         fence(SeqCst);
         words.any(WorkerWord::is_asleep) && !self.rung.swap(true, SeqCst)
     }
 
-    /// By the poller that was woken, before it looks at the queues. Never by the one who rang: the poller may be late, and
-    /// a second ring would then be lost with the first.
+    /// By the poller that was woken, before it looks at the queues. Never by the one who rang: the
+    /// poller may be late, and a second ring would then be lost with the first.
     pub(crate) fn heard(&self) {
         self.rung.swap(false, SeqCst);
     }
@@ -181,7 +204,10 @@ pub(crate) struct Places {
 
 impl Places {
     pub(crate) fn new(max: usize) -> Self {
-        Self { max, taken: AtomicUsize::new(0) }
+        Self {
+            max,
+            taken: AtomicUsize::new(0),
+        }
     }
 
     #[must_use]
@@ -196,7 +222,8 @@ impl Places {
         self.taken.fetch_update(SeqCst, SeqCst, enter).is_ok()
     }
 
-    /// For who is inside already without having asked, so that the others are counted right: may go beyond the maximum.
+    /// For who is inside already without having asked, so that the others are counted right: may go
+    /// beyond the maximum.
     pub(crate) fn force(&self) {
         self.taken.fetch_add(1, SeqCst);
     }

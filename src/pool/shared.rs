@@ -1,4 +1,5 @@
-//! What the threads share, and the two ways of letting go of a connection: park it, or queue it for a worker.
+//! What the threads share, and the two ways of letting go of a connection: park it, or queue it for
+//! a worker.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -90,7 +91,8 @@ pub(crate) struct Section {
 #[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) word: WorkerWord,
-    /// The connection it serves and its request's route: what the monitor needs when it revokes the permit.
+    /// The connection it serves and its request's route: what the monitor needs when it revokes the
+    /// permit.
     pub(crate) key: AtomicU32,
     pub(crate) route: AtomicU8,
     /// Responses it made, by phase. Written by the worker alone.
@@ -106,7 +108,10 @@ pub(crate) struct MonitorBell {
 
 impl MonitorBell {
     pub(crate) fn new(waker: Arc<Waker>) -> Self {
-        Self { asleep: AtomicBool::new(false), waker }
+        Self {
+            asleep: AtomicBool::new(false),
+            waker,
+        }
     }
 
     pub(crate) fn wake(&self) {
@@ -150,14 +155,22 @@ impl Pool {
         let workers = settings.workers;
         let permits = cores().min(workers);
         // One worker is left for what is fast; of a larger pool, one for each permit.
-        let slow = if workers >= 4 * permits { workers - permits } else { workers - 1 }.max(1);
-        let connections = settings.connections_max.unwrap_or_else(crate::settings::connections_max_default);
+        let slow = if workers >= 4 * permits {
+            workers - permits
+        } else {
+            workers - 1
+        }
+        .max(1);
+        let connections = settings
+            .connections_max
+            .unwrap_or_else(crate::settings::connections_max_default);
         let monitor = Arc::new(Waker::new()?);
         lifecycle.clock.on_advance(&monitor);
         Ok(Self {
             origin: lifecycle.clock.now(),
             poller: Arc::new(Poller::new()?),
-            // Besides the open ones, those that the acceptor has taken before it saw that the server is full.
+            // Besides the open ones, those that the acceptor has taken before it saw that the
+            // server is full.
             table: Table::new(connections + crate::settings::ACCEPTED_MAX),
             deadlines: Deadlines::default(),
             accepted,
@@ -172,7 +185,9 @@ impl Pool {
             permits: Permits::new(permits),
             bell: Bell::new(),
             pace: Pace::new(),
-            desks: (0..workers).map(|_| CachePadded::new(Desk::new())).collect(),
+            desks: (0..workers)
+                .map(|_| CachePadded::new(Desk::new()))
+                .collect(),
             answered: std::array::from_fn(|_| AtomicU64::new(0)),
             monitor: MonitorBell::new(monitor),
             caretaker: WorkerWord::new(),
@@ -194,7 +209,11 @@ impl Pool {
 
     /// Makes a slot for an accepted socket. `None`: there is none, and the connection is closed.
     pub(crate) fn adopt(&self, accepted: Accepted) -> Option<(u32, Box<Conn>)> {
-        let Accepted { socket, peer, mut entry } = accepted;
+        let Accepted {
+            socket,
+            peer,
+            mut entry,
+        } = accepted;
         let socket = Socket::new(socket);
         let local = socket.local();
         #[cfg(not(test))]
@@ -209,12 +228,25 @@ impl Pool {
             return None;
         };
         line.settle(self.poller.clone(), key);
-        Some((key, Box::new(Conn::new(line, entry, context, self.lifecycle.clock.now()))))
+        Some((
+            key,
+            Box::new(Conn::new(line, entry, context, self.lifecycle.clock.now())),
+        ))
     }
 
-    /// Parks a connection until the poller, its deadline or the drain has something for it. `Err`: something came already.
-    pub(crate) fn park(&self, key: u32, mut conn: Box<Conn>, turn: &mut Turn<'_>) -> Result<(), Marked> {
-        let wanted = if conn.wants_room() { Told::InAndOut } else { Told::In };
+    /// Parks a connection until the poller, its deadline or the drain has something for it. `Err`:
+    /// something came already.
+    pub(crate) fn park(
+        &self,
+        key: u32,
+        mut conn: Box<Conn>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Marked> {
+        let wanted = if conn.wants_room() {
+            Told::InAndOut
+        } else {
+            Told::In
+        };
         if let Err(error) = conn.line.tell_of(wanted) {
             log::error!("cannot watch a connection: {error}");
             self.close(key, conn, CloseReason::Broken);
@@ -229,7 +261,8 @@ impl Pool {
         slot.word.park().map_err(|mark| Marked(slot.take(), mark))
     }
 
-    /// An event came for a connection that somebody serves: whoever asked for it is told that the peer is gone.
+    /// An event came for a connection that somebody serves: whoever asked for it is told that the
+    /// peer is gone.
     pub(crate) fn note_hup(&self, slot: &Slot, hup: bool) {
         if hup && let Some(line) = slot.line() {
             line.hung_up();
@@ -294,7 +327,11 @@ impl Pool {
 
     /// After something was queued: wakes a poller, if one sleeps.
     pub(crate) fn ring(&self) {
-        let pollers = self.desks.iter().map(|desk| &desk.word).chain([&self.caretaker]);
+        let pollers = self
+            .desks
+            .iter()
+            .map(|desk| &desk.word)
+            .chain([&self.caretaker]);
         if self.bell.is_needed(pollers) {
             self.poller.ring();
         }
@@ -310,7 +347,8 @@ impl Pool {
         !self.accepted.is_empty() || !self.ready.is_empty()
     }
 
-    /// Passes a permit on. There may be nobody to take it: then a poller that sleeps has to see what is queued.
+    /// Passes a permit on. There may be nobody to take it: then a poller that sleeps has to see
+    /// what is queued.
     pub(crate) fn give(&self, permit: Permit) {
         self.settings.races.at(Point::Giving);
         self.permits.give(permit);
@@ -331,13 +369,19 @@ impl Pool {
 
     /// Workers that run user code of a route with a permit.
     pub(crate) fn busy_in(&self, route: Route) -> usize {
-        let busy = |desk: &&CachePadded<Desk>| desk.word.look().is_busy() && desk.route.load(Relaxed) == route.index();
+        let busy = |desk: &&CachePadded<Desk>| {
+            desk.word.look().is_busy() && desk.route.load(Relaxed) == route.index()
+        };
         self.desks.iter().filter(busy).count()
     }
 
     /// Responses made so far, by phase.
     pub(crate) fn answered(&self, phase: Phase) -> u64 {
-        let by_workers: u64 = self.desks.iter().map(|desk| desk.answered[phase as usize].load(Relaxed)).sum();
+        let by_workers: u64 = self
+            .desks
+            .iter()
+            .map(|desk| desk.answered[phase as usize].load(Relaxed))
+            .sum();
         by_workers + self.answered[phase as usize].load(Relaxed)
     }
 
@@ -351,17 +395,23 @@ impl Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("settings", &self.settings).field("ledger", &self.ledger).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("settings", &self.settings)
+            .field("ledger", &self.ledger)
+            .finish_non_exhaustive()
     }
 }
 
 impl Section {
     pub(crate) fn new(places: usize) -> Self {
-        Self { places: Places::new(places), waiting: KeyQueue::default() }
+        Self {
+            places: Places::new(places),
+            waiting: KeyQueue::default(),
+        }
     }
 
-    /// Has a connection wait that found no place and was parked with `park_queued`. A key: that of one that waits, perhaps
-    /// another, although there is room by now; it is claimed.
+    /// Has a connection wait that found no place and was parked with `park_queued`. A key: that of
+    /// one that waits, perhaps another, although there is room by now; it is claimed.
     #[must_use]
     pub(crate) fn wait(&self, key: u32, table: &Table) -> Option<u32> {
         self.waiting.push(key);
@@ -372,15 +422,20 @@ impl Section {
     /// Claims a connection that waits although there is room.
     #[must_use]
     pub(crate) fn claim_beside_room(&self, table: &Table) -> Option<u32> {
-        if self.places.has_room() { self.waiting.claim(table) } else { None }
+        if self.places.has_room() {
+            self.waiting.claim(table)
+        } else {
+            None
+        }
     }
 
-    /// Leaves a place, unless a connection waits that can take it over: then its key, claimed, and the caller is still
-    /// inside.
+    /// Leaves a place, unless a connection waits that can take it over: then its key, claimed, and
+    /// the caller is still inside.
     #[must_use]
     pub(crate) fn leave_or_next(&self, table: &Table) -> Option<u32> {
         self.places.leave();
-        // Once more after each time we were inside for nothing: who came to wait meanwhile has found no place.
+        // Once more after each time we were inside for nothing: who came to wait meanwhile has
+        // found no place.
         while !self.waiting.is_empty() && self.places.enter() {
             let key = self.waiting.claim(table);
             if key.is_some() {

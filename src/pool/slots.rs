@@ -1,6 +1,7 @@
 //! The table of connections, and the claim: the only way to a connection that is parked in it.
 //!
-//! A connection lives in one slot from its first look to its close. The slot's state word says who may touch it:
+//! A connection lives in one slot from its first look to its close. The slot's state word says who
+//! may touch it:
 //!
 //! ```text
 //!            claim by an event                      park, no mark
@@ -10,12 +11,12 @@
 //!   RUN  ─close─> FREE ─allocate─> RUN
 //! ```
 //!
-//! **Invariant:** who moved the word to RUN owns the connection, takes it out by value and is the only one to put it back.
-//! The mutex around it is therefore never contended; it is there so that no `unsafe` is.
-//! **Invariant:** an event is never lost: it claims, or leaves a mark in the same word the owner must change to park.
-//! A queued connection needs no mark, for whoever takes it from its queue reads to the end.
-//! **Invariant:** each entry of a [`KeyQueue`] was pushed for a slot in QUEUED; one whose slot has moved on is stale and
-//! dropped when it comes up.
+//! **Invariant:** who moved the word to RUN owns the connection, takes it out by value and is the
+//! only one to put it back. The mutex around it is therefore never contended; it is there so that
+//! no `unsafe` is. **Invariant:** an event is never lost: it claims, or leaves a mark in the same
+//! word the owner must change to park. A queued connection needs no mark, for whoever takes it from
+//! its queue reads to the end. **Invariant:** each entry of a [`KeyQueue`] was pushed for a slot in
+//! QUEUED; one whose slot has moved on is stale and dropped when it comes up.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,7 +41,8 @@ const IDLE: u8 = 1;
 const RUN: u8 = 2;
 /// The same, and an event came meanwhile: its owner has to look at the socket once more.
 const AGAIN: u8 = 3;
-/// The same, and the peer has closed its side: a short read is not the end of what there is to read.
+/// The same, and the peer has closed its side: a short read is not the end of what there is to
+/// read.
 const HUP: u8 = 4;
 /// Parked, with an entry in a queue: who takes the entry claims it, events do not.
 const QUEUED: u8 = 5;
@@ -69,10 +71,11 @@ impl ClaimWord {
         Self(AtomicU8::new(FREE))
     }
 
-    /// An event came. True: the caller now owns the connection. False: its owner will look, or nobody needs to.
+    /// An event came. True: the caller now owns the connection. False: its owner will look, or
+    /// nobody needs to.
     ///
-    /// Always a read-modify-write, also where nothing changes: so it has a place in the word's order, and an owner whose
-    /// `park` comes after it also sees the bytes the event told of.
+    /// Always a read-modify-write, also where nothing changes: so it has a place in the word's
+    /// order, and an owner whose `park` comes after it also sees the bytes the event told of.
     pub(crate) fn claim_by_event(&self, hup: bool) -> bool {
         let claimed = self.0.fetch_update(AcqRel, Acquire, |word| {
             Some(match word {
@@ -103,10 +106,11 @@ impl ClaimWord {
         self.0.compare_exchange(IDLE, RUN, AcqRel, Relaxed).is_ok()
     }
 
-    /// Takes a parked connection whose deadline was over. If somebody serves it, that one finds a mark: it may have set the
-    /// deadline we took from the queue, and be about to park on it.
+    /// Takes a parked connection whose deadline was over. If somebody serves it, that one finds a
+    /// mark: it may have set the deadline we took from the queue, and be about to park on it.
     pub(crate) fn claim_overdue(&self) -> Option<Claimed> {
-        // In one step: whatever the word is, either we have the connection or its owner has our mark.
+        // In one step: whatever the word is, either we have the connection or its owner has our
+        // mark.
         let before = self.0.fetch_update(AcqRel, Acquire, |word| {
             Some(match word {
                 IDLE | QUEUED => RUN,
@@ -123,18 +127,24 @@ impl ClaimWord {
 
     /// Takes a connection whose key came from a queue. False: the entry was stale.
     pub(crate) fn claim_queued(&self) -> bool {
-        self.0.compare_exchange(QUEUED, RUN, AcqRel, Relaxed).is_ok()
+        self.0
+            .compare_exchange(QUEUED, RUN, AcqRel, Relaxed)
+            .is_ok()
     }
 
-    /// The owner parks. `Err`: an event has left a mark; the caller still owns the connection and must look again.
+    /// The owner parks. `Err`: an event has left a mark; the caller still owns the connection and
+    /// must look again.
     pub(crate) fn park(&self) -> Result<(), Mark> {
         if self.0.compare_exchange(RUN, IDLE, AcqRel, Relaxed).is_ok() {
             return Ok(());
         }
-        Err(Mark { hup: self.0.swap(RUN, AcqRel) == HUP })
+        Err(Mark {
+            hup: self.0.swap(RUN, AcqRel) == HUP,
+        })
     }
 
-    /// The owner parks for a queue; the entry is pushed after this. True: there was a mark, which is gone.
+    /// The owner parks for a queue; the entry is pushed after this. True: there was a mark, which
+    /// is gone.
     pub(crate) fn park_queued(&self) -> bool {
         self.0.swap(QUEUED, AcqRel) != RUN
     }
@@ -145,8 +155,8 @@ impl ClaimWord {
         self.0.swap(RUN, AcqRel);
     }
 
-    /// The owner has closed the connection. Events still on their way find nobody, or the slot's next connection, for
-    /// which they are spurious: its read says there is nothing.
+    /// The owner has closed the connection. Events still on their way find nobody, or the slot's
+    /// next connection, for which they are spurious: its read says there is nothing.
     fn vacate(&self) {
         self.0.swap(FREE, AcqRel);
     }
@@ -169,7 +179,8 @@ pub(crate) struct Slot {
     pub(crate) word: ClaimWord,
     /// When it must be given up if it is still parked then.
     pub(crate) due: Due,
-    /// Since when nothing is under way with it, or `BUSY`. For finding candidates; only who claims it knows.
+    /// Since when nothing is under way with it, or `BUSY`. For finding candidates; only who claims
+    /// it knows.
     silent_since: AtomicU64,
     conn: Mutex<Option<Box<Conn>>>,
     /// The second reference: to send what waits and to cut it from outside, for nothing else.
@@ -187,13 +198,14 @@ impl Slot {
         }
     }
 
-    /// Shows since when nothing is under way with the connection, in nanoseconds as the deadlines are. By its owner, before
-    /// it parks.
+    /// Shows since when nothing is under way with the connection, in nanoseconds as the deadlines
+    /// are. By its owner, before it parks.
     pub(crate) fn show_silence(&self, since: Option<u64>) {
         self.silent_since.store(since.unwrap_or(BUSY), Relaxed);
     }
 
-    /// Since when nothing is under way with a parked connection, for who does not own it: it may have moved on already.
+    /// Since when nothing is under way with a parked connection, for who does not own it: it may
+    /// have moved on already.
     pub(crate) fn silent_since(&self) -> Option<u64> {
         if !self.word.is_idle() {
             return None;
@@ -208,7 +220,9 @@ impl Slot {
 
     /// Takes the connection out. Only its owner may.
     pub(crate) fn take(&self) -> Box<Conn> {
-        lock(&self.conn).take().expect("an owned slot holds its connection")
+        lock(&self.conn)
+            .take()
+            .expect("an owned slot holds its connection")
     }
 
     /// What leaves the connection, for who does not own it.
@@ -232,10 +246,14 @@ struct Free {
 }
 
 impl Table {
-    /// A table for `connections_max` connections. Nothing is allocated for slots that are never used.
+    /// A table for `connections_max` connections. Nothing is allocated for slots that are never
+    /// used.
     pub(crate) fn new(connections_max: usize) -> Self {
         let lots = connections_max.div_ceil(LOT).max(1);
-        Self { lots: (0..lots).map(|_| OnceLock::new()).collect(), free: Mutex::default() }
+        Self {
+            lots: (0..lots).map(|_| OnceLock::new()).collect(),
+            free: Mutex::default(),
+        }
     }
 
     /// The slot of a key that an event, a queue or a deadline gave.
@@ -270,7 +288,12 @@ impl Table {
     }
 
     fn lot(&self, key: u32) -> &[CachePadded<Slot>] {
-        let make = || (0..LOT).map(|_| CachePadded::new(Slot::new())).collect::<Vec<_>>().into_boxed_slice();
+        let make = || {
+            (0..LOT)
+                .map(|_| CachePadded::new(Slot::new()))
+                .collect::<Vec<_>>()
+                .into_boxed_slice()
+        };
         self.lots[key as usize / LOT].get_or_init(make)
     }
 
@@ -290,8 +313,8 @@ impl Table {
 
 /// Keys of connections that wait in QUEUED for a thread.
 ///
-/// It is as long as there are connections, at most: a stale entry, left by a connection that was taken out by its deadline,
-/// is dropped as soon as it is the first.
+/// It is as long as there are connections, at most: a stale entry, left by a connection that was
+/// taken out by its deadline, is dropped as soon as it is the first.
 #[derive(Debug, Default)]
 pub(crate) struct KeyQueue {
     keys: Mutex<VecDeque<u32>>,
@@ -312,7 +335,8 @@ impl KeyQueue {
             return None;
         }
         let mut keys = lock(&self.keys);
-        let claimed = std::iter::from_fn(|| keys.pop_front()).find(|key| table.slot(*key).word.claim_queued());
+        let claimed = std::iter::from_fn(|| keys.pop_front())
+            .find(|key| table.slot(*key).word.claim_queued());
         self.len.store(keys.len(), SeqCst);
         claimed
     }
@@ -320,7 +344,10 @@ impl KeyQueue {
     /// Drops entries at the front whose connection was taken out by its deadline.
     pub(crate) fn drop_stale(&self, table: &Table) {
         let mut keys = lock(&self.keys);
-        while keys.front().is_some_and(|key| !table.slot(*key).word.is_queued()) {
+        while keys
+            .front()
+            .is_some_and(|key| !table.slot(*key).word.is_queued())
+        {
             keys.pop_front();
         }
         self.len.store(keys.len(), SeqCst);

@@ -55,7 +55,14 @@ struct MustWait(Queue);
 impl<'p> Worker<'p> {
     pub(crate) fn new(me: usize, pool: &'p Arc<Pool>) -> Self {
         // One event for each wait: nothing sits behind a handler.
-        Self { me, pool, generation: 0, events: Events::new(1), in_slow: false, in_streams: false }
+        Self {
+            me,
+            pool,
+            generation: 0,
+            events: Events::new(1),
+            in_slow: false,
+            in_streams: false,
+        }
     }
 
     /// Works until the permits channel closes.
@@ -74,20 +81,29 @@ impl<'p> Worker<'p> {
         }
     }
 
-    /// Takes what is queued, then polls once. The permit comes back unless it was given away or revoked.
+    /// Takes what is queued, then polls once. The permit comes back unless it was given away or
+    /// revoked.
     fn turn(&mut self, permit: Permit, buffers: &mut Buffers) -> Option<Permit> {
         let pool = self.pool;
         let mut permit = Some(permit);
-        // What is queued now, and not what these put there again: the poller's connections get their turn too.
+        // What is queued now, and not what these put there again: the poller's connections get
+        // their turn too.
         let (calls, ready) = (pool.calls.len().min(TURN), pool.ready.len().min(READY_TURN));
         let accepted = pool.accepted.len().min(TURN);
         for queue in repeat_n(&pool.calls, calls).chain(repeat_n(&pool.ready, ready)) {
-            let Some(key) = queue.claim(&pool.table) else { continue };
+            let Some(key) = queue.claim(&pool.table) else {
+                continue;
+            };
             permit = self.serve(key, self.take_queued(key), permit, buffers);
             permit.as_ref()?;
         }
         for _ in 0..accepted {
-            let Some((key, conn)) = pool.next_accepted().and_then(|accepted| pool.adopt(accepted)) else { continue };
+            let Some((key, conn)) = pool
+                .next_accepted()
+                .and_then(|accepted| pool.adopt(accepted))
+            else {
+                continue;
+            };
             permit = self.serve(key, conn, permit, buffers);
             permit.as_ref()?;
         }
@@ -135,8 +151,8 @@ impl<'p> Worker<'p> {
     ) -> Option<Permit> {
         permit = self.serve_one(key, conn, permit, buffers);
         let pool = self.pool;
-        while let Some(key) =
-            next_in(pool, &pool.slow, &mut self.in_slow).or_else(|| next_in(pool, &pool.streams, &mut self.in_streams))
+        while let Some(key) = next_in(pool, &pool.slow, &mut self.in_slow)
+            .or_else(|| next_in(pool, &pool.streams, &mut self.in_streams))
         {
             let conn = self.take_queued(key);
             permit = self.serve_one(key, conn, permit, buffers);
@@ -154,7 +170,12 @@ impl<'p> Worker<'p> {
         buffers: &mut Buffers,
     ) -> Option<Permit> {
         let pool = self.pool;
-        let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, pool.lifecycle.clock.now());
+        let mut turn = Turn::new(
+            &pool.settings,
+            &pool.lifecycle,
+            buffers,
+            pool.lifecycle.clock.now(),
+        );
         pool.settings.races.at(Point::Claimed);
         let reason = loop {
             let next = match conn.advance(&mut turn) {
@@ -172,10 +193,14 @@ impl<'p> Worker<'p> {
                     }
                 },
                 next @ (Next::Pull | Next::Push) => match self.admit(&conn, None, &mut permit) {
-                    Ok(()) => self.user_code(key, &mut conn, &mut permit, &mut turn, |conn, turn| match next {
-                        Next::Pull => conn.pull(turn),
-                        _ => conn.push(turn),
-                    }),
+                    Ok(()) => {
+                        self.user_code(key, &mut conn, &mut permit, &mut turn, |conn, turn| {
+                            match next {
+                                Next::Pull => conn.pull(turn),
+                                _ => conn.push(turn),
+                            }
+                        })
+                    }
                     Err(MustWait(queue)) => {
                         conn.wait_for_reader(turn.now);
                         pool.enqueue(key, conn, queue, &mut turn);
@@ -215,8 +240,14 @@ impl<'p> Worker<'p> {
         permit
     }
 
-    /// Before user code runs: takes a place where one is needed, and gives the permit back if it is going to be slow.
-    fn admit(&mut self, conn: &Conn, call: Option<&Call>, permit: &mut Option<Permit>) -> Result<(), MustWait> {
+    /// Before user code runs: takes a place where one is needed, and gives the permit back if it is
+    /// going to be slow.
+    fn admit(
+        &mut self,
+        conn: &Conn,
+        call: Option<&Call>,
+        permit: &mut Option<Permit>,
+    ) -> Result<(), MustWait> {
         let pool = self.pool;
         let holds = call.map_or_else(|| conn.holds_worker(), Call::holds_worker);
         let slow = call.is_some() && pool.pace.is_slow(conn.route);
@@ -270,7 +301,8 @@ impl<'p> Worker<'p> {
         })
     }
 
-    /// Runs what the user wrote: the monitor sees it, and may take the permit away. A panic ends the connection alone.
+    /// Runs what the user wrote: the monitor sees it, and may take the permit away. A panic ends
+    /// the connection alone.
     fn user_code<'t>(
         &mut self,
         key: u32,
@@ -302,14 +334,18 @@ impl<'p> Worker<'p> {
             self.in_slow = true;
         }
         outcome.unwrap_or_else(|panic| {
-            log::error!("a response's body panicked: {panic}, peer {}", Peer(&conn.line));
+            log::error!(
+                "a response's body panicked: {panic}, peer {}",
+                Peer(&conn.line)
+            );
             conn.line.transport().reset();
             Some(Next::Close(CloseReason::Failed))
         })
     }
 }
 
-/// Leaves a section, unless somebody waits there whose connection can take the place: then its key, claimed.
+/// Leaves a section, unless somebody waits there whose connection can take the place: then its key,
+/// claimed.
 fn next_in(pool: &Pool, section: &Section, inside: &mut bool) -> Option<u32> {
     if !*inside {
         return None;

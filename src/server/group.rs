@@ -1,7 +1,8 @@
 //! Several services as one: the first that fails stops the others, and its error is what comes out.
 //!
-//! Nothing here polls and nothing waits for a member: whoever ends, fails or stops the group does what follows from it, on
-//! its own thread. **Invariant:** no callback, of a context, a server or a timer, is called under the lock.
+//! Nothing here polls and nothing waits for a member: whoever ends, fails or stops the group does
+//! what follows from it, on its own thread. **Invariant:** no callback, of a context, a server or a
+//! timer, is called under the lock.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -25,11 +26,13 @@ use crate::sys::clock::{Clock, after};
 use crate::sys::panics;
 use crate::sys::socket::signal_name;
 
-/// Several services and servers that stop together: when the first one fails or panics, when a signal comes, or when
-/// somebody says so. A service that ends well stops nobody; when all have ended well the group is done.
+/// Several services and servers that stop together: when the first one fails or panics, when a
+/// signal comes, or when somebody says so. A service that ends well stops nobody; when all have
+/// ended well the group is done.
 ///
-/// To stop is to end well: the services' [`Context`] is cancelled, the servers begin their shutdown. Both have
-/// [`stop_timeout`](GroupBuilder::stop_timeout). Dropping a group stops it, and does not wait.
+/// To stop is to end well: the services' [`Context`] is cancelled, the servers begin their
+/// shutdown. Both have [`stop_timeout`](GroupBuilder::stop_timeout). Dropping a group stops it, and
+/// does not wait.
 ///
 /// # Examples
 ///
@@ -70,25 +73,26 @@ pub struct GroupBuilder {
 }
 
 impl GroupBuilder {
-    /// Signals that stop the group: the first one as [`GroupHandle::stop`] does; a second one ends the wait, so that servers
-    /// cut what is left and services that still run are left behind; a third one ends the process. Default: none, and
-    /// then nothing is installed.
+    /// Signals that stop the group: the first one as [`GroupHandle::stop`] does; a second one ends
+    /// the wait, so that servers cut what is left and services that still run are left behind; a
+    /// third one ends the process. Default: none, and then nothing is installed.
     pub fn on_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Self {
         self.signals.extend(signals);
         self
     }
 
-    /// What the members' context is derived from: when it is cancelled, the group stops. Default: none.
+    /// What the members' context is derived from: when it is cancelled, the group stops. Default:
+    /// none.
     pub fn context(mut self, context: &Context) -> Self {
         self.context = Some(context.clone());
         self
     }
 
-    /// How long members may take to end once the group stops. Default: 30 s. Zero does not wait; [`Duration::MAX`] is for
-    /// ever.
+    /// How long members may take to end once the group stops. Default: 30 s. Zero does not wait;
+    /// [`Duration::MAX`] is for ever.
     ///
-    /// Then a server is cut, even if its own [`grace_period`](crate::Builder::grace_period) is longer, and a service is
-    /// left behind on its thread and named in the report.
+    /// Then a server is cut, even if its own [`grace_period`](crate::Builder::grace_period) is
+    /// longer, and a service is left behind on its thread and named in the report.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.stop_timeout = timeout;
         self
@@ -98,11 +102,13 @@ impl GroupBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::SignalForbidden`], [`Error::Signal`] if a signal cannot be caught; [`Error::Start`] if no thread can be made
-    /// for them.
+    /// [`Error::SignalForbidden`], [`Error::Signal`] if a signal cannot be caught; [`Error::Start`]
+    /// if no thread can be made for them.
     pub fn start(self) -> Result<Group> {
         let caught = Caught::install(self.signals)?;
-        let context = self.context.map_or_else(Context::root, |context| context.with_cancel());
+        let context = self
+            .context
+            .map_or_else(Context::root, |context| context.with_cancel());
         let shared = Arc::new(Shared {
             context,
             stop_timeout: self.stop_timeout,
@@ -117,8 +123,14 @@ impl GroupBuilder {
         );
         let (stop, cut) = (shared.clone(), shared.clone());
         let signals = caught
-            .listen(move |signal| stop.stop(GroupCause::Signal(signal)), move |_| cut.cut())
-            .map_err(|source| Error::Start { what: "signal thread", source })?;
+            .listen(
+                move |signal| stop.stop(GroupCause::Signal(signal)),
+                move |_| cut.cut(),
+            )
+            .map_err(|source| Error::Start {
+                what: "signal thread",
+                source,
+            })?;
         Ok(Group { shared, signals })
     }
 }
@@ -126,29 +138,38 @@ impl GroupBuilder {
 impl Group {
     /// A group that catches no signals and has every other default.
     pub fn new() -> Self {
-        Self::builder().start().expect("without signals nothing can fail")
+        Self::builder()
+            .start()
+            .expect("without signals nothing can fail")
     }
 
     /// Starts to describe a group.
     pub fn builder() -> GroupBuilder {
-        GroupBuilder { signals: Vec::new(), context: None, stop_timeout: STOP_TIMEOUT }
+        GroupBuilder {
+            signals: Vec::new(),
+            context: None,
+            stop_timeout: STOP_TIMEOUT,
+        }
     }
 
     /// Runs `service` on a thread of its own, which has its name.
     ///
-    /// Its context is cancelled when the group stops; a service that does not heed it is left behind when
-    /// [`stop_timeout`](GroupBuilder::stop_timeout) is over. An error, of any type, and a panic stop the group. To return the
-    /// context's [`reason`](Context::reason) as the error once the group stops is to end well.
+    /// Its context is cancelled when the group stops; a service that does not heed it is left
+    /// behind when [`stop_timeout`](GroupBuilder::stop_timeout) is over. An error, of any type, and
+    /// a panic stop the group. To return the context's [`reason`](Context::reason) as the error
+    /// once the group stops is to end well.
     ///
-    /// A service that is given to a group that stops does not start any more, and the report says so. A thread that cannot be
-    /// made is this service's failure.
+    /// A service that is given to a group that stops does not start any more, and the report says
+    /// so. A thread that cannot be made is this service's failure.
     pub fn spawn<F, E>(&self, name: impl Into<String>, service: F)
     where
         F: FnOnce(Context) -> Result<(), E> + Send + 'static,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
         let name = name.into();
-        let Some(id) = self.shared.join(&name) else { return };
+        let Some(id) = self.shared.join(&name) else {
+            return;
+        };
         // Its own: what one member cancels is not the others'.
         let (shared, context) = (self.shared.clone(), self.shared.context.with_cancel());
         let run = move || {
@@ -162,18 +183,27 @@ impl Group {
         // A name with a zero byte would be a panic.
         let thread = std::thread::Builder::new().name(name.replace('\0', " "));
         if let Err(source) = thread.spawn(run) {
-            self.shared.ended(id, Outcome::Failed(Arc::new(Error::Start { what: "thread for a service", source })));
+            self.shared.ended(
+                id,
+                Outcome::Failed(Arc::new(Error::Start {
+                    what: "thread for a service",
+                    source,
+                })),
+            );
         }
     }
 
-    /// Serves with `handler` as a member of the group. When the group stops, the server's shutdown begins with the times it
-    /// was built with; how it stopped is in the report.
+    /// Serves with `handler` as a member of the group. When the group stops, the server's shutdown
+    /// begins with the times it was built with; how it stopped is in the report.
     ///
-    /// A server that is stopped by somebody else has ended well, and stops nobody. If the group stops already, the server
-    /// answers who has connected and stops too. A server that cannot start is a member that has failed.
+    /// A server that is stopped by somebody else has ended well, and stops nobody. If the group
+    /// stops already, the server answers who has connected and stops too. A server that cannot
+    /// start is a member that has failed.
     pub fn serve(&self, name: impl Into<String>, bound: Bound, handler: impl Handler) {
         let name = name.into();
-        let Some(id) = self.shared.join_serving(&name) else { return };
+        let Some(id) = self.shared.join_serving(&name) else {
+            return;
+        };
         let running = match bound.spawn(handler) {
             Ok(running) => running,
             Err(error) => return self.shared.ended(id, Outcome::Failed(Arc::new(error))),
@@ -196,8 +226,9 @@ impl Group {
         GroupHandle(self.shared.clone())
     }
 
-    /// A channel that disconnects when every member has ended or was left behind, for `select!` beside others. Call it when
-    /// all members are there: a group none of whose members runs any more is done from then on.
+    /// A channel that disconnects when every member has ended or was left behind, for `select!`
+    /// beside others. Call it when all members are there: a group none of whose members runs any
+    /// more is done from then on.
     #[must_use]
     pub fn stopped(&self) -> &Receiver<()> {
         self.shared.settle(|state| state.is_complete = true);
@@ -206,20 +237,30 @@ impl Group {
 
     /// Waits until every member has ended, and says how each did.
     ///
-    /// Blocks for as long as nobody fails, no signal comes and nobody stops it; from then on for at most
-    /// [`stop_timeout`](GroupBuilder::stop_timeout), and for what a server needs to cut: its
+    /// Blocks for as long as nobody fails, no signal comes and nobody stops it; from then on for at
+    /// most [`stop_timeout`](GroupBuilder::stop_timeout), and for what a server needs to cut: its
     /// [`cut_grace`](crate::Builder::cut_grace) and a moment.
     pub fn wait(self) -> GroupReport {
         let _ = self.stopped().recv();
         let mut state = self.shared.lock();
-        let cause = state.stop.as_ref().map_or(GroupCause::Ended, |stop| stop.cause.clone());
+        let cause = state
+            .stop
+            .as_ref()
+            .map_or(GroupCause::Ended, |stop| stop.cause.clone());
         let took = match (&state.stop, state.done_at) {
             (Some(stop), Some(done_at)) => done_at.saturating_duration_since(stop.begun_at),
             _ => Duration::ZERO,
         };
-        let report = GroupReport { cause, took, members: std::mem::take(&mut state.ended) };
+        let report = GroupReport {
+            cause,
+            took,
+            members: std::mem::take(&mut state.ended),
+        };
         drop(state);
-        let left = report.members.iter().filter(|member| matches!(member.outcome, Outcome::LeftBehind));
+        let left = report
+            .members
+            .iter()
+            .filter(|member| matches!(member.outcome, Outcome::LeftBehind));
         left.for_each(|member| log::warn!("{member}"));
         log::info!("{}", report.summary());
         report
@@ -245,8 +286,9 @@ impl Drop for Group {
 pub struct GroupHandle(Arc<Shared>);
 
 impl GroupHandle {
-    /// Begins the stop and returns at once; also for members and handlers. Services see their context cancelled, servers
-    /// begin their shutdown. A stop that was begun before goes on unchanged.
+    /// Begins the stop and returns at once; also for members and handlers. Services see their
+    /// context cancelled, servers begin their shutdown. A stop that was begun before goes on
+    /// unchanged.
     pub fn stop(&self) {
         self.0.stop(GroupCause::Handle);
     }
@@ -305,7 +347,8 @@ impl Shared {
         let mut state = self.lock();
         let value = change(&mut state);
         let waits_for = |member: &Member| matches!(member.kind, Kind::Server(_)) || !state.is_over;
-        let is_done = state.is_complete && state.done_at.is_none() && !state.running.values().any(waits_for);
+        let is_done =
+            state.is_complete && state.done_at.is_none() && !state.running.values().any(waits_for);
         if is_done {
             let now = Clock::System.now();
             state.done_at = Some(now);
@@ -356,7 +399,10 @@ impl Shared {
         let now = Clock::System.now();
         // To say what one was told is no failure.
         if let Outcome::Failed(error) = &outcome
-            && self.context.reason().is_some_and(|reason| error.downcast_ref() == Some(&reason))
+            && self
+                .context
+                .reason()
+                .is_some_and(|reason| error.downcast_ref() == Some(&reason))
         {
             outcome = Outcome::Done;
         }
@@ -366,12 +412,18 @@ impl Shared {
             let report = member.report(now, outcome);
             state.ended.push(report.clone());
             // In the same breath, so that the first failure is the cause.
-            let failure = report.outcome.is_failure().then(|| GroupCause::Failed(report.name.clone()));
+            let failure = report
+                .outcome
+                .is_failure()
+                .then(|| GroupCause::Failed(report.name.clone()));
             let begun = failure.and_then(|cause| self.begin(state, cause));
             Some((member, report, begun))
         });
-        // Not under the lock: a logger, and a server, which asks for its own stop when it is dropped.
-        let Some((_member, report, begun)) = ended else { return };
+        // Not under the lock: a logger, and a server, which asks for its own stop when it is
+        // dropped.
+        let Some((_member, report, begun)) = ended else {
+            return;
+        };
         if report.outcome.is_failure() {
             log::error!("{report}");
         } else {
@@ -398,8 +450,15 @@ impl Shared {
         let shared = Arc::downgrade(self);
         let alarm = after(begun_at, self.stop_timeout)
             .map(|at| timer::at(at, move || if_there(&shared, |shared| shared.give_up())));
-        let begun = Begun { cause: cause.clone(), servers: state.servers() };
-        state.stop = Some(Stop { cause, begun_at, alarm });
+        let begun = Begun {
+            cause: cause.clone(),
+            servers: state.servers(),
+        };
+        state.stop = Some(Stop {
+            cause,
+            begun_at,
+            alarm,
+        });
         Some(begun)
     }
 
@@ -408,7 +467,9 @@ impl Shared {
         if self.lock().done_at.is_none() {
             log::info!("the group stops: {cause}");
         }
-        servers.iter().for_each(|server| server.begin(cause.of_server()));
+        servers
+            .iter()
+            .for_each(|server| server.begin(cause.of_server()));
         self.context.cancel_because(match cause {
             GroupCause::Signal(signal) => Reason::Signal(signal),
             _ => Reason::Cancelled,
@@ -426,7 +487,10 @@ impl Shared {
     /// Services are not waited for any more, and servers have only what cutting takes.
     fn give_up(&self) {
         let state = self.lock();
-        let cause = state.stop.as_ref().map_or(Cause::Context, |stop| stop.cause.of_server());
+        let cause = state
+            .stop
+            .as_ref()
+            .map_or(Cause::Context, |stop| stop.cause.of_server());
         let servers = state.servers();
         drop(state);
         servers.iter().for_each(|server| server.cut(cause));
@@ -445,7 +509,10 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
         let running: Vec<_> = state.running.values().map(|member| &member.name).collect();
-        f.debug_struct("Group").field("running", &running).field("is_stopping", &state.stop.is_some()).finish()
+        f.debug_struct("Group")
+            .field("running", &running)
+            .field("is_stopping", &state.stop.is_some())
+            .finish()
     }
 }
 
@@ -457,9 +524,17 @@ struct Begun {
 
 impl State {
     fn join(&mut self, name: &str, kind: Kind, is_late: bool) -> Option<u64> {
-        let member = Member { name: name.to_owned(), since: Clock::System.now(), kind };
+        let member = Member {
+            name: name.to_owned(),
+            since: Clock::System.now(),
+            kind,
+        };
         if is_late {
-            self.ended.push(MemberReport { name: member.name, ran: Duration::ZERO, outcome: Outcome::NotStarted });
+            self.ended.push(MemberReport {
+                name: member.name,
+                ran: Duration::ZERO,
+                outcome: Outcome::NotStarted,
+            });
             return None;
         }
         self.next += 1;
@@ -468,17 +543,24 @@ impl State {
     }
 
     fn servers(&self) -> Vec<Handle> {
-        let servers = self.running.values().filter_map(|member| match &member.kind {
-            Kind::Server(Some(running)) => Some(running.handle()),
-            Kind::Server(None) | Kind::Service => None,
-        });
+        let servers = self
+            .running
+            .values()
+            .filter_map(|member| match &member.kind {
+                Kind::Server(Some(running)) => Some(running.handle()),
+                Kind::Server(None) | Kind::Service => None,
+            });
         servers.collect()
     }
 }
 
 impl Member {
     fn report(&self, now: Instant, outcome: Outcome) -> MemberReport {
-        MemberReport { name: self.name.clone(), ran: now.saturating_duration_since(self.since), outcome }
+        MemberReport {
+            name: self.name.clone(),
+            ran: now.saturating_duration_since(self.since),
+            outcome,
+        }
     }
 }
 
@@ -491,7 +573,8 @@ pub struct GroupReport {
     pub cause: GroupCause,
     /// From the first wish to stop to the end; zero if all members have ended well by themselves.
     pub took: Duration,
-    /// What became of each member, in the order in which they ended; those that were left behind come last.
+    /// What became of each member, in the order in which they ended; those that were left behind
+    /// come last.
     pub members: Vec<MemberReport>,
 }
 
@@ -601,14 +684,19 @@ impl GroupReport {
         self.exit_status() == 0
     }
 
-    /// What a program that did nothing else should exit with: 0 if all is clean, 1 if a member has failed or something was
-    /// cut, 3 if a service or a worker was left behind.
+    /// What a program that did nothing else should exit with: 0 if all is clean, 1 if a member has
+    /// failed or something was cut, 3 if a service or a worker was left behind.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
-        self.members.iter().map(|member| member.outcome.exit_status()).max().unwrap_or(0)
+        self.members
+            .iter()
+            .map(|member| member.outcome.exit_status())
+            .max()
+            .unwrap_or(0)
     }
 
-    /// [`exit_status`](Self::exit_status) for a `main` that returns an [`ExitCode`]. A `main` can return the report itself.
+    /// [`exit_status`](Self::exit_status) for a `main` that returns an [`ExitCode`]. A `main` can
+    /// return the report itself.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         self.exit_status().into()
@@ -616,7 +704,9 @@ impl GroupReport {
 
     /// The errors of members with their names, in the order in which they came.
     pub fn errors(&self) -> impl Iterator<Item = (&str, &(dyn StdError + Send + Sync + 'static))> {
-        self.members.iter().filter_map(|member| Some((member.name.as_str(), member.error()?)))
+        self.members
+            .iter()
+            .filter_map(|member| Some((member.name.as_str(), member.error()?)))
     }
 
     /// The first of [`errors`](Self::errors).
@@ -640,31 +730,54 @@ impl GroupReport {
         }
     }
 
-    /// For those who want `?`: a report that is not clean becomes an error, whose `source` is what the first member
-    /// that failed has returned.
+    /// For those who want `?`: a report that is not clean becomes an error, whose `source` is what
+    /// the first member that failed has returned.
     ///
     /// # Errors
     ///
     /// [`Error::Group`] with this report.
     pub fn into_result(self) -> Result<Self> {
-        if self.is_clean() { Ok(self) } else { Err(Error::Group(Box::new(self))) }
+        if self.is_clean() {
+            Ok(self)
+        } else {
+            Err(Error::Group(Box::new(self)))
+        }
     }
 
     /// What happened, in one line.
     #[must_use]
     pub fn summary(&self) -> String {
-        let left = self.members.iter().filter(|member| matches!(member.outcome, Outcome::LeftBehind)).count();
-        let left = if left > 0 { format!(", {left} left behind") } else { String::new() };
+        let left = self
+            .members
+            .iter()
+            .filter(|member| matches!(member.outcome, Outcome::LeftBehind))
+            .count();
+        let left = if left > 0 {
+            format!(", {left} left behind")
+        } else {
+            String::new()
+        };
         match self.cause {
             GroupCause::Ended => format!("the group has ended: all {} have", self.members.len()),
-            _ => format!("the group has stopped: {}; it took {}{left}", self.cause, Short(self.took)),
+            _ => format!(
+                "the group has stopped: {}; it took {}{left}",
+                self.cause,
+                Short(self.took)
+            ),
         }
     }
 
     /// The first member that did not end well: one that failed before one that was not clean.
     pub(crate) fn first_problem(&self) -> Option<&MemberReport> {
-        let failed = self.members.iter().find(|member| member.outcome.is_failure());
-        failed.or_else(|| self.members.iter().find(|member| member.outcome.exit_status() > 0))
+        let failed = self
+            .members
+            .iter()
+            .find(|member| member.outcome.is_failure());
+        failed.or_else(|| {
+            self.members
+                .iter()
+                .find(|member| member.outcome.exit_status() > 0)
+        })
     }
 }
 

@@ -34,7 +34,8 @@ use crate::sys::waker::Waker;
 pub struct Server(());
 
 impl Server {
-    /// Starts to describe a server. Every limit and time has a default that is safe on the open internet.
+    /// Starts to describe a server. Every limit and time has a default that is safe on the open
+    /// internet.
     pub fn builder() -> Builder {
         Builder {
             settings: Settings::default(),
@@ -48,8 +49,9 @@ impl Server {
 
 /// What a server will be like: see [`Server::builder`].
 ///
-/// Each method sets one thing; a second call replaces the first, but for signals and hooks, which add up. A timeout of zero
-/// gives up as soon as anybody has to wait, one of [`Duration::MAX`] never.
+/// Each method sets one thing; a second call replaces the first, but for signals and hooks, which
+/// add up. A timeout of zero gives up as soon as anybody has to wait, one of [`Duration::MAX`]
+/// never.
 ///
 /// # Examples
 ///
@@ -77,74 +79,78 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Handlers that can run at the same time. Default: four for each core, at least 16. At least 1, at most 10,000.
+    /// Handlers that can run at the same time. Default: four for each core, at least 16. At least
+    /// 1, at most 10,000.
     ///
-    /// A handler that blocks occupies one worker. Clients that are slow, idle or silent occupy none.
+    /// A handler that blocks occupies one worker. Clients that are slow, idle or silent occupy
+    /// none.
     pub fn workers(mut self, workers: usize) -> Self {
         self.settings.workers = workers.clamp(1, WORKERS_MAX);
         self
     }
 
-    /// Connections that are open at the same time. A further one takes the place of the one that has been idle longest, if
-    /// that is more than [`idle_grace`](Self::idle_grace); else it waits in the kernel's accept backlog. Default: 80 % of
-    /// the descriptors the process may have. At least 1.
+    /// Connections that are open at the same time. A further one takes the place of the one that
+    /// has been idle longest, if that is more than [`idle_grace`](Self::idle_grace); else it waits
+    /// in the kernel's accept backlog. Default: 80 % of the descriptors the process may have. At
+    /// least 1.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.settings.connections_max = Some(connections.max(1));
         self
     }
 
-    /// Connections that the kernel holds until they are accepted, for each address. Default: 4096. The kernel allows no more
-    /// than `net.core.somaxconn` (listen(2)). A client beyond that repeats its attempt until there is room.
+    /// Connections that the kernel holds until they are accepted, for each address. Default: 4096.
+    /// The kernel allows no more than `net.core.somaxconn` (listen(2)). A client beyond that
+    /// repeats its attempt until there is room.
     pub fn backlog(mut self, connections: u16) -> Self {
         self.settings.backlog = i32::from(connections);
         self
     }
 
-    /// How long a stopping server goes on accepting, so that whoever routes to it can notice that it is not ready any more.
-    /// Each response says `Connection: close` meanwhile. Default: zero, which skips the phase. It always lasts its full
-    /// time.
+    /// How long a stopping server goes on accepting, so that whoever routes to it can notice that
+    /// it is not ready any more. Each response says `Connection: close` meanwhile. Default: zero,
+    /// which skips the phase. It always lasts its full time.
     pub fn lame_duck(mut self, period: Duration) -> Self {
         self.settings.lame_duck = period;
         self
     }
 
-    /// How long a request in flight gets once draining starts. Default: 25 s. Zero cuts at once; [`Duration::MAX`] never
-    /// cuts.
+    /// How long a request in flight gets once draining starts. Default: 25 s. Zero cuts at once;
+    /// [`Duration::MAX`] never cuts.
     pub fn grace_period(mut self, period: Duration) -> Self {
         self.settings.grace_period = period;
         self
     }
 
-    /// How long a connection must have been silent before a draining server closes it, or a full one closes it to make room.
-    /// Default: 1 s. Zero closes each idle one at once.
+    /// How long a connection must have been silent before a draining server closes it, or a full
+    /// one closes it to make room. Default: 1 s. Zero closes each idle one at once.
     pub fn idle_grace(mut self, period: Duration) -> Self {
         self.settings.idle_grace = period;
         self
     }
 
-    /// How long a response that has begun gets once the deadline is over, and a 503 to arrive. Default: 1 s. Zero resets at
-    /// once.
+    /// How long a response that has begun gets once the deadline is over, and a 503 to arrive.
+    /// Default: 1 s. Zero resets at once.
     pub fn cut_grace(mut self, period: Duration) -> Self {
         self.settings.cut_grace = period;
         self
     }
 
-    /// How long a client may take for a request's head, from its first byte. Default: 10 s. The client gets 408, or if it
-    /// has sent nothing at all sees the connection close.
+    /// How long a client may take for a request's head, from its first byte. Default: 10 s. The
+    /// client gets 408, or if it has sent nothing at all sees the connection close.
     pub fn head_timeout(mut self, timeout: Duration) -> Self {
         self.settings.head_timeout = timeout;
         self
     }
 
-    /// How long a connection is kept open between requests. Default: 60 s. The client sees it close (RFC 9112 section 9.5).
-    /// Behind a proxy it should be longer than the proxy's own.
+    /// How long a connection is kept open between requests. Default: 60 s. The client sees it close
+    /// (RFC 9112 section 9.5). Behind a proxy it should be longer than the proxy's own.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.settings.idle_timeout = timeout;
         self
     }
 
-    /// How long a client may send nothing of a body it has announced. Default: 30 s. The client gets 408, or a handler that
-    /// reads the body gets an error.
+    /// How long a client may send nothing of a body it has announced. Default: 30 s. The client
+    /// gets 408, or a handler that reads the body gets an error.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.settings.body_timeout = timeout;
         self
@@ -156,42 +162,45 @@ impl Builder {
         self
     }
 
-    /// Bytes per second, in either direction, below which a client is given up once it was waited for 10 s in all.
-    /// Default: 500. Zero allows any.
+    /// Bytes per second, in either direction, below which a client is given up once it was waited
+    /// for 10 s in all. Default: 500. Zero allows any.
     pub fn min_rate(mut self, bytes_per_second: u64) -> Self {
         self.settings.rate_min = bytes_per_second;
         self
     }
 
-    /// How long a complete request may wait for a worker. Default: 10 s. The client gets 503 with `Retry-After`.
+    /// How long a complete request may wait for a worker. Default: 10 s. The client gets 503 with
+    /// `Retry-After`.
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.settings.queue_timeout = timeout;
         self
     }
 
-    /// Request bodies up to this many bytes are collected before the handler is called. Default: 64 KiB. With zero the
-    /// handler is called at once. Longer bodies are read by the handler as they come, which holds a worker: at most half of
-    /// them do that at a time.
+    /// Request bodies up to this many bytes are collected before the handler is called. Default: 64
+    /// KiB. With zero the handler is called at once. Longer bodies are read by the handler as they
+    /// come, which holds a worker: at most half of them do that at a time.
     pub fn collect_bytes(mut self, bytes: usize) -> Self {
         self.settings.collect_bytes = bytes;
         self
     }
 
-    /// Connections that have a thread of their own at the same time: [upgraded](crate::upgrade) ones, and responses made by
-    /// [`Body::stream`](crate::Body::stream). Default: 1000. A further one is answered with 503 and `Retry-After`.
+    /// Connections that have a thread of their own at the same time: [upgraded](crate::upgrade)
+    /// ones, and responses made by [`Body::stream`](crate::Body::stream). Default: 1000. A further
+    /// one is answered with 503 and `Retry-After`.
     pub fn max_own_threads(mut self, threads: usize) -> Self {
         self.settings.own_threads_max = threads;
         self
     }
 
-    /// Bytes that a request line may have. Default: 16 KiB; RFC 9112 section 3 asks for 8000 at least. Beyond it the client
-    /// gets 414.
+    /// Bytes that a request line may have. Default: 16 KiB; RFC 9112 section 3 asks for 8000 at
+    /// least. Beyond it the client gets 414.
     pub fn max_request_line_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.request_line_bytes_max = bytes;
         self
     }
 
-    /// Bytes that a whole request head may have. Default: 64 KiB. Beyond it the client gets 431 (RFC 6585 section 5).
+    /// Bytes that a whole request head may have. Default: 64 KiB. Beyond it the client gets 431
+    /// (RFC 6585 section 5).
     pub fn max_head_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.head_bytes_max = bytes;
         self
@@ -203,8 +212,9 @@ impl Builder {
         self
     }
 
-    /// Signals that stop the server: the first one as [`Handle::begin_shutdown`] does, a second one cuts what is left, a
-    /// third one ends the process. Default: none, and then nothing is installed.
+    /// Signals that stop the server: the first one as [`Handle::begin_shutdown`] does, a second one
+    /// cuts what is left, a third one ends the process. Default: none, and then nothing is
+    /// installed.
     ///
     /// They are caught from [`bind`](Self::bind) on, which fails for those that cannot be.
     pub fn on_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Self {
@@ -212,42 +222,63 @@ impl Builder {
         self
     }
 
-    /// Has `hook` run when draining starts, on a thread of its own beside the others and beside the requests that are
-    /// finished. It is waited for within the grace period; the report says how it ended.
-    pub fn on_shutdown(mut self, name: impl Into<String>, hook: impl FnOnce() + Send + 'static) -> Self {
+    /// Has `hook` run when draining starts, on a thread of its own beside the others and beside the
+    /// requests that are finished. It is waited for within the grace period; the report says how it
+    /// ended.
+    pub fn on_shutdown(
+        mut self,
+        name: impl Into<String>,
+        hook: impl FnOnce() + Send + 'static,
+    ) -> Self {
         self.hooks.on_shutdown.push(Hook::new(name, hook));
         self
     }
 
-    /// Has `hook` run after the last request, when no handler runs any more but those that are reported as stuck: the place
-    /// to close what handlers use. Several run one after the other in the order they were given. They are waited for until
-    /// the stop's deadline, and at least for [`cut_grace`](Self::cut_grace).
-    pub fn on_stopped(mut self, name: impl Into<String>, hook: impl FnOnce() + Send + 'static) -> Self {
+    /// Has `hook` run after the last request, when no handler runs any more but those that are
+    /// reported as stuck: the place to close what handlers use. Several run one after the other in
+    /// the order they were given. They are waited for until the stop's deadline, and at least for
+    /// [`cut_grace`](Self::cut_grace).
+    pub fn on_stopped(
+        mut self,
+        name: impl Into<String>,
+        hook: impl FnOnce() + Send + 'static,
+    ) -> Self {
         self.hooks.on_stopped.push(Hook::new(name, hook));
         self
     }
 
-    /// Stops the server when `context` is cancelled: one that [`notify`](crate::notify) or [`Context::root`] has made.
+    /// Stops the server when `context` is cancelled: one that [`notify`](crate::notify) or
+    /// [`Context::root`] has made.
     pub fn context(mut self, context: &Context) -> Self {
         self.context = Some(context.clone());
         self
     }
 
-    /// Listens. The ports are known and clients can connect from here on; they are served once the server runs.
+    /// Listens. The ports are known and clients can connect from here on; they are served once the
+    /// server runs.
     ///
     /// # Errors
     ///
-    /// [`Error::Address`], [`Error::Listen`] if an address cannot be listened on; [`Error::SignalForbidden`],
-    /// [`Error::Signal`] if a signal cannot be caught; [`Error::Start`] if the process is out of descriptors.
+    /// [`Error::Address`], [`Error::Listen`] if an address cannot be listened on;
+    /// [`Error::SignalForbidden`], [`Error::Signal`] if a signal cannot be caught; [`Error::Start`]
+    /// if the process is out of descriptors.
     pub fn bind(self, addr: impl Listen) -> Result<Bound> {
         let caught = Caught::install(self.signals)?;
         let listeners = addr.listen(self.settings.backlog)?.0;
-        let waker = Arc::new(Waker::new().map_err(|source| Error::Start { what: "waker", source })?);
+        let waker = Arc::new(Waker::new().map_err(|source| Error::Start {
+            what: "waker",
+            source,
+        })?);
         self.clock.on_advance(&waker);
         let (lame_duck, grace_period) = (self.settings.lame_duck, self.settings.grace_period);
         let ledger = Ledger::new(Arc::downgrade(&waker));
         let shared = Shared {
-            lifecycle: Arc::new(Lifecycle::new(self.clock, lame_duck, grace_period, Arc::downgrade(&waker))),
+            lifecycle: Arc::new(Lifecycle::new(
+                self.clock,
+                lame_duck,
+                grace_period,
+                Arc::downgrade(&waker),
+            )),
             ledger,
             pool: OnceLock::new(),
             ran: AtomicBool::new(false),
@@ -256,9 +287,19 @@ impl Builder {
         let handle = Handle(Arc::new(shared));
         if let Some(context) = self.context {
             let (begin, cut) = (handle.downgrade(), handle.downgrade());
-            context.on_cancel(move || begin.begin(Cause::Context), move || cut.cut(Cause::Context));
+            context.on_cancel(
+                move || begin.begin(Cause::Context),
+                move || cut.cut(Cause::Context),
+            );
         }
-        Ok(Bound { settings: self.settings, hooks: self.hooks, caught, listeners, waker, handle })
+        Ok(Bound {
+            settings: self.settings,
+            hooks: self.hooks,
+            caught,
+            listeners,
+            waker,
+            handle,
+        })
     }
 
     #[cfg(test)]
@@ -283,7 +324,8 @@ impl Builder {
     }
 }
 
-/// A server that listens and does not serve yet. Dropping it closes the listeners: who has connected meanwhile is reset.
+/// A server that listens and does not serve yet. Dropping it closes the listeners: who has
+/// connected meanwhile is reset.
 #[derive(Debug)]
 #[must_use = "clients that connect wait until it runs"]
 pub struct Bound {
@@ -309,7 +351,10 @@ impl Bound {
     /// All addresses it listens on.
     #[must_use]
     pub fn addrs(&self) -> Vec<Addr> {
-        self.listeners.iter().map(|listener| listener.addr.clone()).collect()
+        self.listeners
+            .iter()
+            .map(|listener| listener.addr.clone())
+            .collect()
     }
 
     /// What the server can be stopped with, from any thread.
@@ -320,11 +365,13 @@ impl Bound {
 
     /// Serves until the server has stopped, and says how it did.
     ///
-    /// Blocks until something asks for the stop: a signal, a [`Handle`], the [context](Builder::context) it was built with.
+    /// Blocks until something asks for the stop: a signal, a [`Handle`], the
+    /// [context](Builder::context) it was built with.
     ///
     /// # Errors
     ///
-    /// [`Error::Stopped`] if it was told to stop before; [`Error::Start`] if a thread cannot be made.
+    /// [`Error::Stopped`] if it was told to stop before; [`Error::Start`] if a thread cannot be
+    /// made.
     pub fn run(self, handler: impl Handler) -> Result<Report> {
         Ok(self.spawn(handler)?.join())
     }
@@ -335,8 +382,18 @@ impl Bound {
     ///
     /// As [`run`](Self::run).
     pub fn spawn(self, handler: impl Handler) -> Result<Running> {
-        let Self { settings, hooks, caught, listeners, waker, handle } = self;
-        let addrs = listeners.iter().map(|listener| listener.addr.clone()).collect();
+        let Self {
+            settings,
+            hooks,
+            caught,
+            listeners,
+            waker,
+            handle,
+        } = self;
+        let addrs = listeners
+            .iter()
+            .map(|listener| listener.addr.clone())
+            .collect();
         let shared = handle.0.clone();
         if shared.ran.swap(true, SeqCst) {
             return Err(Error::Stopped);
@@ -347,19 +404,31 @@ impl Bound {
         let handler = Box::new(move |request, context| handler.get().handle(request, context));
         let (lifecycle, ledger) = (shared.lifecycle.clone(), shared.ledger.clone());
         let pool = Pool::new(settings, lifecycle, ledger, handler, accepted, waker);
-        let pool = Arc::new(pool.map_err(|source| Error::Start { what: "poller", source })?);
+        let pool = Arc::new(pool.map_err(|source| Error::Start {
+            what: "poller",
+            source,
+        })?);
         let _ = shared.pool.set(Arc::downgrade(&pool));
 
-        let threads = start_pool(&pool, workers).map_err(|source| Error::Start { what: "threads", source })?;
+        let threads = start_pool(&pool, workers).map_err(|source| Error::Start {
+            what: "threads",
+            source,
+        })?;
         let (begin, cut) = (handle.clone(), handle.clone());
         let begin = move |signal| begin.begin(Cause::Signal(signal));
         let cut = move |signal| cut.cut(Cause::Signal(signal));
-        let signals = caught.listen(begin, cut).map_err(|source| Error::Start { what: "signal thread", source })?;
+        let signals = caught.listen(begin, cut).map_err(|source| Error::Start {
+            what: "signal thread",
+            source,
+        })?;
         let acceptor = Acceptor::new(pool, listeners, sender, threads, hooks);
         let accepting = std::thread::Builder::new().name("lameduck-acceptor".to_owned());
         accepting
             .spawn(move || accept_and_drain(acceptor, &shared, signals))
-            .map_err(|source| Error::Start { what: "acceptor thread", source })?;
+            .map_err(|source| Error::Start {
+                what: "acceptor thread",
+                source,
+            })?;
         Ok(Running { handle, addrs })
     }
 }
@@ -403,21 +472,33 @@ fn start_pool(pool: &Arc<Pool>, workers: usize) -> std::io::Result<Threads> {
     let mut handles = Vec::with_capacity(workers + 1);
     for me in 0..=workers {
         let shared = pool.clone();
-        let ended = Ended { thread: me, to: to.clone() };
+        let ended = Ended {
+            thread: me,
+            to: to.clone(),
+        };
         let (name, run): (_, Box<dyn FnOnce() + Send>) = if me < workers {
-            (format!("lameduck-worker-{me}"), Box::new(move || Worker::new(me, &shared).run()))
+            (
+                format!("lameduck-worker-{me}"),
+                Box::new(move || Worker::new(me, &shared).run()),
+            )
         } else {
-            ("lameduck-monitor".to_owned(), Box::new(move || Monitor::new(&shared).run()))
+            (
+                "lameduck-monitor".to_owned(),
+                Box::new(move || Monitor::new(&shared).run()),
+            )
         };
         let run = move || {
             let _ended = ended;
             run();
         };
-        let started = std::thread::Builder::new().name(name).spawn(run).inspect_err(|_| {
-            pool.lifecycle.enter(Phase::Stopped);
-            pool.permits.close();
-            pool.poller.ring();
-        });
+        let started = std::thread::Builder::new()
+            .name(name)
+            .spawn(run)
+            .inspect_err(|_| {
+                pool.lifecycle.enter(Phase::Stopped);
+                pool.permits.close();
+                pool.poller.ring();
+            });
         handles.push(started?);
     }
     Ok(Threads { handles, ended })
@@ -454,7 +535,8 @@ impl Running {
         self.handle.clone()
     }
 
-    /// Waits until the server has stopped, which something else has to ask for, and says how it did.
+    /// Waits until the server has stopped, which something else has to ask for, and says how it
+    /// did.
     pub fn join(self) -> Report {
         self.handle.0.wait()
     }
@@ -491,24 +573,27 @@ struct Shared {
 impl Handle {
     /// Begins the stop and returns at once; also for handlers.
     ///
-    /// New connections are served for [`lame_duck`](Builder::lame_duck), then those in the kernel's accept backlog are
-    /// still answered and the listeners close. A client with a request in flight gets its response, with
-    /// `Connection: close`; an idle one sees its connection close. What is left after
-    /// [`grace_period`](Builder::grace_period) is cut and counted. A stop that was begun before goes on unchanged.
+    /// New connections are served for [`lame_duck`](Builder::lame_duck), then those in the kernel's
+    /// accept backlog are still answered and the listeners close. A client with a request in flight
+    /// gets its response, with `Connection: close`; an idle one sees its connection close. What is
+    /// left after [`grace_period`](Builder::grace_period) is cut and counted. A stop that was begun
+    /// before goes on unchanged.
     pub fn begin_shutdown(&self) {
         self.begin(Cause::Handle);
     }
 
-    /// Begins the stop without lame duck and with `within` instead of the grace period, and returns at once; also for
-    /// handlers. A stop that was begun before can only become shorter.
+    /// Begins the stop without lame duck and with `within` instead of the grace period, and returns
+    /// at once; also for handlers. A stop that was begun before can only become shorter.
     pub fn begin_shutdown_within(&self, within: Duration) {
-        self.0.begin(|lifecycle| lifecycle.begin_within(Cause::Handle, within));
+        self.0
+            .begin(|lifecycle| lifecycle.begin_within(Cause::Handle, within));
     }
 
     /// Shuts the server down and waits until every connection has ended.
     ///
-    /// Blocks for at most `lame_duck + grace_period + cut_grace`: a handler still running then is left on its thread and
-    /// counted as stuck. A second call, from any thread, waits for the same stop and returns an equal report.
+    /// Blocks for at most `lame_duck + grace_period + cut_grace`: a handler still running then is
+    /// left on its thread and counted as stuck. A second call, from any thread, waits for the same
+    /// stop and returns an equal report.
     ///
     /// # Panics
     ///
@@ -535,8 +620,9 @@ impl Handle {
         self.wait("shutdown")
     }
 
-    /// Shuts the server down without lame duck and with `within` instead of the grace period, and waits until every
-    /// connection has ended: for at most `within + cut_grace`. A stop that was begun before can only become shorter.
+    /// Shuts the server down without lame duck and with `within` instead of the grace period, and
+    /// waits until every connection has ended: for at most `within + cut_grace`. A stop that was
+    /// begun before can only become shorter.
     ///
     /// # Panics
     ///
@@ -546,8 +632,8 @@ impl Handle {
         self.wait("shutdown_within")
     }
 
-    /// Cuts everything now and waits until that is done. A client with a request in flight gets 503 if its response is not
-    /// begun, and a reset connection if it is.
+    /// Cuts everything now and waits until that is done. A client with a request in flight gets 503
+    /// if its response is not begun, and a reset connection if it is.
     ///
     /// # Panics
     ///
@@ -577,7 +663,10 @@ impl Handle {
         Stats {
             open: ledger.len(),
             accepted: ledger.accepted(),
-            closed: CloseReason::ALL.iter().map(|reason| ledger.ended(*reason)).sum(),
+            closed: CloseReason::ALL
+                .iter()
+                .map(|reason| ledger.ended(*reason))
+                .sum(),
             upgraded: pool.as_ref().map_or(0, |pool| pool.own.upgraded()),
             answered: match (report, pool) {
                 (Some(report), _) => report.answered.iter().map(|(_, n)| n).sum(),
@@ -596,14 +685,19 @@ impl Handle {
 
     /// Ends every wait of the stop now.
     pub(crate) fn cut(&self, cause: Cause) {
-        self.0.begin(|lifecycle| lifecycle.begin_within(cause, Duration::ZERO));
+        self.0
+            .begin(|lifecycle| lifecycle.begin_within(cause, Duration::ZERO));
     }
 
-    /// Has `then` called with the report when the server has stopped: it must be short and not block.
+    /// Has `then` called with the report when the server has stopped: it must be short and not
+    /// block.
     pub(crate) fn on_stopped(&self, then: impl FnOnce(Report) + Send + 'static) {
         let shared = Arc::downgrade(&self.0);
         self.0.lifecycle.stopped.on_raise(move || {
-            if let Some(report) = shared.upgrade().and_then(|shared| shared.report.get().cloned()) {
+            if let Some(report) = shared
+                .upgrade()
+                .and_then(|shared| shared.report.get().cloned())
+            {
                 then(report);
             }
         });
@@ -615,7 +709,10 @@ impl Handle {
     }
 
     fn wait(&self, call: &str) -> Report {
-        assert!(!is_awaited(), "`{call}` waits for the handler or hook it was called from; use `begin_shutdown`");
+        assert!(
+            !is_awaited(),
+            "`{call}` waits for the handler or hook it was called from; use `begin_shutdown`"
+        );
         self.0.wait()
     }
 }
@@ -653,9 +750,11 @@ pub struct Stats {
     pub upgraded: usize,
     /// Of those that have ended: idle ones that were closed to make room for others.
     pub shed: u64,
-    /// Of those that have ended: ones on which a request found no worker in time, and was answered with 503.
+    /// Of those that have ended: ones on which a request found no worker in time, and was answered
+    /// with 503.
     pub overloaded: u64,
-    /// How long in all clients had to wait in the accept backlog for want of room: see [`Report::paused`].
+    /// How long in all clients had to wait in the accept backlog for want of room: see
+    /// [`Report::paused`].
     pub paused: Duration,
 }
 
@@ -679,12 +778,21 @@ impl Shared {
 
     fn wait(&self) -> Report {
         let _ = self.lifecycle.stopped.receiver().recv();
-        self.report.get().expect("the report is there before the server counts as stopped").clone()
+        self.report
+            .get()
+            .expect("the report is there before the server counts as stopped")
+            .clone()
     }
 }
 
 fn first_tcp<'a>(mut addrs: impl Iterator<Item = &'a Addr>) -> SocketAddr {
-    let tcp = addrs.find_map(|addr| if let Addr::Tcp(addr) = addr { Some(*addr) } else { None });
+    let tcp = addrs.find_map(|addr| {
+        if let Addr::Tcp(addr) = addr {
+            Some(*addr)
+        } else {
+            None
+        }
+    });
     tcp.expect("`addr` is for servers that listen on an internet address")
 }
 

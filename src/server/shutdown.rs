@@ -1,7 +1,7 @@
 //! The stop, from the end of accepting to the report.
 //!
-//! Read [`drain`] from top to bottom: it is the second journey. The order matters: the acceptor first, then parked
-//! connections, then the pool; the other way round what sits between is lost.
+//! Read [`drain`] from top to bottom: it is the second journey. The order matters: the acceptor
+//! first, then parked connections, then the pool; the other way round what sits between is lost.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -34,22 +34,34 @@ const CUT_AGAIN: Duration = Duration::from_millis(20);
 const PROGRESS: Duration = Duration::from_secs(1);
 /// A worker that was cut loose has this long to notice before it counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_millis(100);
-/// A thread that has nothing left to do has this long to end; only a machine that stands still needs it.
+/// A thread that has nothing left to do has this long to end; only a machine that stands still
+/// needs it.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same in units of [`STUCK_AFTER`].
 const JOIN_ROUNDS: u32 = 50;
 
 /// Stops a server whose time of accepting is over.
 pub(crate) fn drain(acceptor: Acceptor) -> Report {
-    let Acceptor { pool, listeners, threads, hooks, .. } = acceptor;
+    let Acceptor {
+        pool,
+        listeners,
+        threads,
+        hooks,
+        ..
+    } = acceptor;
     let lifecycle = pool.lifecycle.clone();
     let clock = &lifecycle.clock;
-    let plan = lifecycle.plan().expect("accepting ends when a stop was asked for");
+    let plan = lifecycle
+        .plan()
+        .expect("accepting ends when a stop was asked for");
     let mut report = Report::new(plan.cause);
     let mut buffers = Buffers::new();
 
     let draining_at = clock.now();
-    report.phases.push((Phase::LameDuck, draining_at.saturating_duration_since(plan.begun_at)));
+    report.phases.push((
+        Phase::LameDuck,
+        draining_at.saturating_duration_since(plan.begun_at),
+    ));
     lifecycle.enter(Phase::Draining);
     lifecycle.draining.raise();
     pool.stopping.wake();
@@ -62,7 +74,10 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     report.hooks = on_shutdown.wait(|| cut_at(&lifecycle), clock);
 
     let cutting_at = clock.now();
-    report.phases.push((Phase::Draining, cutting_at.saturating_duration_since(draining_at)));
+    report.phases.push((
+        Phase::Draining,
+        cutting_at.saturating_duration_since(draining_at),
+    ));
     if !empty {
         lifecycle.enter(Phase::Cutting);
         pool.settings.races.at(Point::Cutting);
@@ -70,10 +85,12 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
         // Only now: a handler that heeds it must not answer in the place of our 503.
         lifecycle.cancelled.raise();
         let reset_at = after(cutting_at, pool.settings.cut_grace);
-        // Who was being read, or on the way to a handler, when we went by comes to rest within a moment.
+        // Who was being read, or on the way to a handler, when we went by comes to rest within a
+        // moment.
         loop {
             let again_at = after(clock.now(), CUT_AGAIN);
-            if wait_until_empty(&pool, |_| earlier(reset_at, again_at)) || reset_at.is_some_and(|at| at <= clock.now())
+            if wait_until_empty(&pool, |_| earlier(reset_at, again_at))
+                || reset_at.is_some_and(|at| at <= clock.now())
             {
                 break;
             }
@@ -81,7 +98,10 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
         }
         report.upgraded.finished = pool.own.finished();
         reset(&pool, &mut buffers, &mut report);
-        report.phases.push((Phase::Cutting, clock.now().saturating_duration_since(cutting_at)));
+        report.phases.push((
+            Phase::Cutting,
+            clock.now().saturating_duration_since(cutting_at),
+        ));
     }
 
     pool.settings.races.at(Point::Joining);
@@ -94,10 +114,15 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     lifecycle.enter(Phase::Stopped);
     report.stuck = join(threads, &pool);
     close_rest(&pool, &mut buffers, &mut report);
-    report.stuck.extend(own.into_iter().map(|(thread, key)| stuck(&pool, thread, key)));
+    report.stuck.extend(
+        own.into_iter()
+            .map(|(thread, key)| stuck(&pool, thread, key)),
+    );
     let on_stopped = hooks::start_in_turn(hooks.on_stopped, clock);
     let last = after(clock.now(), pool.settings.cut_grace);
-    report.hooks.extend(on_stopped.wait(|| later(cut_at(&lifecycle), last), clock));
+    report
+        .hooks
+        .extend(on_stopped.wait(|| later(cut_at(&lifecycle), last), clock));
     report.took = clock.now().saturating_duration_since(plan.begun_at);
     pool.count_answered(&mut buffers);
     count(&pool, &mut report);
@@ -110,7 +135,12 @@ fn cut_at(lifecycle: &Lifecycle) -> Option<Instant> {
 }
 
 /// Takes what is in the accept backlogs, closes the listeners, and has what was taken served.
-fn close_listeners(listeners: Vec<Listener>, pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
+fn close_listeners(
+    listeners: Vec<Listener>,
+    pool: &Pool,
+    buffers: &mut Buffers,
+    report: &mut Report,
+) {
     let lifecycle = &pool.lifecycle;
     let mut closing = closing::Closing::begin(listeners, &lifecycle.clock);
     let gate_time = closing.gate_time(longest_round_trip(pool));
@@ -126,16 +156,22 @@ fn close_listeners(listeners: Vec<Listener>, pool: &Pool, buffers: &mut Buffers,
             serve(connections, pool, buffers);
             return;
         }
-        // Out of descriptors: some are needed back before the rest can be taken, those of idle connections first.
+        // Out of descriptors: some are needed back before the rest can be taken, those of idle
+        // connections first.
         serve(connections, pool, buffers);
         hurry_idle(pool, buffers);
         pool.ledger.wake(WakeAt::AnyEnd);
-        let until = earlier(cut_at(lifecycle), after(lifecycle.clock.now(), STARVED_LOOK));
+        let until = earlier(
+            cut_at(lifecycle),
+            after(lifecycle.clock.now(), STARVED_LOOK),
+        );
         if wait_for(&[pool.waker.as_fd()], lifecycle.clock.until(until)) {
             pool.waker.reset();
         }
         if cut_at(lifecycle).is_some_and(|at| at <= lifecycle.clock.now()) {
-            report.errors.push("no descriptors were left for the rest of the accept backlog".to_owned());
+            report
+                .errors
+                .push("no descriptors were left for the rest of the accept backlog".to_owned());
             (report.gate, report.backlog_left) = closing.close(&lifecycle.clock);
             return;
         }
@@ -146,7 +182,12 @@ fn close_listeners(listeners: Vec<Listener>, pool: &Pool, buffers: &mut Buffers,
 fn serve(connections: Vec<Accepted>, pool: &Pool, buffers: &mut Buffers) {
     for accepted in connections {
         if let Some((key, conn)) = pool.adopt(accepted) {
-            let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, pool.lifecycle.clock.now());
+            let mut turn = Turn::new(
+                &pool.settings,
+                &pool.lifecycle,
+                buffers,
+                pool.lifecycle.clock.now(),
+            );
             pool.enqueue(key, conn, Queue::Ready, &mut turn);
         }
     }
@@ -154,12 +195,18 @@ fn serve(connections: Vec<Accepted>, pool: &Pool, buffers: &mut Buffers) {
 
 /// Of all clients that are connected.
 fn longest_round_trip(pool: &Pool) -> Duration {
-    let lines = pool.table.keys().filter_map(|key| pool.table.slot(key).line());
-    lines.filter_map(|line| Some(line.transport().info()?.rtt)).max().unwrap_or_default()
+    let lines = pool
+        .table
+        .keys()
+        .filter_map(|key| pool.table.slot(key).line());
+    lines
+        .filter_map(|line| Some(line.transport().info()?.rtt))
+        .max()
+        .unwrap_or_default()
 }
 
-/// Gives each idle connection the deadline it has from now on, and has whoever serves one look at the phase once more
-/// before it parks it.
+/// Gives each idle connection the deadline it has from now on, and has whoever serves one look at
+/// the phase once more before it parks it.
 fn hurry_idle(pool: &Pool, buffers: &mut Buffers) {
     for key in pool.table.keys() {
         let slot = pool.table.slot(key);
@@ -167,7 +214,12 @@ fn hurry_idle(pool: &Pool, buffers: &mut Buffers) {
         if !slot.word.claim_by_event(false) {
             continue;
         }
-        let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, pool.lifecycle.clock.now());
+        let mut turn = Turn::new(
+            &pool.settings,
+            &pool.lifecycle,
+            buffers,
+            pool.lifecycle.clock.now(),
+        );
         // Parking sets the deadline for the phase it is now.
         if let Err(Marked(mut conn, mark)) = pool.park(key, slot.take(), &mut turn) {
             conn.tell(true, mark.hup);
@@ -176,7 +228,8 @@ fn hurry_idle(pool: &Pool, buffers: &mut Buffers) {
     }
 }
 
-/// Waits until the last connection has ended, or until `deadline` of the plan as it then is. True: it has.
+/// Waits until the last connection has ended, or until `deadline` of the plan as it then is. True:
+/// it has.
 fn wait_until_empty(pool: &Pool, deadline: impl Fn(&Plan) -> Option<Instant>) -> bool {
     let lifecycle = &*pool.lifecycle;
     pool.ledger.wake(WakeAt::LastEnd);
@@ -205,26 +258,49 @@ fn wait_until_empty(pool: &Pool, deadline: impl Fn(&Plan) -> Option<Instant>) ->
 /// One line that says what is still waited for.
 fn tell_progress(pool: &Pool, until: Option<Instant>, now: Instant) {
     let (mut n, mut upgraded, mut oldest) = (0_usize, 0_usize, None::<(Instant, String)>);
-    for line in pool.table.keys().filter_map(|key| pool.table.slot(key).line()) {
+    for line in pool
+        .table
+        .keys()
+        .filter_map(|key| pool.table.slot(key).line())
+    {
         if line.is_upgraded() {
             upgraded += 1;
         } else if let Some((request, _)) = line.in_flight() {
             n += 1;
-            if oldest.as_ref().is_none_or(|(since, _)| request.since < *since) {
-                oldest = Some((request.since, format!("{} {}", request.method, request.target.path())));
+            if oldest
+                .as_ref()
+                .is_none_or(|(since, _)| request.since < *since)
+            {
+                oldest = Some((
+                    request.since,
+                    format!("{} {}", request.method, request.target.path()),
+                ));
             }
         }
     }
     let oldest = oldest.map_or_else(String::new, |(since, name)| {
-        format!(" (oldest {name}, {})", Short(now.saturating_duration_since(since)))
+        format!(
+            " (oldest {name}, {})",
+            Short(now.saturating_duration_since(since))
+        )
     });
-    let left = until.map_or_else(String::new, |at| format!(", {} left", Short(at.saturating_duration_since(now))));
+    let left = until.map_or_else(String::new, |at| {
+        format!(", {} left", Short(at.saturating_duration_since(now)))
+    });
     let open = pool.ledger.len();
-    let upgraded = if upgraded > 0 { format!(", {upgraded} upgraded") } else { String::new() };
-    log::info!("{}: {n} in flight{oldest}{upgraded}, {open} open{left}", pool.lifecycle.phase());
+    let upgraded = if upgraded > 0 {
+        format!(", {upgraded} upgraded")
+    } else {
+        String::new()
+    };
+    log::info!(
+        "{}: {n} in flight{oldest}{upgraded}, {open} open{left}",
+        pool.lifecycle.phase()
+    );
 }
 
-/// Answers 503 to every request whose response is not begun, wherever it is; gives the others their last time.
+/// Answers 503 to every request whose response is not begun, wherever it is; gives the others their
+/// last time.
 fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     let now = pool.lifecycle.clock.now();
     let refusal = refusal(&pool.lifecycle);
@@ -240,7 +316,9 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
         let taken = line.take_over(&refusal);
         note_answered(&taken, &line, now, report);
         // What nobody serves at the moment is moved on; who serves one finds it shut.
-        let Some((mut conn, next)) = owned else { continue };
+        let Some((mut conn, next)) = owned else {
+            continue;
+        };
         let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, now);
         match (taken, next) {
             (TakenOver::Answered(_), _) => {
@@ -248,7 +326,9 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
                 pool.enqueue(key, conn, Queue::Ready, &mut turn);
             }
             (_, Some(reason)) => pool.close(key, conn, reason),
-            (TakenOver::Nothing | TakenOver::Begun, None) => pool.enqueue(key, conn, Queue::Ready, &mut turn),
+            (TakenOver::Nothing | TakenOver::Begun, None) => {
+                pool.enqueue(key, conn, Queue::Ready, &mut turn)
+            }
         }
     }
 }
@@ -269,21 +349,34 @@ fn cut_request(line: &Egress, request: InFlight, now: Instant) -> CutRequest {
 
 /// Names a request that was answered with 503.
 fn note_answered(taken: &TakenOver, line: &Egress, now: Instant, report: &mut Report) {
-    let TakenOver::Answered(request) = taken else { return };
-    let list = if request.started { &mut report.cut } else { &mut report.never_started };
-    list.push(CutRequest { answered_503: true, ..cut_request(line, request.clone(), now) });
+    let TakenOver::Answered(request) = taken else {
+        return;
+    };
+    let list = if request.started {
+        &mut report.cut
+    } else {
+        &mut report.never_started
+    };
+    list.push(CutRequest {
+        answered_503: true,
+        ..cut_request(line, request.clone(), now)
+    });
 }
 
 /// Names the requests whose responses are about to be cut, and the upgraded connection.
 fn note_unfinished(line: &Egress, now: Instant, report: &mut Report) {
     let upgraded = line.is_upgraded();
     report.upgraded.cut += usize::from(upgraded);
-    report.cut.extend(line.unfinished().into_iter().map(|(request, bytes_sent)| CutRequest {
-        started: true,
-        bytes_sent,
-        upgraded,
-        ..cut_request(line, request, now)
-    }));
+    report.cut.extend(
+        line.unfinished()
+            .into_iter()
+            .map(|(request, bytes_sent)| CutRequest {
+                started: true,
+                bytes_sent,
+                upgraded,
+                ..cut_request(line, request, now)
+            }),
+    );
 }
 
 /// What a request is answered with that nobody will serve any more.
@@ -292,7 +385,14 @@ fn refusal(lifecycle: &Lifecycle) -> Vec<u8> {
     let mut out = Vec::new();
     let retry_after = [(http::header::RETRY_AFTER, RETRY_AFTER)];
     let reason = "the server is stopping and could not finish this request";
-    reply::write_refusal(&mut out, StatusCode::SERVICE_UNAVAILABLE, reason, &date, &retry_after, true);
+    reply::write_refusal(
+        &mut out,
+        StatusCode::SERVICE_UNAVAILABLE,
+        reason,
+        &date,
+        &retry_after,
+        true,
+    );
     out
 }
 
@@ -303,14 +403,19 @@ fn reset(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
         let slot = pool.table.slot(key);
         let Some(line) = slot.line() else { continue };
         note_unfinished(&line, now, report);
-        // One whose 503 has had its time counts too: the handler may still wait for the peer, which frees it.
+        // One whose 503 has had its time counts too: the handler may still wait for the peer, which
+        // frees it.
         let owes = line.in_flight().is_some();
         match slot.word.claim_parked().map(|_| slot.take()) {
             Some(mut conn) if owes => {
                 // Nobody has read what is behind an answer that its client has not taken.
                 let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, now);
                 let unread = conn.take_unread(&mut turn);
-                report.never_started.extend(unread.into_iter().map(|request| cut_request(&line, request, now)));
+                report.never_started.extend(
+                    unread
+                        .into_iter()
+                        .map(|request| cut_request(&line, request, now)),
+                );
                 pool.close(key, conn, CloseReason::Cut);
             }
             Some(conn) => close_at_rest(pool, key, conn, buffers, report),
@@ -320,7 +425,8 @@ fn reset(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     }
 }
 
-/// Closes what came to rest after [`reset`] had gone by, when there is no thread any more that could.
+/// Closes what came to rest after [`reset`] had gone by, when there is no thread any more that
+/// could.
 fn close_rest(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     for key in pool.table.keys() {
         let slot = pool.table.slot(key);
@@ -330,15 +436,30 @@ fn close_rest(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     }
 }
 
-/// Closes a connection that the caller has claimed and whose time is over. Only a response that is not with the kernel is
-/// reset: what the kernel has, it delivers.
-fn close_at_rest(pool: &Pool, key: u32, mut conn: Box<Conn>, buffers: &mut Buffers, report: &mut Report) {
+/// Closes a connection that the caller has claimed and whose time is over. Only a response that is
+/// not with the kernel is reset: what the kernel has, it delivers.
+fn close_at_rest(
+    pool: &Pool,
+    key: u32,
+    mut conn: Box<Conn>,
+    buffers: &mut Buffers,
+    report: &mut Report,
+) {
     let now = pool.lifecycle.clock.now();
     let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, now);
     let next = conn.look_once_more(&mut turn);
-    note_answered(&conn.line.take_over(&refusal(&pool.lifecycle)), &conn.line, now, report);
+    note_answered(
+        &conn.line.take_over(&refusal(&pool.lifecycle)),
+        &conn.line,
+        now,
+        report,
+    );
     note_unfinished(&conn.line, now, report);
-    let reason = if conn.line.pending() > 0 { CloseReason::Cut } else { next.unwrap_or(CloseReason::Stopping) };
+    let reason = if conn.line.pending() > 0 {
+        CloseReason::Cut
+    } else {
+        next.unwrap_or(CloseReason::Stopping)
+    };
     pool.close(key, conn, reason);
 }
 
@@ -353,8 +474,15 @@ fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
     let mut running: Vec<_> = handles.into_iter().map(Some).collect();
     while running.iter().any(Option::is_some) {
         let waited = clock.now().saturating_duration_since(began);
-        let in_handler = |i: usize| pool.desks.get(i).is_some_and(|desk| desk.word.look().is_in_user_code());
-        let only_stuck = running.iter().enumerate().all(|(i, handle)| handle.is_none() || in_handler(i));
+        let in_handler = |i: usize| {
+            pool.desks
+                .get(i)
+                .is_some_and(|desk| desk.word.look().is_in_user_code())
+        };
+        let only_stuck = running
+            .iter()
+            .enumerate()
+            .all(|(i, handle)| handle.is_none() || in_handler(i));
         if waited >= JOIN_TIMEOUT || only_stuck && waited >= STUCK_AFTER {
             break;
         }
@@ -369,7 +497,13 @@ fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
     }
     let left = running.into_iter().enumerate().filter_map(|(i, handle)| {
         let name = handle?.thread().name().unwrap_or_default().to_owned();
-        Some(stuck(pool, name, pool.desks.get(i).map_or(u32::MAX, |desk| desk.key.load(Relaxed))))
+        Some(stuck(
+            pool,
+            name,
+            pool.desks
+                .get(i)
+                .map_or(u32::MAX, |desk| desk.key.load(Relaxed)),
+        ))
     });
     left.collect()
 }
@@ -379,8 +513,13 @@ fn stuck(pool: &Pool, thread: String, key: u32) -> StuckWorker {
     let now = pool.lifecycle.clock.now();
     let line = pool.table.get(key).and_then(|slot| slot.line());
     let request = line.and_then(|line| line.in_flight());
-    let request =
-        request.map(|(request, _)| (request.method, request.target, now.saturating_duration_since(request.since)));
+    let request = request.map(|(request, _)| {
+        (
+            request.method,
+            request.target,
+            now.saturating_duration_since(request.since),
+        )
+    });
     StuckWorker { thread, request }
 }
 
@@ -389,7 +528,13 @@ fn count(pool: &Arc<Pool>, report: &mut Report) {
     report.accepted = pool.ledger.accepted();
     report.paused = pool.ledger.paused();
     report.raced = pool.ledger.take_raced();
-    report.answered = Phase::ALL.iter().map(|phase| (*phase, pool.answered(*phase))).filter(|(_, n)| *n > 0).collect();
-    let closed = CloseReason::ALL.iter().map(|reason| (*reason, pool.ledger.ended(*reason)));
+    report.answered = Phase::ALL
+        .iter()
+        .map(|phase| (*phase, pool.answered(*phase)))
+        .filter(|(_, n)| *n > 0)
+        .collect();
+    let closed = CloseReason::ALL
+        .iter()
+        .map(|reason| (*reason, pool.ledger.ended(*reason)));
     report.closed = closed.filter(|(_, n)| *n > 0).collect();
 }

@@ -1,4 +1,5 @@
-//! From a signal to a stop. Nothing is installed unless it was asked for, and catching can be stopped again.
+//! From a signal to a stop. Nothing is installed unless it was asked for, and catching can be
+//! stopped again.
 
 use std::io;
 use std::sync::atomic::AtomicBool;
@@ -23,14 +24,15 @@ pub const SIGQUIT: i32 = consts::SIGQUIT;
 /// The wish of a supervisor that the program end: `kill`, `docker stop`, Kubernetes, systemd.
 pub const SIGTERM: i32 = consts::SIGTERM;
 
-/// Catches `signals` for a program: the first one cancels the context, and with it begins the stop of each server that was
-/// [built with it](crate::Builder::context); a second one cuts what these still wait for; a third one does what it does to
-/// a program that catches nothing. Dropping the guard stops catching.
+/// Catches `signals` for a program: the first one cancels the context, and with it begins the stop
+/// of each server that was [built with it](crate::Builder::context); a second one cuts what these
+/// still wait for; a third one does what it does to a program that catches nothing. Dropping the
+/// guard stops catching.
 ///
 /// # Errors
 ///
-/// [`Error::SignalForbidden`] for SIGKILL, SIGSTOP and the few others that no program may catch; [`Error::Signal`] if the
-/// system refuses another; [`Error::Start`] if no thread can be made.
+/// [`Error::SignalForbidden`] for SIGKILL, SIGSTOP and the few others that no program may catch;
+/// [`Error::Signal`] if the system refuses another; [`Error::Start`] if no thread can be made.
 ///
 /// # Examples
 ///
@@ -53,17 +55,26 @@ pub fn notify(signals: impl IntoIterator<Item = i32>) -> Result<(Context, Signal
     let caught = Caught::install(signals.into_iter().collect())?;
     let (first, second) = (context.clone(), context.clone());
     let thread = caught
-        .listen(move |signal| first.cancel_because(Reason::Signal(signal)), move |_| second.force())
-        .map_err(|source| Error::Start { what: "signal thread", source })?;
+        .listen(
+            move |signal| first.cancel_because(Reason::Signal(signal)),
+            move |_| second.force(),
+        )
+        .map_err(|source| Error::Start {
+            what: "signal thread",
+            source,
+        })?;
     Ok((context, SignalGuard(thread)))
 }
 
 /// Catches signals as long as it lives: see [`notify`].
 #[derive(Debug)]
 #[must_use = "dropping it stops catching"]
-pub struct SignalGuard(#[allow(dead_code, reason = "it is there to be dropped")] Option<SignalThread>);
+pub struct SignalGuard(
+    #[allow(dead_code, reason = "it is there to be dropped")] Option<SignalThread>,
+);
 
-/// Signals that are caught from now on, and wait for a thread to take them. Dropping it stops catching.
+/// Signals that are caught from now on, and wait for a thread to take them. Dropping it stops
+/// catching.
 #[derive(Debug)]
 pub(crate) struct Caught {
     numbers: Vec<i32>,
@@ -85,16 +96,28 @@ impl Caught {
         if let Some(&signal) = numbers.iter().find(|signal| FORBIDDEN.contains(signal)) {
             return Err(Error::SignalForbidden { signal });
         }
-        let mut caught = Self { numbers: Vec::new(), signals: None };
-        let Some(&first) = numbers.first() else { return Ok(caught) };
-        if let Some(&signal) = numbers.iter().find(|&&signal| !(1..SIGNALS as i32).contains(&signal)) {
+        let mut caught = Self {
+            numbers: Vec::new(),
+            signals: None,
+        };
+        let Some(&first) = numbers.first() else {
+            return Ok(caught);
+        };
+        if let Some(&signal) = numbers
+            .iter()
+            .find(|&&signal| !(1..SIGNALS as i32).contains(&signal))
+        {
             return Err(Error::Signal {
                 signal,
                 source: io::Error::new(io::ErrorKind::InvalidInput, "there is no such signal"),
             });
         }
-        let signals = Signals::new([0_i32; 0]).map_err(|source| Error::Signal { signal: first, source })?;
-        // One at a time, so that the error names the one that is at fault; what was installed before is dropped with us.
+        let signals = Signals::new([0_i32; 0]).map_err(|source| Error::Signal {
+            signal: first,
+            source,
+        })?;
+        // One at a time, so that the error names the one that is at fault; what was installed
+        // before is dropped with us.
         for signal in numbers {
             let failed = |source| Error::Signal { signal, source };
             hold_default(signal).map_err(failed)?;
@@ -105,14 +128,16 @@ impl Caught {
         Ok(caught)
     }
 
-    /// Starts the thread that passes them on: the first one to `stop`, the second one to `cut`. The third one does what it
-    /// would have done to a process that catches nothing.
+    /// Starts the thread that passes them on: the first one to `stop`, the second one to `cut`. The
+    /// third one does what it would have done to a process that catches nothing.
     pub(crate) fn listen(
         mut self,
         stop: impl Fn(i32) + Send + 'static,
         cut: impl Fn(i32) + Send + 'static,
     ) -> io::Result<Option<SignalThread>> {
-        let Some(mut signals) = self.signals.take() else { return Ok(None) };
+        let Some(mut signals) = self.signals.take() else {
+            return Ok(None);
+        };
         let handle = signals.handle();
         let pass_on = move || {
             for (before, signal) in signals.forever().enumerate() {
@@ -125,14 +150,22 @@ impl Caught {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("lameduck-signals".to_owned()).spawn(pass_on)?;
-        Ok(Some(SignalThread { handle, thread: Some(thread), _caught: self }))
+        let thread = std::thread::Builder::new()
+            .name("lameduck-signals".to_owned())
+            .spawn(pass_on)?;
+        Ok(Some(SignalThread {
+            handle,
+            thread: Some(thread),
+            _caught: self,
+        }))
     }
 }
 
 impl Drop for Caught {
     fn drop(&mut self) {
-        self.numbers.iter().for_each(|signal| release_default(*signal));
+        self.numbers
+            .iter()
+            .for_each(|signal| release_default(*signal));
     }
 }
 
@@ -148,21 +181,27 @@ impl Drop for SignalThread {
 /// One more than the largest signal.
 const SIGNALS: usize = 65;
 
-/// Whether a signal that we once caught is to do again what it does to a program that catches nothing.
+/// Whether a signal that we once caught is to do again what it does to a program that catches
+/// nothing.
 static DEFAULT: [AtomicBool; SIGNALS] = [const { AtomicBool::new(false) }; SIGNALS];
 
 /// How many catch each signal, and whether its default action is prepared.
 static CATCHERS: Mutex<[(u32, bool); SIGNALS]> = Mutex::new([(0, false); SIGNALS]);
 
-/// A signal's handler stays installed once it was: one that has nothing to do would swallow the signal. So each first gets
-/// an action that does what the system would, and that is off while anybody catches.
+/// A signal's handler stays installed once it was: one that has nothing to do would swallow the
+/// signal. So each first gets an action that does what the system would, and that is off while
+/// anybody catches.
 fn hold_default(signal: i32) -> io::Result<()> {
     let index = usize::try_from(signal).expect("its number was looked at");
     let mut catchers = CATCHERS.lock().unwrap_or_else(PoisonError::into_inner);
     let (count, prepared) = &mut catchers[index];
     if !*prepared {
         if is_first_process() {
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, &DEFAULT[index])?;
+            signal_hook::flag::register_conditional_shutdown(
+                signal,
+                128 + signal,
+                &DEFAULT[index],
+            )?;
         } else {
             signal_hook::flag::register_conditional_default(signal, &DEFAULT[index])?;
         }

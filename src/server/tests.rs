@@ -1,4 +1,5 @@
-//! What needs a clock that stands still, or a thread held at a point: see [`crate::sys::test_points`].
+//! What needs a clock that stands still, or a thread held at a point: see
+//! [`crate::sys::test_points`].
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -21,8 +22,9 @@ use crate::sys::test_points::{Held, Point, Races};
 const LIMIT: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A server on a manual clock. `GET /gate` waits until the test opens it; `/big`, `/pulled` and `/pushed` have 32 MiB; `/read`
-/// says how reading its body went; `/upgrade` says "bye" at a stop and `/stream` has a thread of its own; everything else is answered with its path.
+/// A server on a manual clock. `GET /gate` waits until the test opens it; `/big`, `/pulled` and
+/// `/pushed` have 32 MiB; `/read` says how reading its body went; `/upgrade` says "bye" at a stop
+/// and `/stream` has a thread of its own; everything else is answered with its path.
 struct Fixture {
     running: Running,
     clock: Arc<ManualClock>,
@@ -51,7 +53,9 @@ impl Fixture {
                     let stalled = stalled_in.clone();
                     return Body::writer(move |out| {
                         let written = (0..512).try_for_each(|_| out.write_all(&[b'x'; 64 << 10]));
-                        stalled.send(written.as_ref().map_err(std::io::Error::kind).err()).unwrap();
+                        stalled
+                            .send(written.as_ref().map_err(std::io::Error::kind).err())
+                            .unwrap();
                         written
                     });
                 }
@@ -73,7 +77,12 @@ impl Fixture {
                 "/read" => {
                     entered_in.send(()).unwrap();
                     let read = std::io::copy(request.body_mut(), &mut std::io::sink());
-                    return Body::from(read.map_or_else(|error| error.kind().to_string(), |n| format!("{n} bytes")));
+                    return Body::from(
+                        read.map_or_else(
+                            |error| error.kind().to_string(),
+                            |n| format!("{n} bytes"),
+                        ),
+                    );
                 }
                 _ => {}
             }
@@ -86,9 +95,23 @@ impl Fixture {
             }),
             _ => Response::new(plain(request)),
         };
-        let builder = Server::builder().workers(4).clock(Clock::Manual(clock.clone())).races(&races);
-        let running = build(builder).bind("127.0.0.1:0").unwrap().spawn(handler).unwrap();
-        Self { running, clock, races, entered, open, stalled }
+        let builder = Server::builder()
+            .workers(4)
+            .clock(Clock::Manual(clock.clone()))
+            .races(&races);
+        let running = build(builder)
+            .bind("127.0.0.1:0")
+            .unwrap()
+            .spawn(handler)
+            .unwrap();
+        Self {
+            running,
+            clock,
+            races,
+            entered,
+            open,
+            stalled,
+        }
     }
 
     fn connect(&self) -> Client {
@@ -99,8 +122,12 @@ impl Fixture {
 
     /// A client whose `bytes` the server has read, and which is about to be parked.
     fn about_to_park(&self, bytes: &[u8]) -> (Client, Held) {
-        // The bytes are there before anybody looks for them, so this is the first time it is parked.
-        let (accepted, put) = (self.races.hold(Point::Accepted), self.races.hold(Point::Put));
+        // The bytes are there before anybody looks for them, so this is the first time it is
+        // parked.
+        let (accepted, put) = (
+            self.races.hold(Point::Accepted),
+            self.races.hold(Point::Put),
+        );
         let mut client = self.connect();
         accepted.wait();
         client.send(bytes);
@@ -116,14 +143,30 @@ impl Fixture {
 
     /// Waits until so many connections are parked with nothing under way.
     fn wait_silent(&self, n: usize) {
-        let pool = self.running.handle().0.pool.get().and_then(Weak::upgrade).unwrap();
-        let silent = || pool.table.keys().filter(|key| pool.table.slot(*key).silent_since().is_some()).count();
+        let pool = self
+            .running
+            .handle()
+            .0
+            .pool
+            .get()
+            .and_then(Weak::upgrade)
+            .unwrap();
+        let silent = || {
+            pool.table
+                .keys()
+                .filter(|key| pool.table.slot(*key).silent_since().is_some())
+                .count()
+        };
         wait_until(|| silent() == n);
     }
 
-    /// Waits until accept(2) has failed, with so many failures left, and the acceptor has looked at the clock.
+    /// Waits until accept(2) has failed, with so many failures left, and the acceptor has looked at
+    /// the clock.
     fn wait_paused(&self, left: usize) {
-        wait_until(|| self.races.accept_errors_left() == left && self.running.handle().0.ledger.waits_for_any_end());
+        wait_until(|| {
+            self.races.accept_errors_left() == left
+                && self.running.handle().0.ledger.waits_for_any_end()
+        });
     }
 
     fn enter_gate(&self) -> Client {
@@ -137,16 +180,25 @@ impl Fixture {
         client
     }
 
-    /// Blocks every worker, each in a route of its own: of one route that was found to be slow, one worker less is blocked.
+    /// Blocks every worker, each in a route of its own: of one route that was found to be slow, one
+    /// worker less is blocked.
     fn block_all(&self, workers: usize) -> Vec<Client> {
-        (0..workers).map(|i| self.enter(&format!("/gate-{i}"))).collect()
+        (0..workers)
+            .map(|i| self.enter(&format!("/gate-{i}")))
+            .collect()
     }
 
     /// Stops, and lets time pass until it has.
     fn stop(self) -> Report {
         self.running.handle().begin_shutdown();
-        while self.running.stopped().recv_timeout(Duration::from_millis(20)) == Err(RecvTimeoutError::Timeout) {
-            // Then threads are joined, which takes the time it takes: one that was slow would count as stuck.
+        while self
+            .running
+            .stopped()
+            .recv_timeout(Duration::from_millis(20))
+            == Err(RecvTimeoutError::Timeout)
+        {
+            // Then threads are joined, which takes the time it takes: one that was slow would count
+            // as stuck.
             if self.running.handle().phase() < Phase::Stopped {
                 self.clock.advance(SECOND);
             }
@@ -169,11 +221,19 @@ impl Client {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            assert_eq!(self.0.read(&mut byte).unwrap(), 1, "closed after {:?}", String::from_utf8_lossy(&head));
+            assert_eq!(
+                self.0.read(&mut byte).unwrap(),
+                1,
+                "closed after {:?}",
+                String::from_utf8_lossy(&head)
+            );
             head.push(byte[0]);
         }
         let head = String::from_utf8(head).unwrap();
-        let len = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map_or(0, |n| n.parse().unwrap());
+        let len = head
+            .lines()
+            .find_map(|line| line.strip_prefix("Content-Length: "))
+            .map_or(0, |n| n.parse().unwrap());
         let mut body = vec![0; len];
         self.0.read_exact(&mut body).unwrap();
         (head, String::from_utf8(body).unwrap())
@@ -265,7 +325,8 @@ fn an_idle_connection_is_closed_after_its_timeout_and_not_before() {
 #[test]
 fn a_body_that_stops_coming_is_answered_with_408() {
     let server = Fixture::new(|builder| builder.min_rate(0));
-    let mut client = server.parked(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
+    let mut client =
+        server.parked(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
     server.clock.advance(29 * SECOND);
     server.clock.advance(SECOND);
     client.expect_status("408");
@@ -274,7 +335,8 @@ fn a_body_that_stops_coming_is_answered_with_408() {
 #[test]
 fn a_body_below_the_least_rate_is_answered_with_408() {
     let server = Fixture::new(|builder| builder);
-    let mut client = server.parked(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n12345");
+    let mut client =
+        server.parked(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n12345");
     server.clock.advance(10 * SECOND);
     client.expect_status("408");
 }
@@ -286,7 +348,10 @@ fn a_peer_that_takes_nothing_is_reset_after_the_write_timeout() {
     // What the kernel still passes on to the peer's buffer is progress.
     while server.running.handle().stats().open > 0 {
         server.clock.advance(30 * SECOND);
-        let _ = server.running.stopped().recv_timeout(Duration::from_millis(20));
+        let _ = server
+            .running
+            .stopped()
+            .recv_timeout(Duration::from_millis(20));
     }
     // Bytes that were under way may still be read, or be destroyed by the RST.
     let mut taken = 0;
@@ -309,20 +374,28 @@ fn a_peer_that_takes_less_than_the_least_rate_is_reset_however_long_it_may_be_si
         let server = Fixture::new(|builder| builder.write_timeout(Duration::MAX));
         let mut client = server.parked(&get(path));
         let mut some = [0; 1000];
-        // A hundred bytes a second of time, which the kernel's buffers make less even, are not enough.
+        // A hundred bytes a second of time, which the kernel's buffers make less even, are not
+        // enough.
         wait_until(|| {
             server.clock.advance(10 * SECOND);
             let _ = client.0.read(&mut some);
             server.running.handle().stats().open == 0
         });
-        assert_eq!(server.stop().closed_because(CloseReason::Stalled), 1, "{path}");
+        assert_eq!(
+            server.stop().closed_because(CloseReason::Stalled),
+            1,
+            "{path}"
+        );
     }
 }
 
 #[test]
 fn a_closure_whose_peer_takes_too_little_gets_an_error() {
     // By silence, and by the rate.
-    let builders: [Build; 2] = [|builder| builder.min_rate(0), |builder| builder.write_timeout(Duration::MAX)];
+    let builders: [Build; 2] = [
+        |builder| builder.min_rate(0),
+        |builder| builder.write_timeout(Duration::MAX),
+    ];
     for build in builders {
         let server = Fixture::new(build);
         let mut client = server.connect();
@@ -331,7 +404,10 @@ fn a_closure_whose_peer_takes_too_little_gets_an_error() {
             server.clock.advance(10 * SECOND);
             !server.stalled.is_empty()
         });
-        assert_eq!(server.stalled.recv_timeout(LIMIT).unwrap(), Some(ErrorKind::TimedOut));
+        assert_eq!(
+            server.stalled.recv_timeout(LIMIT).unwrap(),
+            Some(ErrorKind::TimedOut)
+        );
         assert_eq!(server.stop().closed_because(CloseReason::Failed), 1);
     }
 }
@@ -339,8 +415,10 @@ fn a_closure_whose_peer_takes_too_little_gets_an_error() {
 #[test]
 fn a_handler_whose_body_comes_too_slowly_gets_an_error() {
     let head = b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n12345";
-    let builders: [(Build, u32); 2] =
-        [(|builder| builder.min_rate(0), 30), (|builder| builder.body_timeout(Duration::MAX), 10)];
+    let builders: [(Build, u32); 2] = [
+        (|builder| builder.min_rate(0), 30),
+        (|builder| builder.body_timeout(Duration::MAX), 10),
+    ];
     for (build, seconds) in builders {
         let server = Fixture::new(|builder| build(builder.collect_bytes(0)));
         let mut client = server.connect();
@@ -349,10 +427,16 @@ fn a_handler_whose_body_comes_too_slowly_gets_an_error() {
         // A second before its time, it still waits.
         for _ in 1..seconds {
             server.clock.advance(SECOND);
-            let _ = server.running.stopped().recv_timeout(Duration::from_millis(3));
+            let _ = server
+                .running
+                .stopped()
+                .recv_timeout(Duration::from_millis(3));
         }
         client.0.set_nonblocking(true).unwrap();
-        assert_eq!(client.0.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(
+            client.0.read(&mut [0]).unwrap_err().kind(),
+            ErrorKind::WouldBlock
+        );
         client.0.set_nonblocking(false).unwrap();
         wait_until(|| {
             server.clock.advance(SECOND);
@@ -365,7 +449,8 @@ fn a_handler_whose_body_comes_too_slowly_gets_an_error() {
 #[test]
 fn a_body_nobody_reads_is_waited_for_for_a_second() {
     let server = Fixture::new(|builder| builder.collect_bytes(0));
-    let mut client = server.parked(b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
+    let mut client =
+        server.parked(b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
     client.expect_body("/unread");
     server.clock.advance(SECOND);
     client.expect_end();
@@ -395,10 +480,14 @@ fn who_has_acknowledged_everything_and_is_silent_is_waited_for_for_a_quarter_of_
     let mut client = server.parked(b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     client.expect_body("/last");
     client.expect_end();
-    // Its kernel acknowledges our end within 40 ms that this clock does not see; seven quarters are less than two seconds.
+    // Its kernel acknowledges our end within 40 ms that this clock does not see; seven quarters are
+    // less than two seconds.
     let is_closed = (0..7).any(|_| {
         server.clock.advance(SECOND / 4);
-        let _ = server.running.stopped().recv_timeout(Duration::from_millis(50));
+        let _ = server
+            .running
+            .stopped()
+            .recv_timeout(Duration::from_millis(50));
         server.running.handle().stats().open == 0
     });
     assert!(is_closed);
@@ -410,7 +499,10 @@ fn connections_on_their_way_to_a_worker_are_counted_and_the_rest_wait_in_the_bac
     if limit.maximum.is_some_and(|limit| limit < 4096) {
         return;
     }
-    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
     let server = Fixture::new(|builder| builder.workers(1));
     server.parked(&get("/a")).expect_body("/a");
@@ -424,13 +516,18 @@ fn connections_on_their_way_to_a_worker_are_counted_and_the_rest_wait_in_the_bac
     let before = stats().accepted;
     let mut clients: Vec<_> = (0..ACCEPTED_MAX + 100).map(|_| server.connect()).collect();
     wait_until(|| stats().accepted - before >= ACCEPTED_MAX as u64);
-    let _ = server.running.stopped().recv_timeout(Duration::from_millis(50));
+    let _ = server
+        .running
+        .stopped()
+        .recv_timeout(Duration::from_millis(50));
     assert_eq!(stats().accepted - before, ACCEPTED_MAX as u64);
     held.release();
     for client in &mut clients {
         client.send(&get("/d"));
     }
-    clients.iter_mut().for_each(|client| client.expect_body("/d"));
+    clients
+        .iter_mut()
+        .for_each(|client| client.expect_body("/d"));
 }
 
 #[test]
@@ -458,13 +555,20 @@ fn a_request_that_finds_no_worker_is_answered_with_503() {
 #[test]
 fn a_response_that_waits_for_a_place_is_given_up_in_time() {
     // One of two workers may wait for a client.
-    let server = Fixture::new(|builder| builder.workers(2).collect_bytes(0).write_timeout(Duration::MAX).min_rate(0));
+    let server = Fixture::new(|builder| {
+        builder
+            .workers(2)
+            .collect_bytes(0)
+            .write_timeout(Duration::MAX)
+            .min_rate(0)
+    });
     let mut echo = server.connect();
     echo.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n");
     let mut writer = echo.0.try_clone().unwrap();
     let writing = std::thread::spawn(move || while writer.write_all(&[b'x'; 64 << 10]).is_ok() {});
     server.entered.recv_timeout(LIMIT).unwrap();
-    // Its client takes nothing back, or it has had its turn: it leaves its place to another one, and finds none again.
+    // Its client takes nothing back, or it has had its turn: it leaves its place to another one,
+    // and finds none again.
     let mut holds = server.enter("/hold");
     let mut some = vec![0; 64 << 10];
     let reading = std::thread::spawn(move || while echo.0.read(&mut some).is_ok_and(|n| n > 0) {});
@@ -509,7 +613,8 @@ fn a_client_that_does_not_close_after_our_end_is_given_up() {
 #[test]
 fn a_refused_client_may_pause_before_it_sends_the_rest_of_its_body() {
     let server = Fixture::new(|builder| builder.head_timeout(SECOND));
-    let mut refused = server.parked(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 5\r\n\r\n");
+    let mut refused =
+        server.parked(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 5\r\n\r\n");
     refused.expect_status("417");
     refused.expect_end();
     // Else its kernel acknowledges our end 40 ms later.
@@ -556,12 +661,17 @@ fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
     silent.expect_end();
     idle.expect_end();
     let report = server.stop();
-    assert_eq!(report.closed_because(CloseReason::IdleStopping), 2, "{report}");
+    assert_eq!(
+        report.closed_because(CloseReason::IdleStopping),
+        2,
+        "{report}"
+    );
 }
 
 // Room.
 
-/// Idle connections, each of which was used a second after the one before; then the clock goes on by `then`.
+/// Idle connections, each of which was used a second after the one before; then the clock goes on
+/// by `then`.
 fn idle_clients(server: &Fixture, n: usize, then: Duration) -> Vec<Client> {
     let clients = (0..n).map(|i| {
         let mut client = server.parked(&get(&format!("/{i}")));
@@ -593,13 +703,24 @@ fn a_full_server_closes_who_has_been_idle_longest() {
         idle.remove(0).expect_end();
         for client in &mut idle {
             client.0.set_nonblocking(true).unwrap();
-            assert_eq!(client.0.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "{left} are left");
+            assert_eq!(
+                client.0.read(&mut [0]).unwrap_err().kind(),
+                ErrorKind::WouldBlock,
+                "{left} are left"
+            );
             client.0.set_nonblocking(false).unwrap();
         }
     }
     assert_eq!(server.running.handle().stats().shed, 3);
     let report = server.stop();
-    assert_eq!((report.closed_because(CloseReason::IdleShed), report.accepted), (3, 6), "{report}");
+    assert_eq!(
+        (
+            report.closed_because(CloseReason::IdleShed),
+            report.accepted
+        ),
+        (3, 6),
+        "{report}"
+    );
 }
 
 #[test]
@@ -626,7 +747,8 @@ fn a_new_connection_waits_until_somebody_has_been_idle_for_long_enough() {
     server.clock.advance(SECOND / 2);
     idle.send(&get("/c"));
     idle.expect_body("/c");
-    // Its kernel may take its time to acknowledge the last answer, and the clock stands still meanwhile.
+    // Its kernel may take its time to acknowledge the last answer, and the clock stands still
+    // meanwhile.
     wait_until(|| {
         server.clock.advance(SECOND);
         server.running.handle().stats().shed == 1
@@ -699,7 +821,11 @@ fn without_descriptors_the_longest_idle_one_makes_room_however_short_that_is() {
         idle[0].expect_end();
         idle[1].send(&get("/b"));
         idle[1].expect_body("/b");
-        assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 1, "{error}");
+        assert_eq!(
+            server.stop().closed_because(CloseReason::IdleShed),
+            1,
+            "{error}"
+        );
     }
 }
 
@@ -725,7 +851,10 @@ fn without_descriptors_and_idle_connections_the_server_waits_and_does_not_spin()
     // One attempt each time, and none in between: the clock stands still.
     for left in (0..3).rev() {
         server.wait_paused(left);
-        let _ = server.running.stopped().recv_timeout(Duration::from_millis(20));
+        let _ = server
+            .running
+            .stopped()
+            .recv_timeout(Duration::from_millis(20));
         assert_eq!(server.races.accept_errors_left(), left);
         server.clock.advance(SECOND / 10);
     }
@@ -738,7 +867,11 @@ fn without_descriptors_and_idle_connections_the_server_waits_and_does_not_spin()
 fn a_connection_that_is_gone_before_it_is_accepted_holds_up_nobody() {
     let errors = [Errno::CONNABORTED, Errno::PROTO, Errno::INTR];
     #[cfg(target_os = "linux")]
-    let errors = [&errors[..], &[Errno::PERM, Errno::HOSTUNREACH, Errno::NETDOWN]].concat();
+    let errors = [
+        &errors[..],
+        &[Errno::PERM, Errno::HOSTUNREACH, Errno::NETDOWN],
+    ]
+    .concat();
     for error in errors {
         let server = Fixture::new(|builder| builder);
         let mut idle = server.parked(&get("/a"));
@@ -747,7 +880,11 @@ fn a_connection_that_is_gone_before_it_is_accepted_holds_up_nobody() {
         server.races.fail_accept(error, 100);
         let _new = assert_served(&server);
         let report = server.stop();
-        assert_eq!((report.closed_because(CloseReason::IdleShed), report.paused), (0, Duration::ZERO), "{error}");
+        assert_eq!(
+            (report.closed_because(CloseReason::IdleShed), report.paused),
+            (0, Duration::ZERO),
+            "{error}"
+        );
     }
 }
 
@@ -958,7 +1095,10 @@ fn a_connection_that_comes_before_the_listener_closes_is_served() {
 #[cfg(target_os = "linux")]
 fn the_gate_keeps_new_connections_out_and_those_in_the_backlog_in() {
     let server = Fixture::new(|builder| builder);
-    let (draining, gated) = (server.races.hold(Point::Draining), server.races.hold(Point::Gated));
+    let (draining, gated) = (
+        server.races.hold(Point::Draining),
+        server.races.hold(Point::Gated),
+    );
     server.running.handle().begin_shutdown();
     draining.wait();
     let mut client = server.connect();
@@ -966,12 +1106,20 @@ fn the_gate_keeps_new_connections_out_and_those_in_the_backlog_in() {
     draining.release();
     gated.wait();
     let late = TcpStream::connect_timeout(&server.running.addr(), Duration::from_millis(200));
-    assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut, "its SYN was dropped, neither answered nor refused");
+    assert_eq!(
+        late.unwrap_err().kind(),
+        ErrorKind::TimedOut,
+        "its SYN was dropped, neither answered nor refused"
+    );
     gated.release();
     client.expect_body("/a");
     drop(client);
     let report = server.stop();
-    assert_eq!((report.backlog, report.backlog_left, report.ungated), (1, 0, 0), "{report}");
+    assert_eq!(
+        (report.backlog, report.backlog_left, report.ungated),
+        (1, 0, 0),
+        "{report}"
+    );
 }
 
 #[test]
@@ -1011,7 +1159,10 @@ fn a_handler_that_returns_just_before_the_cut_is_answered() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.enter_gate();
     let held = server.races.hold(Point::Cutting);
-    server.running.handle().begin_shutdown_within(Duration::ZERO);
+    server
+        .running
+        .handle()
+        .begin_shutdown_within(Duration::ZERO);
     held.wait();
     server.open.send(()).unwrap();
     client.expect_body("/gate");
@@ -1033,7 +1184,10 @@ fn a_handler_that_returns_after_the_cut_writes_nothing() {
     drop(client);
     let report = server.stop();
     assert_eq!(report.cut.len(), 1, "{report}");
-    assert!(report.cut[0].answered_503 && report.cut[0].started, "{report}");
+    assert!(
+        report.cut[0].answered_503 && report.cut[0].started,
+        "{report}"
+    );
 }
 
 #[test]
@@ -1046,7 +1200,10 @@ fn a_request_that_is_read_while_the_cut_goes_by_is_answered_by_its_next_pass() {
     held.wait();
     // In the table behind it: when this one has its 503, the cut has passed both.
     let mut other = server.enter_gate();
-    server.running.handle().begin_shutdown_within(Duration::ZERO);
+    server
+        .running
+        .handle()
+        .begin_shutdown_within(Duration::ZERO);
     other.expect_status("503");
     held.release();
     let answer = std::thread::spawn(move || {
@@ -1055,18 +1212,26 @@ fn a_request_that_is_read_while_the_cut_goes_by_is_answered_by_its_next_pass() {
     });
     while !answer.is_finished() && server.running.handle().phase() < Phase::Stopped {
         server.clock.advance(Duration::from_millis(20));
-        let _ = server.running.stopped().recv_timeout(Duration::from_millis(1));
+        let _ = server
+            .running
+            .stopped()
+            .recv_timeout(Duration::from_millis(1));
     }
     server.open.send(()).unwrap();
     drop(other);
     answer.join().unwrap();
     let report = server.stop();
-    assert_eq!((report.cut.len(), report.never_started.len()), (1, 1), "{report}");
+    assert_eq!(
+        (report.cut.len(), report.never_started.len()),
+        (1, 1),
+        "{report}"
+    );
 }
 
 // Threads that belong to one connection.
 
-const UPGRADE: &[u8] = b"GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\n";
+const UPGRADE: &[u8] =
+    b"GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\n";
 
 #[track_caller]
 fn assert_each_is_counted_once(report: &Report) {
@@ -1091,11 +1256,26 @@ fn an_upgrade_let_through_just_before_the_drain_is_told_and_waited_for() {
         let mut bye = [0; 3];
         client.0.read_exact(&mut bye).unwrap();
         assert_eq!(&bye, b"bye");
-        assert!(server.running.stopped().try_recv().is_err_and(|error| error.is_empty()), "it is waited for");
+        assert!(
+            server
+                .running
+                .stopped()
+                .try_recv()
+                .is_err_and(|error| error.is_empty()),
+            "it is waited for"
+        );
         client.0.shutdown(Shutdown::Write).unwrap();
         client.expect_end();
         let report = server.stop();
-        assert_eq!((report.upgraded.told, report.upgraded.finished, report.upgraded.cut), (1, 1, 0), "{report}");
+        assert_eq!(
+            (
+                report.upgraded.told,
+                report.upgraded.finished,
+                report.upgraded.cut
+            ),
+            (1, 1, 0),
+            "{report}"
+        );
         assert_each_is_counted_once(&report);
         assert!(report.is_clean(), "{report}");
     }
@@ -1104,17 +1284,24 @@ fn an_upgrade_let_through_just_before_the_drain_is_told_and_waited_for() {
 #[test]
 fn who_is_cut_before_its_thread_has_begun_gets_503_and_not_a_byte_more() {
     let stream = &get("/stream")[..];
-    for (point, request) in
-        [(Point::Detaching, UPGRADE), (Point::Detaching, stream), (Point::OwnBegun, UPGRADE), (Point::OwnBegun, stream)]
-    {
+    for (point, request) in [
+        (Point::Detaching, UPGRADE),
+        (Point::Detaching, stream),
+        (Point::OwnBegun, UPGRADE),
+        (Point::OwnBegun, stream),
+    ] {
         let server = Fixture::new(|builder| builder);
         let held = server.races.hold(point);
         let mut client = server.connect();
         client.send(request);
         held.wait();
-        server.running.handle().begin_shutdown_within(Duration::ZERO);
+        server
+            .running
+            .handle()
+            .begin_shutdown_within(Duration::ZERO);
         client.expect_status("503");
-        // It comes back to the pool, which waits for the client's end: an RST could destroy the 503 on its way.
+        // It comes back to the pool, which waits for the client's end: an RST could destroy the 503
+        // on its way.
         let put = server.races.hold(Point::Put);
         held.release();
         put.wait();
@@ -1123,7 +1310,10 @@ fn who_is_cut_before_its_thread_has_begun_gets_503_and_not_a_byte_more() {
         drop(client);
         let report = server.stop();
         assert_eq!((report.cut.len(), report.upgraded.told), (1, 0), "{report}");
-        assert!(report.cut[0].answered_503 && report.cut[0].started && !report.cut[0].upgraded, "{report}");
+        assert!(
+            report.cut[0].answered_503 && report.cut[0].started && !report.cut[0].upgraded,
+            "{report}"
+        );
         assert_each_is_counted_once(&report);
     }
 }
@@ -1134,11 +1324,17 @@ fn a_connection_whose_thread_ends_while_the_stop_cuts_is_closed_and_counted_once
     for late in [false, true] {
         let server = Fixture::new(|builder| builder);
         let ended = server.races.hold(Point::OwnEnded);
-        let (cutting, joining) = (server.races.hold(Point::Cutting), server.races.hold(Point::Joining));
+        let (cutting, joining) = (
+            server.races.hold(Point::Cutting),
+            server.races.hold(Point::Joining),
+        );
         let mut client = server.connect();
         client.send(&get("/stream"));
         ended.wait();
-        server.running.handle().begin_shutdown_within(Duration::ZERO);
+        server
+            .running
+            .handle()
+            .begin_shutdown_within(Duration::ZERO);
         cutting.wait();
         let put = server.races.hold(Point::Put);
         if late {
@@ -1185,7 +1381,8 @@ fn a_peer_that_is_gone_before_its_thread_begins_is_counted_once() {
 }
 
 #[test]
-fn a_deadline_that_passes_while_a_thread_has_the_connection_does_not_end_it_and_the_next_one_does() {
+fn a_deadline_that_passes_while_a_thread_has_the_connection_does_not_end_it_and_the_next_one_does()
+{
     let server = Fixture::new(|builder| builder);
     // Parked once, so that there is a deadline.
     let mut client = server.parked(&get("/a"));

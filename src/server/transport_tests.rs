@@ -1,5 +1,5 @@
-//! A transport that does what TLS does, without its secrets: a handshake, records, bytes kept on both sides, and a last word
-//! before the end. What the server does for it, it will do for TLS.
+//! A transport that does what TLS does, without its secrets: a handshake, records, bytes kept on
+//! both sides, and a last word before the end. What the server does for it, it will do for TLS.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -20,7 +20,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// What a client says first, in two steps, and what it is answered.
 const HELLO: [&[u8]; 2] = [b"HEL", b"LO"];
 const WELCOME: &[u8] = b"WELCOME";
-/// A record is its length in two bytes, and so many bytes, hidden. One of no bytes is the last word.
+/// A record is its length in two bytes, and so many bytes, hidden. One of no bytes is the last
+/// word.
 const RECORD_MAX: usize = 5000;
 const HIDDEN: u8 = 0x5a;
 /// No more is given in one read: most reads leave something behind.
@@ -63,7 +64,8 @@ impl Inside {
                 break;
             }
             self.end |= len == 0;
-            self.plain.extend(self.received[2..2 + len].iter().map(|byte| byte ^ HIDDEN));
+            self.plain
+                .extend(self.received[2..2 + len].iter().map(|byte| byte ^ HIDDEN));
             self.received.drain(..2 + len);
         }
     }
@@ -117,7 +119,11 @@ impl Transport for Records {
     }
 
     fn look(&self) -> Look {
-        if self.inside.lock().unwrap().plain.is_empty() { self.socket.look() } else { Look::Bytes }
+        if self.inside.lock().unwrap().plain.is_empty() {
+            self.socket.look()
+        } else {
+            Look::Bytes
+        }
     }
 
     fn has_unread(&self) -> bool {
@@ -176,8 +182,15 @@ impl Transport for Records {
 }
 
 fn start(clock: &std::sync::Arc<ManualClock>) -> Running {
-    let builder = Server::builder().workers(1).clock(Clock::Manual(clock.clone()));
-    let builder = builder.transport(|socket| Box::new(Records { socket, inside: Mutex::default() }));
+    let builder = Server::builder()
+        .workers(1)
+        .clock(Clock::Manual(clock.clone()));
+    let builder = builder.transport(|socket| {
+        Box::new(Records {
+            socket,
+            inside: Mutex::default(),
+        })
+    });
     let handler = |request: Request, _context: Context| match request.uri().path() {
         "/large" => Body::from(vec![b'x'; 4_000_000]),
         "/echo" => request.into_body(),
@@ -188,7 +201,8 @@ fn start(clock: &std::sync::Arc<ManualClock>) -> Running {
 
 /// Lets time pass until a server that was told to stop has.
 fn wait_stopped(server: Running, clock: &ManualClock) -> Report {
-    while server.stopped().recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
+    while server.stopped().recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout)
+    {
         clock.advance(Duration::from_millis(20));
     }
     server.join()
@@ -210,12 +224,17 @@ impl Client {
     fn connect(server: &Running) -> Self {
         let stream = TcpStream::connect(server.addr()).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Self { stream, plain: Vec::new() }
+        Self {
+            stream,
+            plain: Vec::new(),
+        }
     }
 
     fn shake_hands(server: &Running) -> Self {
         let mut client = Self::connect(server);
-        HELLO.iter().for_each(|part| client.stream.write_all(part).unwrap());
+        HELLO
+            .iter()
+            .for_each(|part| client.stream.write_all(part).unwrap());
         let mut welcome = [0; WELCOME.len()];
         client.stream.read_exact(&mut welcome).unwrap();
         assert_eq!(welcome, WELCOME);
@@ -241,7 +260,12 @@ impl Client {
     /// Reads until so many bytes of the answers came.
     fn read_until(&mut self, done: impl Fn(&str) -> bool) -> String {
         while !done(&String::from_utf8_lossy(&self.plain)) {
-            assert_eq!(self.read_record(), Ok(true), "{} bytes came", self.plain.len());
+            assert_eq!(
+                self.read_record(),
+                Ok(true),
+                "{} bytes came",
+                self.plain.len()
+            );
         }
         String::from_utf8(std::mem::take(&mut self.plain)).unwrap()
     }
@@ -280,7 +304,9 @@ fn a_body_that_the_transport_holds_is_read_whole() {
     for len in [50, 4000, 150_000] {
         let mut client = Client::shake_hands(&server);
         let body = "0123456789".repeat(len / 10);
-        client.send(&format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}"));
+        client.send(&format!(
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}"
+        ));
         client.read_until(|text| text.ends_with(&body));
     }
 }
@@ -294,8 +320,15 @@ fn what_the_transport_keeps_is_sent_when_there_is_room() {
     let mut other = Client::shake_hands(&server);
     other.send(&get("/other"));
     other.read_until(|text| text.ends_with("/other"));
-    while slow.plain.len() < 4_000_000 || slow.plain.iter().filter(|byte| **byte == b'x').count() < 4_000_000 {
-        assert_eq!(slow.read_record(), Ok(true), "{} bytes came", slow.plain.len());
+    while slow.plain.len() < 4_000_000
+        || slow.plain.iter().filter(|byte| **byte == b'x').count() < 4_000_000
+    {
+        assert_eq!(
+            slow.read_record(),
+            Ok(true),
+            "{} bytes came",
+            slow.plain.len()
+        );
     }
     assert!(slow.plain.starts_with(b"HTTP/1.1 200 OK"));
 }
@@ -305,7 +338,9 @@ fn a_handshake_holds_no_worker_and_has_the_time_of_a_head() {
     let clock = ManualClock::new();
     let server = start(&clock);
     let mut halves: Vec<_> = (0..20).map(|_| Client::connect(&server)).collect();
-    halves.iter_mut().for_each(|half| half.stream.write_all(HELLO[0]).unwrap());
+    halves
+        .iter_mut()
+        .for_each(|half| half.stream.write_all(HELLO[0]).unwrap());
     let mut whole = Client::shake_hands(&server);
     whole.send(&get("/whole"));
     whole.read_until(|text| text.ends_with("/whole"));

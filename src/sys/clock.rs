@@ -48,7 +48,9 @@ impl Clock {
         match self {
             Self::System => deadline.map(|at| at.saturating_duration_since(self.now())),
             #[cfg(test)]
-            Self::Manual(clock) => deadline.filter(|at| *at <= clock.now()).map(|_| Duration::ZERO),
+            Self::Manual(clock) => deadline
+                .filter(|at| *at <= clock.now())
+                .map(|_| Duration::ZERO),
         }
     }
 
@@ -71,7 +73,8 @@ impl Clock {
     }
 }
 
-/// `start + by`, or `None` when that is beyond what an `Instant` can say: `Duration::MAX` means never.
+/// `start + by`, or `None` when that is beyond what an `Instant` can say: `Duration::MAX` means
+/// never.
 pub(crate) fn after(start: Instant, by: Duration) -> Option<Instant> {
     start.checked_add(by)
 }
@@ -104,9 +107,15 @@ mod manual {
     }
 
     impl ManualClock {
-        #[allow(clippy::disallowed_methods, reason = "the origin of a clock that then stands still")]
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the origin of a clock that then stands still"
+        )]
         pub(crate) fn new() -> Arc<Self> {
-            Arc::new(Self { now: Mutex::new(Instant::now()), wakers: Mutex::default() })
+            Arc::new(Self {
+                now: Mutex::new(Instant::now()),
+                wakers: Mutex::default(),
+            })
         }
 
         pub(crate) fn now(&self) -> Instant {
@@ -115,7 +124,11 @@ mod manual {
 
         pub(crate) fn advance(&self, by: Duration) {
             *self.now.lock().unwrap() += by;
-            self.wakers.lock().unwrap().iter().for_each(|waker| waker.wake());
+            self.wakers
+                .lock()
+                .unwrap()
+                .iter()
+                .for_each(|waker| waker.wake());
         }
 
         pub(super) fn on_advance(&self, waker: Arc<Waker>) {

@@ -1,4 +1,5 @@
-//! What the system gives: time, readiness, wake-ups, socket options; and the two seams of the crate's own tests.
+//! What the system gives: time, readiness, wake-ups, socket options; and the two seams of the
+//! crate's own tests.
 
 pub(crate) mod clock;
 pub(crate) mod panics;

@@ -15,7 +15,9 @@ pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, Panic> {
 
 /// The text a panic came with, which is user code's to drop too.
 fn text_of(value: Box<dyn Any + Send>) -> String {
-    let text = value.downcast_ref::<&'static str>().map(|text| (*text).to_owned());
+    let text = value
+        .downcast_ref::<&'static str>()
+        .map(|text| (*text).to_owned());
     let text = text.or_else(|| value.downcast_ref::<String>().cloned());
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
         // Whoever panics with a value that panics when it is dropped may do so with another one.
@@ -53,7 +55,10 @@ mod tests {
         check(|| panic!("a text"), "a text");
         check(|| panic!("a text of {}", 2), "a text of 2");
         check(|| std::panic::panic_any(2), "with a value that is not text");
-        check(|| std::panic::panic_any(Evil), "with a value that is not text");
+        check(
+            || std::panic::panic_any(Evil),
+            "with a value that is not text",
+        );
         assert_eq!(catch(|| 2).unwrap(), 2);
     }
 }

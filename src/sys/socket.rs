@@ -1,5 +1,9 @@
-//! The few socket options that no crate wraps. With the portable poller's one call, the only unsafe code of the crate.
-#![allow(unsafe_code, reason = "getsockopt(2) of options that neither std nor rustix knows")]
+//! The few socket options that no crate wraps. With the portable poller's one call, the only unsafe
+//! code of the crate.
+#![allow(
+    unsafe_code,
+    reason = "getsockopt(2) of options that neither std nor rustix knows"
+)]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
@@ -15,7 +19,8 @@ pub(crate) struct TcpInfo {
     pub(crate) rtt: Duration,
     /// Bytes of ours that the peer has acknowledged.
     pub(crate) bytes_acked: u64,
-    /// Since a segment came from the peer: bytes, an acknowledgement, or word that there is room again.
+    /// Since a segment came from the peer: bytes, an acknowledgement, or word that there is room
+    /// again.
     pub(crate) silent_for: Duration,
 }
 
@@ -44,15 +49,22 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     })
 }
 
-/// `struct tcp_info` of <linux/tcp.h>, which only ever grows at its end: libc's own is the short one of glibc, without
-/// `tcpi_bytes_acked`, so it is read by offset.
+/// `struct tcp_info` of <linux/tcp.h>, which only ever grows at its end: libc's own is the short
+/// one of glibc, without `tcpi_bytes_acked`, so it is read by offset.
 #[cfg(target_os = "linux")]
 fn raw_tcp_info(socket: BorrowedFd<'_>) -> Option<[u8; 256]> {
     let mut info = [0u8; 256];
     let mut len = info.len() as libc::socklen_t;
-    // SAFETY: the descriptor is borrowed, so it is open during the call; the kernel writes at most `len` bytes into `info`.
+    // SAFETY: the descriptor is borrowed, so it is open during the call; the kernel writes at most
+    // `len` bytes into `info`.
     let failed = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
     } != 0;
     // Up to and with `tcpi_bytes_acked`, which is there since Linux 4.1.
     (!failed && len >= 128).then_some(info)
@@ -64,19 +76,24 @@ pub(crate) fn tcp_info(_socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     None
 }
 
-/// Whether a listener, or a socket that has inherited it from one, drops packets that have passed a router: see
-/// `backlog.rs`. Both options are set on an IPv6 socket, which may be dual-stack.
+/// Whether a listener, or a socket that has inherited it from one, drops packets that have passed a
+/// router: see `backlog.rs`. Both options are set on an IPv6 socket, which may be dual-stack.
 #[cfg(target_os = "linux")]
 pub(crate) fn set_gate(socket: BorrowedFd<'_>, on: bool) -> std::io::Result<()> {
     /// `IP_MINTTL` of <linux/in.h> and `IPV6_MINHOPCOUNT` of <linux/in6.h>.
-    const OPTIONS: [(libc::c_int, libc::c_int); 2] = [(libc::IPPROTO_IP, 21), (libc::IPPROTO_IPV6, 73)];
+    const OPTIONS: [(libc::c_int, libc::c_int); 2] =
+        [(libc::IPPROTO_IP, 21), (libc::IPPROTO_IPV6, 73)];
 
     let value: libc::c_int = if on { 255 } else { 0 };
     let mut result = Err(std::io::ErrorKind::Unsupported.into());
     for (level, option) in OPTIONS {
-        // SAFETY: the descriptor is borrowed, so it is open during the call; the kernel reads one int.
+        // SAFETY: the descriptor is borrowed, so it is open during the call; the kernel reads one
+        // int.
         let failed = unsafe {
-            let (value, len) = (&raw const value, size_of::<libc::c_int>() as libc::socklen_t);
+            let (value, len) = (
+                &raw const value,
+                size_of::<libc::c_int>() as libc::socklen_t,
+            );
             libc::setsockopt(socket.as_raw_fd(), level, option, value.cast(), len)
         } != 0;
         // An IPv4 socket knows only the first, which is then enough.
@@ -95,17 +112,31 @@ pub(crate) fn set_gate(_socket: BorrowedFd<'_>, _on: bool) -> std::io::Result<()
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
-/// Has a socket, or those that inherit it from a listener, take no more bytes than so many beyond what is on its way to the
-/// peer. Without it the kernel takes megabytes for each client that reads slowly.
+/// Has a socket, or those that inherit it from a listener, take no more bytes than so many beyond
+/// what is on its way to the peer. Without it the kernel takes megabytes for each client that reads
+/// slowly.
 #[cfg(target_os = "linux")]
 pub(crate) fn set_unsent_max(socket: BorrowedFd<'_>, bytes: u32) -> std::io::Result<()> {
     let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     // SAFETY: the descriptor is borrowed, so it is open during the call; the kernel reads one int.
     let failed = unsafe {
-        let (value, len) = (&raw const value, size_of::<libc::c_int>() as libc::socklen_t);
-        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, value.cast(), len)
+        let (value, len) = (
+            &raw const value,
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            value.cast(),
+            len,
+        )
     } != 0;
-    if failed { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    if failed {
+        Err(std::io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Elsewhere the kernel decides.
@@ -136,16 +167,22 @@ pub(crate) fn backlog_len(_listener: BorrowedFd<'_>) -> Option<u32> {
 /// For the standard streams.
 pub(crate) fn adopt(fd: std::os::fd::RawFd) -> std::io::Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd;
-    assert!(fd > 2, "the standard streams belong to the standard library");
+    assert!(
+        fd > 2,
+        "the standard streams belong to the standard library"
+    );
     // SAFETY: fcntl looks at no memory of ours, and fails for a descriptor that is not open.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
     if flags < 0 {
         return Err(std::io::Error::last_os_error());
     }
-    // What came through exec(2) never has this flag, and what this process has opened always has it: then the number is
-    // somebody else's.
+    // What came through exec(2) never has this flag, and what this process has opened always has
+    // it: then the number is somebody else's.
     if flags & libc::FD_CLOEXEC != 0 {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it was not passed to this process"));
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            "it was not passed to this process",
+        ));
     }
     // SAFETY: it is open, and the caller sees to it that the process claims it once.
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
@@ -153,5 +190,6 @@ pub(crate) fn adopt(fd: std::os::fd::RawFd) -> std::io::Result<std::os::fd::Owne
 
 /// A signal's name, as in `SIGTERM`.
 pub(crate) fn signal_name(signal: i32) -> String {
-    signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
+    signal_hook::low_level::signal_name(signal)
+        .map_or_else(|| format!("signal {signal}"), str::to_owned)
 }

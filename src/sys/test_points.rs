@@ -1,5 +1,5 @@
-//! Points where a test can hold one thread, to have another go first, or have the kernel fail. Nothing at all outside the
-//! crate's own tests.
+//! Points where a test can hold one thread, to have another go first, or have the kernel fail.
+//! Nothing at all outside the crate's own tests.
 
 /// A place in the code where the order of two threads matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,8 @@ mod imp {
 
     use super::Point;
 
-    /// The points at which a test holds the next thread that comes, and what it has accept(2) fail with.
+    /// The points at which a test holds the next thread that comes, and what it has accept(2) fail
+    /// with.
     #[derive(Debug, Clone, Default)]
     pub(crate) struct Races {
         armed: Arc<Mutex<Vec<Armed>>>,
@@ -116,7 +117,9 @@ mod imp {
         pub(crate) fn at(&self, point: Point) {
             let gate = {
                 let mut armed = self.armed.lock().unwrap();
-                let Some(i) = armed.iter().position(|(at, _)| *at == point) else { return };
+                let Some(i) = armed.iter().position(|(at, _)| *at == point) else {
+                    return;
+                };
                 armed.remove(i).1
             };
             gate.set(State::Reached);
@@ -132,7 +135,10 @@ mod imp {
 
         /// Has the next calls of accept(2) fail, `times` times.
         pub(crate) fn fail_accept(&self, error: Errno, times: usize) {
-            self.accept_errors.lock().unwrap().extend(std::iter::repeat_n(error, times));
+            self.accept_errors
+                .lock()
+                .unwrap()
+                .extend(std::iter::repeat_n(error, times));
         }
 
         pub(crate) fn accept_error(&self) -> Option<Errno> {
@@ -173,7 +179,10 @@ mod imp {
         fn wait(&self, until: State) {
             let state = self.state.lock().unwrap();
             let waiting = |state: &mut State| *state != until && *state != State::Released;
-            let (state, timeout) = self.changed.wait_timeout_while(state, LIMIT, waiting).unwrap();
+            let (state, timeout) = self
+                .changed
+                .wait_timeout_while(state, LIMIT, waiting)
+                .unwrap();
             drop(state);
             assert!(!timeout.timed_out(), "no thread came to this point");
         }

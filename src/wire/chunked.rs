@@ -1,8 +1,9 @@
-//! Bodies on the wire: the chunked coding (RFC 9112 section 7.1) both ways, and bodies of a declared length.
+//! Bodies on the wire: the chunked coding (RFC 9112 section 7.1) both ways, and bodies of a
+//! declared length.
 //!
-//! [`Decoder`] takes input cut anywhere and output of any size. What frames a body is read byte by byte, the body
-//! itself is copied in one piece. Nothing of the input is kept but the line of a trailer field that has not arrived
-//! whole.
+//! [`Decoder`] takes input cut anywhere and output of any size. What frames a body is read byte by
+//! byte, the body itself is copied in one piece. Nothing of the input is kept but the line of a
+//! trailer field that has not arrived whole.
 
 use http::header::HeaderMap;
 
@@ -13,7 +14,9 @@ use super::{Limits, Refusal};
 
 /// Appends one chunk. For empty data that is nothing, as an empty chunk would end the body.
 pub(crate) fn encode_chunk(data: &[u8], out: &mut Vec<u8>) {
-    let Some(log) = data.len().checked_ilog2() else { return };
+    let Some(log) = data.len().checked_ilog2() else {
+        return;
+    };
     for digit in (0..=log / 4).rev() {
         out.push(b"0123456789abcdef"[data.len() >> (digit * 4) & 0xf]);
     }
@@ -79,13 +82,19 @@ impl Decoder {
             // Never done: all that ever arrives is body.
             Framing::UntilClose => State::Length(u64::MAX),
         };
-        Self { state, limits: *limits, extensions_bytes: 0, trailers: Trailers::default() }
+        Self {
+            state,
+            limits: *limits,
+            extensions_bytes: 0,
+            trailers: Trailers::default(),
+        }
     }
 
-    /// Decodes as much of `input` as `output` has room for, and never looks past the end of the message.
+    /// Decodes as much of `input` as `output` has room for, and never looks past the end of the
+    /// message.
     ///
-    /// With no room left it goes on up to the next byte of the body. After a refusal the output is worthless and every
-    /// further call refuses too.
+    /// With no room left it goes on up to the next byte of the body. After a refusal the output is
+    /// worthless and every further call refuses too.
     pub(crate) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<Decoded, Refusal> {
         let mut decoded = Decoded::default();
         while decoded.consumed < input.len() && !self.is_done() {
@@ -102,7 +111,9 @@ impl Decoder {
                     self.state = State::DataCr;
                 }
             } else {
-                self.state = self.after(rest[0]).inspect_err(|refusal| self.state = State::Refused(*refusal))?;
+                self.state = self
+                    .after(rest[0])
+                    .inspect_err(|refusal| self.state = State::Refused(*refusal))?;
                 decoded.consumed += 1;
             }
         }
@@ -135,16 +146,21 @@ impl Decoder {
     /// Returns the state that one more byte around the chunks' data leads to.
     fn after(&mut self, byte: u8) -> Result<State, Refusal> {
         match (self.state, byte) {
-            (State::Size { .. } | State::Extension { .. } | State::Trailer | State::TrailerLine, b'\n') => {
-                Err(LINE_END)
-            }
+            (
+                State::Size { .. } | State::Extension { .. } | State::Trailer | State::TrailerLine,
+                b'\n',
+            ) => Err(LINE_END),
             (State::Size { size, digits: 1.. }, b'\r') => Ok(State::SizeLf(size)),
             (State::Size { size, digits: 1.. }, b';' | b' ' | b'\t') => {
                 self.after_extension_byte(size, Extension::Whole, 0, byte)
             }
             (State::Size { size, digits }, _) => after_digit(size, digits, byte),
-            (State::Extension { size, part, .. }, b'\r') if part.may_be_last() => Ok(State::SizeLf(size)),
-            (State::Extension { size, part, bytes }, _) => self.after_extension_byte(size, part, bytes, byte),
+            (State::Extension { size, part, .. }, b'\r') if part.may_be_last() => {
+                Ok(State::SizeLf(size))
+            }
+            (State::Extension { size, part, bytes }, _) => {
+                self.after_extension_byte(size, part, bytes, byte)
+            }
             (State::SizeLf(0), b'\n') => Ok(State::Trailer),
             (State::SizeLf(size), b'\n') => Ok(State::Data(size)),
 
@@ -154,20 +170,32 @@ impl Decoder {
 
             (State::Trailer, b'\r') => Ok(State::EndLf),
             (State::TrailerLine, b'\r') => Ok(State::TrailerLf),
-            (State::Trailer | State::TrailerLine, _) => {
-                self.trailers.push(byte, &self.limits).map(|()| State::TrailerLine)
-            }
-            (State::TrailerLf, b'\n') => self.trailers.end_line(&self.limits).map(|()| State::Trailer),
+            (State::Trailer | State::TrailerLine, _) => self
+                .trailers
+                .push(byte, &self.limits)
+                .map(|()| State::TrailerLine),
+            (State::TrailerLf, b'\n') => self
+                .trailers
+                .end_line(&self.limits)
+                .map(|()| State::Trailer),
             (State::EndLf, b'\n') => Ok(State::Done),
             (State::SizeLf(_) | State::TrailerLf | State::EndLf, _) => Err(LINE_END),
 
             (State::Refused(refusal), _) => Err(refusal),
-            (State::Length(_) | State::Data(_) | State::Done, _) => unreachable!("no byte of the framing is due"),
+            (State::Length(_) | State::Data(_) | State::Done, _) => {
+                unreachable!("no byte of the framing is due")
+            }
         }
     }
 
     /// Passes over a byte of an extension, within the limits.
-    fn after_extension_byte(&mut self, size: u64, part: Extension, bytes: usize, byte: u8) -> Result<State, Refusal> {
+    fn after_extension_byte(
+        &mut self,
+        size: u64,
+        part: Extension,
+        bytes: usize,
+        byte: u8,
+    ) -> Result<State, Refusal> {
         let part = part.after(byte).ok_or(EXTENSION)?;
         if bytes >= self.limits.chunk_extension_bytes_max
             || self.extensions_bytes >= self.limits.chunk_extensions_bytes_max
@@ -175,15 +203,19 @@ impl Decoder {
             return Err(EXTENSIONS_TOO_LONG);
         }
         self.extensions_bytes += 1;
-        Ok(State::Extension { size, part, bytes: bytes + 1 })
+        Ok(State::Extension {
+            size,
+            part,
+            bytes: bytes + 1,
+        })
     }
 }
 
-/// How far a chunk extension has come: `;name`, `;name=token` or `;name="quoted string"`, with whitespace around `;`
-/// and `=`.
+/// How far a chunk extension has come: `;name`, `;name=token` or `;name="quoted string"`, with
+/// whitespace around `;` and `=`.
 ///
-/// Extensions mean nothing to us. They are checked because readers that differ on where such a line ends can be played
-/// off against each other.
+/// Extensions mean nothing to us. They are checked because readers that differ on where such a line
+/// ends can be played off against each other.
 #[derive(Debug, Clone, Copy)]
 enum Extension {
     /// After the chunk size or a quoted value.
@@ -201,7 +233,9 @@ enum Extension {
 
 impl Extension {
     fn after(self, byte: u8) -> Option<Self> {
-        use Extension::{Blank, Escaped, Name, NameBlank, NameStart, Quoted, Token, ValueStart, Whole};
+        use Extension::{
+            Blank, Escaped, Name, NameBlank, NameStart, Quoted, Token, ValueStart, Whole,
+        };
         match (self, byte) {
             (Whole | Blank | Name | NameBlank | Token, b';') => Some(NameStart),
             (Whole | Blank | Token, b' ' | b'\t') => Some(Blank),
@@ -225,18 +259,25 @@ impl Extension {
     }
 }
 
-/// Returns the state after one more byte of a chunk size, which must be a digit: no sign, no prefix, no whitespace.
+/// Returns the state after one more byte of a chunk size, which must be a digit: no sign, no
+/// prefix, no whitespace.
 fn after_digit(size: u64, digits: u8, byte: u8) -> Result<State, Refusal> {
     let digit = char::from(byte).to_digit(16).ok_or(SIZE)?;
     if digits == 16 {
         return Err(SIZE_TOO_LARGE);
     }
-    Ok(State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 })
+    Ok(State::Size {
+        size: size << 4 | u64::from(digit),
+        digits: digits + 1,
+    })
 }
 
 /// Copies as much as there is, fits and is wanted, and returns how much that was.
 fn copy(input: &[u8], output: &mut [u8], wanted: u64) -> usize {
-    let len = input.len().min(output.len()).min(usize::try_from(wanted).unwrap_or(usize::MAX));
+    let len = input
+        .len()
+        .min(output.len())
+        .min(usize::try_from(wanted).unwrap_or(usize::MAX));
     output[..len].copy_from_slice(&input[..len]);
     len
 }
@@ -247,9 +288,11 @@ pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const SIZE: Refusal = Refusal::bad_request("a chunk size is not a hexadecimal number");
 const SIZE_TOO_LARGE: Refusal = Refusal::bad_request("a chunk size has more than 16 digits");
 const EXTENSION: Refusal = Refusal::bad_request("a malformed chunk extension");
-// RFC 9112 section 7.1.1 asks for "an appropriate 4xx": extensions are neither fields (431) nor content (413).
+// RFC 9112 section 7.1.1 asks for "an appropriate 4xx": extensions are neither fields (431) nor
+// content (413).
 const EXTENSIONS_TOO_LONG: Refusal = Refusal::bad_request("too many bytes of chunk extensions");
-const LINE_END: Refusal = Refusal::bad_request("a line of the chunked coding does not end with CR LF");
+const LINE_END: Refusal =
+    Refusal::bad_request("a line of the chunked coding does not end with CR LF");
 const DATA_END: Refusal = Refusal::bad_request("the data of a chunk does not end with CR LF");
 
 #[cfg(test)]

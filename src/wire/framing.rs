@@ -24,7 +24,8 @@ pub(crate) fn request_framing(version: Version, headers: &HeaderMap) -> Result<F
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let length = lengths.next();
     if headers.contains_key(TRANSFER_ENCODING) {
-        // RFC 9112 section 6.1 would let Transfer-Encoding win; who sends both is attacking or broken.
+        // RFC 9112 section 6.1 would let Transfer-Encoding win; who sends both is attacking or
+        // broken.
         if length.is_some() {
             return Err(BOTH);
         }
@@ -62,15 +63,17 @@ fn chunked_framing(version: Version, headers: &HeaderMap) -> Result<Framing, Ref
     match (chunked, unknown) {
         (true, false) => Ok(Framing::Chunked),
         (true, true) => Err(UNKNOWN_CODING),
-        // Also for a coding nobody knows: where the body ends is unknown, and RFC 9112 section 6.3 demands 400 for
-        // that, while 501 for the coding is only advised.
+        // Also for a coding nobody knows: where the body ends is unknown, and RFC 9112 section 6.3
+        // demands 400 for that, while 501 for the coding is only advised.
         (false, _) => Err(CHUNKED_NOT_LAST),
     }
 }
 
-/// Returns how the body of a response is delimited; `body_len` is what the handler's body has, if that is known.
+/// Returns how the body of a response is delimited; `body_len` is what the handler's body has, if
+/// that is known.
 ///
-/// 205 tells the client to expect an empty body (RFC 9110 section 15.3.6), whatever the handler has given.
+/// 205 tells the client to expect an empty body (RFC 9110 section 15.3.6), whatever the handler has
+/// given.
 pub(crate) fn response_framing(
     method: &Method,
     request_version: Version,
@@ -93,9 +96,14 @@ pub(crate) fn response_framing(
 
 const BOTH: Refusal = Refusal::bad_request("both Transfer-Encoding and Content-Length");
 const IN_HTTP_10: Refusal = Refusal::bad_request("Transfer-Encoding in HTTP/1.0");
-const MALFORMED_CODING: Refusal = Refusal::bad_request("Transfer-Encoding is not a list of transfer codings");
-const CHUNKED_NOT_LAST: Refusal = Refusal::bad_request("Transfer-Encoding does not end with chunked, named once");
-const UNKNOWN_CODING: Refusal = Refusal::new(StatusCode::NOT_IMPLEMENTED, "a transfer coding other than chunked");
+const MALFORMED_CODING: Refusal =
+    Refusal::bad_request("Transfer-Encoding is not a list of transfer codings");
+const CHUNKED_NOT_LAST: Refusal =
+    Refusal::bad_request("Transfer-Encoding does not end with chunked, named once");
+const UNKNOWN_CODING: Refusal = Refusal::new(
+    StatusCode::NOT_IMPLEMENTED,
+    "a transfer coding other than chunked",
+);
 const LENGTH_REPEATED: Refusal = Refusal::bad_request("more than one Content-Length");
 const LENGTH_INVALID: Refusal = Refusal::bad_request("Content-Length is not a number");
 

@@ -1,8 +1,9 @@
 //! Bytes to the head of a request (RFC 9112 sections 2 to 5).
 //!
-//! A head is looked at twice: once for its lines while it arrives, which is where whatever cannot become a request is
-//! refused without waiting for the rest, and once as a whole, by `httparse`. That knows tokens only; what a request must
-//! be beyond them is said here and in the modules beside. Field values and target share one copy of the head's bytes.
+//! A head is looked at twice: once for its lines while it arrives, which is where whatever cannot
+//! become a request is refused without waiting for the rest, and once as a whole, by `httparse`.
+//! That knows tokens only; what a request must be beyond them is said here and in the modules
+//! beside. Field values and target share one copy of the head's bytes.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -22,7 +23,8 @@ use super::{Limits, Refusal, target};
 /// A complete request head.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// Method, target, version (1.0 or 1.1) and fields. `Host` is the target's own where the target has one.
+    /// Method, target, version (1.0 or 1.1) and fields. `Host` is the target's own where the target
+    /// has one.
     pub(crate) parts: Parts,
     /// How many bytes the head took, empty lines before it included. The body begins there.
     pub(crate) len: usize,
@@ -32,8 +34,8 @@ pub(crate) struct Head {
     pub(crate) expect_continue: bool,
 }
 
-/// What is remembered about a head that is not complete yet: a head that trickles in costs no more than one that does
-/// not.
+/// What is remembered about a head that is not complete yet: a head that trickles in costs no more
+/// than one that does not.
 #[derive(Debug, Default)]
 pub(crate) struct HeadScan {
     lines: Lines,
@@ -58,13 +60,19 @@ impl HeadScan {
 
     /// Reads the head at the start of `bytes`, or nothing while it is not complete.
     ///
-    /// `bytes` begins with the first byte of the head and only ever grows between calls. After a head or a refusal the
-    /// next request needs a new scan.
+    /// `bytes` begins with the first byte of the head and only ever grows between calls. After a
+    /// head or a refusal the next request needs a new scan.
     pub(crate) fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<Head>, Refusal> {
         let within_limit = &bytes[..bytes.len().min(limits.head_bytes_max)];
-        // What is wrong with the beginning of a line comes before what ends it, as when it arrives byte by byte.
-        let in_order = |scan: &Self, refusal| scan.check_begun(within_limit, limits).and(Err(refusal));
-        while let Some(line) = self.lines.next(within_limit).or_else(|refusal| in_order(self, refusal))? {
+        // What is wrong with the beginning of a line comes before what ends it, as when it arrives
+        // byte by byte.
+        let in_order =
+            |scan: &Self, refusal| scan.check_begun(within_limit, limits).and(Err(refusal));
+        while let Some(line) = self
+            .lines
+            .next(within_limit)
+            .or_else(|refusal| in_order(self, refusal))?
+        {
             match &mut self.part {
                 // RFC 9112 section 2.2: some clients send an empty line after a body.
                 Part::RequestLine if line.is_empty() => {}
@@ -72,19 +80,31 @@ impl HeadScan {
                     check_request_line_begun(line, limits)?;
                     check_request_line(line)?;
                     let end = self.lines.len() - b"\r\n".len();
-                    self.part = Part::Fields { request_line: end - line.len()..end, count: 0 };
+                    self.part = Part::Fields {
+                        request_line: end - line.len()..end,
+                        count: 0,
+                    };
                 }
-                Part::Fields { request_line, count } if line.is_empty() => {
+                Part::Fields {
+                    request_line,
+                    count,
+                } if line.is_empty() => {
                     let len = self.lines.len();
                     return parse_complete(&bytes[..len], request_line.clone(), *count).map(Some);
                 }
-                Part::Fields { count, .. } if *count == limits.fields_max => return Err(TOO_MANY_FIELDS),
+                Part::Fields { count, .. } if *count == limits.fields_max => {
+                    return Err(TOO_MANY_FIELDS);
+                }
                 Part::Fields { count, .. } => *count += 1,
             }
         }
         self.check_begun(within_limit, limits)?;
         // At the limit is too long already: the end is missing.
-        if bytes.len() >= limits.head_bytes_max { Err(HEAD_TOO_LONG) } else { Ok(None) }
+        if bytes.len() >= limits.head_bytes_max {
+            Err(HEAD_TOO_LONG)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Refuses a request line for what has arrived of it.
@@ -95,22 +115,28 @@ impl HeadScan {
         }
     }
 
-    /// Whether `bytes`, which begin where a head does, are a HEAD request as far as can be seen: it is answered without a
-    /// body even if it is refused (RFC 9110 section 9.3.2).
+    /// Whether `bytes`, which begin where a head does, are a HEAD request as far as can be seen: it
+    /// is answered without a body even if it is refused (RFC 9110 section 9.3.2).
     pub(crate) fn is_to_head(bytes: &[u8]) -> bool {
-        let begin = bytes.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(bytes.len());
+        let begin = bytes
+            .iter()
+            .position(|byte| !b"\r\n".contains(byte))
+            .unwrap_or(bytes.len());
         bytes[begin..].starts_with(b"HEAD ")
     }
 
-    /// Whether nothing of a request has come so far but empty lines, the last of which may lack its LF.
+    /// Whether nothing of a request has come so far but empty lines, the last of which may lack its
+    /// LF.
     ///
-    /// It is about the bytes that [`parse`](Self::parse) was last given, and says nothing after a refusal.
+    /// It is about the bytes that [`parse`](Self::parse) was last given, and says nothing after a
+    /// refusal.
     pub(crate) fn is_blank(&self) -> bool {
         matches!(self.part, Part::RequestLine) && self.lines.is_between()
     }
 }
 
-/// Refuses a request line for what can be seen before its end: what talks another protocol may never send one.
+/// Refuses a request line for what can be seen before its end: what talks another protocol may
+/// never send one.
 fn check_request_line_begun(line: &[u8], limits: &Limits) -> Result<(), Refusal> {
     let early = METHOD_BYTES_EARLY.min(limits.request_line_bytes_max);
     let not_in_token = line.iter().take(early).position(|&byte| !is_tchar(byte));
@@ -119,17 +145,25 @@ fn check_request_line_begun(line: &[u8], limits: &Limits) -> Result<(), Refusal>
     }
     if line.len() > limits.request_line_bytes_max {
         let has_method = line[..limits.request_line_bytes_max].contains(&b' ');
-        return Err(if has_method { REQUEST_LINE_TOO_LONG } else { METHOD_TOO_LONG });
+        return Err(if has_method {
+            REQUEST_LINE_TOO_LONG
+        } else {
+            METHOD_TOO_LONG
+        });
     }
     Ok(())
 }
 
 /// Refuses a complete request line whose parts are not three, or whose version is not ours.
 ///
-/// The parts are separated by single spaces: RFC 9112 section 3 would let other whitespace separate too.
+/// The parts are separated by single spaces: RFC 9112 section 3 would let other whitespace separate
+/// too.
 fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
     let is_space = |&byte: &u8| byte == b' ';
-    let (Some(first), Some(last)) = (line.iter().position(is_space), line.iter().rposition(is_space)) else {
+    let (Some(first), Some(last)) = (
+        line.iter().position(is_space),
+        line.iter().rposition(is_space),
+    ) else {
         return Err(REQUEST_LINE);
     };
     if first == last || line[first + 1..last].contains(&b' ') {
@@ -143,9 +177,14 @@ fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
 }
 
 /// Reads a head, the whole of `bytes`, whose lines have been checked and counted.
-fn parse_complete(bytes: &[u8], request_line: Range<usize>, n_fields: usize) -> Result<Head, Refusal> {
+fn parse_complete(
+    bytes: &[u8],
+    request_line: Range<usize>,
+    n_fields: usize,
+) -> Result<Head, Refusal> {
     let mut head = bytes[request_line.start..].to_vec();
-    // A later minor version is one that understands 1.1 (RFC 9110 section 2.5), but `httparse` refuses it.
+    // A later minor version is one that understands 1.1 (RFC 9110 section 2.5), but `httparse`
+    // refuses it.
     let minor = &mut head[request_line.len() - 1];
     *minor = (*minor).min(b'1');
     let head = Bytes::from(head);
@@ -159,72 +198,111 @@ fn parse_complete(bytes: &[u8], request_line: Range<usize>, n_fields: usize) -> 
         &mut on_heap[..]
     };
     let mut request = httparse::Request::new(&mut []);
-    // The default is the strictest. It still lets an LF end a line, which `Lines` has refused, and most characters stand
-    // in a target, which `target` refuses.
-    match httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut request, &head, fields) {
-        Ok(httparse::Status::Complete(len)) if len == head.len() => build(&request, &head, bytes.len()),
+    // The default is the strictest. It still lets an LF end a line, which `Lines` has refused, and
+    // most characters stand in a target, which `target` refuses.
+    match httparse::ParserConfig::default().parse_request_with_uninit_headers(
+        &mut request,
+        &head,
+        fields,
+    ) {
+        Ok(httparse::Status::Complete(len)) if len == head.len() => {
+            build(&request, &head, bytes.len())
+        }
         Ok(_) => Err(HEAD),
         Err(error) => Err(explain(error, &head)),
     }
 }
 
-/// Turns what `httparse` found in `head` into the types of `http`, which share its memory, and settles what it means.
+/// Turns what `httparse` found in `head` into the types of `http`, which share its memory, and
+/// settles what it means.
 fn build(request: &httparse::Request<'_, '_>, head: &Bytes, len: usize) -> Result<Head, Refusal> {
-    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+    else {
         return Err(HEAD);
     };
     let (mut parts, ()) = Request::new(()).into_parts();
-    parts.version = if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    parts.version = if minor == 0 {
+        Version::HTTP_10
+    } else {
+        Version::HTTP_11
+    };
     parts.method = Method::from_bytes(method.as_bytes()).map_err(|_| METHOD)?;
     parts.uri = target::parse(&parts.method, head.slice_ref(target.as_bytes()))?;
 
     // `try_`: beyond 24,576 fields, which `fields_max` might allow, the others panic.
-    parts.headers = HeaderMap::try_with_capacity(request.headers.len()).map_err(|_| TOO_MANY_FIELDS)?;
+    parts.headers =
+        HeaderMap::try_with_capacity(request.headers.len()).map_err(|_| TOO_MANY_FIELDS)?;
     for field in &*request.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| lines::FIELD_NAME)?;
         let value = lines::field_value(field.value, head)?;
-        parts.headers.try_append(name, value).map_err(|_| TOO_MANY_FIELDS)?;
+        parts
+            .headers
+            .try_append(name, value)
+            .map_err(|_| TOO_MANY_FIELDS)?;
     }
     target::settle_host(parts.version, &parts.uri, &mut parts.headers)?;
     let framing = request_framing(parts.version, &parts.headers)?;
     let persist = persist(parts.version, &parts.headers);
-    let expect_continue = expects_continue(parts.version, &parts.headers)? && framing != Framing::Empty;
+    let expect_continue =
+        expects_continue(parts.version, &parts.headers)? && framing != Framing::Empty;
     // Sound, but not for us. What is malformed about a request is said before.
     if parts.method == Method::CONNECT {
         return Err(CONNECT);
     }
-    // RFC 9110 section 7.4: what the scheme promises to the client is that nobody in between has read this.
+    // RFC 9110 section 7.4: what the scheme promises to the client is that nobody in between has
+    // read this.
     if parts.uri.scheme() == Some(&Scheme::HTTPS) {
         return Err(MISDIRECTED);
     }
-    Ok(Head { parts, len, framing, persist, expect_continue })
+    Ok(Head {
+        parts,
+        len,
+        framing,
+        persist,
+        expect_continue,
+    })
 }
 
-/// Says what is wrong with a head that `httparse` refuses: it tells the kind of the fault, not the place.
+/// Says what is wrong with a head that `httparse` refuses: it tells the kind of the fault, not the
+/// place.
 #[cold]
 fn explain(error: httparse::Error, head: &Bytes) -> Refusal {
     let mut lines = Lines::default();
-    let mut next = || lines.next(head).ok().flatten().filter(|line| !line.is_empty());
+    let mut next = || {
+        lines
+            .next(head)
+            .ok()
+            .flatten()
+            .filter(|line| !line.is_empty())
+    };
     let request_line = next().unwrap_or_default();
     match error {
         httparse::Error::TooManyHeaders => TOO_MANY_FIELDS,
-        httparse::Error::HeaderName => {
-            std::iter::from_fn(next).find_map(|line| lines::field(line, head).err()).unwrap_or(HEAD)
-        }
+        httparse::Error::HeaderName => std::iter::from_fn(next)
+            .find_map(|line| lines::field(line, head).err())
+            .unwrap_or(HEAD),
         httparse::Error::Token => explain_request_line(request_line, head),
-        // The rest has been refused line by line: control characters, other line ends, other versions.
+        // The rest has been refused line by line: control characters, other line ends, other
+        // versions.
         _ => HEAD,
     }
 }
 
 fn explain_request_line(line: &[u8], head: &Bytes) -> Refusal {
     let mut words = line.split(|&byte| byte == b' ');
-    let (Some(method), Some(target)) = (words.next(), words.next()) else { return REQUEST_LINE };
-    let Ok(method) = Method::from_bytes(method) else { return METHOD };
-    target::parse(&method, head.slice_ref(target)).err().unwrap_or(HEAD)
+    let (Some(method), Some(target)) = (words.next(), words.next()) else {
+        return REQUEST_LINE;
+    };
+    let Ok(method) = Method::from_bytes(method) else {
+        return METHOD;
+    };
+    target::parse(&method, head.slice_ref(target))
+        .err()
+        .unwrap_or(HEAD)
 }
 
-/// Whether a request has `Expect: 100-continue` (RFC 9110 section 10.1.1), which HTTP/1.0 does not know.
+/// Whether a request has `Expect: 100-continue` (RFC 9110 section 10.1.1), which HTTP/1.0 does not
+/// know.
 fn expects_continue(version: Version, headers: &HeaderMap) -> Result<bool, Refusal> {
     if version == Version::HTTP_10 {
         return Ok(false);
@@ -239,26 +317,42 @@ fn expects_continue(version: Version, headers: &HeaderMap) -> Result<bool, Refus
     Ok(expected)
 }
 
-const REQUEST_LINE: Refusal = Refusal::bad_request("the request line is not a method, a target and a version");
+const REQUEST_LINE: Refusal =
+    Refusal::bad_request("the request line is not a method, a target and a version");
 const HEAD: Refusal = Refusal::bad_request("the request head is malformed");
 const METHOD: Refusal = Refusal::bad_request("the method is not a token");
 const VERSION: Refusal = Refusal::bad_request("the request line does not end with an HTTP version");
-const VERSION_UNKNOWN: Refusal =
-    Refusal::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "an HTTP version other than 1.0 and 1.1");
-const CONNECT: Refusal = Refusal::new(StatusCode::NOT_IMPLEMENTED, "this server is no proxy: CONNECT is not supported");
-const MISDIRECTED: Refusal =
-    Refusal::new(StatusCode::MISDIRECTED_REQUEST, "an https URL, but the connection is not secured");
-const METHOD_TOO_LONG: Refusal = Refusal::new(StatusCode::NOT_IMPLEMENTED, "the method is too long");
-const REQUEST_LINE_TOO_LONG: Refusal = Refusal::new(StatusCode::URI_TOO_LONG, "the request line is too long");
-const HEAD_TOO_LONG: Refusal =
-    Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is too long");
-const TOO_MANY_FIELDS: Refusal =
-    Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head has too many fields");
-const EXPECTATION: Refusal =
-    Refusal::new(StatusCode::EXPECTATION_FAILED, "an expectation other than 100-continue cannot be met");
+const VERSION_UNKNOWN: Refusal = Refusal::new(
+    StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+    "an HTTP version other than 1.0 and 1.1",
+);
+const CONNECT: Refusal = Refusal::new(
+    StatusCode::NOT_IMPLEMENTED,
+    "this server is no proxy: CONNECT is not supported",
+);
+const MISDIRECTED: Refusal = Refusal::new(
+    StatusCode::MISDIRECTED_REQUEST,
+    "an https URL, but the connection is not secured",
+);
+const METHOD_TOO_LONG: Refusal =
+    Refusal::new(StatusCode::NOT_IMPLEMENTED, "the method is too long");
+const REQUEST_LINE_TOO_LONG: Refusal =
+    Refusal::new(StatusCode::URI_TOO_LONG, "the request line is too long");
+const HEAD_TOO_LONG: Refusal = Refusal::new(
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "the request head is too long",
+);
+const TOO_MANY_FIELDS: Refusal = Refusal::new(
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "the request head has too many fields",
+);
+const EXPECTATION: Refusal = Refusal::new(
+    StatusCode::EXPECTATION_FAILED,
+    "an expectation other than 100-continue cannot be met",
+);
 
-/// How much of a method is checked before its line is complete: far more than any has, and little enough to do it again
-/// at each byte that arrives.
+/// How much of a method is checked before its line is complete: far more than any has, and little
+/// enough to do it again at each byte that arrives.
 const METHOD_BYTES_EARLY: usize = 32;
 
 #[cfg(test)]

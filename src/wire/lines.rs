@@ -1,11 +1,13 @@
-//! The lines of a head: ended by CR LF and by nothing else, with no control character in them but the tab.
+//! The lines of a head: ended by CR LF and by nothing else, with no control character in them but
+//! the tab.
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 
 use super::Refusal;
 
-/// Walks along the lines of a text of which only a part may have arrived, looking at each byte once.
+/// Walks along the lines of a text of which only a part may have arrived, looking at each byte
+/// once.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     /// Where the line begins that comes next.
@@ -44,7 +46,8 @@ impl Lines {
         &text[self.start..self.seen]
     }
 
-    /// Whether nothing has arrived of the line that comes next, except perhaps the CR of an empty one.
+    /// Whether nothing has arrived of the line that comes next, except perhaps the CR of an empty
+    /// one.
     pub(super) fn is_between(&self) -> bool {
         self.start == self.seen
     }
@@ -57,7 +60,10 @@ impl Lines {
 
 /// Reads a field line, a part of `text`, whose memory the value shares.
 pub(super) fn field(line: &[u8], text: &Bytes) -> Result<(HeaderName, HeaderValue), Refusal> {
-    let colon = line.iter().position(|&byte| byte == b':').ok_or_else(|| without_name(line))?;
+    let colon = line
+        .iter()
+        .position(|&byte| byte == b':')
+        .ok_or_else(|| without_name(line))?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     let name = HeaderName::from_bytes(name).map_err(|_| without_name(line))?;
     // `trim_ascii` is right for OWS, spaces and tabs: the line has no other whitespace.
@@ -89,8 +95,9 @@ fn find_control(bytes: &[u8]) -> Option<usize> {
     let mut words = bytes.chunks_exact(8);
     for (index, word) in words.by_ref().enumerate() {
         let word = u64::from_le_bytes(word.try_into().expect("a chunk has eight bytes"));
-        // Subtracting from a byte that is too small borrows, which sets its high bit; `!word` drops those that had it
-        // before. A borrow reaches into the bytes above it, so only the lowest hit is exact, and the only one wanted.
+        // Subtracting from a byte that is too small borrows, which sets its high bit; `!word` drops
+        // those that had it before. A borrow reaches into the bytes above it, so only the lowest
+        // hit is exact, and the only one wanted.
         let below_space = word.wrapping_sub(ONES * 0x20) & !word;
         let without_delete = word ^ (ONES * 0x7f);
         let is_delete = without_delete.wrapping_sub(ONES) & !without_delete;
@@ -100,17 +107,20 @@ fn find_control(bytes: &[u8]) -> Option<usize> {
         }
     }
     let rest = words.remainder();
-    rest.iter().position(u8::is_ascii_control).map(|index| bytes.len() - rest.len() + index)
+    rest.iter()
+        .position(u8::is_ascii_control)
+        .map(|index| bytes.len() - rest.len() + index)
 }
 
-// RFC 9112 section 2.2 lets a recipient take a bare LF for a line end and a bare CR for a space. Readers that do and
-// readers that do not see different messages in the same bytes.
+// RFC 9112 section 2.2 lets a recipient take a bare LF for a line end and a bare CR for a space.
+// Readers that do and readers that do not see different messages in the same bytes.
 const BARE_LF: Refusal = Refusal::bad_request("a line ends with LF alone, without CR");
 const BARE_CR: Refusal = Refusal::bad_request("a CR is not followed by LF");
 const CONTROL: Refusal = Refusal::bad_request("a control character in the head");
 const FOLDED: Refusal = Refusal::bad_request("a field line begins with whitespace");
 const NO_COLON: Refusal = Refusal::bad_request("a field line without a colon");
-const SPACE_BEFORE_COLON: Refusal = Refusal::bad_request("whitespace between a field name and its colon");
+const SPACE_BEFORE_COLON: Refusal =
+    Refusal::bad_request("whitespace between a field name and its colon");
 pub(super) const FIELD_NAME: Refusal = Refusal::bad_request("a field name is not a token");
 const FIELD_VALUE: Refusal = Refusal::bad_request("an invalid character in a field value");
 

@@ -1,20 +1,21 @@
 //! HTTP/1.1 without a socket, a thread or a clock (RFC 9110 and RFC 9112).
 //!
-//! Bytes go in, meaning comes out: [`head`] reads a request head, [`framing`] says how the body after it ends,
-//! [`chunked`] takes the body out of the bytes, [`persist`] tells whether another request may follow, and [`reply`]
-//! writes the answer.
+//! Bytes go in, meaning comes out: [`head`] reads a request head, [`framing`] says how the body
+//! after it ends, [`chunked`] takes the body out of the bytes, [`persist`] tells whether another
+//! request may follow, and [`reply`] writes the answer.
 //!
-//! **Invariant:** nothing here reads past the end of the message it is given: what follows belongs to the next one.
-//! **Invariant:** a message that two readers could cut differently is refused, never repaired; that is what request
-//! smuggling lives on. Where the RFC tolerates such a message, the place that refuses it says so.
-//! **Invariant:** no allocation is sized by a number a peer has declared, only by bytes that have arrived.
+//! **Invariant:** nothing here reads past the end of the message it is given: what follows belongs
+//! to the next one. **Invariant:** a message that two readers could cut differently is refused,
+//! never repaired; that is what request smuggling lives on. Where the RFC tolerates such a message,
+//! the place that refuses it says so. **Invariant:** no allocation is sized by a number a peer has
+//! declared, only by bytes that have arrived.
 
 pub(crate) mod chunked;
 pub(crate) mod framing;
 pub(crate) mod head;
+mod lines;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod oracle;
-mod lines;
 pub(crate) mod persist;
 #[cfg(test)]
 mod properties;
@@ -25,7 +26,8 @@ mod trailers;
 
 use http::StatusCode;
 
-/// Why a message is refused: the status the client gets and a reason in plain words. The connection closes after it.
+/// Why a message is refused: the status the client gets and a reason in plain words. The connection
+/// closes after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
@@ -47,7 +49,8 @@ impl Refusal {
 pub(crate) struct Limits {
     /// Method, target and version, without the line end. More is 414.
     pub(crate) request_line_bytes_max: usize,
-    /// The whole head: empty lines before it, request line, fields, and the empty line that ends it. More is 431.
+    /// The whole head: empty lines before it, request line, fields, and the empty line that ends
+    /// it. More is 431.
     pub(crate) head_bytes_max: usize,
     /// Field lines in a head. More is 431.
     pub(crate) fields_max: usize,

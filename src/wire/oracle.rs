@@ -1,10 +1,12 @@
 //! What holds for whatever bytes a peer sends, as functions that panic when it does not.
 //!
-//! The property tests (`properties.rs`) call them with nearly valid messages, the fuzz targets (`tests/fuzz`) with what
-//! a fuzzer comes up with. What a message says is worked out here a second time, in the simplest way there is, which
-//! sees the whole message at once.
+//! The property tests (`properties.rs`) call them with nearly valid messages, the fuzz targets
+//! (`tests/fuzz`) with what a fuzzer comes up with. What a message says is worked out here a second
+//! time, in the simplest way there is, which sees the whole message at once.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
 use http::{Method, Uri, Version};
 
 use super::chunked::{Decoder, LAST_CHUNK, encode_chunk};
@@ -17,31 +19,69 @@ use super::{Limits, Refusal};
 pub(crate) fn head(bytes: &[u8], pieces: &[usize], limits: &Limits) {
     let text = bytes.escape_ascii();
     let whole = HeadScan::new().parse(bytes, limits);
-    assert_eq!(summary(&trickle(bytes, pieces, limits)), summary(&whole), "in pieces of {pieces:?}: {text}");
+    assert_eq!(
+        summary(&trickle(bytes, pieces, limits)),
+        summary(&whole),
+        "in pieces of {pieces:?}: {text}"
+    );
     match whole {
         Ok(Some(head)) => {
             let before = HeadScan::new().parse(&bytes[..head.len - 1], limits);
-            assert_eq!(summary(&before), summary(&Ok(None)), "without its last byte: {text}");
+            assert_eq!(
+                summary(&before),
+                summary(&Ok(None)),
+                "without its last byte: {text}"
+            );
             let alone = HeadScan::new().parse(&bytes[..head.len], limits);
-            assert_eq!(summary(&alone), summary(&Ok(Some(head))), "without what follows: {text}");
-            check_head(&alone.expect("it was a head").expect("it was complete"), bytes, limits);
+            assert_eq!(
+                summary(&alone),
+                summary(&Ok(Some(head))),
+                "without what follows: {text}"
+            );
+            check_head(
+                &alone.expect("it was a head").expect("it was complete"),
+                bytes,
+                limits,
+            );
         }
-        Ok(None) => assert!(bytes.len() < limits.head_bytes_max, "there is too much of it already: {text}"),
+        Ok(None) => assert!(
+            bytes.len() < limits.head_bytes_max,
+            "there is too much of it already: {text}"
+        ),
         Err(refusal) => {
             let status = refusal.status.as_u16();
-            assert!([400, 414, 417, 421, 431, 501, 505].contains(&status), "{refusal:?}: {text}");
+            assert!(
+                [400, 414, 417, 421, 431, 501, 505].contains(&status),
+                "{refusal:?}: {text}"
+            );
             let longer = [bytes, b"\r\n\r\n"].concat();
             let longer = HeadScan::new().parse(&longer, limits);
-            assert_eq!(summary(&longer), summary(&Err(refusal)), "whatever follows: {text}");
+            assert_eq!(
+                summary(&longer),
+                summary(&Err(refusal)),
+                "whatever follows: {text}"
+            );
         }
     }
 }
 
-/// A body of any framing is read the same however it arrives and whatever room there is for it. Nothing is lost,
-/// nothing is read twice, and no more is kept than the limits allow.
-pub(crate) fn body(framing: Framing, bytes: &[u8], pieces: &[usize], rooms: &[usize], limits: &Limits) {
+/// A body of any framing is read the same however it arrives and whatever room there is for it.
+/// Nothing is lost, nothing is read twice, and no more is kept than the limits allow.
+pub(crate) fn body(
+    framing: Framing,
+    bytes: &[u8],
+    pieces: &[usize],
+    rooms: &[usize],
+    limits: &Limits,
+) {
     let text = bytes.escape_ascii();
-    let whole = decode(framing, bytes, &[bytes.len().max(1)], &[bytes.len()], limits);
+    let whole = decode(
+        framing,
+        bytes,
+        &[bytes.len().max(1)],
+        &[bytes.len()],
+        limits,
+    );
     let cut = decode(framing, bytes, pieces, rooms, limits);
     assert_eq!(cut, whole, "in pieces of {pieces:?} into {rooms:?}: {text}");
     let Ok(decoded) = whole else { return };
@@ -50,30 +90,46 @@ pub(crate) fn body(framing: Framing, bytes: &[u8], pieces: &[usize], rooms: &[us
         Framing::Empty => assert!(decoded.is_done && decoded.consumed == 0 && content.is_empty()),
         Framing::Length(len) => {
             let len = usize::try_from(len).unwrap_or(usize::MAX);
-            assert_eq!((&content[..], decoded.is_done), (&bytes[..len.min(bytes.len())], len <= bytes.len()));
+            assert_eq!(
+                (&content[..], decoded.is_done),
+                (&bytes[..len.min(bytes.len())], len <= bytes.len())
+            );
             assert_eq!(content.len() + rest.len(), bytes.len());
         }
         Framing::UntilClose => assert_eq!((&content[..], decoded.is_done), (bytes, false)),
         Framing::Chunked if decoded.is_done => {
             let (expected, trailers, expected_rest) =
                 dechunk(bytes).unwrap_or_else(|| panic!("no chunked body: {text}"));
-            assert_eq!((&content[..], rest), (&expected[..], expected_rest), "{text}");
+            assert_eq!(
+                (&content[..], rest),
+                (&expected[..], expected_rest),
+                "{text}"
+            );
             check_trailers(&decoded.trailers, &trailers, limits);
             let mut again = Vec::new();
             encode_chunk(content, &mut again);
             again.extend_from_slice(LAST_CHUNK);
-            let again = decode(framing, &again, pieces, rooms, limits).expect("our own coding is understood");
+            let again = decode(framing, &again, pieces, rooms, limits)
+                .expect("our own coding is understood");
             assert_eq!((&again.content, again.is_done), (content, true));
         }
-        Framing::Chunked => assert!(rest.is_empty(), "a body that has not ended has left something: {text}"),
+        Framing::Chunked => assert!(
+            rest.is_empty(),
+            "a body that has not ended has left something: {text}"
+        ),
     }
 }
 
-/// The messages on a connection are the same however its bytes arrive: no byte changes from one message to another.
+/// The messages on a connection are the same however its bytes arrive: no byte changes from one
+/// message to another.
 pub(crate) fn connection(bytes: &[u8], pieces: &[usize], limits: &Limits) {
     let text = bytes.escape_ascii();
     let whole = messages(bytes, &[bytes.len().max(1)], limits);
-    assert_eq!(messages(bytes, pieces, limits), whole, "in pieces of {pieces:?}: {text}");
+    assert_eq!(
+        messages(bytes, pieces, limits),
+        whole,
+        "in pieces of {pieces:?}: {text}"
+    );
     let (mut found, mut rest) = (Vec::new(), bytes);
     // Each message alone, with nothing behind it, is that message.
     for (message, len) in &whole.messages {
@@ -86,13 +142,22 @@ pub(crate) fn connection(bytes: &[u8], pieces: &[usize], limits: &Limits) {
         found.push(*len);
         rest = &rest[*len..];
     }
-    assert_eq!(found.iter().sum::<usize>() + whole.rest, bytes.len(), "consumed and rest are the input: {text}");
+    assert_eq!(
+        found.iter().sum::<usize>() + whole.rest,
+        bytes.len(),
+        "consumed and rest are the input: {text}"
+    );
 }
 
-/// How a message that is the next after `found` ends when it is alone: the last before a close says so itself.
+/// How a message that is the next after `found` ends when it is alone: the last before a close says
+/// so itself.
 fn alone_end(whole: &Messages, found: &[usize]) -> End {
     let is_last = found.len() + 1 == whole.messages.len();
-    if is_last && whole.end == End::Closed { End::Closed } else { End::Open }
+    if is_last && whole.end == End::Closed {
+        End::Closed
+    } else {
+        End::Open
+    }
 }
 
 /// Returns the first thing to be said about a head that arrives in pieces.
@@ -102,11 +167,21 @@ fn trickle(bytes: &[u8], pieces: &[usize], limits: &Limits) -> Result<Option<Hea
     for arrived in ends(bytes, pieces) {
         match scan.parse(&bytes[..arrived], limits) {
             Ok(None) => {
-                let blank = bytes[..arrived].chunks(2).all(|pair| pair == b"\r\n" || pair == b"\r");
-                assert_eq!(scan.is_blank(), blank, "{}", bytes[..arrived].escape_ascii());
+                let blank = bytes[..arrived]
+                    .chunks(2)
+                    .all(|pair| pair == b"\r\n" || pair == b"\r");
+                assert_eq!(
+                    scan.is_blank(),
+                    blank,
+                    "{}",
+                    bytes[..arrived].escape_ascii()
+                );
             }
             Ok(Some(head)) => {
-                assert!(arrived == bytes.len() || head.len > before, "it was complete before");
+                assert!(
+                    arrived == bytes.len() || head.len > before,
+                    "it was complete before"
+                );
                 return Ok(Some(head));
             }
             refused => return refused,
@@ -116,23 +191,51 @@ fn trickle(bytes: &[u8], pieces: &[usize], limits: &Limits) -> Result<Option<Hea
     Ok(None)
 }
 
-/// Compares a head with what a reader finds who splits its lines at the line ends and its fields at the first colon.
+/// Compares a head with what a reader finds who splits its lines at the line ends and its fields at
+/// the first colon.
 fn check_head(head: &Head, bytes: &[u8], limits: &Limits) {
-    let Head { parts, len, framing, persist, expect_continue } = head;
+    let Head {
+        parts,
+        len,
+        framing,
+        persist,
+        expect_continue,
+    } = head;
     // A character for each byte, so that bytes above ASCII are as easy to look at.
     let raw: String = bytes[..*len].iter().map(|&byte| char::from(byte)).collect();
-    assert!(*len <= limits.head_bytes_max && raw.ends_with("\r\n\r\n"), "{raw:?}");
-    assert!(!raw.replace("\r\n", "").contains(|char: char| char.is_ascii_control() && char != '\t'), "{raw:?}");
+    assert!(
+        *len <= limits.head_bytes_max && raw.ends_with("\r\n\r\n"),
+        "{raw:?}"
+    );
+    assert!(
+        !raw.replace("\r\n", "")
+            .contains(|char: char| char.is_ascii_control() && char != '\t'),
+        "{raw:?}"
+    );
 
     let mut lines = raw.split("\r\n").skip_while(|line| line.is_empty());
     let request_line = lines.next().expect("a head has a request line");
-    assert!(request_line.len() <= limits.request_line_bytes_max, "{raw:?}");
+    assert!(
+        request_line.len() <= limits.request_line_bytes_max,
+        "{raw:?}"
+    );
     let words: Vec<_> = request_line.split(' ').collect();
-    let [method, target, version] = words[..] else { panic!("{} words in {request_line:?}", words.len()) };
+    let [method, target, version] = words[..] else {
+        panic!("{} words in {request_line:?}", words.len())
+    };
     assert_eq!(parts.method.as_str(), method);
     assert!(parts.method != Method::CONNECT);
-    let minor = version.strip_prefix("HTTP/1.").expect("it is of our major version");
-    assert_eq!(parts.version, if minor == "0" { Version::HTTP_10 } else { Version::HTTP_11 });
+    let minor = version
+        .strip_prefix("HTTP/1.")
+        .expect("it is of our major version");
+    assert_eq!(
+        parts.version,
+        if minor == "0" {
+            Version::HTTP_10
+        } else {
+            Version::HTTP_11
+        }
+    );
 
     let mut fields = HeaderMap::new();
     let lines: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
@@ -140,15 +243,28 @@ fn check_head(head: &Head, bytes: &[u8], limits: &Limits) {
     for line in lines {
         let (name, value) = line.split_once(':').expect("a field line has a colon");
         let name: HeaderName = name.parse().expect("a field name is a token");
-        let value: Vec<_> = value.trim_matches([' ', '\t']).chars().map(|char| char as u8).collect();
-        fields.append(name, HeaderValue::from_bytes(&value).expect("a field value has no control characters"));
+        let value: Vec<_> = value
+            .trim_matches([' ', '\t'])
+            .chars()
+            .map(|char| char as u8)
+            .collect();
+        fields.append(
+            name,
+            HeaderValue::from_bytes(&value).expect("a field value has no control characters"),
+        );
     }
     let n_hosts = fields.get_all(HOST).iter().count();
-    assert!(n_hosts == 1 || n_hosts == 0 && parts.version == Version::HTTP_10, "{raw:?}");
+    assert!(
+        n_hosts == 1 || n_hosts == 0 && parts.version == Version::HTTP_10,
+        "{raw:?}"
+    );
     check_target(&parts.uri, target);
     if let Some(authority) = parts.uri.authority() {
         // Whatever the field said (RFC 9112 section 3.2.2).
-        fields.insert(HOST, authority.as_str().parse().expect("a host is a field value"));
+        fields.insert(
+            HOST,
+            authority.as_str().parse().expect("a host is a field value"),
+        );
     }
     assert_eq!(parts.headers, fields, "{raw:?}");
 
@@ -157,24 +273,47 @@ fn check_head(head: &Head, bytes: &[u8], limits: &Limits) {
     let closes = options.contains(&"close".to_owned())
         || parts.version == Version::HTTP_10 && !options.contains(&"keep-alive".to_owned());
     assert_eq!(*persist == Persist::Close, closes, "{raw:?}");
-    assert!(!expect_continue || *framing != Framing::Empty && parts.version == Version::HTTP_11, "{raw:?}");
+    assert!(
+        !expect_continue || *framing != Framing::Empty && parts.version == Version::HTTP_11,
+        "{raw:?}"
+    );
 }
 
 /// A target is refused, or nothing of it is dropped or changed but the case of a scheme.
 pub(crate) fn target(method: &Method, target: &[u8]) {
     if let Ok(uri) = super::target::parse(method, target.to_vec().into()) {
-        check_target(&uri, str::from_utf8(target).expect("a target that is taken is ASCII"));
+        check_target(
+            &uri,
+            str::from_utf8(target).expect("a target that is taken is ASCII"),
+        );
     }
 }
 
 fn check_target(uri: &Uri, target: &str) {
-    let path_and_query = uri.path_and_query().map_or("", |path_and_query| path_and_query.as_str());
-    let Some(authority) = uri.authority() else { return assert_eq!(path_and_query, target) };
+    let path_and_query = uri
+        .path_and_query()
+        .map_or("", |path_and_query| path_and_query.as_str());
+    let Some(authority) = uri.authority() else {
+        return assert_eq!(path_and_query, target);
+    };
     let (scheme, rest) = target.split_once("://").expect("a URL has a scheme");
-    assert!(uri.scheme_str().is_some_and(|found| found.eq_ignore_ascii_case(scheme)), "{target:?}");
-    let rest = rest.strip_prefix(authority.as_str()).expect("the host follows the scheme");
-    // `http` gives the path of a URL that has none as a slash in some places, and in others as nothing.
-    let with_path = |text: &str| if text.starts_with('/') { text.to_owned() } else { format!("/{text}") };
+    assert!(
+        uri.scheme_str()
+            .is_some_and(|found| found.eq_ignore_ascii_case(scheme)),
+        "{target:?}"
+    );
+    let rest = rest
+        .strip_prefix(authority.as_str())
+        .expect("the host follows the scheme");
+    // `http` gives the path of a URL that has none as a slash in some places, and in others as
+    // nothing.
+    let with_path = |text: &str| {
+        if text.starts_with('/') {
+            text.to_owned()
+        } else {
+            format!("/{text}")
+        }
+    };
     assert_eq!(with_path(path_and_query), with_path(rest), "{target:?}");
 }
 
@@ -182,17 +321,37 @@ fn check_framing(framing: Framing, version: Version, fields: &HeaderMap) {
     let lengths: Vec<_> = fields.get_all(CONTENT_LENGTH).iter().collect();
     match framing {
         Framing::Chunked => {
-            assert_eq!((version, lengths.len()), (Version::HTTP_11, 0), "{fields:?}");
+            assert_eq!(
+                (version, lengths.len()),
+                (Version::HTTP_11, 0),
+                "{fields:?}"
+            );
             assert_eq!(list(fields, &TRANSFER_ENCODING), ["chunked"], "{fields:?}");
         }
         Framing::Length(_) | Framing::Empty => {
             let declared = match lengths[..] {
                 [] => 0,
-                [length] => length.to_str().expect("it is of digits").parse().expect("it is a number"),
+                [length] => length
+                    .to_str()
+                    .expect("it is of digits")
+                    .parse()
+                    .expect("it is a number"),
                 _ => panic!("more than one length: {fields:?}"),
             };
-            assert!(lengths.iter().all(|length| length.as_bytes().iter().all(u8::is_ascii_digit)), "{fields:?}");
-            assert_eq!(framing, if declared == 0 { Framing::Empty } else { Framing::Length(declared) });
+            assert!(
+                lengths
+                    .iter()
+                    .all(|length| length.as_bytes().iter().all(u8::is_ascii_digit)),
+                "{fields:?}"
+            );
+            assert_eq!(
+                framing,
+                if declared == 0 {
+                    Framing::Empty
+                } else {
+                    Framing::Length(declared)
+                }
+            );
             assert!(!fields.contains_key(TRANSFER_ENCODING), "{fields:?}");
         }
         Framing::UntilClose => panic!("no request ends with its connection: {fields:?}"),
@@ -200,9 +359,18 @@ fn check_framing(framing: Framing, version: Version, fields: &HeaderMap) {
 }
 
 fn list(fields: &HeaderMap, name: &HeaderName) -> Vec<String> {
-    let values =
-        fields.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase());
-    values.flat_map(|value| value.split(',').map(|part| part.trim().to_owned()).collect::<Vec<_>>()).collect()
+    let values = fields
+        .get_all(name)
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase());
+    values
+        .flat_map(|value| {
+            value
+                .split(',')
+                .map(|part| part.trim().to_owned())
+                .collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 /// What came after a body is what was sent there, without what may not come so late.
@@ -212,20 +380,35 @@ fn check_trailers(found: &HeaderMap, sent: &HeaderMap, limits: &Limits) {
         let values = |fields: &HeaderMap| fields.get_all(name).iter().cloned().collect::<Vec<_>>();
         // Nobody has given a meaning to those, so nobody has forbidden them.
         let is_unknown = name.as_str().starts_with('x');
-        assert!(values(found) == values(sent) || !is_unknown && !found.contains_key(name), "{found:?} of {sent:?}");
+        assert!(
+            values(found) == values(sent) || !is_unknown && !found.contains_key(name),
+            "{found:?} of {sent:?}"
+        );
     }
-    assert!(found.keys().all(|name| sent.contains_key(name)), "{found:?} of {sent:?}");
-    assert!([CONTENT_LENGTH, TRANSFER_ENCODING, HOST, CONNECTION].iter().all(|name| !found.contains_key(name)));
+    assert!(
+        found.keys().all(|name| sent.contains_key(name)),
+        "{found:?} of {sent:?}"
+    );
+    assert!(
+        [CONTENT_LENGTH, TRANSFER_ENCODING, HOST, CONNECTION]
+            .iter()
+            .all(|name| !found.contains_key(name))
+    );
 }
 
-/// Reads a complete chunked body and returns it, the fields after it and what follows those, or nothing if it is none.
+/// Reads a complete chunked body and returns it, the fields after it and what follows those, or
+/// nothing if it is none.
 fn dechunk(mut bytes: &[u8]) -> Option<(Vec<u8>, HeaderMap, &[u8])> {
     let mut content = Vec::new();
     loop {
         let line = take_line(&mut bytes)?;
-        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let digits = line
+            .iter()
+            .take_while(|byte| byte.is_ascii_hexdigit())
+            .count();
         let extension = &line[digits..];
-        if !(extension.is_empty() || b"; \t".contains(&extension[0])) || extension.contains(&b'\n') {
+        if !(extension.is_empty() || b"; \t".contains(&extension[0])) || extension.contains(&b'\n')
+        {
             return None;
         }
         let size = usize::from_str_radix(str::from_utf8(&line[..digits]).ok()?, 16).ok()?;
@@ -273,10 +456,21 @@ fn decode(
     let mut rooms = rooms.iter().copied().cycle();
     let (mut content, mut consumed) = (Vec::new(), 0);
     for arrived in ends(bytes, pieces) {
-        consumed += decode_into(&mut decoder, &bytes[consumed..arrived], &mut rooms, &mut content, limits)?;
+        consumed += decode_into(
+            &mut decoder,
+            &bytes[consumed..arrived],
+            &mut rooms,
+            &mut content,
+            limits,
+        )?;
     }
     let is_done = decoder.is_done();
-    Ok(Decoded { content, consumed, is_done, trailers: decoder.take_trailers() })
+    Ok(Decoded {
+        content,
+        consumed,
+        is_done,
+        trailers: decoder.take_trailers(),
+    })
 }
 
 /// Decodes all of `input` that belongs to the body, and returns how much that was.
@@ -292,15 +486,24 @@ fn decode_into(
         // Without room it comes as far as the next byte of content.
         for room in [rooms.next().unwrap_or(1), 1] {
             let mut output = vec![0; room];
-            let decoded = decoder.decode(&input[consumed..], &mut output).inspect_err(|refusal| {
-                let again = decoder.decode(b"0\r\n\r\n", &mut []);
-                assert_eq!(again, Err(*refusal), "a refused body stays refused");
-            })?;
-            assert!(decoded.consumed >= decoded.produced, "content comes from nowhere");
+            let decoded = decoder
+                .decode(&input[consumed..], &mut output)
+                .inspect_err(|refusal| {
+                    let again = decoder.decode(b"0\r\n\r\n", &mut []);
+                    assert_eq!(again, Err(*refusal), "a refused body stays refused");
+                })?;
+            assert!(
+                decoded.consumed >= decoded.produced,
+                "content comes from nowhere"
+            );
             consumed += decoded.consumed;
             content.extend_from_slice(&output[..decoded.produced]);
             // A line grows by doubling, and may be the only one.
-            assert!(decoder.bytes_kept() <= 2 * limits.trailer_bytes_max + 8, "{} are kept", decoder.bytes_kept());
+            assert!(
+                decoder.bytes_kept() <= 2 * limits.trailer_bytes_max + 8,
+                "{} are kept",
+                decoder.bytes_kept()
+            );
         }
     }
     Ok(consumed)
@@ -326,27 +529,35 @@ enum End {
 
 /// Reads one message after the other, as `conn/` does.
 fn messages(bytes: &[u8], pieces: &[usize], limits: &Limits) -> Messages {
-    let mut found = Messages { messages: Vec::new(), end: End::Open, rest: 0 };
+    let mut found = Messages {
+        messages: Vec::new(),
+        end: End::Open,
+        rest: 0,
+    };
     let (mut begun, mut consumed) = (0, 0);
     let mut scan = HeadScan::new();
     let mut body = None;
     'arrivals: for arrived in ends(bytes, pieces) {
         loop {
             let parsed = match &mut body {
-                None => scan.parse(&bytes[consumed..arrived], limits).map(|head| match head {
-                    None => false,
-                    Some(head) => {
-                        consumed += head.len;
-                        body = Some((Decoder::new(head.framing, limits), Vec::new(), head));
-                        true
-                    }
-                }),
+                None => scan
+                    .parse(&bytes[consumed..arrived], limits)
+                    .map(|head| match head {
+                        None => false,
+                        Some(head) => {
+                            consumed += head.len;
+                            body = Some((Decoder::new(head.framing, limits), Vec::new(), head));
+                            true
+                        }
+                    }),
                 Some((decoder, content, _)) => {
                     let rooms = &mut std::iter::repeat(512);
-                    decode_into(decoder, &bytes[consumed..arrived], rooms, content, limits).map(|n| {
-                        consumed += n;
-                        decoder.is_done()
-                    })
+                    decode_into(decoder, &bytes[consumed..arrived], rooms, content, limits).map(
+                        |n| {
+                            consumed += n;
+                            decoder.is_done()
+                        },
+                    )
                 }
             };
             match parsed {
@@ -357,10 +568,17 @@ fn messages(bytes: &[u8], pieces: &[usize], limits: &Limits) -> Messages {
                     break 'arrivals;
                 }
             }
-            let Some((mut decoder, content, head)) = body.take_if(|(decoder, ..)| decoder.is_done()) else { continue };
+            let Some((mut decoder, content, head)) =
+                body.take_if(|(decoder, ..)| decoder.is_done())
+            else {
+                continue;
+            };
             let (trailers, persist) = (decoder.take_trailers(), head.persist);
             let content = content.escape_ascii();
-            found.messages.push((format!("{} {content} {trailers:?}", summary(&Ok(Some(head)))), consumed - begun));
+            found.messages.push((
+                format!("{} {content} {trailers:?}", summary(&Ok(Some(head)))),
+                consumed - begun,
+            ));
             begun = consumed;
             scan = HeadScan::new();
             if persist == Persist::Close {

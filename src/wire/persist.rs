@@ -12,8 +12,8 @@ pub(crate) enum Persist {
     Close,
 }
 
-/// Returns what a message asks for: HTTP/1.1 keeps the connection unless told `close`, HTTP/1.0 closes it unless told
-/// `keep-alive`. Of both, `close` wins.
+/// Returns what a message asks for: HTTP/1.1 keeps the connection unless told `close`, HTTP/1.0
+/// closes it unless told `keep-alive`. Of both, `close` wins.
 pub(crate) fn persist(version: Version, headers: &HeaderMap) -> Persist {
     let mut kept = version != Version::HTTP_10;
     for option in members(headers, &CONNECTION) {
@@ -22,7 +22,11 @@ pub(crate) fn persist(version: Version, headers: &HeaderMap) -> Persist {
         }
         kept |= option.eq_ignore_ascii_case(b"keep-alive");
     }
-    if kept { Persist::KeepAlive } else { Persist::Close }
+    if kept {
+        Persist::KeepAlive
+    } else {
+        Persist::Close
+    }
 }
 
 #[cfg(test)]
@@ -35,13 +39,21 @@ mod tests {
         for value in connection {
             headers.append(CONNECTION, value.parse().unwrap());
         }
-        assert_eq!(persist(version, &headers), expected, "{version:?} {connection:?}");
+        assert_eq!(
+            persist(version, &headers),
+            expected,
+            "{version:?} {connection:?}"
+        );
     }
 
     #[test]
     fn http_1_1_keeps_the_connection_unless_told_otherwise() {
         check(Version::HTTP_11, &[], Persist::KeepAlive);
-        check(Version::HTTP_11, &["keep-alive", "upgrade"], Persist::KeepAlive);
+        check(
+            Version::HTTP_11,
+            &["keep-alive", "upgrade"],
+            Persist::KeepAlive,
+        );
         check(Version::HTTP_11, &["close"], Persist::Close);
     }
 
@@ -63,7 +75,11 @@ mod tests {
 
     #[test]
     fn only_a_whole_option_counts() {
-        check(Version::HTTP_11, &["close-notify", "not close", "\"close\""], Persist::KeepAlive);
+        check(
+            Version::HTTP_11,
+            &["close-notify", "not close", "\"close\""],
+            Persist::KeepAlive,
+        );
         check(Version::HTTP_10, &["keep-alive=1"], Persist::Close);
     }
 }

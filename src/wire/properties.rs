@@ -1,4 +1,5 @@
-//! The oracle of `oracle.rs`, and a few more, for generated messages: valid ones, nearly valid ones, and any bytes.
+//! The oracle of `oracle.rs`, and a few more, for generated messages: valid ones, nearly valid
+//! ones, and any bytes.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
@@ -139,28 +140,55 @@ type Fields<'a> = Vec<(&'a str, Vec<u8>)>;
 fn read_back(out: &[u8], status: StatusCode) -> Result<Fields<'_>, TestCaseError> {
     let mut fields = [httparse::EMPTY_HEADER; 40];
     let mut response = httparse::Response::new(&mut fields);
-    prop_assert_eq!(response.parse(out), Ok(httparse::Status::Complete(out.len())));
-    prop_assert_eq!((response.version, response.code), (Some(1), Some(status.as_u16())));
-    prop_assert_eq!(response.reason, Some(status.canonical_reason().unwrap_or("")));
+    prop_assert_eq!(
+        response.parse(out),
+        Ok(httparse::Status::Complete(out.len()))
+    );
+    prop_assert_eq!(
+        (response.version, response.code),
+        (Some(1), Some(status.as_u16()))
+    );
+    prop_assert_eq!(
+        response.reason,
+        Some(status.canonical_reason().unwrap_or(""))
+    );
     for (at, byte) in out.iter().enumerate() {
         match byte {
             b'\r' => prop_assert_eq!(out.get(at + 1), Some(&b'\n'), "a bare CR"),
-            b'\n' => prop_assert_eq!(at.checked_sub(1).map(|before| out[before]), Some(b'\r'), "a bare LF"),
+            b'\n' => prop_assert_eq!(
+                at.checked_sub(1).map(|before| out[before]),
+                Some(b'\r'),
+                "a bare LF"
+            ),
             _ => {}
         }
     }
     // One line for the status, one for each field, and the empty one.
     let lines = out.iter().filter(|byte| **byte == b'\n').count();
     prop_assert_eq!(lines, response.headers.len() + 2);
-    Ok(response.headers.iter().map(|field| (lower(field.name), field.value.to_vec())).collect())
+    Ok(response
+        .headers
+        .iter()
+        .map(|field| (lower(field.name), field.value.to_vec()))
+        .collect())
 }
 
-/// What is ours is said by us alone, and frames the body; everything else is as the handler gave it.
-fn check_fields(fields: Fields<'_>, head: &ReplyHead<'_>, headers: &HeaderMap) -> Result<(), TestCaseError> {
-    let (ours, theirs): (Fields<'_>, Fields<'_>) = fields.into_iter().partition(|(name, _)| OURS.contains(name));
-    let expected = headers.iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
-    let expected: Fields<'_> =
-        expected.map(|(name, value)| (name.as_str(), value.as_bytes().trim_ascii().to_vec())).collect();
+/// What is ours is said by us alone, and frames the body; everything else is as the handler gave
+/// it.
+fn check_fields(
+    fields: Fields<'_>,
+    head: &ReplyHead<'_>,
+    headers: &HeaderMap,
+) -> Result<(), TestCaseError> {
+    let (ours, theirs): (Fields<'_>, Fields<'_>) = fields
+        .into_iter()
+        .partition(|(name, _)| OURS.contains(name));
+    let expected = headers
+        .iter()
+        .filter(|(name, _)| !OURS.contains(&name.as_str()));
+    let expected: Fields<'_> = expected
+        .map(|(name, value)| (name.as_str(), value.as_bytes().trim_ascii().to_vec()))
+        .collect();
     prop_assert_eq!(theirs, expected);
 
     let is_closed = head.connection == Connection::Close || head.framing == Framing::UntilClose;
@@ -173,25 +201,38 @@ fn check_fields(fields: Fields<'_>, head: &ReplyHead<'_>, headers: &HeaderMap) -
     };
     let len = match head.framing {
         Framing::Length(len) => Some(len),
-        Framing::Empty => head.unsent_len.filter(|_| head.status != StatusCode::NO_CONTENT),
+        Framing::Empty => head
+            .unsent_len
+            .filter(|_| head.status != StatusCode::NO_CONTENT),
         Framing::Chunked | Framing::UntilClose => None,
     };
     let expected = [
         ("date", Some(String::from_utf8_lossy(DATE).into_owned())),
         ("content-length", len.map(|len| len.to_string())),
-        ("transfer-encoding", (head.framing == Framing::Chunked).then(|| "chunked".to_owned())),
+        (
+            "transfer-encoding",
+            (head.framing == Framing::Chunked).then(|| "chunked".to_owned()),
+        ),
         ("connection", connection.map(str::to_owned)),
     ];
-    let expected: Fields<'_> =
-        expected.into_iter().filter_map(|(name, value)| Some((name, value?.into_bytes()))).collect();
-    let ours: Fields<'_> = ours.into_iter().filter(|(name, _)| !upgrades || *name != "upgrade").collect();
+    let expected: Fields<'_> = expected
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?.into_bytes())))
+        .collect();
+    let ours: Fields<'_> = ours
+        .into_iter()
+        .filter(|(name, _)| !upgrades || *name != "upgrade")
+        .collect();
     prop_assert_eq!(ours, expected);
     Ok(())
 }
 
 /// Our own fields are written with capitals, a handler's in lower case.
 fn lower(name: &str) -> &str {
-    OURS.iter().find(|ours| ours.eq_ignore_ascii_case(name)).copied().unwrap_or(name)
+    OURS.iter()
+        .find(|ours| ours.eq_ignore_ascii_case(name))
+        .copied()
+        .unwrap_or(name)
 }
 
 fn name() -> impl Strategy<Value = HeaderName> {
@@ -213,16 +254,26 @@ fn value() -> impl Strategy<Value = HeaderValue> {
 
 /// The default limits, and some that a short message reaches.
 fn limits() -> impl Strategy<Value = Limits> {
-    let low = (10..60_usize, 20..200_usize, 0..6_usize, 0..12_usize, 0..20_usize, 0..30_usize, 0..3_usize);
-    let low = low.prop_map(|(line, head, fields, extension, extensions, trailer, trailers)| Limits {
-        request_line_bytes_max: line,
-        head_bytes_max: head,
-        fields_max: fields,
-        chunk_extension_bytes_max: extension,
-        chunk_extensions_bytes_max: extensions,
-        trailer_bytes_max: trailer,
-        trailer_fields_max: trailers,
-    });
+    let low = (
+        10..60_usize,
+        20..200_usize,
+        0..6_usize,
+        0..12_usize,
+        0..20_usize,
+        0..30_usize,
+        0..3_usize,
+    );
+    let low = low.prop_map(
+        |(line, head, fields, extension, extensions, trailer, trailers)| Limits {
+            request_line_bytes_max: line,
+            head_bytes_max: head,
+            fields_max: fields,
+            chunk_extension_bytes_max: extension,
+            chunk_extensions_bytes_max: extensions,
+            trailer_bytes_max: trailer,
+            trailer_fields_max: trailers,
+        },
+    );
     prop_oneof![2 => Just(Limits::default()), 1 => low]
 }
 

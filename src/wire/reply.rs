@@ -1,7 +1,8 @@
-//! The head of a response to bytes (RFC 9112 sections 4 and 5), and the answers the server gives by itself.
+//! The head of a response to bytes (RFC 9112 sections 4 and 5), and the answers the server gives by
+//! itself.
 //!
-//! What concerns the connection is ours: `Date`, the framing and `Connection` are written here, and a handler's own are
-//! left out. Nothing allocates but the output.
+//! What concerns the connection is ours: `Date`, the framing and `Connection` are written here, and
+//! a handler's own are left out. Nothing allocates but the output.
 
 use std::io::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,7 +31,8 @@ pub(crate) struct ReplyHead<'a> {
     /// With [`Framing::UntilClose`] the connection closes, whatever this is.
     pub(crate) connection: Connection,
     pub(crate) date: &'a [u8; 29],
-    /// For [`Framing::Empty`] after HEAD and with 304: how long the body is that another request would get, if known.
+    /// For [`Framing::Empty`] after HEAD and with 304: how long the body is that another request
+    /// would get, if known.
     pub(crate) unsent_len: Option<u64>,
 }
 
@@ -43,13 +45,17 @@ pub(crate) fn write_head(out: &mut Vec<u8>, head: &ReplyHead<'_>, headers: &Head
         Framing::UntilClose => {}
         Framing::Empty => {
             // RFC 9110 section 8.6 allows no length with these two.
-            let may_have_length = !head.status.is_informational() && head.status != StatusCode::NO_CONTENT;
+            let may_have_length =
+                !head.status.is_informational() && head.status != StatusCode::NO_CONTENT;
             if let Some(len) = head.unsent_len.filter(|_| may_have_length) {
                 write_length(out, len);
             }
         }
     }
-    let names_protocols = matches!(head.status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
+    let names_protocols = matches!(
+        head.status,
+        StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED
+    );
     let upgrade = names_protocols && headers.contains_key(UPGRADE);
     write_connection(out, head, upgrade);
     for (name, value) in headers {
@@ -60,7 +66,8 @@ pub(crate) fn write_head(out: &mut Vec<u8>, head: &ReplyHead<'_>, headers: &Head
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a whole response of the server's own, after which the connection closes: one line of plain text.
+/// Appends a whole response of the server's own, after which the connection closes: one line of
+/// plain text.
 ///
 /// `with_body` is false in an answer to HEAD.
 pub(crate) fn write_refusal(
@@ -102,20 +109,26 @@ pub(crate) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, BadLen
     Ok(declared)
 }
 
-/// Returns the text of a `Date` field. A clock outside the years 1970 to 9999, which the format cannot say, reads as
-/// the nearest moment it can.
+/// Returns the text of a `Date` field. A clock outside the years 1970 to 9999, which the format
+/// cannot say, reads as the nearest moment it can.
 pub(crate) fn http_date(at: SystemTime) -> [u8; 29] {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
 
     let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
     let mut date = [b' '; 29];
-    write!(&mut date[..], "{}", HttpDate::from(UNIX_EPOCH + since_epoch)).expect("an HTTP date has 29 bytes");
+    write!(
+        &mut date[..],
+        "{}",
+        HttpDate::from(UNIX_EPOCH + since_epoch)
+    )
+    .expect("an HTTP date has 29 bytes");
     date
 }
 
 /// Whether a field is for the server to write, or not for a response at all.
 ///
-/// `Trailer` announces fields after the body, which are never sent. `Upgrade` means something only with two statuses.
+/// `Trailer` announces fields after the body, which are never sent. `Upgrade` means something only
+/// with two statuses.
 fn is_ours(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -142,7 +155,8 @@ fn write_status_and_date(out: &mut Vec<u8>, status: StatusCode, date: &[u8; 29])
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the `Connection` field. Who names other protocols must also say `upgrade` in it (RFC 9110 section 7.8).
+/// Writes the `Connection` field. Who names other protocols must also say `upgrade` in it (RFC 9110
+/// section 7.8).
 fn write_connection(out: &mut Vec<u8>, head: &ReplyHead<'_>, upgrade: bool) {
     let closes = head.connection == Connection::Close || head.framing == Framing::UntilClose;
     let line: &[u8] = match (closes, upgrade) {
@@ -168,7 +182,8 @@ fn write_field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a number without the machinery of `core::fmt`, which costs more than the rest of a small head.
+/// Appends a number without the machinery of `core::fmt`, which costs more than the rest of a small
+/// head.
 fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [b'0'; 20];
     let mut start = digits.len();

@@ -2,13 +2,23 @@
 
 use http::header::{HeaderMap, HeaderName};
 
-/// Returns the members of a comma-separated list, over all fields of that name, without the whitespace around them.
+/// Returns the members of a comma-separated list, over all fields of that name, without the
+/// whitespace around them.
 ///
-/// Empty members are among them. A comma in a quoted string separates too: no list read with this has quoted strings
-/// that we understand, and what we do not understand is refused or passed over in halves as well as in one piece.
-pub(crate) fn members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> + use<'h> {
-    // `trim_ascii` is right for OWS, spaces and tabs: the other whitespace it knows cannot be in a `HeaderValue`.
-    headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii)
+/// Empty members are among them. A comma in a quoted string separates too: no list read with this
+/// has quoted strings that we understand, and what we do not understand is refused or passed over
+/// in halves as well as in one piece.
+pub(crate) fn members<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'h [u8]> + use<'h> {
+    // `trim_ascii` is right for OWS, spaces and tabs: the other whitespace it knows cannot be in a
+    // `HeaderValue`.
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
 }
 
 /// Returns the number that `digits` are, if they are digits and nothing else, and fit.
@@ -33,7 +43,20 @@ pub(super) const fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
         )
 }
 
@@ -49,7 +72,9 @@ mod tests {
         for value in values {
             headers.append(ACCEPT, value.parse().unwrap());
         }
-        let found: Vec<_> = members(&headers, &ACCEPT).map(|member| str::from_utf8(member).unwrap()).collect();
+        let found: Vec<_> = members(&headers, &ACCEPT)
+            .map(|member| str::from_utf8(member).unwrap())
+            .collect();
         assert_eq!(found, expected, "{values:?}");
     }
 
@@ -66,8 +91,18 @@ mod tests {
         assert_eq!(decimal(b"0"), Some(0));
         assert_eq!(decimal(b"007"), Some(7));
         assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
-        for invalid in ["", "+1", "-1", " 1", "1 ", "1_0", "0x1", "1.0", "18446744073709551616", "99999999999999999999"]
-        {
+        for invalid in [
+            "",
+            "+1",
+            "-1",
+            " 1",
+            "1 ",
+            "1_0",
+            "0x1",
+            "1.0",
+            "18446744073709551616",
+            "99999999999999999999",
+        ] {
             assert_eq!(decimal(invalid.as_bytes()), None, "{invalid:?}");
         }
     }
@@ -75,7 +110,11 @@ mod tests {
     #[test]
     fn a_token_is_what_a_field_name_is() {
         for byte in 0..=u8::MAX {
-            assert_eq!(is_token(&[byte]), http::HeaderName::from_bytes(&[byte]).is_ok(), "{byte:#x}");
+            assert_eq!(
+                is_token(&[byte]),
+                http::HeaderName::from_bytes(&[byte]).is_ok(),
+                "{byte:#x}"
+            );
         }
         assert!(!is_token(b""));
     }

@@ -1,5 +1,5 @@
-//! Which resource a request is for: the request target (RFC 9112 section 3.2) and the `Host` field (RFC 9110 section
-//! 7.2).
+//! Which resource a request is for: the request target (RFC 9112 section 3.2) and the `Host` field
+//! (RFC 9110 section 7.2).
 
 use std::net::Ipv6Addr;
 
@@ -10,7 +10,8 @@ use http::{Method, Uri, Version};
 use super::Refusal;
 use super::syntax::decimal;
 
-/// Reads a request target: in authority form for CONNECT, else in origin, absolute or asterisk form.
+/// Reads a request target: in authority form for CONNECT, else in origin, absolute or asterisk
+/// form.
 pub(super) fn parse(method: &Method, target: Bytes) -> Result<Uri, Refusal> {
     let path_and_query = match target[..] {
         _ if method == Method::CONNECT => match has_port(&target) && is_host_and_port(&target) {
@@ -29,18 +30,23 @@ pub(super) fn parse(method: &Method, target: Bytes) -> Result<Uri, Refusal> {
 }
 
 /// Checks the `Host` field, and sets it to the target's host where the target has one.
-pub(super) fn settle_host(version: Version, uri: &Uri, headers: &mut HeaderMap) -> Result<(), Refusal> {
+pub(super) fn settle_host(
+    version: Version,
+    uri: &Uri,
+    headers: &mut HeaderMap,
+) -> Result<(), Refusal> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => return Err(HOST_REPEATED),
-        // An empty one would say that the target has no host (RFC 9110 section 7.2), but each http URL has one (section
-        // 4.2.1). RFC 9112 section 3.3 lets us take a default for it or refuse.
+        // An empty one would say that the target has no host (RFC 9110 section 7.2), but each http
+        // URL has one (section 4.2.1). RFC 9112 section 3.3 lets us take a default for it or
+        // refuse.
         (Some(host), None) if !is_host_and_port(host.as_bytes()) => return Err(HOST_INVALID),
         (None, _) if version != Version::HTTP_10 => return Err(HOST_MISSING),
         _ => {}
     }
-    // RFC 9112 section 3.2.2: the received field is ignored then. A handler that looks at `Host` must not see a name
-    // that the request is not for.
+    // RFC 9112 section 3.2.2: the received field is ignored then. A handler that looks at `Host`
+    // must not see a name that the request is not for.
     if let Some(authority) = uri.authority() {
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| AUTHORITY)?;
         headers.insert(HOST, host);
@@ -50,11 +56,17 @@ pub(super) fn settle_host(version: Version, uri: &Uri, headers: &mut HeaderMap) 
 
 /// Checks scheme and host of a target in absolute form and returns what follows them.
 fn path_and_query_of_url(target: &[u8]) -> Result<&[u8], Refusal> {
-    let rest = ["http://", "https://"].iter().find_map(|scheme| strip_prefix_ignore_case(target, scheme.as_bytes()));
+    let rest = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| strip_prefix_ignore_case(target, scheme.as_bytes()));
     let rest = rest.ok_or(TARGET)?;
-    let (authority, path_and_query) = rest.split_at(rest.iter().position(|b| b"/?#".contains(b)).unwrap_or(rest.len()));
-    // An http URL without a host is invalid, and user information in one is to be taken as an error (RFC 9110 section
-    // 4.2).
+    let (authority, path_and_query) = rest.split_at(
+        rest.iter()
+            .position(|b| b"/?#".contains(b))
+            .unwrap_or(rest.len()),
+    );
+    // An http URL without a host is invalid, and user information in one is to be taken as an error
+    // (RFC 9110 section 4.2).
     if !is_host_and_port(authority) {
         return Err(AUTHORITY);
     }
@@ -68,36 +80,48 @@ fn strip_prefix_ignore_case<'b>(bytes: &'b [u8], prefix: &[u8]) -> Option<&'b [u
 
 /// Whether `bytes` have only what a path and a query may have.
 ///
-/// That is RFC 3986, and six characters that browsers send in queries as they are (`?ids[]=7`). All others are refused
-/// on purpose: a fragment, which is the client's own business; bytes above ASCII, quotes and angle brackets, which
-/// everybody encodes; and the backslash, which some take for a slash. `http::Uri` would drop the first and let some
-/// others pass.
+/// That is RFC 3986, and six characters that browsers send in queries as they are (`?ids[]=7`). All
+/// others are refused on purpose: a fragment, which is the client's own business; bytes above
+/// ASCII, quotes and angle brackets, which everybody encodes; and the backslash, which some take
+/// for a slash. `http::Uri` would drop the first and let some others pass.
 fn is_path_and_query(bytes: &[u8]) -> bool {
     is_encoded(bytes, &IN_PATH_OR_QUERY)
 }
 
-/// Whether `value` is a host with an optional port (RFC 3986 section 3.2). The port may be empty after its colon.
+/// Whether `value` is a host with an optional port (RFC 3986 section 3.2). The port may be empty
+/// after its colon.
 fn is_host_and_port(value: &[u8]) -> bool {
     let host_end = match value {
-        [b'[', ..] => value.iter().position(|&byte| byte == b']').map(|bracket| bracket + 1),
+        [b'[', ..] => value
+            .iter()
+            .position(|&byte| byte == b']')
+            .map(|bracket| bracket + 1),
         _ => value.iter().position(|&byte| byte == b':'),
     };
     let (host, port) = value.split_at(host_end.unwrap_or(value.len()));
     is_host(host) && (port.is_empty() || port.strip_prefix(b":").is_some_and(is_port))
 }
 
-/// Whether `host` is a name, an IPv4 address, which has the same characters, or an IPv6 address in brackets.
+/// Whether `host` is a name, an IPv4 address, which has the same characters, or an IPv6 address in
+/// brackets.
 fn is_host(host: &[u8]) -> bool {
     match host {
         [] => false,
-        [b'[', address @ .., b']'] => str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        [b'[', address @ .., b']'] => {
+            str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
+        }
         name => is_encoded(name, &IN_HOST),
     }
 }
 
-/// Whether an authority ends with a colon and at least one digit, which `is_host_and_port` alone does not demand.
+/// Whether an authority ends with a colon and at least one digit, which `is_host_and_port` alone
+/// does not demand.
 fn has_port(authority: &[u8]) -> bool {
-    let digits = authority.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let digits = authority
+        .iter()
+        .rev()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
     digits > 0 && authority[..authority.len() - digits].ends_with(b":")
 }
 
@@ -105,11 +129,14 @@ fn is_port(digits: &[u8]) -> bool {
     digits.is_empty() || decimal(digits).is_some_and(|port| port <= u64::from(u16::MAX))
 }
 
-/// Whether `bytes` are allowed characters and percent-encoded ones. The percent sign itself is not to be allowed.
+/// Whether `bytes` are allowed characters and percent-encoded ones. The percent sign itself is not
+/// to be allowed.
 fn is_encoded(mut bytes: &[u8], allowed: &[bool; 256]) -> bool {
     while let Some(at) = bytes.iter().position(|&byte| !allowed[usize::from(byte)]) {
         bytes = match &bytes[at..] {
-            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => rest,
+            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                rest
+            }
             _ => return false,
         }
     }
@@ -119,14 +146,18 @@ fn is_encoded(mut bytes: &[u8], allowed: &[bool; 256]) -> bool {
 static IN_HOST: [bool; 256] = unreserved_or_sub_delim_or(b"");
 static IN_PATH_OR_QUERY: [bool; 256] = unreserved_or_sub_delim_or(b"/?:@[]{}|^");
 
-/// Makes a table of RFC 3986's `unreserved` and `sub-delims`, which hosts and paths have in common, and of `more`.
+/// Makes a table of RFC 3986's `unreserved` and `sub-delims`, which hosts and paths have in common,
+/// and of `more`.
 const fn unreserved_or_sub_delim_or(more: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 128_u8 {
         table[byte as usize] = byte.is_ascii_alphanumeric()
             || matches!(byte, b'-' | b'.' | b'_' | b'~')
-            || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
+            || matches!(
+                byte,
+                b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+            );
         byte += 1;
     }
     let mut index = 0;
@@ -137,11 +168,15 @@ const fn unreserved_or_sub_delim_or(more: &[u8]) -> [bool; 256] {
     table
 }
 
-const TARGET: Refusal = Refusal::bad_request("the request target is neither a path nor an http URL");
+const TARGET: Refusal =
+    Refusal::bad_request("the request target is neither a path nor an http URL");
 const ASTERISK: Refusal = Refusal::bad_request("the request target * is for OPTIONS alone");
-const NO_AUTHORITY: Refusal = Refusal::bad_request("the request target of CONNECT is not a host and a port");
+const NO_AUTHORITY: Refusal =
+    Refusal::bad_request("the request target of CONNECT is not a host and a port");
 const AUTHORITY: Refusal = Refusal::bad_request("the URL in the request line has no valid host");
-const CHARACTERS: Refusal = Refusal::bad_request("a character in the request target must be percent-encoded");
+const CHARACTERS: Refusal =
+    Refusal::bad_request("a character in the request target must be percent-encoded");
 const HOST_MISSING: Refusal = Refusal::bad_request("no Host field");
 const HOST_REPEATED: Refusal = Refusal::bad_request("more than one Host field");
-const HOST_INVALID: Refusal = Refusal::bad_request("the Host field is not a host with an optional port");
+const HOST_INVALID: Refusal =
+    Refusal::bad_request("the Host field is not a host with an optional port");

@@ -51,16 +51,19 @@ impl Trailers {
 
     #[cfg(any(test, fuzzing))]
     pub(super) fn bytes_kept(&self) -> usize {
-        let fields = self.fields.iter().map(|(name, value)| name.as_str().len() + value.len());
+        let fields = self
+            .fields
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len());
         self.line.capacity() + fields.sum::<usize>()
     }
 }
 
 /// Whether a field may come after the body.
 ///
-/// RFC 9110 section 6.5.1 rules out what is needed before it: framing, routing, authentication, conditions and other
-/// modifiers of the request, and the format of the content. A handler that merged such a field into the head would be
-/// told something that nobody in between has looked at.
+/// RFC 9110 section 6.5.1 rules out what is needed before it: framing, routing, authentication,
+/// conditions and other modifiers of the request, and the format of the content. A handler that
+/// merged such a field into the head would be told something that nobody in between has looked at.
 fn is_allowed(name: &HeaderName) -> bool {
     !matches!(
         name.as_str(),
@@ -93,6 +96,11 @@ fn is_allowed(name: &HeaderName) -> bool {
 }
 
 const CONTROL: Refusal = Refusal::bad_request("a control character in the trailer section");
-const TOO_LONG: Refusal = Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the trailer section is too long");
-const TOO_MANY: Refusal =
-    Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the trailer section has too many fields");
+const TOO_LONG: Refusal = Refusal::new(
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "the trailer section is too long",
+);
+const TOO_MANY: Refusal = Refusal::new(
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "the trailer section has too many fields",
+);

@@ -25,7 +25,10 @@ fn http_1_1_connections_persist() {
     ] {
         suite.accepted(request("GET /", fields));
     }
-    suite.accepted(request("GET /", "Keep-Alive: timeout=5, max=1\r\nProxy-Connection: close\r\n"));
+    suite.accepted(request(
+        "GET /",
+        "Keep-Alive: timeout=5, max=1\r\nProxy-Connection: close\r\n",
+    ));
 }
 
 #[test]
@@ -47,12 +50,36 @@ fn who_asks_for_close_gets_close_and_nothing_more() {
         let answer = suite.closed(request("GET /", &format!("Connection: {value}\r\n")));
         assert_eq!(answer.status, 200, "{value}");
     }
-    assert_eq!(suite.closed(request("GET /", "Connection: foo\r\nConnection: close\r\n")).status, 200);
-    assert_eq!(suite.closed(request("GET /", "Connection: close\r\nConnection: keep-alive\r\n")).status, 200);
-    assert_eq!(suite.closed(post("Connection: close\r\nContent-Length: 5\r\n", "hello")).status, 200);
+    assert_eq!(
+        suite
+            .closed(request("GET /", "Connection: foo\r\nConnection: close\r\n"))
+            .status,
+        200
+    );
+    assert_eq!(
+        suite
+            .closed(request(
+                "GET /",
+                "Connection: close\r\nConnection: keep-alive\r\n"
+            ))
+            .status,
+        200
+    );
+    assert_eq!(
+        suite
+            .closed(post("Connection: close\r\nContent-Length: 5\r\n", "hello"))
+            .status,
+        200
+    );
     // Of the requests before it, each is answered.
     let answers = suite.answers(NEXT.repeat(3) + &request("GET /", "Connection: close\r\n") + NEXT);
-    assert_eq!(answers.iter().map(|answer| answer.closes()).collect::<Vec<_>>(), [false, false, false, true]);
+    assert_eq!(
+        answers
+            .iter()
+            .map(|answer| answer.closes())
+            .collect::<Vec<_>>(),
+        [false, false, false, true]
+    );
 }
 
 #[test]
@@ -66,7 +93,13 @@ fn http_1_0_closes_unless_it_asks_to_persist() {
         "Keep-Alive: timeout=5\r\n",
         "Connection: keep-alive=1\r\n",
     ] {
-        assert_eq!(suite.closed(format!("GET / HTTP/1.0\r\n{fields}\r\n")).status, 200, "{fields}");
+        assert_eq!(
+            suite
+                .closed(format!("GET / HTTP/1.0\r\n{fields}\r\n"))
+                .status,
+            200,
+            "{fields}"
+        );
     }
     for fields in [
         "Connection: keep-alive\r\n",
@@ -86,7 +119,11 @@ fn http_1_0_is_never_sent_chunks() {
         for path in ["reader", "writer"] {
             let answer = suite.closed(format!("GET /200/{path} HTTP/1.0\r\n{fields}\r\n"));
             assert_eq!(answer.delimited, Delimited::ByClose, "{path}");
-            assert_eq!((answer.version.as_str(), answer.text().as_str()), ("HTTP/1.1", "0123456789"), "{path}");
+            assert_eq!(
+                (answer.version.as_str(), answer.text().as_str()),
+                ("HTTP/1.1", "0123456789"),
+                "{path}"
+            );
             assert_eq!(answer.field("transfer-encoding"), None);
         }
     }
@@ -103,7 +140,14 @@ fn responses_come_in_the_order_of_the_requests() {
         seen(request)
     });
     let mut client = suite.client();
-    let lines = ["GET /1", "GET /slow", "POST /3", "DELETE /4", "OPTIONS *", "GET /6"];
+    let lines = [
+        "GET /1",
+        "GET /slow",
+        "POST /3",
+        "DELETE /4",
+        "OPTIONS *",
+        "GET /6",
+    ];
     client.send(lines.map(|line| request(line, "")).concat());
     gate.wait_entered(1);
     gate.open();
@@ -118,11 +162,17 @@ fn nothing_behind_a_refused_request_is_taken_for_a_request() {
     for bad in [
         "GET / HTTP/1.1\r\n\r\n".to_owned(),
         request("GET /", "X : a\r\n"),
-        post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+        post(
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "0\r\n\r\n",
+        ),
     ] {
         let answers = suite.answers(NEXT.repeat(2) + &bad + &NEXT.repeat(2));
         assert_eq!(
-            answers.iter().map(|answer| (answer.status, answer.closes())).collect::<Vec<_>>(),
+            answers
+                .iter()
+                .map(|answer| (answer.status, answer.closes()))
+                .collect::<Vec<_>>(),
             [(200, false), (200, false), (400, true)]
         );
     }
@@ -136,7 +186,8 @@ fn an_unread_body_is_read_to_its_end_or_the_connection_closes() {
     let answer = suite.accepted(request("POST /unread", &fields) + &smuggled);
     assert_eq!(answer.text(), "unread");
     // Too long to be read for nothing.
-    let answer = suite.closed(request("POST /unread", "Content-Length: 10000000\r\n") + &smuggled.repeat(3000));
+    let answer = suite
+        .closed(request("POST /unread", "Content-Length: 10000000\r\n") + &smuggled.repeat(3000));
     assert_eq!(answer.text(), "unread");
 }
 
@@ -144,7 +195,11 @@ fn an_unread_body_is_read_to_its_end_or_the_connection_closes() {
 fn a_handler_can_close_and_cannot_keep() {
     let suite = Suite::with(|request: Request, _: Context| {
         let value = request.uri().query().unwrap_or("none").replace('+', ", ");
-        ([(CONNECTION, HeaderValue::from_str(&value).unwrap())], "bye").into_response()
+        (
+            [(CONNECTION, HeaderValue::from_str(&value).unwrap())],
+            "bye",
+        )
+            .into_response()
     });
     for value in ["close", "CLOSE", "x+close", "keep-alive+close"] {
         let answer = suite.closed(request(&format!("GET /?{value}"), ""));
@@ -161,7 +216,12 @@ fn what_ends_with_the_connection_says_so() {
         _ => (StatusCode::OK, Body::reader(std::io::empty())).into_response(),
     });
     assert_eq!(suite.closed(request("GET /panic", "")).status, 500);
-    assert_eq!(suite.closed("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").status, 200);
+    assert_eq!(
+        suite
+            .closed("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            .status,
+        200
+    );
     assert_eq!(suite.closed("quack\r\n\r\n").status, 400);
 }
 
@@ -169,7 +229,10 @@ fn what_ends_with_the_connection_says_so() {
 fn a_head_that_is_cut_gets_503_without_a_body() {
     let gate = Gate::new();
     let at_gate = gate.clone();
-    let description = builder().workers(1).grace_period(millis(50)).cut_grace(LIMIT);
+    let description = builder()
+        .workers(1)
+        .grace_period(millis(50))
+        .cut_grace(LIMIT);
     let server = TestServer::with(description, move |_: Request, _: Context| at_gate.pass());
     let mut client = server.client();
     client.send(request("HEAD /", ""));

@@ -7,7 +7,10 @@ use crate::{METHODS, NEXT, answers, request};
 /// The statuses of all answers to `input`, and the last answer.
 #[track_caller]
 fn statuses(demo: &Program, input: impl AsRef<[u8]>) -> Vec<u16> {
-    answers(&mut demo.client(), input.as_ref()).iter().map(|answer| answer.status).collect()
+    answers(&mut demo.client(), input.as_ref())
+        .iter()
+        .map(|answer| answer.status)
+        .collect()
 }
 
 #[test]
@@ -28,7 +31,11 @@ fn an_incomplete_head_is_waited_for() {
     for (client, len) in clients.iter_mut().zip(1..) {
         client.expect_nothing_yet();
         client.send(&head[len..]);
-        assert_eq!(client.read_response().status, 200, "the first {len} bytes alone");
+        assert_eq!(
+            client.read_response().status,
+            200,
+            "the first {len} bytes alone"
+        );
     }
 }
 
@@ -52,7 +59,11 @@ fn sound_requests_are_served() {
         "GET /plaintext HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n\r\nhello",
         "GET /plaintext HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     ] {
-        assert_eq!(statuses(&demo, input.to_owned() + &get("/plaintext")), [200, 200], "{input:?}");
+        assert_eq!(
+            statuses(&demo, input.to_owned() + &get("/plaintext")),
+            [200, 200],
+            "{input:?}"
+        );
     }
 }
 
@@ -61,27 +72,70 @@ fn unsound_requests_are_refused() {
     let demo = Program::demo(&[]);
     for (input, status) in [
         ("GET / \r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: example.com\r\nX-Invalid[]: test\r\n\r\n", 400),
+        (
+            "GET / HTTP/1.1\r\nHost: example.com\r\nX-Invalid[]: test\r\n\r\n",
+            400,
+        ),
         ("GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: example.com\r\nHost: example.org\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: example.com\r\nContent-Length: -123456789123456789123456789\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: example.com\r\nContent-Length: -1234\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: example.com\r\nContent-Length: abc\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: example.com\r\nX-Bad-Control-Char: test\x07\r\n\r\n", 400),
+        (
+            "GET / HTTP/1.1\r\nHost: example.com\r\nHost: example.org\r\n\r\n",
+            400,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: example.com\r\nContent-Length: -123456789123456789123456789\r\n\r\n",
+            400,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: example.com\r\nContent-Length: -1234\r\n\r\n",
+            400,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: example.com\r\nContent-Length: abc\r\n\r\n",
+            400,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: example.com\r\nX-Bad-Control-Char: test\x07\r\n\r\n",
+            400,
+        ),
         ("GET / HTTP/9.9\r\nHost: example.com\r\n\r\n", 505),
         ("Extra lineGET / HTTP/1.1\r\nHost: example.com\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: example.com\r\n\rSome-Header: Test\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", 400),
+        (
+            "GET / HTTP/1.1\r\nHost: example.com\r\n\rSome-Header: Test\r\n\r\n",
+            400,
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+            400,
+        ),
         ("GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
-        ("CONNECT example.com:80 HTTP/1.1\r\nHost: example.com\r\n\r\n", 501),
-        ("POST / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
-        ("GET https://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n", 421),
-        ("POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 10\r\n\r\nhello", 400),
-        ("POST /echo HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", 400),
+        (
+            "CONNECT example.com:80 HTTP/1.1\r\nHost: example.com\r\n\r\n",
+            501,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: gzip\r\n\r\n",
+            400,
+        ),
+        (
+            "GET https://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n",
+            421,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 10\r\n\r\nhello",
+            400,
+        ),
+        (
+            "POST /echo HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            400,
+        ),
     ] {
         let incomplete = input.ends_with("hello") || input.ends_with("hello\r\n");
         let next = if incomplete { "" } else { NEXT };
-        assert_eq!(statuses(&demo, input.to_owned() + next), [status], "{input:?}");
+        assert_eq!(
+            statuses(&demo, input.to_owned() + next),
+            [status],
+            "{input:?}"
+        );
     }
 }
 
@@ -93,21 +147,46 @@ fn methods_are_served_not_allowed_or_not_implemented() {
             "GET" | "OPTIONS" => 200,
             _ => 405,
         };
-        let answers = answers(&mut demo.client(), request(&format!("{method} /plaintext"), "").as_bytes());
+        let answers = answers(
+            &mut demo.client(),
+            request(&format!("{method} /plaintext"), "").as_bytes(),
+        );
         assert_eq!(answers[0].status, expected, "{method}");
-        assert_eq!(answers[0].field("allow").is_some(), method != "GET", "{method}");
+        assert_eq!(
+            answers[0].field("allow").is_some(),
+            method != "GET",
+            "{method}"
+        );
     }
-    assert_eq!(demo.client().head("/plaintext").field("content-length"), Some("13"));
+    assert_eq!(
+        demo.client().head("/plaintext").field("content-length"),
+        Some("13")
+    );
     for method in ["QUACK", "get", "Get", "PROPFIND", "M-SEARCH"] {
-        assert_eq!(statuses(&demo, request(&format!("{method} /plaintext"), "")), [501], "{method}");
+        assert_eq!(
+            statuses(&demo, request(&format!("{method} /plaintext"), "")),
+            [501],
+            "{method}"
+        );
     }
-    assert_eq!(statuses(&demo, request(&format!("{} /plaintext", "M".repeat(20_000)), "")), [501]);
+    assert_eq!(
+        statuses(
+            &demo,
+            request(&format!("{} /plaintext", "M".repeat(20_000)), "")
+        ),
+        [501]
+    );
 }
 
 #[test]
 fn statuses_come_with_the_fields_they_must_have() {
     let demo = Program::demo(&[]);
-    for (status, name) in [(401, "www-authenticate"), (405, "allow"), (407, "proxy-authenticate"), (426, "upgrade")] {
+    for (status, name) in [
+        (401, "www-authenticate"),
+        (405, "allow"),
+        (407, "proxy-authenticate"),
+        (426, "upgrade"),
+    ] {
         let answer = demo.client().get(&format!("/status?code={status}"));
         assert_eq!(answer.status, status);
         assert!(answer.field(name).is_some(), "{answer:?}");
@@ -120,8 +199,14 @@ fn statuses_come_with_the_fields_they_must_have() {
 fn an_echo_with_100_continue_is_complete() {
     let demo = Program::demo(&[]);
     let mut client = demo.client();
-    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
-    assert_eq!(client.read_raw(25), b"HTTP/1.1 100 Continue\r\n\r\n", "within {LIMIT:?}");
+    client.send(
+        "POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+    );
+    assert_eq!(
+        client.read_raw(25),
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        "within {LIMIT:?}"
+    );
     client.send("hello");
     assert_eq!(client.read_response().text(), "hello");
 }

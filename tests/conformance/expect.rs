@@ -1,4 +1,5 @@
-//! `Expect: 100-continue`, early answers while a body still comes, and `Upgrade`: RFC 9110 sections 7.8, 10.1.1 and 15.2.
+//! `Expect: 100-continue`, early answers while a body still comes, and `Upgrade`: RFC 9110 sections
+//! 7.8, 10.1.1 and 15.2.
 
 use lameduck::http::StatusCode;
 use lameduck::{Context, IntoResponse, Request};
@@ -11,13 +12,18 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 #[test]
 fn who_expects_100_gets_it_before_the_body_and_then_the_answer() {
     let suite = Suite::new();
-    for expectation in
-        ["100-continue", "100-Continue", "100-CONTINUE", "100-continue,", "100-continue\r\nExpect: 100-continue"]
-    {
+    for expectation in [
+        "100-continue",
+        "100-Continue",
+        "100-CONTINUE",
+        "100-continue,",
+        "100-continue\r\nExpect: 100-continue",
+    ] {
         let mut client = suite.client();
-        for (framing, body) in
-            [("Content-Length: 5", "hello"), ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n")]
-        {
+        for (framing, body) in [
+            ("Content-Length: 5", "hello"),
+            ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"),
+        ] {
             client.send(post(&format!("Expect: {expectation}\r\n{framing}\r\n"), ""));
             assert_eq!(client.read_raw(CONTINUE.len()), CONTINUE, "{expectation}");
             client.send(body);
@@ -32,7 +38,11 @@ fn who_expects_100_gets_it_before_the_body_and_then_the_answer() {
 #[test]
 fn a_final_status_takes_the_place_of_100_and_says_that_the_connection_closes() {
     let suite = Suite::with(|_, _| StatusCode::FORBIDDEN.into_response());
-    for framing in ["Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 100000000000\r\n"] {
+    for framing in [
+        "Content-Length: 5\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Content-Length: 100000000000\r\n",
+    ] {
         let mut client = suite.client();
         client.send(post(&format!("Expect: 100-continue\r\n{framing}"), ""));
         let answer = client.read_response();
@@ -46,9 +56,18 @@ fn a_final_status_takes_the_place_of_100_and_says_that_the_connection_closes() {
 fn what_is_wrong_with_a_request_is_said_in_place_of_100() {
     let suite = Suite::new();
     for (input, status) in [
-        ("POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n", 400),
-        ("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: x\r\n\r\n", 400),
-        ("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (
+            "POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+            400,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: x\r\n\r\n",
+            400,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            501,
+        ),
     ] {
         suite.refused(input, status);
     }
@@ -57,14 +76,24 @@ fn what_is_wrong_with_a_request_is_said_in_place_of_100() {
 #[test]
 fn no_100_is_sent_when_the_body_is_here_already() {
     let suite = Suite::new();
-    suite.accepted(post("Expect: 100-continue\r\nContent-Length: 5\r\n", "hello"));
-    suite.accepted(post("Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n"));
+    suite.accepted(post(
+        "Expect: 100-continue\r\nContent-Length: 5\r\n",
+        "hello",
+    ));
+    suite.accepted(post(
+        "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n",
+        "5\r\nhello\r\n0\r\n\r\n",
+    ));
 }
 
 #[test]
 fn an_expectation_without_a_body_is_met() {
     let suite = Suite::new();
-    for fields in ["Expect: 100-continue\r\n", "Expect: 100-continue\r\nContent-Length: 0\r\n", "Expect:\r\n"] {
+    for fields in [
+        "Expect: 100-continue\r\n",
+        "Expect: 100-continue\r\nContent-Length: 0\r\n",
+        "Expect:\r\n",
+    ] {
         suite.accepted(request("GET /", fields));
         suite.accepted(post(fields, ""));
     }
@@ -75,7 +104,8 @@ fn http_1_0_is_never_sent_100() {
     let suite = Suite::new();
     for expectation in ["100-continue", "miracle"] {
         let head = format!("POST / HTTP/1.0\r\nExpect: {expectation}\r\nContent-Length: 5\r\n\r\n");
-        // The body comes when the server has had the head for as long as it takes to answer somebody else.
+        // The body comes when the server has had the head for as long as it takes to answer
+        // somebody else.
         let mut client = suite.client();
         client.send(&head);
         suite.accepted(request("GET /", ""));
@@ -100,7 +130,13 @@ fn an_unknown_expectation_is_417() {
         "100-continue;a=b",
         "101-continue",
     ] {
-        suite.refused(post(&format!("Expect: {expectation}\r\nContent-Length: 5\r\n"), "hello"), 417);
+        suite.refused(
+            post(
+                &format!("Expect: {expectation}\r\nContent-Length: 5\r\n"),
+                "hello",
+            ),
+            417,
+        );
         suite.refused(request("GET /", &format!("Expect: {expectation}\r\n")), 417);
     }
 }
@@ -129,7 +165,10 @@ fn an_early_answer_is_readable_after_ten_megabytes_were_sent() {
             } else {
                 format!("Content-Length: {}\r\n", big.len())
             };
-            client.send(request(&format!("POST {path}"), &(expectation.to_owned() + &framing)));
+            client.send(request(
+                &format!("POST {path}"),
+                &(expectation.to_owned() + &framing),
+            ));
             if chunks {
                 for piece in big.chunks(64 << 10) {
                     client.send(format!("{:x}\r\n", piece.len()));
@@ -142,7 +181,10 @@ fn an_early_answer_is_readable_after_ten_megabytes_were_sent() {
             }
             let answer = client.read_response();
             assert_eq!(answer.status, status, "{path} {expectation}");
-            assert!(chunks || answer.closes(), "{path} {expectation}: {answer:?}");
+            assert!(
+                chunks || answer.closes(),
+                "{path} {expectation}: {answer:?}"
+            );
             client.half_close();
             client.expect_eof();
         }
@@ -179,10 +221,19 @@ fn an_upgrade_nobody_handles_is_ignored() {
             assert_eq!(answer.field("upgrade"), None);
         }
         let answers = suite.answers(format!("GET / HTTP/1.0\r\n{fields}\r\n"));
-        assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200]);
+        assert_eq!(
+            answers
+                .iter()
+                .map(|answer| answer.status)
+                .collect::<Vec<_>>(),
+            [200]
+        );
     }
     // A body that comes with it is read as one.
-    suite.accepted(post("Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\n", "hello"));
+    suite.accepted(post(
+        "Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\n",
+        "hello",
+    ));
 }
 
 #[test]
@@ -218,8 +269,15 @@ fn half_closed_clients_get_all_their_answers() {
 
 #[test]
 fn a_half_closed_client_gets_a_response_of_many_pieces() {
-    let server =
-        TestServer::start(|_: Request, _: Context| lameduck::Body::sized_reader(std::io::repeat(b'x'), 5 << 20));
+    let server = TestServer::start(|_: Request, _: Context| {
+        lameduck::Body::sized_reader(std::io::repeat(b'x'), 5 << 20)
+    });
     let answers = answers(&mut server.client(), request("GET /", "").as_bytes());
-    assert_eq!(answers.iter().map(|answer| answer.body.len()).collect::<Vec<_>>(), [5 << 20]);
+    assert_eq!(
+        answers
+            .iter()
+            .map(|answer| answer.body.len())
+            .collect::<Vec<_>>(),
+        [5 << 20]
+    );
 }

@@ -8,17 +8,30 @@ use crate::{METHODS, NEXT, Suite, chunked, post, request, seen};
 #[track_caller]
 fn body(suite: &Suite, input: impl AsRef<[u8]>) -> String {
     let seen = suite.accepted(input).text();
-    seen[seen.find("body ").unwrap() + "body ".len()..].replace('\n', " ").trim().to_owned()
+    seen[seen.find("body ").unwrap() + "body ".len()..]
+        .replace('\n', " ")
+        .trim()
+        .to_owned()
 }
 
 #[test]
 fn a_declared_length_is_the_body() {
     let suite = Suite::new();
-    assert_eq!(body(&suite, post("Content-Length: 5\r\n", "hello")), "hello");
+    assert_eq!(
+        body(&suite, post("Content-Length: 5\r\n", "hello")),
+        "hello"
+    );
     assert_eq!(body(&suite, post("Content-Length: 0\r\n", "")), "");
     // Whitespace around the value is no part of it, and zeros before it are digits.
     for length in ["05", "0000000000000000000000005", "  5", "5  ", "\t5\t"] {
-        assert_eq!(body(&suite, post(&format!("Content-Length: {length}\r\n"), "hello")), "hello", "{length:?}");
+        assert_eq!(
+            body(
+                &suite,
+                post(&format!("Content-Length: {length}\r\n"), "hello")
+            ),
+            "hello",
+            "{length:?}"
+        );
     }
 }
 
@@ -26,8 +39,19 @@ fn a_declared_length_is_the_body() {
 fn without_a_length_there_is_no_body() {
     let suite = Suite::new();
     for method in METHODS.iter().filter(|method| *method != "HEAD") {
-        assert_eq!(body(&suite, request(&format!("{method} /"), "")), "", "{method}");
-        assert_eq!(body(&suite, request(&format!("{method} /"), "Content-Type: text/plain\r\n")), "", "{method}");
+        assert_eq!(
+            body(&suite, request(&format!("{method} /"), "")),
+            "",
+            "{method}"
+        );
+        assert_eq!(
+            body(
+                &suite,
+                request(&format!("{method} /"), "Content-Type: text/plain\r\n")
+            ),
+            "",
+            "{method}"
+        );
     }
 }
 
@@ -39,9 +63,17 @@ fn the_body_of_any_method_is_read_and_is_not_the_next_request() {
         for method in METHODS.iter().filter(|method| *method != "HEAD") {
             let fields = format!("Content-Length: {}\r\n", smuggled.len());
             let answer = suite.accepted(request(&format!("{method} {path}"), &fields) + &smuggled);
-            assert!(path == "/unread" || answer.text().contains("smuggled"), "{method}: {answer:?}");
+            assert!(
+                path == "/unread" || answer.text().contains("smuggled"),
+                "{method}: {answer:?}"
+            );
             let chunk = format!("{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len());
-            suite.accepted(request(&format!("{method} {path}"), "Transfer-Encoding: chunked\r\n") + &chunk);
+            suite.accepted(
+                request(
+                    &format!("{method} {path}"),
+                    "Transfer-Encoding: chunked\r\n",
+                ) + &chunk,
+            );
         }
     }
     let mut client = suite.client();
@@ -93,7 +125,10 @@ fn a_length_that_is_not_digits_is_refused() {
         "-123456789123456789123456789",
     ] {
         suite.refused(post(&format!("Content-Length: {length}\r\n"), "hello"), 400);
-        suite.refused(request("GET /", &format!("Content-Length: {length}\r\n")), 400);
+        suite.refused(
+            request("GET /", &format!("Content-Length: {length}\r\n")),
+            400,
+        );
     }
 }
 
@@ -135,12 +170,22 @@ fn more_than_one_length_is_refused() {
 #[test]
 fn a_coding_and_a_length_are_refused() {
     let suite = Suite::new();
-    for coding in
-        ["chunked", "Chunked", "identity", "gzip", "", "xchunked", "gzip, chunked", "chunked, chunked", "chunked "]
-    {
+    for coding in [
+        "chunked",
+        "Chunked",
+        "identity",
+        "gzip",
+        "",
+        "xchunked",
+        "gzip, chunked",
+        "chunked, chunked",
+        "chunked ",
+    ] {
         for length in ["0", "5", "6", "", "x"] {
-            let (coding, length) =
-                (format!("Transfer-Encoding: {coding}\r\n"), format!("Content-Length: {length}\r\n"));
+            let (coding, length) = (
+                format!("Transfer-Encoding: {coding}\r\n"),
+                format!("Content-Length: {length}\r\n"),
+            );
             suite.refused(post(&(coding.clone() + &length), "0\r\n\r\n"), 400);
             suite.refused(post(&(length + &coding), "0\r\n\r\n"), 400);
         }
@@ -150,9 +195,20 @@ fn a_coding_and_a_length_are_refused() {
 #[test]
 fn chunked_in_any_case_is_the_one_coding_there_is() {
     let suite = Suite::new();
-    for coding in ["chunked", "Chunked", "CHUNKED", "cHuNkEd", "  chunked", "chunked\t "] {
+    for coding in [
+        "chunked",
+        "Chunked",
+        "CHUNKED",
+        "cHuNkEd",
+        "  chunked",
+        "chunked\t ",
+    ] {
         let fields = format!("Transfer-Encoding: {coding}\r\n");
-        assert_eq!(body(&suite, post(&fields, "5\r\nhello\r\n0\r\n\r\n")), "hello", "{coding:?}");
+        assert_eq!(
+            body(&suite, post(&fields, "5\r\nhello\r\n0\r\n\r\n")),
+            "hello",
+            "{coding:?}"
+        );
     }
 }
 
@@ -166,7 +222,10 @@ fn an_unknown_coding_is_501() {
         "gzip\r\nTransfer-Encoding: chunked",
         "deflate , gzip ,\tchunked",
     ] {
-        suite.refused(post(&format!("Transfer-Encoding: {coding}\r\n"), "0\r\n\r\n"), 501);
+        suite.refused(
+            post(&format!("Transfer-Encoding: {coding}\r\n"), "0\r\n\r\n"),
+            501,
+        );
     }
 }
 
@@ -189,7 +248,10 @@ fn a_coding_that_does_not_end_with_chunked_is_refused() {
         "none",
         "0",
     ] {
-        suite.refused(post(&format!("Transfer-Encoding: {coding}\r\n"), "0\r\n\r\n"), 400);
+        suite.refused(
+            post(&format!("Transfer-Encoding: {coding}\r\n"), "0\r\n\r\n"),
+            400,
+        );
     }
 }
 
@@ -202,7 +264,10 @@ fn chunked_twice_is_refused() {
         "chunked\r\nTransfer-Encoding: chunked",
         "chunked\r\nX: a\r\ntransfer-encoding: Chunked",
     ] {
-        suite.refused(post(&format!("Transfer-Encoding: {coding}\r\n"), "0\r\n\r\n"), 400);
+        suite.refused(
+            post(&format!("Transfer-Encoding: {coding}\r\n"), "0\r\n\r\n"),
+            400,
+        );
     }
 }
 
@@ -237,7 +302,10 @@ fn a_coding_that_is_no_token_is_refused() {
         "chunked gzip",
         "chunKed\u{212a}",
     ] {
-        suite.refused(post(&format!("Transfer-Encoding: {coding}\r\n"), "0\r\n\r\n"), 400);
+        suite.refused(
+            post(&format!("Transfer-Encoding: {coding}\r\n"), "0\r\n\r\n"),
+            400,
+        );
     }
     for line in [
         "Transfer-Encoding : chunked",
@@ -268,14 +336,23 @@ fn a_field_that_only_looks_like_a_framing_field_frames_nothing() {
         "TransferEncoding: chunked",
         "Content-Length2: 5",
     ] {
-        assert_eq!(body(&suite, post(&format!("{field}\r\n"), "")), "", "{field}");
+        assert_eq!(
+            body(&suite, post(&format!("{field}\r\n"), "")),
+            "",
+            "{field}"
+        );
     }
 }
 
 #[test]
 fn a_coding_in_http_1_0_is_refused() {
     let suite = Suite::new();
-    for fields in ["", "Connection: keep-alive\r\n", "Content-Length: 5\r\n", "Host: a\r\n"] {
+    for fields in [
+        "",
+        "Connection: keep-alive\r\n",
+        "Content-Length: 5\r\n",
+        "Host: a\r\n",
+    ] {
         for coding in ["chunked", "identity", "gzip, chunked", ""] {
             let head = format!("POST / HTTP/1.0\r\n{fields}Transfer-Encoding: {coding}\r\n\r\n");
             suite.refused(head + "5\r\nhello\r\n0\r\n\r\n", 400);
@@ -292,13 +369,24 @@ fn chunks_are_decoded() {
         ("5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", "hello world"),
         ("1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n", "abc"),
         ("0\r\n\r\n", ""),
-        ("A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", "01234567890123456789"),
+        (
+            "A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n",
+            "01234567890123456789",
+        ),
         ("05\r\nhello\r\n00\r\n\r\n", "hello"),
-        ("0000000000000005\r\nhello\r\n0000000000000000\r\n\r\n", "hello"),
+        (
+            "0000000000000005\r\nhello\r\n0000000000000000\r\n\r\n",
+            "hello",
+        ),
         (&format!("10\r\n{sixteen}\r\n0\r\n\r\n"), sixteen),
         ("7\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n", "\\r\\n0\\r\\n\\r\\n"),
     ] {
-        assert_eq!(body(&suite, chunked(chunks)), expected, "{}", chunks.escape_debug());
+        assert_eq!(
+            body(&suite, chunked(chunks)),
+            expected,
+            "{}",
+            chunks.escape_debug()
+        );
     }
 }
 
@@ -306,12 +394,15 @@ fn chunks_are_decoded() {
 fn a_chunk_size_that_is_not_hexadecimal_digits_is_refused() {
     let suite = Suite::new();
     for size in [
-        "", " 5", "\t5", "5 ", "5\t", "+5", "-5", "-0", "0x5", "0X5", "x5", "5h", "5_0", "_5", "5.0", "5,", "\"5\"",
-        "g", "five", "5 5", "\x0b5", "\u{665}", "\u{ff15}", "5\u{a0}", "5\0", "\x005", "5=5", "5:", "5/", "(5)", "#5",
-        "5-", "5+",
+        "", " 5", "\t5", "5 ", "5\t", "+5", "-5", "-0", "0x5", "0X5", "x5", "5h", "5_0", "_5",
+        "5.0", "5,", "\"5\"", "g", "five", "5 5", "\x0b5", "\u{665}", "\u{ff15}", "5\u{a0}", "5\0",
+        "\x005", "5=5", "5:", "5/", "(5)", "#5", "5-", "5+",
     ] {
         suite.refused(chunked(format!("{size}\r\nhello\r\n0\r\n\r\n")), 400);
-        suite.refused(chunked(format!("5\r\nhello\r\n{size}\r\nhello\r\n0\r\n\r\n")), 400);
+        suite.refused(
+            chunked(format!("5\r\nhello\r\n{size}\r\nhello\r\n0\r\n\r\n")),
+            400,
+        );
     }
 }
 
@@ -330,7 +421,13 @@ fn a_chunk_size_beyond_64_bits_is_refused() {
     }
     // The largest is waited for, and nothing is made room for before it comes.
     let answers = suite.answers(chunked("ffffffffffffffff\r\nhello\r\n0\r\n\r\n"));
-    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [400]);
+    assert_eq!(
+        answers
+            .iter()
+            .map(|answer| answer.status)
+            .collect::<Vec<_>>(),
+        [400]
+    );
 }
 
 #[test]
@@ -414,7 +511,10 @@ fn a_malformed_chunk_extension_is_refused() {
 #[test]
 fn chunk_extensions_without_end_are_refused() {
     let suite = Suite::new();
-    suite.refused(chunked(format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(1000))), 400);
+    suite.refused(
+        chunked(format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(1000))),
+        400,
+    );
     suite.refused(chunked(format!("5;{}", "a".repeat(1 << 20))), 400);
     let chunk = format!("1;{}\r\nx\r\n", "a".repeat(200));
     suite.refused(chunked(chunk.repeat(200) + "0\r\n\r\n"), 400);
@@ -424,8 +524,14 @@ fn chunk_extensions_without_end_are_refused() {
 fn trailer_fields_are_kept_apart_from_the_head() {
     let suite = Suite::new();
     let input = chunked("5\r\nhello\r\n0\r\nChecksum: abc\r\nx:  y \r\n\r\n");
-    assert_eq!(body(&suite, input), "hello trailer checksum: abc trailer x: y");
-    assert_eq!(body(&suite, chunked("0\r\nX: a\r\nX: b\r\n\r\n")), "trailer x: a trailer x: b");
+    assert_eq!(
+        body(&suite, input),
+        "hello trailer checksum: abc trailer x: y"
+    );
+    assert_eq!(
+        body(&suite, chunked("0\r\nX: a\r\nX: b\r\n\r\n")),
+        "trailer x: a trailer x: b"
+    );
 }
 
 #[test]
@@ -454,7 +560,10 @@ fn trailer_fields_that_frame_route_or_authorize_are_dropped() {
         "content-length: 5",
     ] {
         assert_eq!(
-            body(&suite, chunked(format!("5\r\nhello\r\n0\r\n{field}\r\nX: y\r\n\r\n"))),
+            body(
+                &suite,
+                chunked(format!("5\r\nhello\r\n0\r\n{field}\r\nX: y\r\n\r\n"))
+            ),
             "hello trailer x: y",
             "{field}"
         );
@@ -481,8 +590,14 @@ fn a_malformed_trailer_section_is_refused() {
     ] {
         suite.refused(chunked(format!("5\r\nhello\r\n0\r\n{trailers}")), 400);
     }
-    suite.refused(chunked("0\r\n".to_owned() + &"X: a\r\n".repeat(40) + "\r\n"), 431);
-    suite.refused(chunked(format!("0\r\nX: {}\r\n\r\n", "a".repeat(10_000))), 431);
+    suite.refused(
+        chunked("0\r\n".to_owned() + &"X: a\r\n".repeat(40) + "\r\n"),
+        431,
+    );
+    suite.refused(
+        chunked(format!("0\r\nX: {}\r\n\r\n", "a".repeat(10_000))),
+        431,
+    );
 }
 
 #[test]
@@ -498,13 +613,26 @@ fn a_body_that_ends_early_is_incomplete() {
         post("Transfer-Encoding: chunked\r\n", "0\r\nX: a\r\n"),
     ] {
         let answers = suite.answers(&input);
-        assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [400], "{input:?}");
+        assert_eq!(
+            answers
+                .iter()
+                .map(|answer| answer.status)
+                .collect::<Vec<_>>(),
+            [400],
+            "{input:?}"
+        );
         assert!(answers[0].closes());
     }
     // Longer than what is collected: the handler has been called and is told.
     let suite = Suite::with(|request, _| seen(request));
     let answers = suite.answers(post("Content-Length: 1000000\r\n", &"a".repeat(100_000)));
-    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [400]);
+    assert_eq!(
+        answers
+            .iter()
+            .map(|answer| answer.status)
+            .collect::<Vec<_>>(),
+        [400]
+    );
     assert!(answers[0].closes());
     // A head without its end is no request, and there is nobody to answer.
     assert!(suite.answers("GET / HTTP/1.1\r\nHost: a\r\n").is_empty());
@@ -522,7 +650,10 @@ fn a_large_body_arrives_whole_in_either_framing() {
     for _ in 0..2 {
         client.send(crate::support::post("/", &crate::support::pattern(1 << 20)));
         assert_eq!(client.read_response().text(), (1 << 20).to_string());
-        client.send(crate::support::post_chunked("/", &[&crate::support::pattern(1 << 20), b"x"]));
+        client.send(crate::support::post_chunked(
+            "/",
+            &[&crate::support::pattern(1 << 20), b"x"],
+        ));
         assert_eq!(client.read_response().text(), ((1 << 20) + 1).to_string());
     }
 }

@@ -1,4 +1,5 @@
-//! The list in `src/docs/conformance.md` is true: each test it names exists, and its counts are those of its rows.
+//! The list in `src/docs/conformance.md` is true: each test it names exists, and its counts are
+//! those of its rows.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +7,9 @@ use std::path::Path;
 
 /// The rows of the tables: section, level, what is asked, what is done, tests.
 fn rows(list: &str) -> Vec<Vec<&str>> {
-    let rows = list.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    let rows = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
     rows.map(|row| row.split(" | ").map(str::trim).collect::<Vec<_>>())
         .filter(|row: &Vec<_>| row.len() == 5 && row[0] != "section")
         .collect()
@@ -52,7 +55,10 @@ fn the_counts_are_those_of_the_rows() {
     for level in ["MUST", "SHOULD", "MAY"] {
         let of_level: Vec<_> = rows.iter().filter(|row| row[1] == level).collect();
         let tested = of_level.iter().filter(|row| row[4] != "–").count();
-        let deviating = of_level.iter().filter(|row| row[3].starts_with("**No")).count();
+        let deviating = of_level
+            .iter()
+            .filter(|row| row[3].starts_with("**No"))
+            .count();
         let line = format!("| {level} | {} | {tested} | {deviating} |", of_level.len());
         assert!(list.contains(&line), "the counts should be: {line}");
     }

@@ -1,9 +1,11 @@
-//! HTTP/1.1 to the letter: a test for each MUST and each SHOULD of RFC 9112 and RFC 9110 that concerns an origin server.
+//! HTTP/1.1 to the letter: a test for each MUST and each SHOULD of RFC 9112 and RFC 9110 that
+//! concerns an origin server.
 //!
-//! `src/docs/conformance.md` lists them with the names of these tests; `list.rs` sees to it that the list is true. Most tests
-//! are tables: bytes in, statuses out, and whether the connection goes on. What goes in is followed by one more request,
-//! `GET /next`, which is answered if the connection goes on and must not be if it does not; and by the client's end, so that
-//! every answer here is one to a half-closed client.
+//! `src/docs/conformance.md` lists them with the names of these tests; `list.rs` sees to it that
+//! the list is true. Most tests are tables: bytes in, statuses out, and whether the connection goes
+//! on. What goes in is followed by one more request, `GET /next`, which is answered if the
+//! connection goes on and must not be if it does not; and by the client's end, so that every answer
+//! here is one to a half-closed client.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -62,7 +64,8 @@ impl Suite {
         self.server.client()
     }
 
-    /// All answers to `input`, behind which the client finishes its side. The connection ends in order.
+    /// All answers to `input`, behind which the client finishes its side. The connection ends in
+    /// order.
     #[track_caller]
     fn answers(&self, input: impl AsRef<[u8]>) -> Vec<Answer> {
         answers(&mut self.client(), input.as_ref())
@@ -76,7 +79,11 @@ impl Suite {
         let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
         assert_eq!(statuses, [200, 200], "{}", input.escape_ascii());
         assert!(!answers[0].closes(), "{}", input.escape_ascii());
-        assert!(answers[1].text().starts_with("GET /next HTTP/1.1"), "{}: {answers:?}", input.escape_ascii());
+        assert!(
+            answers[1].text().starts_with("GET /next HTTP/1.1"),
+            "{}: {answers:?}",
+            input.escape_ascii()
+        );
         answers.swap_remove(0)
     }
 
@@ -90,16 +97,35 @@ impl Suite {
         answers.swap_remove(0)
     }
 
-    /// The server's own answer to `input`, which no handler sees: this status, a reason in plain words, and the end.
+    /// The server's own answer to `input`, which no handler sees: this status, a reason in plain
+    /// words, and the end.
     #[track_caller]
     fn refused(&self, input: impl AsRef<[u8]>, status: u16) -> Answer {
         let (input, handled) = (input.as_ref(), self.handled.load(Ordering::Relaxed));
         let answer = self.closed(input);
-        assert_eq!(answer.status, status, "{}: {}", input.escape_ascii(), answer.text());
-        assert_eq!(answer.field("content-type"), Some("text/plain; charset=utf-8"), "{answer:?}");
-        assert!(answer.text().len() > 5 && answer.text().ends_with('\n'), "{answer:?}");
+        assert_eq!(
+            answer.status,
+            status,
+            "{}: {}",
+            input.escape_ascii(),
+            answer.text()
+        );
+        assert_eq!(
+            answer.field("content-type"),
+            Some("text/plain; charset=utf-8"),
+            "{answer:?}"
+        );
+        assert!(
+            answer.text().len() > 5 && answer.text().ends_with('\n'),
+            "{answer:?}"
+        );
         assert!(answer.field("date").is_some(), "{answer:?}");
-        assert_eq!(self.handled.load(Ordering::Relaxed), handled, "{}: a handler saw it", input.escape_ascii());
+        assert_eq!(
+            self.handled.load(Ordering::Relaxed),
+            handled,
+            "{}: a handler saw it",
+            input.escape_ascii()
+        );
         answer
     }
 }
@@ -116,8 +142,17 @@ fn answers(client: &mut Client, input: &[u8]) -> Vec<Answer> {
             Ok(answer) => answers.push(answer),
             Err(incomplete) => {
                 let (rest, end) = client.drain();
-                assert!(incomplete.answer.is_none() && rest.is_empty(), "half an answer to {}", input.escape_ascii());
-                assert_eq!((incomplete.end, end), (End::Eof, End::Eof), "{}", input.escape_ascii());
+                assert!(
+                    incomplete.answer.is_none() && rest.is_empty(),
+                    "half an answer to {}",
+                    input.escape_ascii()
+                );
+                assert_eq!(
+                    (incomplete.end, end),
+                    (End::Eof, End::Eof),
+                    "{}",
+                    input.escape_ascii()
+                );
                 return answers;
             }
         }
@@ -126,7 +161,12 @@ fn answers(client: &mut Client, input: &[u8]) -> Vec<Answer> {
 
 /// Says what a handler sees of a request: request line, fields, body, trailer fields.
 fn seen(request: Request) -> Response {
-    let mut text = format!("{} {} {:?}\n", request.method(), request.uri(), request.version());
+    let mut text = format!(
+        "{} {} {:?}\n",
+        request.method(),
+        request.uri(),
+        request.version()
+    );
     for (name, value) in request.headers() {
         writeln!(text, "{name}: {}", value.as_bytes().escape_ascii()).unwrap();
     }
@@ -154,13 +194,21 @@ fn post(fields: &str, body: &str) -> String {
 
 /// A POST with this chunked body.
 fn chunked(body: impl AsRef<[u8]>) -> Vec<u8> {
-    [post("Transfer-Encoding: chunked\r\n", "").as_bytes(), body.as_ref()].concat()
+    [
+        post("Transfer-Encoding: chunked\r\n", "").as_bytes(),
+        body.as_ref(),
+    ]
+    .concat()
 }
 
-/// A response with a body of each kind, by the last part of the path; with the status that is its first.
+/// A response with a body of each kind, by the last part of the path; with the status that is its
+/// first.
 fn by_path(request: &Request) -> Response {
     let mut parts = request.uri().path().split('/').skip(1);
-    let status = parts.next().and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok()).unwrap_or_default();
+    let status = parts
+        .next()
+        .and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok())
+        .unwrap_or_default();
     let body = match parts.next() {
         Some("bytes") => Body::from("0123456789"),
         Some("sized") => Body::sized_reader(&b"0123456789"[..], 10),

@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use lameduck::http::header::{
-    CONNECTION, CONTENT_LENGTH, DATE, HeaderName, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, DATE, HeaderName, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use lameduck::http::{HeaderMap, HeaderValue, StatusCode};
 use lameduck::{Body, Context, IntoResponse, Request};
@@ -35,7 +36,11 @@ fn the_version_is_1_1_whatever_the_request_has() {
         let answers = suite.answers(format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n"));
         assert_eq!(answers[0].version, "HTTP/1.1");
     }
-    for bad in ["GET / HTTP/2.0\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "?\r\n\r\n"] {
+    for bad in [
+        "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "?\r\n\r\n",
+    ] {
         assert_eq!(suite.closed(bad).version, "HTTP/1.1");
     }
 }
@@ -45,12 +50,23 @@ fn every_response_has_one_date_in_the_preferred_format() {
     let suite = Suite::with(|request, _| {
         let mut response = by_path(&request);
         if request.uri().query() == Some("own") {
-            response.headers_mut().insert(DATE, HeaderValue::from_static("yesterday"));
+            response
+                .headers_mut()
+                .insert(DATE, HeaderValue::from_static("yesterday"));
         }
         response
     });
     let mut answers = Vec::new();
-    for target in ["/200/bytes", "/200/reader", "/204", "/301", "/304", "/404", "/500", "/200/bytes?own"] {
+    for target in [
+        "/200/bytes",
+        "/200/reader",
+        "/204",
+        "/301",
+        "/304",
+        "/404",
+        "/500",
+        "/200/bytes?own",
+    ] {
         let mut client = suite.client();
         client.send(request(&format!("GET {target}"), ""));
         answers.push(client.read_response());
@@ -64,7 +80,9 @@ fn every_response_has_one_date_in_the_preferred_format() {
         let at = httpdate::parse_http_date(date).unwrap();
         assert_eq!(httpdate::fmt_http_date(at), date, "no other form of it");
         let now = SystemTime::now();
-        let off = now.duration_since(at).unwrap_or_else(|error| error.duration());
+        let off = now
+            .duration_since(at)
+            .unwrap_or_else(|error| error.duration());
         assert!(off < Duration::from_secs(60), "{date}");
     }
 }
@@ -78,7 +96,10 @@ fn responses_without_a_body_have_no_framing() {
                 let mut client = suite.client();
                 client.send(request(&format!("{method} /{status}/{kind}"), "") + NEXT);
                 let answer = client.read_response();
-                assert_eq!((answer.status, answer.delimited), (status, Delimited::NoBody));
+                assert_eq!(
+                    (answer.status, answer.delimited),
+                    (status, Delimited::NoBody)
+                );
                 assert_eq!(answer.field("transfer-encoding"), None, "{status} {kind}");
                 assert_eq!(answer.field("content-length"), None, "{status} {kind}");
                 // Not a byte of a body before the next answer.
@@ -95,10 +116,21 @@ fn a_205_has_an_empty_body() {
         let mut client = suite.client();
         client.send(request(&format!("GET /205/{kind}"), "") + NEXT);
         let answer = client.read_response();
-        assert_eq!((answer.status, answer.field("content-length"), answer.body.len()), (205, Some("0"), 0), "{kind}");
+        assert_eq!(
+            (
+                answer.status,
+                answer.field("content-length"),
+                answer.body.len()
+            ),
+            (205, Some("0"), 0),
+            "{kind}"
+        );
         assert_eq!(client.read_response().status, 200, "{kind}");
         let head = client.head(&format!("/205/{kind}"));
-        assert!(matches!(head.field("content-length"), None | Some("0")), "{kind}: {head:?}");
+        assert!(
+            matches!(head.field("content-length"), None | Some("0")),
+            "{kind}: {head:?}"
+        );
     }
 }
 
@@ -112,7 +144,10 @@ fn a_304_may_say_the_length_of_what_it_does_not_send() {
     for _ in 0..2 {
         client.send(request("GET /", ""));
         let answer = client.read_response();
-        assert_eq!((answer.status, answer.field("content-length")), (304, Some("1234")));
+        assert_eq!(
+            (answer.status, answer.field("content-length")),
+            (304, Some("1234"))
+        );
     }
 }
 
@@ -123,16 +158,30 @@ fn head_is_get_without_the_body() {
         for kind in ["none", "bytes", "sized", "reader", "writer"] {
             let target = format!("/{status}/{kind}");
             let mut client = suite.client();
-            client.send(request(&format!("HEAD {target}"), "") + &request(&format!("GET {target}"), ""));
+            client.send(
+                request(&format!("HEAD {target}"), "") + &request(&format!("GET {target}"), ""),
+            );
             let (head, mut get) = (client.read_response_to_head(), client.read_response());
             // RFC 9110 section 9.3.2: what is only known by making the body may be left out.
-            get.fields.retain(|(name, _)| name != "transfer-encoding" && (kind != "none" || name != "content-length"));
+            get.fields.retain(|(name, _)| {
+                name != "transfer-encoding" && (kind != "none" || name != "content-length")
+            });
             let fields = |answer: &crate::support::Answer| {
-                let kept =
-                    |(name, _): &&(String, String)| name != "date" && (kind != "none" || name != "content-length");
-                answer.fields.iter().filter(kept).cloned().collect::<Vec<_>>()
+                let kept = |(name, _): &&(String, String)| {
+                    name != "date" && (kind != "none" || name != "content-length")
+                };
+                answer
+                    .fields
+                    .iter()
+                    .filter(kept)
+                    .cloned()
+                    .collect::<Vec<_>>()
             };
-            assert_eq!((head.status, fields(&head)), (get.status, fields(&get)), "{target}");
+            assert_eq!(
+                (head.status, fields(&head)),
+                (get.status, fields(&get)),
+                "{target}"
+            );
         }
     }
 }
@@ -172,7 +221,10 @@ fn a_known_length_is_declared_and_an_unknown_one_chunked() {
             client.send(request(&format!("GET /{status}/{kind}"), ""));
             let answer = client.read_response();
             assert_eq!(answer.delimited, delimited, "{kind}");
-            assert_eq!(answer.text(), if kind == "none" { "" } else { "0123456789" });
+            assert_eq!(
+                answer.text(),
+                if kind == "none" { "" } else { "0123456789" }
+            );
         }
     }
 }
@@ -183,7 +235,14 @@ fn an_informational_status_is_not_a_final_answer() {
         let suite = Suite::with(move |_, _| StatusCode::from_u16(status).unwrap().into_response());
         for version in ["1.1", "1.0"] {
             let answers = suite.answers(format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n"));
-            assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [500], "{status}");
+            assert_eq!(
+                answers
+                    .iter()
+                    .map(|answer| answer.status)
+                    .collect::<Vec<_>>(),
+                [500],
+                "{status}"
+            );
         }
     }
 }
@@ -203,25 +262,46 @@ fn framing_fields_of_a_handler_are_normalised() {
         (CONNECTION, "content-type"),
     ] {
         let own = name.clone();
-        let suite =
-            Suite::with(move |_, _| ([(own.clone(), HeaderValue::from_static(value))], "hello").into_response());
+        let suite = Suite::with(move |_, _| {
+            ([(own.clone(), HeaderValue::from_static(value))], "hello").into_response()
+        });
         let answers = suite.answers(request("GET /", "") + NEXT);
         assert_eq!(answers.len(), 2);
         for answer in answers {
-            assert_eq!((answer.text().as_str(), answer.field("content-length")), ("hello", Some("5")), "{name}");
-            assert!(name == CONTENT_LENGTH || answer.field(name.as_str()).is_none(), "{name}: {answer:?}");
+            assert_eq!(
+                (answer.text().as_str(), answer.field("content-length")),
+                ("hello", Some("5")),
+                "{name}"
+            );
+            assert!(
+                name == CONTENT_LENGTH || answer.field(name.as_str()).is_none(),
+                "{name}: {answer:?}"
+            );
         }
     }
 }
 
 #[test]
 fn a_length_that_is_not_the_bodys_is_500() {
-    for lengths in
-        [&["4"][..], &["6"], &["0"], &["+5"], &["-5"], &["x"], &[""], &["5, 5"], &["5", "6"], &["18446744073709551616"]]
-    {
+    for lengths in [
+        &["4"][..],
+        &["6"],
+        &["0"],
+        &["+5"],
+        &["-5"],
+        &["x"],
+        &[""],
+        &["5, 5"],
+        &["5", "6"],
+        &["18446744073709551616"],
+    ] {
         let suite = Suite::with(move |_, _| {
             let mut headers = HeaderMap::new();
-            headers.extend(lengths.iter().map(|length| (CONTENT_LENGTH, HeaderValue::from_static(length))));
+            headers.extend(
+                lengths
+                    .iter()
+                    .map(|length| (CONTENT_LENGTH, HeaderValue::from_static(length))),
+            );
             for length in &lengths[1..] {
                 headers.append(CONTENT_LENGTH, HeaderValue::from_static(length));
             }
@@ -233,7 +313,11 @@ fn a_length_that_is_not_the_bodys_is_500() {
         client.send(request("GET /", ""));
         let answer = client.read_response();
         assert_eq!(answer.status, 500, "{lengths:?}");
-        assert_eq!(answer.field("content-length").unwrap(), answer.body.len().to_string(), "{lengths:?}");
+        assert_eq!(
+            answer.field("content-length").unwrap(),
+            answer.body.len().to_string(),
+            "{lengths:?}"
+        );
     }
 }
 
@@ -242,10 +326,17 @@ fn fields_of_a_handler_go_out_as_they_are() {
     let suite = Suite::with(|_, _| {
         let mut response = "hello".into_response();
         for cookie in ["a=1", "b=2"] {
-            response.headers_mut().append(SET_COOKIE, HeaderValue::from_static(cookie));
+            response
+                .headers_mut()
+                .append(SET_COOKIE, HeaderValue::from_static(cookie));
         }
-        response.headers_mut().insert("x-bytes", HeaderValue::from_bytes(b"\x80\xff\t ,\"").unwrap());
-        response.headers_mut().insert("x-empty", HeaderValue::from_static(""));
+        response.headers_mut().insert(
+            "x-bytes",
+            HeaderValue::from_bytes(b"\x80\xff\t ,\"").unwrap(),
+        );
+        response
+            .headers_mut()
+            .insert("x-empty", HeaderValue::from_static(""));
         response
     });
     let mut client = suite.client();
@@ -268,11 +359,23 @@ fn a_refusal_says_why_in_plain_words() {
     for (input, status, word) in [
         ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400, "Host"),
         (request("GET /", "X : a\r\n"), 400, "colon"),
-        (request("POST /", "Content-Length: 1\r\nContent-Length: 1\r\n"), 400, "Content-Length"),
-        (request("POST /", "Transfer-Encoding: gzip, chunked\r\n"), 501, "coding"),
+        (
+            request("POST /", "Content-Length: 1\r\nContent-Length: 1\r\n"),
+            400,
+            "Content-Length",
+        ),
+        (
+            request("POST /", "Transfer-Encoding: gzip, chunked\r\n"),
+            501,
+            "coding",
+        ),
         (request("GET /", "Expect: x\r\n"), 417, "100-continue"),
         ("GET / HTTP/3.0\r\n\r\n".to_owned(), 505, "1.1"),
-        (request(&format!("GET /{}", "a".repeat(20_000)), ""), 414, "long"),
+        (
+            request(&format!("GET /{}", "a".repeat(20_000)), ""),
+            414,
+            "long",
+        ),
         (request("GET /", &"X: a\r\n".repeat(101)), 431, "fields"),
         (request("GET https://a/", ""), 421, "https"),
     ] {
@@ -291,7 +394,13 @@ fn ranges_are_not_served_and_conditions_are_the_handlers() {
         "If-Match: *\r\n",
     ] {
         let seen = suite.accepted(request("GET /", fields));
-        assert!(seen.text().to_ascii_lowercase().contains(&fields.trim_end().to_ascii_lowercase()), "{}", seen.text());
+        assert!(
+            seen.text()
+                .to_ascii_lowercase()
+                .contains(&fields.trim_end().to_ascii_lowercase()),
+            "{}",
+            seen.text()
+        );
         assert_eq!(seen.field("content-range"), None);
     }
 }
@@ -299,8 +408,18 @@ fn ranges_are_not_served_and_conditions_are_the_handlers() {
 #[test]
 fn no_line_break_of_a_handler_gets_out() {
     // The types of `http` refuse it: there is no way to give one to the server.
-    for bad in ["a\r\nX: b", "a\rb", "a\nb", "a\0b", "\r\n\r\nHTTP/1.1 200 OK", "a\x7f"] {
-        assert!(HeaderValue::from_str(bad).is_err() && HeaderValue::from_bytes(bad.as_bytes()).is_err(), "{bad:?}");
+    for bad in [
+        "a\r\nX: b",
+        "a\rb",
+        "a\nb",
+        "a\0b",
+        "\r\n\r\nHTTP/1.1 200 OK",
+        "a\x7f",
+    ] {
+        assert!(
+            HeaderValue::from_str(bad).is_err() && HeaderValue::from_bytes(bad.as_bytes()).is_err(),
+            "{bad:?}"
+        );
     }
     for bad in ["a\r\n", "a:b", "a b", "", "a\0", "\u{e4}"] {
         assert!(HeaderName::from_bytes(bad.as_bytes()).is_err(), "{bad:?}");
@@ -308,9 +427,17 @@ fn no_line_break_of_a_handler_gets_out() {
     // Nor does what a client sent, reflected.
     let suite = Suite::with(|request: Request, _: Context| {
         let value = HeaderValue::from_str(&request.uri().to_string()).unwrap();
-        ([(HeaderName::from_static("x-reflected"), value)], seen(request)).into_response()
+        (
+            [(HeaderName::from_static("x-reflected"), value)],
+            seen(request),
+        )
+            .into_response()
     });
-    for target in ["/%0d%0aX:%20b", "/?a=%0d%0a%0d%0aHTTP/1.1%20200%20OK", "/%00%7f"] {
+    for target in [
+        "/%0d%0aX:%20b",
+        "/?a=%0d%0a%0d%0aHTTP/1.1%20200%20OK",
+        "/%00%7f",
+    ] {
         let answer = suite.accepted(request(&format!("GET {target}"), ""));
         assert_eq!(answer.field("x-reflected"), Some(target));
         assert_eq!(answer.field("x"), None);

@@ -1,4 +1,5 @@
-//! Lines, request lines, versions and fields: RFC 9112 sections 2, 3 and 5, RFC 9110 sections 2.5 and 5.
+//! Lines, request lines, versions and fields: RFC 9112 sections 2, 3 and 5, RFC 9110 sections 2.5
+//! and 5.
 
 use crate::support::Gate;
 use crate::{Suite, chunked, post, request, seen};
@@ -7,9 +8,16 @@ use crate::{Suite, chunked, post, request, seen};
 fn bytes_above_ascii_are_passed_on_in_field_values() {
     let suite = Suite::new();
     let seen = suite.accepted(b"GET / HTTP/1.1\r\nHost: a\r\nX: \x80\xff\xe2\x82\xac\r\n\r\n");
-    assert!(seen.text().contains("x: \\x80\\xff\\xe2\\x82\\xac\n"), "{}", seen.text());
+    assert!(
+        seen.text().contains("x: \\x80\\xff\\xe2\\x82\\xac\n"),
+        "{}",
+        seen.text()
+    );
     // U+010D U+010A in UTF-16 would be CR LF with other bytes between.
-    suite.refused(b"GET / HTTP/1.1\r\nHost: a\r\nX: \x01\x0d\x01\x0a\r\n\r\n", 400);
+    suite.refused(
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: \x01\x0d\x01\x0a\r\n\r\n",
+        400,
+    );
 }
 
 #[test]
@@ -58,9 +66,13 @@ fn a_bare_lf_is_refused_wherever_it_is() {
     ] {
         suite.refused(input, 400);
     }
-    for body in
-        ["5\nhello\r\n0\r\n\r\n", "5\r\nhello\n0\r\n\r\n", "5\r\nhello\r\n0\n\r\n", "0\r\nX: a\n\r\n", "0\r\n\n"]
-    {
+    for body in [
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "5\r\nhello\r\n0\n\r\n",
+        "0\r\nX: a\n\r\n",
+        "0\r\n\n",
+    ] {
         suite.refused(chunked(body), 400);
     }
 }
@@ -78,7 +90,13 @@ fn empty_lines_before_a_request_are_ignored() {
 #[test]
 fn whitespace_before_the_first_field_is_refused() {
     let suite = Suite::new();
-    for line in [" X: b\r\n", "\tX: b\r\n", " \r\n", " Host: b\r\n", "\tContent-Length: 5\r\n"] {
+    for line in [
+        " X: b\r\n",
+        "\tX: b\r\n",
+        " \r\n",
+        " Host: b\r\n",
+        "\tContent-Length: 5\r\n",
+    ] {
         suite.refused(format!("GET / HTTP/1.1\r\n{line}Host: a\r\n\r\n"), 400);
     }
 }
@@ -106,7 +124,11 @@ fn a_later_minor_version_is_1_1() {
     let suite = Suite::new();
     for minor in 1..=9 {
         let answer = suite.accepted(format!("GET / HTTP/1.{minor}\r\nHost: a\r\n\r\n"));
-        assert!(answer.text().starts_with("GET / HTTP/1.1\n"), "{}", answer.text());
+        assert!(
+            answer.text().starts_with("GET / HTTP/1.1\n"),
+            "{}",
+            answer.text()
+        );
         suite.refused(format!("GET / HTTP/1.{minor}\r\n\r\n"), 400);
     }
 }
@@ -196,9 +218,21 @@ fn the_parts_of_a_request_line_are_separated_by_one_space() {
 #[test]
 fn a_method_is_a_token_and_case_counts() {
     let suite = Suite::new();
-    for method in ["GET", "get", "QUACK", "M-SEARCH", "!#$%&'*+-.^_`|~09", "GETGET", "PURGE"] {
+    for method in [
+        "GET",
+        "get",
+        "QUACK",
+        "M-SEARCH",
+        "!#$%&'*+-.^_`|~09",
+        "GETGET",
+        "PURGE",
+    ] {
         let answer = suite.accepted(request(&format!("{method} /"), ""));
-        assert!(answer.text().starts_with(&format!("{method} / ")), "{}", answer.text());
+        assert!(
+            answer.text().starts_with(&format!("{method} / ")),
+            "{}",
+            answer.text()
+        );
     }
     for method in [
         "G@T",
@@ -232,7 +266,10 @@ fn a_target_too_long_is_414_and_8000_bytes_are_not() {
     suite.accepted(request(&format!("GET /{}", "a".repeat(8000)), ""));
     suite.accepted(request(&format!("GET /?{}", "a".repeat(16_000)), ""));
     suite.refused(request(&format!("GET /{}", "a".repeat(17_000)), ""), 414);
-    suite.refused(request(&format!("GET http://a/{}", "a".repeat(60_000)), ""), 414);
+    suite.refused(
+        request(&format!("GET http://a/{}", "a".repeat(60_000)), ""),
+        414,
+    );
     // Without an end to it.
     suite.refused(format!("GET /{}", "a".repeat(17_000)), 414);
 }
@@ -242,18 +279,33 @@ fn fields_too_large_are_431() {
     let suite = Suite::new();
     suite.accepted(request("GET /", &format!("X: {}\r\n", "a".repeat(60_000))));
     suite.accepted(request("GET /", &"X: a\r\n".repeat(99)));
-    suite.refused(request("GET /", &format!("X: {}\r\n", "a".repeat(70_000))), 431);
-    suite.refused(request("GET /", &format!("{}: a\r\n", "a".repeat(70_000))), 431);
+    suite.refused(
+        request("GET /", &format!("X: {}\r\n", "a".repeat(70_000))),
+        431,
+    );
+    suite.refused(
+        request("GET /", &format!("{}: a\r\n", "a".repeat(70_000))),
+        431,
+    );
     suite.refused(request("GET /", &"X: a\r\n".repeat(100)), 431);
-    suite.refused(request("GET /", &"X: aaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n".repeat(3000)), 431);
+    suite.refused(
+        request("GET /", &"X: aaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n".repeat(3000)),
+        431,
+    );
 }
 
 #[test]
 fn whitespace_before_the_colon_is_refused() {
     let suite = Suite::new();
-    for field in
-        ["Host : b", "X : a", "X\t: a", "X  \t : a", "Content-Length : 5", "Transfer-Encoding : chunked", "X :"]
-    {
+    for field in [
+        "Host : b",
+        "X : a",
+        "X\t: a",
+        "X  \t : a",
+        "Content-Length : 5",
+        "Transfer-Encoding : chunked",
+        "X :",
+    ] {
         suite.refused(post(&format!("{field}\r\n"), ""), 400);
     }
 }
@@ -261,12 +313,18 @@ fn whitespace_before_the_colon_is_refused() {
 #[test]
 fn whitespace_around_a_value_is_no_part_of_it() {
     let suite = Suite::new();
-    let seen = suite.accepted("GET / HTTP/1.1\r\nhoSt:\ta\t \r\nX:b\r\nY:   c  d\t\r\nEmpty:\r\nBlank: \t \r\n\r\n");
+    let seen = suite.accepted(
+        "GET / HTTP/1.1\r\nhoSt:\ta\t \r\nX:b\r\nY:   c  d\t\r\nEmpty:\r\nBlank: \t \r\n\r\n",
+    );
     let expected = "host: a\nx: b\ny: c  d\nempty: \nblank: \nbody";
     assert!(seen.text().contains(expected), "{}", seen.text());
     // What other encodings call whitespace is part of it.
     let seen = suite.accepted(b"GET / HTTP/1.1\r\nHost: a\r\nUser: \x85admin\xa0\r\n\r\n");
-    assert!(seen.text().contains("user: \\x85admin\\xa0\n"), "{}", seen.text());
+    assert!(
+        seen.text().contains("user: \\x85admin\\xa0\n"),
+        "{}",
+        seen.text()
+    );
 }
 
 #[test]
@@ -325,7 +383,13 @@ fn a_control_character_in_a_field_value_is_refused() {
     let suite = Suite::new();
     for byte in (0..0x20_u8).chain([0x7f]).filter(|byte| *byte != b'\t') {
         for value in [&b"a"[..], b"", b"a, b "] {
-            let head = [b"GET / HTTP/1.1\r\nHost: a\r\nX: ", value, &[byte], b"b\r\n\r\n"].concat();
+            let head = [
+                b"GET / HTTP/1.1\r\nHost: a\r\nX: ",
+                value,
+                &[byte],
+                b"b\r\n\r\n",
+            ]
+            .concat();
             suite.refused(head, 400);
         }
     }
@@ -336,7 +400,10 @@ fn a_control_character_in_a_field_value_is_refused() {
 #[test]
 fn fields_nobody_knows_are_passed_on_in_order() {
     let suite = Suite::new();
-    let seen = suite.accepted(request("GET /", "X-Duck: one\r\nY: z\r\nx-DUCK: two, three\r\nX-duck:\r\n"));
+    let seen = suite.accepted(request(
+        "GET /",
+        "X-Duck: one\r\nY: z\r\nx-DUCK: two, three\r\nX-duck:\r\n",
+    ));
     let expected = "x-duck: one\nx-duck: two, three\nx-duck: \n";
     assert!(seen.text().contains(expected), "{}", seen.text());
 }
@@ -347,7 +414,10 @@ fn field_names_are_the_same_in_any_case() {
     suite.accepted("POST / HTTP/1.1\r\nhOST: a\r\ncONTENT-lENGTH: 5\r\n\r\nhello");
     suite.accepted("POST / HTTP/1.1\r\nHOST: a\r\nTRANSFER-ENCODING: CHUNKED\r\n\r\n0\r\n\r\n");
     suite.refused("POST / HTTP/1.1\r\nHOST: a\r\nhost: a\r\n\r\n", 400);
-    suite.refused(post("CONTENT-LENGTH: 5\r\nTRANSFER-encoding: chunked\r\n", ""), 400);
+    suite.refused(
+        post("CONTENT-LENGTH: 5\r\nTRANSFER-encoding: chunked\r\n", ""),
+        400,
+    );
 }
 
 #[test]
@@ -377,8 +447,18 @@ fn no_handler_sees_a_request_before_its_head_is_complete() {
 #[test]
 fn empty_members_of_a_list_are_ignored() {
     let suite = Suite::new();
-    for fields in ["Connection: , ,\r\n", "Connection: ,keep-alive,\r\n", "Expect: ,\r\n", "Accept: ,,a,,\r\n"] {
+    for fields in [
+        "Connection: , ,\r\n",
+        "Connection: ,keep-alive,\r\n",
+        "Expect: ,\r\n",
+        "Accept: ,,a,,\r\n",
+    ] {
         suite.accepted(request("GET /", fields));
     }
-    assert_eq!(suite.closed(request("GET /", "Connection: ,,close,\r\n")).status, 200);
+    assert_eq!(
+        suite
+            .closed(request("GET /", "Connection: ,,close,\r\n"))
+            .status,
+        200
+    );
 }

@@ -1,13 +1,25 @@
-//! The request target in its four forms and `Host`: RFC 9112 section 3.2, RFC 9110 sections 4.2, 7.2 and 7.4.
+//! The request target in its four forms and `Host`: RFC 9112 section 3.2, RFC 9110 sections 4.2,
+//! 7.2 and 7.4.
 
 use crate::{Suite, request};
 
 #[test]
 fn http_1_1_without_host_is_refused() {
     let suite = Suite::new();
-    for line in ["GET /", "GET http://a/", "OPTIONS *", "POST /", "QUACK /", "CONNECT a:80", "GET /?x"] {
+    for line in [
+        "GET /",
+        "GET http://a/",
+        "OPTIONS *",
+        "POST /",
+        "QUACK /",
+        "CONNECT a:80",
+        "GET /?x",
+    ] {
         suite.refused(format!("{line} HTTP/1.1\r\n\r\n"), 400);
-        suite.refused(format!("{line} HTTP/1.1\r\nX-Host: a\r\nHosts: a\r\n\r\n"), 400);
+        suite.refused(
+            format!("{line} HTTP/1.1\r\nX-Host: a\r\nHosts: a\r\n\r\n"),
+            400,
+        );
     }
     assert_eq!(suite.closed("GET / HTTP/1.0\r\n\r\n").status, 200);
 }
@@ -15,8 +27,18 @@ fn http_1_1_without_host_is_refused() {
 #[test]
 fn more_than_one_host_is_refused() {
     let suite = Suite::new();
-    for line in ["GET / HTTP/1.1", "GET / HTTP/1.0", "GET http://a/ HTTP/1.1", "OPTIONS * HTTP/1.1"] {
-        for hosts in ["Host: a\r\nHost: b", "Host: a\r\nHost: a", "Host: a\r\nX: b\r\nhost: a", "Host:\r\nHost: a"] {
+    for line in [
+        "GET / HTTP/1.1",
+        "GET / HTTP/1.0",
+        "GET http://a/ HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+    ] {
+        for hosts in [
+            "Host: a\r\nHost: b",
+            "Host: a\r\nHost: a",
+            "Host: a\r\nX: b\r\nhost: a",
+            "Host:\r\nHost: a",
+        ] {
             suite.refused(format!("{line}\r\n{hosts}\r\n\r\n"), 400);
         }
     }
@@ -110,7 +132,11 @@ fn a_valid_host_is_accepted_in_each_form() {
         "1",
     ] {
         let seen = suite.accepted(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-        assert!(seen.text().contains(&format!("host: {host}\n")), "{}", seen.text());
+        assert!(
+            seen.text().contains(&format!("host: {host}\n")),
+            "{}",
+            seen.text()
+        );
     }
 }
 
@@ -136,9 +162,27 @@ fn the_origin_form_is_a_path() {
         "/?ids[]=7&x={y}|^",
     ] {
         let seen = suite.accepted(request(&format!("GET {target}"), ""));
-        assert!(seen.text().starts_with(&format!("GET {target} HTTP/1.1\n")), "{}", seen.text());
+        assert!(
+            seen.text().starts_with(&format!("GET {target} HTTP/1.1\n")),
+            "{}",
+            seen.text()
+        );
     }
-    for target in ["a", "a/b", "index.html", "?a", "#", "\\", "!", "%2f", "./a", "../a", "a:80", ";", "&"] {
+    for target in [
+        "a",
+        "a/b",
+        "index.html",
+        "?a",
+        "#",
+        "\\",
+        "!",
+        "%2f",
+        "./a",
+        "../a",
+        "a:80",
+        ";",
+        "&",
+    ] {
         suite.refused(request(&format!("GET {target}"), ""), 400);
     }
 }
@@ -166,7 +210,10 @@ fn a_target_has_no_fragment_and_no_character_that_must_be_encoded() {
     }
     for byte in (0..=0x20).chain(0x7f..=0xff_u8) {
         for before in [&b"/a"[..], b"/?a", b"http://b/a"] {
-            suite.refused([b"GET ", before, &[byte], b"c HTTP/1.1\r\nHost: a\r\n\r\n"].concat(), 400);
+            suite.refused(
+                [b"GET ", before, &[byte], b"c HTTP/1.1\r\nHost: a\r\n\r\n"].concat(),
+                400,
+            );
         }
     }
 }
@@ -184,16 +231,28 @@ fn the_absolute_form_is_accepted() {
         ("http://[::1]:80/", "http://[::1]:80/"),
     ] {
         let seen = suite.accepted(request(&format!("GET {target}"), ""));
-        assert!(seen.text().starts_with(&format!("GET {uri} HTTP/1.1\n")), "{target}: {}", seen.text());
+        assert!(
+            seen.text().starts_with(&format!("GET {uri} HTTP/1.1\n")),
+            "{target}: {}",
+            seen.text()
+        );
     }
 }
 
 #[test]
 fn the_host_of_the_absolute_form_replaces_the_field() {
     let suite = Suite::new();
-    for (target, host) in [("http://b/", "b"), ("http://b:81/", "b:81"), ("http://[::1]/", "[::1]")] {
+    for (target, host) in [
+        ("http://b/", "b"),
+        ("http://b:81/", "b:81"),
+        ("http://[::1]/", "[::1]"),
+    ] {
         let seen = suite.accepted(format!("GET {target} HTTP/1.1\r\nHost: other:1\r\n\r\n"));
-        assert!(seen.text().contains(&format!("host: {host}\n")), "{}", seen.text());
+        assert!(
+            seen.text().contains(&format!("host: {host}\n")),
+            "{}",
+            seen.text()
+        );
         assert!(!seen.text().contains("other"), "{}", seen.text());
     }
     let seen = suite.closed("GET http://b/ HTTP/1.0\r\n\r\n");
@@ -225,7 +284,16 @@ fn an_absolute_form_without_a_valid_host_is_refused() {
     ] {
         suite.refused(request(&format!("GET {url}"), ""), 400);
     }
-    for url in ["ftp://a/", "file:///a", "ws://a/", "urn:a:b", "mailto:a@b", "javascript:1", "://a/", "1http://a/"] {
+    for url in [
+        "ftp://a/",
+        "file:///a",
+        "ws://a/",
+        "urn:a:b",
+        "mailto:a@b",
+        "javascript:1",
+        "://a/",
+        "1http://a/",
+    ] {
         suite.refused(request(&format!("GET {url}"), ""), 400);
     }
 }
@@ -242,8 +310,21 @@ fn an_https_url_over_a_connection_that_is_not_secured_is_421() {
 fn the_asterisk_form_is_for_options_alone() {
     let suite = Suite::new();
     let seen = suite.accepted(request("OPTIONS *", ""));
-    assert!(seen.text().starts_with("OPTIONS * HTTP/1.1\n"), "{}", seen.text());
-    for line in ["GET *", "HEAD /*?", "POST *", "options *", "QUACK *", "OPTIONS **", "OPTIONS *?a", "OPTIONS *a"] {
+    assert!(
+        seen.text().starts_with("OPTIONS * HTTP/1.1\n"),
+        "{}",
+        seen.text()
+    );
+    for line in [
+        "GET *",
+        "HEAD /*?",
+        "POST *",
+        "options *",
+        "QUACK *",
+        "OPTIONS **",
+        "OPTIONS *?a",
+        "OPTIONS *a",
+    ] {
         match line {
             "HEAD /*?" => assert_eq!(suite.client().head("/*?").status, 200),
             _ => _ = suite.refused(request(line, ""), 400),
@@ -254,7 +335,14 @@ fn the_asterisk_form_is_for_options_alone() {
 #[test]
 fn the_authority_form_is_for_connect_alone() {
     let suite = Suite::new();
-    for line in ["GET a:80", "POST a:443", "OPTIONS a:80", "GET [::1]:80", "GET 127.0.0.1:80", "connect a:80"] {
+    for line in [
+        "GET a:80",
+        "POST a:443",
+        "OPTIONS a:80",
+        "GET [::1]:80",
+        "GET 127.0.0.1:80",
+        "connect a:80",
+    ] {
         suite.refused(request(line, ""), 400);
     }
 }
@@ -265,11 +353,25 @@ fn connect_is_501_and_malformed_400() {
     for target in ["a:80", "127.0.0.1:443", "[::1]:443"] {
         suite.refused(request(&format!("CONNECT {target}"), ""), 501);
     }
-    for target in
-        ["a", "a:", ":80", "a:x", "a:65536", "a:99999999", "/", "*", "http://a:80/", "u@a:80", "a:80/", "a:80:80"]
-    {
+    for target in [
+        "a",
+        "a:",
+        ":80",
+        "a:x",
+        "a:65536",
+        "a:99999999",
+        "/",
+        "*",
+        "http://a:80/",
+        "u@a:80",
+        "a:80/",
+        "a:80:80",
+    ] {
         suite.refused(request(&format!("CONNECT {target}"), ""), 400);
     }
     // Nothing of what a tunnel would carry is taken for a request.
-    suite.refused(request("CONNECT a:80", "") + &request("GET /inside", ""), 501);
+    suite.refused(
+        request("CONNECT a:80", "") + &request("GET /inside", ""),
+        501,
+    );
 }

@@ -1,7 +1,9 @@
-//! A server under good and bad clients for as long as one likes, and then a stop: nothing may have grown, nothing be lost.
+//! A server under good and bad clients for as long as one likes, and then a stop: nothing may have
+//! grown, nothing be lost.
 //!
-//! The server is in a process of its own, so that its memory can be told from its clients'. The bad ones are those of
-//! `benches/hostile`; they come and go. The good ones ask on connections that they keep, and on a hundred new ones a second.
+//! The server is in a process of its own, so that its memory can be told from its clients'. The bad
+//! ones are those of `benches/hostile`; they come and go. The good ones ask on connections that
+//! they keep, and on a hundred new ones a second.
 
 #![allow(dead_code, reason = "each program uses its own part")]
 
@@ -25,8 +27,9 @@ const BAD: usize = 300;
 const KEPT: usize = 16;
 /// What a good one waits for an answer, before it is a failure.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The process may grow by so much from the second fifth of the time to the last one: its allocator's pieces are not all of
-/// one size, and it is slow to have as many as it needs. In five minutes that is 50 bytes for each connection there was.
+/// The process may grow by so much from the second fifth of the time to the last one: its
+/// allocator's pieces are not all of one size, and it is slow to have as many as it needs. In five
+/// minutes that is 50 bytes for each connection there was.
 const GROWTH_MAX: u64 = 6 << 20;
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
@@ -63,11 +66,18 @@ pub(crate) fn run(time: Duration) -> Outcome {
         samples.push(server.memory());
         most_threads = most_threads.max(server.threads());
     }
-    let (good, visits) = (good.join().unwrap_or_else(|_| Err("a good client failed".to_owned())), visitors.stop());
+    let (good, visits) = (
+        good.join()
+            .unwrap_or_else(|_| Err("a good client failed".to_owned())),
+        visitors.stop(),
+    );
     let fifths = samples.chunks_exact((samples.len() / 5).max(1)).take(5);
-    let memory: Vec<_> = fifths.map(|fifth| fifth.iter().sum::<u64>() / fifth.len() as u64).collect();
+    let memory: Vec<_> = fifths
+        .map(|fifth| fifth.iter().sum::<u64>() / fifth.len() as u64)
+        .collect();
     // The bad ones leave, and what they held is given back before anybody stops.
-    let connections = crowd.connections() + KEPT as u64 + (visits.took.len() + visits.failed) as u64;
+    let connections =
+        crowd.connections() + KEPT as u64 + (visits.took.len() + visits.failed) as u64;
     drop(crowd);
     let gone_by = Instant::now() + PATIENCE;
     while server.descriptors() > descriptors && Instant::now() < gone_by {
@@ -80,18 +90,56 @@ pub(crate) fn run(time: Duration) -> Outcome {
     let answers = kept + visits.took.len() as u64;
     let checks = [
         (good.is_err(), format!("{good:?}")),
-        (visits.failed > 0, format!("{} of the new connections were not answered", visits.failed)),
-        (most_threads > threads, format!("{most_threads} threads, {threads} before")),
-        (left > 0, format!("{left} descriptors were left before the stop")),
-        (ended.count("accepted") != connections, format!("{} of {connections} accepted", ended.count("accepted"))),
-        (closed != connections, format!("{closed} of {connections} connections have ended")),
-        (ended.count("answered") < answers, format!("{} of {answers} answered", ended.count("answered"))),
-        (ended.count("threads") + ended.count("stuck") > 0, "a thread was left after the stop".to_owned()),
-        (ended.count("descriptors") > 0, "descriptors were left after the stop".to_owned()),
-        (memory[4] > memory[1] + GROWTH_MAX, format!("memory grew: {memory:?} bytes")),
+        (
+            visits.failed > 0,
+            format!("{} of the new connections were not answered", visits.failed),
+        ),
+        (
+            most_threads > threads,
+            format!("{most_threads} threads, {threads} before"),
+        ),
+        (
+            left > 0,
+            format!("{left} descriptors were left before the stop"),
+        ),
+        (
+            ended.count("accepted") != connections,
+            format!("{} of {connections} accepted", ended.count("accepted")),
+        ),
+        (
+            closed != connections,
+            format!("{closed} of {connections} connections have ended"),
+        ),
+        (
+            ended.count("answered") < answers,
+            format!("{} of {answers} answered", ended.count("answered")),
+        ),
+        (
+            ended.count("threads") + ended.count("stuck") > 0,
+            "a thread was left after the stop".to_owned(),
+        ),
+        (
+            ended.count("descriptors") > 0,
+            "descriptors were left after the stop".to_owned(),
+        ),
+        (
+            memory[4] > memory[1] + GROWTH_MAX,
+            format!("memory grew: {memory:?} bytes"),
+        ),
     ];
-    let wrong = checks.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect();
-    Outcome { connections, answers, p99: visits.quantile(0.99), memory, closed: ended.closed, wrong }
+    let wrong = checks
+        .into_iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, what)| what)
+        .collect();
+    Outcome {
+        connections,
+        answers,
+        p99: visits.quantile(0.99),
+        memory,
+        closed: ended.closed,
+        wrong,
+    }
 }
 
 /// Good clients, one after the other, each on its connection: how many answers they got.
@@ -104,7 +152,11 @@ fn ask_until(addr: SocketAddr, until: Instant) -> Result<u64, String> {
         clients.push(client);
     }
     let body = [b'x'; 10_000];
-    let post = [&b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n"[..], &body].concat();
+    let post = [
+        &b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n"[..],
+        &body,
+    ]
+    .concat();
     let mut answers = 0;
     while Instant::now() < until {
         for (i, client) in clients.iter_mut().enumerate() {
@@ -119,7 +171,10 @@ fn ask_until(addr: SocketAddr, until: Instant) -> Result<u64, String> {
                 let mut buffer = [0; 1024];
                 let n = client.read(&mut buffer).map_err(failed)?;
                 if n == 0 {
-                    return Err(format!("a good client's connection ended: {:?}", String::from_utf8_lossy(&answer)));
+                    return Err(format!(
+                        "a good client's connection ended: {:?}",
+                        String::from_utf8_lossy(&answer)
+                    ));
                 }
                 answer.extend_from_slice(&buffer[..n]);
             }

@@ -1,4 +1,5 @@
-//! The clients: many non-blocking connections on a few threads, each with a plan, and a check of every byte that comes.
+//! The clients: many non-blocking connections on a few threads, each with a plan, and a check of
+//! every byte that comes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -30,7 +31,15 @@ impl Arena {
     /// Stops everybody. The state the server is in, while its connections still are.
     fn fail(&self, error: &str) -> String {
         let others = self.failed.swap(true, Relaxed);
-        if others { String::new() } else { format!("{error}  {:?}\n{}", self.handle.stats(), super::proc::threads()) }
+        if others {
+            String::new()
+        } else {
+            format!(
+                "{error}  {:?}\n{}",
+                self.handle.stats(),
+                super::proc::threads()
+            )
+        }
     }
 }
 
@@ -59,12 +68,18 @@ impl Tally {
     }
 }
 
-/// Drives the connections of some places until each has had its last one, which stays open and is returned.
-pub(crate) fn drive(arena: &Arena, places: Range<usize>) -> Result<(Tally, Vec<TcpStream>), String> {
+/// Drives the connections of some places until each has had its last one, which stays open and is
+/// returned.
+pub(crate) fn drive(
+    arena: &Arena,
+    places: Range<usize>,
+) -> Result<(Tally, Vec<TcpStream>), String> {
     let mut tally = Tally::default();
     let mut clients = Vec::new();
     for place in places {
-        clients.push(Client::open(arena, place, 0, Instant::now()).map_err(|error| arena.fail(&error))?);
+        clients.push(
+            Client::open(arena, place, 0, Instant::now()).map_err(|error| arena.fail(&error))?,
+        );
     }
     let mut buffer = vec![0; 64 << 10];
     while clients.iter().any(|client| client.state != State::Resting) {
@@ -73,29 +88,51 @@ pub(crate) fn drive(arena: &Arena, places: Range<usize>) -> Result<(Tally, Vec<T
         }
         let now = Instant::now();
         let ready = wait(&clients, now);
-        let now = if ready.is_empty() { now } else { Instant::now() };
+        let now = if ready.is_empty() {
+            now
+        } else {
+            Instant::now()
+        };
         for (client, ready) in clients.iter_mut().zip(ready) {
-            client.turn(ready, now, &mut buffer, &mut tally).map_err(|error| arena.fail(&error))?;
+            client
+                .turn(ready, now, &mut buffer, &mut tally)
+                .map_err(|error| arena.fail(&error))?;
             if client.state == State::Over {
-                *client = Client::open(arena, client.place, client.nth + 1, now).map_err(|error| arena.fail(&error))?;
+                *client = Client::open(arena, client.place, client.nth + 1, now)
+                    .map_err(|error| arena.fail(&error))?;
             }
         }
     }
     tally.connections = clients.iter().map(|client| client.nth + 1).sum();
-    Ok((tally, clients.into_iter().map(|client| client.stream).collect()))
+    Ok((
+        tally,
+        clients.into_iter().map(|client| client.stream).collect(),
+    ))
 }
 
 /// Waits until a connection can go on. Pauses are made by going round, not by sleeping.
 fn wait(clients: &[Client], now: Instant) -> Vec<bool> {
-    let mut fds: Vec<_> = clients.iter().map(|client| PollFd::new(&client.stream, client.interest())).collect();
-    let nanos = if clients.iter().any(|client| client.state == State::Busy && client.pause > 0) {
+    let mut fds: Vec<_> = clients
+        .iter()
+        .map(|client| PollFd::new(&client.stream, client.interest()))
+        .collect();
+    let nanos = if clients
+        .iter()
+        .any(|client| client.state == State::Busy && client.pause > 0)
+    {
         0
     } else if clients.iter().any(|client| client.is_held(now)) {
         1_000_000
     } else {
         100_000_000
     };
-    let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: nanos }));
+    let _ = poll(
+        &mut fds,
+        Some(&Timespec {
+            tv_sec: 0,
+            tv_nsec: nanos,
+        }),
+    );
     fds.iter().map(|fd| !fd.revents().is_empty()).collect()
 }
 
@@ -138,7 +175,8 @@ impl Client {
         let seed = arena.seed;
         let mut rng = Rng::new(seed.wrapping_mul(1 << 40) ^ ((place as u64) << 24) ^ nth);
         let (plan, out) = Plan::random(&mut rng, now >= arena.until);
-        let stream = connect(arena.addr, plan.receive_buffer).map_err(|error| format!("cannot connect: {error}\n"))?;
+        let stream = connect(arena.addr, plan.receive_buffer)
+            .map_err(|error| format!("cannot connect: {error}\n"))?;
         Ok(Self {
             place,
             nth,
@@ -159,7 +197,13 @@ impl Client {
     }
 
     /// Goes on as far as it can now.
-    fn turn(&mut self, ready: bool, now: Instant, buffer: &mut [u8], tally: &mut Tally) -> Result<(), String> {
+    fn turn(
+        &mut self,
+        ready: bool,
+        now: Instant,
+        buffer: &mut [u8],
+        tally: &mut Tally,
+    ) -> Result<(), String> {
         if self.held_until.is_some_and(|until| until <= now) {
             (self.held_until, self.progress_at) = (None, now);
         }
@@ -182,7 +226,14 @@ impl Client {
 
     /// Closes or resets where the plan says so.
     fn break_off(&mut self, tally: &mut Tally) -> Result<bool, String> {
-        let Ending::Broken { reset, sent, answers } = self.plan.ending else { return Ok(false) };
+        let Ending::Broken {
+            reset,
+            sent,
+            answers,
+        } = self.plan.ending
+        else {
+            return Ok(false);
+        };
         if self.sent < sent || self.answered < answers {
             return Ok(false);
         }
@@ -219,22 +270,37 @@ impl Client {
         Ok(())
     }
 
-    fn receive(&mut self, now: Instant, buffer: &mut [u8], tally: &mut Tally) -> Result<(), String> {
-        let most = if self.plan.receive_buffer.is_some() { 1 + self.rng.below(4096) } else { buffer.len() };
+    fn receive(
+        &mut self,
+        now: Instant,
+        buffer: &mut [u8],
+        tally: &mut Tally,
+    ) -> Result<(), String> {
+        let most = if self.plan.receive_buffer.is_some() {
+            1 + self.rng.below(4096)
+        } else {
+            buffer.len()
+        };
         match self.stream.read(&mut buffer[..most]) {
-            Ok(0) if self.state == State::AwaitsEnd || self.was_too_slow() => self.state = State::Over,
+            Ok(0) if self.state == State::AwaitsEnd || self.was_too_slow() => {
+                self.state = State::Over
+            }
             Ok(0) => return self.fail("the connection ended"),
             Ok(n) => {
                 self.inbox.extend_from_slice(&buffer[..n]);
-                tally.longest_wait = tally.longest_wait.max(now.saturating_duration_since(self.progress_at));
+                tally.longest_wait = tally
+                    .longest_wait
+                    .max(now.saturating_duration_since(self.progress_at));
                 self.progress_at = now;
                 self.take_answers(tally)?;
                 if self.plan.holds > 0 && self.rng.one_in(4) {
                     self.plan.holds -= 1;
-                    self.held_until = Some(now + Duration::from_millis(1 + self.rng.below(40) as u64));
+                    self.held_until =
+                        Some(now + Duration::from_millis(1 + self.rng.below(40) as u64));
                 }
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(error) => return self.fail(&format!("cannot read: {error}")),
         }
         Ok(())
@@ -245,7 +311,9 @@ impl Client {
         let mut at = 0;
         while let Some(ask) = self.plan.asks.get(self.answered) {
             let answer = Answer::parse(&self.inbox[at..], ask.kind == Kind::Head);
-            let Some(answer) = answer.or_else(|error| self.fail(&error).map(|()| None))? else { break };
+            let Some(answer) = answer.or_else(|error| self.fail(&error).map(|()| None))? else {
+                break;
+            };
             ask.check(&answer).or_else(|error| self.fail(&error))?;
             at += answer.size;
             self.answered += 1;
@@ -259,9 +327,13 @@ impl Client {
         Ok(())
     }
 
-    /// What follows when all is answered. The last answer may have come before all of its request was sent.
+    /// What follows when all is answered. The last answer may have come before all of its request
+    /// was sent.
     fn conclude(&mut self) {
-        if self.state != State::Busy || self.answered < self.plan.asks.len() || self.sent < self.out.len() {
+        if self.state != State::Busy
+            || self.answered < self.plan.asks.len()
+            || self.sent < self.out.len()
+        {
             return;
         }
         self.state = match self.plan.ending {
@@ -271,23 +343,32 @@ impl Client {
         };
     }
 
-    /// Whether the server may close now: the last answer was to a request whose body it does not read, and of which we have
-    /// not sent all. After a second it gives up.
+    /// Whether the server may close now: the last answer was to a request whose body it does not
+    /// read, and of which we have not sent all. After a second it gives up.
     fn was_too_slow(&self) -> bool {
         let last = self.answered.checked_sub(1);
-        last.is_some_and(|last| self.plan.asks[last].kind == Kind::Ignore && self.sent < self.plan.ends[last])
+        last.is_some_and(|last| {
+            self.plan.asks[last].kind == Kind::Ignore && self.sent < self.plan.ends[last]
+        })
     }
 
     fn interest(&self) -> PollFlags {
         let mut interest = PollFlags::empty();
         interest.set(PollFlags::IN, self.held_until.is_none());
-        interest.set(PollFlags::OUT, self.sent < self.send_limit() && self.pause == 0);
+        interest.set(
+            PollFlags::OUT,
+            self.sent < self.send_limit() && self.pause == 0,
+        );
         interest
     }
 
     /// How far the plan allows us to write now.
     fn send_limit(&self) -> usize {
-        let gate = self.plan.gates.iter().find(|(_, answers)| *answers > self.answered);
+        let gate = self
+            .plan
+            .gates
+            .iter()
+            .find(|(_, answers)| *answers > self.answered);
         gate.map_or(self.out.len(), |(at, _)| *at)
     }
 
@@ -297,7 +378,15 @@ impl Client {
 
     /// Says all that is known about a connection that went wrong.
     fn fail(&self, what: &str) -> Result<(), String> {
-        let Self { place, nth, seed, plan, sent, answered, .. } = self;
+        let Self {
+            place,
+            nth,
+            seed,
+            plan,
+            sent,
+            answered,
+            ..
+        } = self;
         let (asks, total, inbox) = (plan.asks.len(), self.out.len(), self.inbox.len());
         let next: Vec<_> = plan.asks.iter().skip(*answered).take(4).collect();
         let port = self.stream.local_addr().map_or(0, |addr| addr.port());
@@ -351,7 +440,10 @@ impl Answer {
     pub(crate) fn parse(bytes: &[u8], bodyless: bool) -> Result<Option<Self>, String> {
         let mut fields = [httparse::EMPTY_HEADER; 16];
         let mut head = httparse::Response::new(&mut fields);
-        let httparse::Status::Complete(size) = head.parse(bytes).map_err(|error| format!("no head: {error}"))? else {
+        let httparse::Status::Complete(size) = head
+            .parse(bytes)
+            .map_err(|error| format!("no head: {error}"))?
+        else {
             return Ok(None);
         };
         let status = head.code.unwrap_or_default();
@@ -361,11 +453,19 @@ impl Answer {
             match field.name.to_ascii_lowercase().as_str() {
                 "connection" => closes = value == "close",
                 "transfer-encoding" => chunked = value == "chunked",
-                "content-length" => length = Some(value.parse().map_err(|_| format!("a length of {value}"))?),
+                "content-length" => {
+                    length = Some(value.parse().map_err(|_| format!("a length of {value}"))?)
+                }
                 _ => {}
             }
         }
-        let answer = Self { status, closes, length, body: Vec::new(), size };
+        let answer = Self {
+            status,
+            closes,
+            length,
+            body: Vec::new(),
+            size,
+        };
         match length {
             _ if bodyless => Ok(Some(answer)),
             Some(length) if !chunked => Ok(bytes.get(size..size + length).map(|body| Self {
@@ -381,10 +481,15 @@ impl Answer {
     fn with_chunks(mut self, bytes: &[u8]) -> Result<Option<Self>, String> {
         loop {
             let rest = &bytes[self.size..];
-            let parsed = httparse::parse_chunk_size(rest).map_err(|_| "no chunk size".to_owned())?;
-            let httparse::Status::Complete((line, len)) = parsed else { return Ok(None) };
+            let parsed =
+                httparse::parse_chunk_size(rest).map_err(|_| "no chunk size".to_owned())?;
+            let httparse::Status::Complete((line, len)) = parsed else {
+                return Ok(None);
+            };
             let (from, to) = (line, line + len as usize);
-            let Some(end) = rest.get(to..to + 2) else { return Ok(None) };
+            let Some(end) = rest.get(to..to + 2) else {
+                return Ok(None);
+            };
             if end != b"\r\n" {
                 return Err("a chunk longer than it says".to_owned());
             }

@@ -1,9 +1,11 @@
-//! A server under clients that do everything clients do, and a ledger of both sides that has to agree.
+//! A server under clients that do everything clients do, and a ledger of both sides that has to
+//! agree.
 //!
-//! Hundreds of connections send tagged requests in pipelines, cut at any byte, and half-close, reset, vanish or stop reading
-//! when their plan says so. Each answer is checked whole and in order. A missed event is a connection that hangs, and a
-//! connection that hangs is a failure with all that is known about it. In the end nothing may be left: no open connection,
-//! no descriptor, no CPU time while idle, and a report that says what the clients have seen.
+//! Hundreds of connections send tagged requests in pipelines, cut at any byte, and half-close,
+//! reset, vanish or stop reading when their plan says so. Each answer is checked whole and in
+//! order. A missed event is a connection that hangs, and a connection that hangs is a failure with
+//! all that is known about it. In the end nothing may be left: no open connection, no descriptor,
+//! no CPU time while idle, and a report that says what the clients have seen.
 
 mod client;
 mod plan;
@@ -58,9 +60,15 @@ pub(crate) fn run(setup: &Setup) -> Outcome {
     silence_planned_panics();
     let descriptors = proc::descriptors();
     // Timeouts that an overloaded machine could reach would only blur what is looked for: hangs.
-    let builder = Server::builder().workers(setup.workers).collect_bytes(setup.collect_bytes).queue_timeout(6 * HANG);
+    let builder = Server::builder()
+        .workers(setup.workers)
+        .collect_bytes(setup.collect_bytes)
+        .queue_timeout(6 * HANG);
     let builder = builder.idle_grace(IDLE_GRACE).grace_period(HANG);
-    let server = builder.bind(listener()).and_then(|bound| bound.spawn(plan::handle)).expect("the server starts");
+    let server = builder
+        .bind(listener())
+        .and_then(|bound| bound.spawn(plan::handle))
+        .expect("the server starts");
     let handle = server.handle();
     let (mut tally, stressed) = stress(setup, &server);
     let checked = stressed.and_then(|streams| {
@@ -74,26 +82,33 @@ pub(crate) fn run(setup: &Setup) -> Outcome {
     drop(server);
     let _ = handle.shutdown_within(HANG);
     let failure = failure.or_else(|| match (descriptors, proc::descriptors()) {
-        (Some(before), Some(after)) if before != after => {
-            Some(format!("{after} descriptors after the stop, {before} before"))
-        }
+        (Some(before), Some(after)) if before != after => Some(format!(
+            "{after} descriptors after the stop, {before} before"
+        )),
         _ => None,
     });
     Outcome { tally, failure }
 }
 
-/// A listener whose connections inherit a small send buffer, so that the server often has to wait for room.
+/// A listener whose connections inherit a small send buffer, so that the server often has to wait
+/// for room.
 fn listener() -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER).expect("a listener has a send buffer");
+    sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER)
+        .expect("a listener has a send buffer");
     listener
 }
 
 /// Drives all connections. Those that are still open in the end, or the first failure.
 fn stress(setup: &Setup, server: &Running) -> (Tally, Result<Vec<TcpStream>, String>) {
     let until = Instant::now() + setup.time;
-    let arena =
-        Arena { addr: server.addr(), seed: setup.seed, until, failed: AtomicBool::new(false), handle: server.handle() };
+    let arena = Arena {
+        addr: server.addr(),
+        seed: setup.seed,
+        until,
+        failed: AtomicBool::new(false),
+        handle: server.handle(),
+    };
     let first = |nth| setup.connections * nth / CLIENT_THREADS;
     let driven: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..CLIENT_THREADS)
@@ -102,7 +117,10 @@ fn stress(setup: &Setup, server: &Running) -> (Tally, Result<Vec<TcpStream>, Str
                 scope.spawn(move || client::drive(arena, first(nth)..first(nth + 1)))
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().expect("a client thread reports failures")).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a client thread reports failures"))
+            .collect()
     });
     let (mut tally, mut open, mut failure) = (Tally::default(), Vec::new(), None::<String>);
     for driven in driven {
@@ -124,16 +142,22 @@ fn check_quiet(server: &Running, streams: &[TcpStream]) -> Result<(), String> {
     let began = Instant::now();
     while handle.stats().open != streams.len() {
         if began.elapsed() > HANG {
-            return Err(format!("{:?}, but {} connections stay", handle.stats(), streams.len()));
+            return Err(format!(
+                "{:?}, but {} connections stay",
+                handle.stats(),
+                streams.len()
+            ));
         }
         pass(server, Duration::from_millis(10));
     }
     let before = proc::server_cpu();
     pass(server, QUIET);
     match (before, proc::server_cpu()) {
-        (Some(before), Some(after)) if after - before > IDLE_CPU_MAX => {
-            Err(format!("{:?} of CPU time in an idle second\n{}", after - before, proc::threads()))
-        }
+        (Some(before), Some(after)) if after - before > IDLE_CPU_MAX => Err(format!(
+            "{:?} of CPU time in an idle second\n{}",
+            after - before,
+            proc::threads()
+        )),
         _ => Ok(()),
     }
 }
@@ -143,19 +167,27 @@ fn pass(server: &Running, time: Duration) {
     let _ = server.stopped().recv_timeout(time);
 }
 
-/// A connection that was silent for a while is still served: each eighth one, so that the stop finds both sorts.
+/// A connection that was silent for a while is still served: each eighth one, so that the stop
+/// finds both sorts.
 fn check_idle(streams: &[TcpStream], tally: &mut Tally) -> Result<(), String> {
     for mut stream in streams.iter().step_by(8) {
         let failed = |error| format!("an idle connection was not served: {error}");
-        stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(HANG))).map_err(failed)?;
-        stream.write_all(b"GET /t/7/16 HTTP/1.1\r\nHost: stress\r\n\r\n").map_err(failed)?;
+        stream
+            .set_nonblocking(false)
+            .and_then(|()| stream.set_read_timeout(Some(HANG)))
+            .map_err(failed)?;
+        stream
+            .write_all(b"GET /t/7/16 HTTP/1.1\r\nHost: stress\r\n\r\n")
+            .map_err(failed)?;
         let (mut inbox, mut buffer) = (Vec::new(), [0; 1024]);
         let answer = loop {
             let n = stream.read(&mut buffer).map_err(failed)?;
             inbox.extend_from_slice(&buffer[..n]);
             match Answer::parse(&inbox, false)? {
                 Some(answer) => break answer,
-                None if n == 0 => return Err("an idle connection ended before its answer".to_owned()),
+                None if n == 0 => {
+                    return Err("an idle connection ended before its answer".to_owned());
+                }
                 None => {}
             }
         };
@@ -171,9 +203,14 @@ fn check_idle(streams: &[TcpStream], tally: &mut Tally) -> Result<(), String> {
 fn check_ends(streams: Vec<TcpStream>) -> Result<(), String> {
     for mut stream in streams {
         let port = stream.local_addr().map_or(0, |addr| addr.port());
-        let ended = stream.set_nonblocking(true).and_then(|()| stream.read(&mut [0; 16]));
+        let ended = stream
+            .set_nonblocking(true)
+            .and_then(|()| stream.read(&mut [0; 16]));
         if !matches!(ended, Ok(0)) {
-            return Err(format!("a connection did not end with the server: {ended:?}\n{}", proc::sockets(port)));
+            return Err(format!(
+                "a connection did not end with the server: {ended:?}\n{}",
+                proc::sockets(port)
+            ));
         }
     }
     Ok(())
@@ -181,24 +218,60 @@ fn check_ends(streams: Vec<TcpStream>) -> Result<(), String> {
 
 /// Both sides of the ledger agree.
 fn check_report(report: &Report, tally: &Tally) -> Result<(), String> {
-    let never = [CloseReason::Cut, CloseReason::Stalled, CloseReason::Silent, CloseReason::Shed, CloseReason::Idle];
+    let never = [
+        CloseReason::Cut,
+        CloseReason::Stalled,
+        CloseReason::Silent,
+        CloseReason::Shed,
+        CloseReason::Idle,
+    ];
     let closed: u64 = report.closed.iter().map(|(_, n)| n).sum();
     let answered: u64 = report.answered.iter().map(|(_, n)| n).sum();
     let wrong = [
-        (!report.is_clean() || !report.errors.is_empty(), "it is not clean"),
+        (
+            !report.is_clean() || !report.errors.is_empty(),
+            "it is not clean",
+        ),
         (report.took > STOP_MAX, "it took too long"),
-        (report.phases.iter().any(|(phase, _)| *phase == Phase::Cutting), "it had to cut"),
-        (report.accepted != tally.connections, "connections opened are not those accepted"),
-        (closed != report.accepted, "connections accepted are not those closed"),
+        (
+            report
+                .phases
+                .iter()
+                .any(|(phase, _)| *phase == Phase::Cutting),
+            "it had to cut",
+        ),
+        (
+            report.accepted != tally.connections,
+            "connections opened are not those accepted",
+        ),
+        (
+            closed != report.accepted,
+            "connections accepted are not those closed",
+        ),
         (answered < tally.answers, "fewer responses than were read"),
-        (report.closed_because(CloseReason::Failed) < tally.panics, "fewer failures than panics"),
-        (never.iter().any(|reason| report.closed_because(*reason) > 0), "a connection was given up"),
+        (
+            report.closed_because(CloseReason::Failed) < tally.panics,
+            "fewer failures than panics",
+        ),
+        (
+            never
+                .iter()
+                .any(|reason| report.closed_because(*reason) > 0),
+            "a connection was given up",
+        ),
     ];
-    let wrong: Vec<_> = wrong.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect();
+    let wrong: Vec<_> = wrong
+        .into_iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, what)| what)
+        .collect();
     if wrong.is_empty() {
         Ok(())
     } else {
-        Err(format!("the report is wrong: {}\n{tally:?}\n{report}", wrong.join(", ")))
+        Err(format!(
+            "the report is wrong: {}\n{tally:?}\n{report}",
+            wrong.join(", ")
+        ))
     }
 }
 

@@ -1,4 +1,5 @@
-//! What is asked and what must be answered: requests, the handler that serves them, and a connection's plan.
+//! What is asked and what must be answered: requests, the handler that serves them, and a
+//! connection's plan.
 //!
 //! **Invariant:** a plan follows from its seed alone.
 
@@ -17,7 +18,9 @@ pub(crate) struct Rng(u64);
 impl Rng {
     /// Neighbouring seeds give unrelated streams.
     pub(crate) fn new(seed: u64) -> Self {
-        let mixed = (seed ^ (seed >> 30)).wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (seed ^ (seed >> 30))
+            .wrapping_add(0x9e37_79b9_7f4a_7c15)
+            .wrapping_mul(0xbf58_476d_1ce4_e5b9);
         Self((mixed ^ (mixed >> 27)) | 1)
     }
 
@@ -92,7 +95,11 @@ impl Kind {
     }
 
     fn name(self) -> &'static str {
-        KINDS.iter().find(|(kind, ..)| *kind == self).expect("every kind has a name").1
+        KINDS
+            .iter()
+            .find(|(kind, ..)| *kind == self)
+            .expect("every kind has a name")
+            .1
     }
 
     fn method(self) -> &'static str {
@@ -129,14 +136,26 @@ impl Ask {
             3 => 0,
             _ => rng.below(200),
         };
-        Self { kind, tag: rng.next(), len, chunked: rng.one_in(2), closes: false }
+        Self {
+            kind,
+            tag: rng.next(),
+            len,
+            chunked: rng.one_in(2),
+            closes: false,
+        }
     }
 
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        let (method, name, close) =
-            (self.kind.method(), self.kind.name(), if self.closes { "close" } else { "keep-alive" });
+        let (method, name, close) = (
+            self.kind.method(),
+            self.kind.name(),
+            if self.closes { "close" } else { "keep-alive" },
+        );
         let Self { tag, len, .. } = self;
-        let _ = write!(out, "{method} /{name}/{tag:x}/{len} HTTP/1.1\r\nHost: stress\r\nConnection: {close}\r\n");
+        let _ = write!(
+            out,
+            "{method} /{name}/{tag:x}/{len} HTTP/1.1\r\nHost: stress\r\nConnection: {close}\r\n"
+        );
         if method != "POST" {
             out.extend_from_slice(b"\r\n");
         } else if self.chunked {
@@ -156,8 +175,12 @@ impl Ask {
     /// What is wrong with an answer to it.
     pub(crate) fn check(&self, answer: &Answer) -> Result<(), String> {
         let panics = self.kind == Kind::Panic;
-        if (answer.status, answer.closes) != (if panics { 500 } else { 200 }, panics || self.closes) {
-            return Err(format!("status {}, closing: {}", answer.status, answer.closes));
+        if (answer.status, answer.closes) != (if panics { 500 } else { 200 }, panics || self.closes)
+        {
+            return Err(format!(
+                "status {}, closing: {}",
+                answer.status, answer.closes
+            ));
         }
         if panics {
             return Ok(());
@@ -165,14 +188,27 @@ impl Ask {
         if self.kind == Kind::Head {
             // An empty body may be one that the handler has left out.
             let right = answer.length == Some(self.len) || self.len == 0 && answer.length.is_none();
-            return if right { Ok(()) } else { Err(format!("a length of {:?} for HEAD", answer.length)) };
+            return if right {
+                Ok(())
+            } else {
+                Err(format!("a length of {:?} for HEAD", answer.length))
+            };
         }
         let expected = body(self.tag, self.len);
         if answer.body == expected {
             return Ok(());
         }
-        let same = answer.body.iter().zip(&expected).take_while(|(got, wanted)| got == wanted).count();
-        Err(format!("{} bytes instead of {}, wrong from byte {same} on", answer.body.len(), expected.len()))
+        let same = answer
+            .body
+            .iter()
+            .zip(&expected)
+            .take_while(|(got, wanted)| got == wanted)
+            .count();
+        Err(format!(
+            "{} bytes instead of {}, wrong from byte {same} on",
+            answer.body.len(),
+            expected.len()
+        ))
     }
 }
 
@@ -188,9 +224,13 @@ pub(crate) const PANIC: &str = "stress: a planned panic";
 pub(crate) fn handle(request: Request, context: Context) -> Response {
     let mut path = request.uri().path().split('/').skip(1);
     let name = path.next().unwrap_or_default();
-    let tag = path.next().and_then(|tag| u64::from_str_radix(tag, 16).ok());
+    let tag = path
+        .next()
+        .and_then(|tag| u64::from_str_radix(tag, 16).ok());
     let len = path.next().and_then(|len| len.parse().ok());
-    let (Some((kind, ..)), Some(tag), Some(len)) = (KINDS.iter().find(|(_, known, _)| *known == name), tag, len) else {
+    let (Some((kind, ..)), Some(tag), Some(len)) =
+        (KINDS.iter().find(|(_, known, _)| *known == name), tag, len)
+    else {
         return StatusCode::NOT_FOUND.into_response();
     };
     Response::new(match kind {
@@ -198,10 +238,16 @@ pub(crate) fn handle(request: Request, context: Context) -> Response {
         Kind::Reader => Body::reader(Cursor::new(body(tag, len))),
         Kind::Sized => Body::sized_reader(Cursor::new(body(tag, len)), len as u64),
         Kind::Writer => Body::writer(move |writer| {
-            body(tag, len).chunks(1 + tag as usize % 30_000).try_for_each(|piece| {
-                writer.write_all(piece)?;
-                if piece[0] % 2 == 0 { writer.flush() } else { Ok(()) }
-            })
+            body(tag, len)
+                .chunks(1 + tag as usize % 30_000)
+                .try_for_each(|piece| {
+                    writer.write_all(piece)?;
+                    if piece[0] % 2 == 0 {
+                        writer.flush()
+                    } else {
+                        Ok(())
+                    }
+                })
         }),
         Kind::Spin => {
             let began = Instant::now();
@@ -238,7 +284,11 @@ pub(crate) enum Ending {
     /// The last handler panics.
     Panic,
     /// We close or reset it as soon as so many bytes are sent and so many answers read.
-    Broken { reset: bool, sent: usize, answers: usize },
+    Broken {
+        reset: bool,
+        sent: usize,
+        answers: usize,
+    },
     /// It stays open.
     Stay,
 }
@@ -268,9 +318,14 @@ impl Plan {
             4..7 => Ending::HalfClose,
             7..9 => Ending::Asked,
             9 => Ending::Panic,
-            n => Ending::Broken { reset: n >= 12, sent: 0, answers: 0 },
+            n => Ending::Broken {
+                reset: n >= 12,
+                sent: 0,
+                answers: 0,
+            },
         };
-        let (mut asks, mut ends, mut gates, mut out) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut asks, mut ends, mut gates, mut out) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let batches = if last { 1 } else { 1 + rng.below(6) };
         for batch in 1..=batches {
             let size = [1, 1, 1 + rng.below(4), 1 + rng.below(64)][rng.below(4)];
@@ -297,7 +352,22 @@ impl Plan {
         let piece_max = [usize::MAX, 2000, 30, 3][rng.below(4)].max(out.len() / 40);
         // Below that the kernel's window keeping turns a stream into a trickle.
         let receive_buffer = rng.one_in(4).then(|| 16_384 << rng.below(3));
-        let holds = if receive_buffer.is_some() { rng.below(4) } else { 0 };
-        (Self { asks, ends, ending, gates, piece_max, receive_buffer, holds }, out)
+        let holds = if receive_buffer.is_some() {
+            rng.below(4)
+        } else {
+            0
+        };
+        (
+            Self {
+                asks,
+                ends,
+                ending,
+                gates,
+                piece_max,
+                receive_buffer,
+                holds,
+            },
+            out,
+        )
     }
 }

@@ -1,4 +1,5 @@
-//! A server in a process of its own, for what belongs to a process: signals, limits, inherited descriptors, an exit code.
+//! A server in a process of its own, for what belongs to a process: signals, limits, inherited
+//! descriptors, an exit code.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -38,7 +39,9 @@ impl Program {
     pub(crate) fn serving(command: &mut Command) -> Self {
         let mut program = Self::start(command);
         let line = program.wait_for_line("listening on ");
-        program.addr = line.rsplit_once("http://").and_then(|(_, addr)| addr.parse().ok());
+        program.addr = line
+            .rsplit_once("http://")
+            .and_then(|(_, addr)| addr.parse().ok());
         program
     }
 
@@ -47,15 +50,27 @@ impl Program {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (to_lines, lines) = unbounded();
         let stderr = child.stderr.take().unwrap();
-        std::thread::spawn(move || BufReader::new(stderr).lines().try_for_each(|line| to_lines.send(line.unwrap())));
+        std::thread::spawn(move || {
+            BufReader::new(stderr)
+                .lines()
+                .try_for_each(|line| to_lines.send(line.unwrap()))
+        });
         let (to_output, output) = unbounded();
         if let Some(stdout) = child.stdout.take() {
-            std::thread::spawn(move || to_output.send(std::io::read_to_string(stdout).unwrap_or_default()));
+            std::thread::spawn(move || {
+                to_output.send(std::io::read_to_string(stdout).unwrap_or_default())
+            });
         } else {
             to_output.send(String::new()).unwrap();
         }
         let pid = Pid::from_child(&child);
-        Self { child: Mutex::new(child), pid, lines, output, addr: None }
+        Self {
+            child: Mutex::new(child),
+            pid,
+            lines,
+            output,
+            addr: None,
+        }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -75,7 +90,10 @@ impl Program {
     pub(crate) fn wait_for_line(&self, text: &str) -> String {
         let mut seen = Vec::new();
         loop {
-            let line = self.lines.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no line has {text:?}: {seen:#?}"));
+            let line = self
+                .lines
+                .recv_timeout(LIMIT)
+                .unwrap_or_else(|_| panic!("no line has {text:?}: {seen:#?}"));
             if line.contains(text) {
                 return line;
             }
@@ -98,7 +116,11 @@ impl Program {
     pub(crate) fn end(&self) -> Ended {
         let output = self.output.recv_timeout(LIMIT).expect("the program ends");
         let status = self.child.lock().unwrap().wait().unwrap();
-        Ended { code: status.code(), signal: status.signal(), output }
+        Ended {
+            code: status.code(),
+            signal: status.signal(),
+            output,
+        }
     }
 }
 
@@ -132,7 +154,9 @@ pub(crate) fn shell(script: &str) -> Command {
 /// This test binary again, which then runs only the test `name`, with `mode` in the environment.
 pub(crate) fn this_program(name: &str, mode: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(MODE, mode);
+    command
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(MODE, mode);
     quiet(command)
 }
 
@@ -140,7 +164,10 @@ pub(crate) fn this_program(name: &str, mode: &str) -> Command {
 pub(crate) const MODE: &str = "LAMEDUCK_TEST_MODE";
 
 fn quiet(mut command: Command) -> Command {
-    command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
     for variable in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
         command.env_remove(variable);
     }

@@ -1,5 +1,5 @@
-//! Requests as clients, broken clients and attackers write them: valid ones, and ones that differ from them in what
-//! parsers differ on.
+//! Requests as clients, broken clients and attackers write them: valid ones, and ones that differ
+//! from them in what parsers differ on.
 //!
 //! The integration tests and, by path, the unit tests of `wire/` use it.
 
@@ -10,19 +10,28 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::RngSeed;
 
-/// Runs this many cases, the same each time. `PROPTEST_CASES` in the environment asks for as many others instead.
+/// Runs this many cases, the same each time. `PROPTEST_CASES` in the environment asks for as many
+/// others instead.
 pub(crate) fn config(cases: u32) -> ProptestConfig {
     let asked = std::env::var_os("PROPTEST_CASES").is_some();
     let run = if asked {
         ProptestConfig::default()
     } else {
-        ProptestConfig { rng_seed: RngSeed::Fixed(0x6c64), ..ProptestConfig::with_cases(cases) }
+        ProptestConfig {
+            rng_seed: RngSeed::Fixed(0x6c64),
+            ..ProptestConfig::with_cases(cases)
+        }
     };
     // What fails becomes a named test; a file of seeds would say nothing to a reader.
-    ProptestConfig { failure_persistence: None, max_shrink_iters: 4096, ..run }
+    ProptestConfig {
+        failure_persistence: None,
+        max_shrink_iters: 4096,
+        ..run
+    }
 }
 
-/// What arrives on a connection: a few requests behind each other, damaged in some places, or no HTTP at all.
+/// What arrives on a connection: a few requests behind each other, damaged in some places, or no
+/// HTTP at all.
 pub(crate) fn stream() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         8 => damaged(vec(request(), 1..4).prop_map(|requests| requests.concat()).boxed()),
@@ -68,13 +77,26 @@ fn start() -> impl Strategy<Value = &'static [u8]> {
 
 fn request_line() -> impl Strategy<Value = Vec<u8>> {
     let space = || or_rarely(b" ", &[b"  ", b"\t", b"", b"\r", b"\x0b"]);
-    (method(), space(), target(), space(), version())
-        .prop_map(|(method, before, target, after, version)| [method, before, &target, after, version].concat())
+    (method(), space(), target(), space(), version()).prop_map(
+        |(method, before, target, after, version)| {
+            [method, before, &target, after, version].concat()
+        },
+    )
 }
 
 fn method() -> impl Strategy<Value = &'static [u8]> {
     let usual = [&b"GET"[..], b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE"];
-    let odd = [&b"TRACE"[..], b"CONNECT", b"PRI", b"get", b"M-SEARCH", b"a!#$%&'*+-.^_`|~9", b"", b"G(T", b"G\xc3T"];
+    let odd = [
+        &b"TRACE"[..],
+        b"CONNECT",
+        b"PRI",
+        b"get",
+        b"M-SEARCH",
+        b"a!#$%&'*+-.^_`|~9",
+        b"",
+        b"G(T",
+        b"G\xc3T",
+    ];
     prop_oneof![12 => select(usual.to_vec()), 1 => select(odd.to_vec())]
 }
 
@@ -205,7 +227,10 @@ fn field() -> impl Strategy<Value = Vec<u8>> {
         b"A:\x0bb",
     ];
     let name = vec(select(&b"abcXYZ019-_!#$%&'*+.^`|~"[..]), 1..6);
-    let value = vec(prop_oneof![12 => 0x20..0x7f_u8, 1 => Just(b'\t'), 1 => 0x80..=0xff_u8], 0..12);
+    let value = vec(
+        prop_oneof![12 => 0x20..0x7f_u8, 1 => Just(b'\t'), 1 => 0x80..=0xff_u8],
+        0..12,
+    );
     prop_oneof![
         12 => select(known.to_vec()).prop_map(<[u8]>::to_vec),
         12 => (name, separator(), value).prop_map(|(name, separator, value)| [&name, separator, &value[..]].concat()),
@@ -302,7 +327,19 @@ fn data() -> impl Strategy<Value = Vec<u8>> {
 
 fn chunks() -> impl Strategy<Value = Vec<u8>> {
     let size = (
-        or_rarely(b"", &[b"0", b"0000000000000", b"00000000000000000", b"0x", b"+", b"-", b" ", b"\t"]),
+        or_rarely(
+            b"",
+            &[
+                b"0",
+                b"0000000000000",
+                b"00000000000000000",
+                b"0x",
+                b"+",
+                b"-",
+                b" ",
+                b"\t",
+            ],
+        ),
         any::<bool>(),
     );
     let extension = or_rarely(
@@ -329,14 +366,38 @@ fn chunks() -> impl Strategy<Value = Vec<u8>> {
     );
     let chunk = (size, data(), extension, line_end(), line_end()).prop_map(
         |((before, is_upper), data, extension, after_size, after_data)| {
-            let size = if is_upper { format!("{:X}", data.len()) } else { format!("{:x}", data.len()) };
-            [before, size.as_bytes(), extension, after_size, &data, after_data].concat()
+            let size = if is_upper {
+                format!("{:X}", data.len())
+            } else {
+                format!("{:x}", data.len())
+            };
+            [
+                before,
+                size.as_bytes(),
+                extension,
+                after_size,
+                &data,
+                after_data,
+            ]
+            .concat()
         },
     );
-    let last =
-        or_rarely(b"0", &[b"00", b"0;a", b"000000000000000000", b"", b"10000000000000000", b"ffffffffffffffff", b"0 "]);
+    let last = or_rarely(
+        b"0",
+        &[
+            b"00",
+            b"0;a",
+            b"000000000000000000",
+            b"",
+            b"10000000000000000",
+            b"ffffffffffffffff",
+            b"0 ",
+        ],
+    );
     (vec(chunk, 0..4), last, line_end(), trailers(), line_end()).prop_map(
-        |(chunks, last, after_last, trailers, end)| [&chunks.concat(), last, after_last, &trailers, end].concat(),
+        |(chunks, last, after_last, trailers, end)| {
+            [&chunks.concat(), last, after_last, &trailers, end].concat()
+        },
     )
 }
 
@@ -365,18 +426,25 @@ fn line_end() -> impl Strategy<Value = &'static [u8]> {
     prop_oneof![60 => Just(&b"\r\n"[..]), 1 => select(odd.to_vec())]
 }
 
-fn or_rarely(usual: &'static [u8], odd: &[&'static [u8]]) -> impl Strategy<Value = &'static [u8]> + use<> {
+fn or_rarely(
+    usual: &'static [u8],
+    odd: &[&'static [u8]],
+) -> impl Strategy<Value = &'static [u8]> + use<> {
     prop_oneof![24 => Just(usual), 1 => select(odd.to_vec())]
 }
 
 /// Changes a byte here and there, or nothing.
 fn damaged(bytes: BoxedStrategy<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    (bytes, prop_oneof![2 => Just(Vec::new()), 1 => vec(damage(), 1..4)]).prop_map(|(mut bytes, damages)| {
-        for damage in damages {
-            damage.apply(&mut bytes);
-        }
-        bytes
-    })
+    (
+        bytes,
+        prop_oneof![2 => Just(Vec::new()), 1 => vec(damage(), 1..4)],
+    )
+        .prop_map(|(mut bytes, damages)| {
+            for damage in damages {
+                damage.apply(&mut bytes);
+            }
+            bytes
+        })
 }
 
 #[derive(Debug, Clone)]

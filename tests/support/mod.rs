@@ -1,5 +1,5 @@
-//! What the tests share: a server on a free port, a client that shows every byte, a gate inside a handler, and counts of
-//! this process's threads and descriptors.
+//! What the tests share: a server on a free port, a client that shows every byte, a gate inside a
+//! handler, and counts of this process's threads and descriptors.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -30,7 +30,9 @@ impl TestServer {
 
     pub(crate) fn with(builder: Builder, handler: impl Handler) -> Self {
         raise_descriptor_limit();
-        Self { running: builder.bind("127.0.0.1:0").unwrap().spawn(handler).unwrap() }
+        Self {
+            running: builder.bind("127.0.0.1:0").unwrap().spawn(handler).unwrap(),
+        }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -68,10 +70,12 @@ impl TestServer {
     }
 }
 
-/// A server description whose idle connections do not make a stop last, and whose requests are never too long in a queue
-/// for a test to notice.
+/// A server description whose idle connections do not make a stop last, and whose requests are
+/// never too long in a queue for a test to notice.
 pub(crate) fn builder() -> Builder {
-    Server::builder().idle_grace(Duration::ZERO).queue_timeout(LIMIT * 3)
+    Server::builder()
+        .idle_grace(Duration::ZERO)
+        .queue_timeout(LIMIT * 3)
 }
 
 pub(crate) fn millis(millis: u64) -> Duration {
@@ -101,10 +105,15 @@ pub(crate) fn pass_time(duration: Duration) {
 
 /// Runs `action` on a thread and waits for its value.
 #[track_caller]
-pub(crate) fn within_limit<T: Send + 'static>(what: &str, action: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn within_limit<T: Send + 'static>(
+    what: &str,
+    action: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let (sender, receiver) = crossbeam_channel::bounded(1);
     std::thread::spawn(move || sender.send(action()));
-    receiver.recv_timeout(LIMIT).unwrap_or_else(|error| panic!("{what}: {error}"))
+    receiver
+        .recv_timeout(LIMIT)
+        .unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
 /// Where a handler waits for the test.
@@ -130,7 +139,9 @@ impl Gate {
         state.entered += 1;
         self.0.1.notify_all();
         // Beyond the tests' own limit: who waits for the handler is to fail first.
-        let (mut state, _) = self.wait(state, LIMIT * 3, |state| !state.open && state.passed >= state.released);
+        let (mut state, _) = self.wait(state, LIMIT * 3, |state| {
+            !state.open && state.passed >= state.released
+        });
         state.passed += 1;
     }
 
@@ -138,7 +149,11 @@ impl Gate {
     #[track_caller]
     pub(crate) fn wait_entered(&self, handlers: usize) {
         let (state, timed_out) = self.wait(self.lock(), LIMIT, |state| state.entered < handlers);
-        assert!(!timed_out, "{} of {handlers} handlers came to the gate within {LIMIT:?}", state.entered);
+        assert!(
+            !timed_out,
+            "{} of {handlers} handlers came to the gate within {LIMIT:?}",
+            state.entered
+        );
     }
 
     pub(crate) fn entered(&self) -> usize {
@@ -167,7 +182,11 @@ impl Gate {
         limit: Duration,
         still: impl FnMut(&mut Passages) -> bool,
     ) -> (MutexGuard<'a, Passages>, bool) {
-        let (state, result) = self.0.1.wait_timeout_while(state, limit, still).unwrap_or_else(PoisonError::into_inner);
+        let (state, result) = self
+            .0
+            .1
+            .wait_timeout_while(state, limit, still)
+            .unwrap_or_else(PoisonError::into_inner);
         (state, result.timed_out())
     }
 }
@@ -228,7 +247,10 @@ impl Client {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, received: Vec::new() }
+        Self {
+            stream,
+            received: Vec::new(),
+        }
     }
 
     /// A connection whose kernel takes little before the client reads.
@@ -279,12 +301,14 @@ impl Client {
     /// Reads a whole response.
     #[track_caller]
     pub(crate) fn read_response(&mut self) -> Answer {
-        self.try_read(false).unwrap_or_else(|incomplete| panic!("a response did not come whole: {incomplete:?}"))
+        self.try_read(false)
+            .unwrap_or_else(|incomplete| panic!("a response did not come whole: {incomplete:?}"))
     }
 
     #[track_caller]
     pub(crate) fn read_response_to_head(&mut self) -> Answer {
-        self.try_read(true).unwrap_or_else(|incomplete| panic!("a response did not come whole: {incomplete:?}"))
+        self.try_read(true)
+            .unwrap_or_else(|incomplete| panic!("a response did not come whole: {incomplete:?}"))
     }
 
     /// Reads a response that is not to come whole.
@@ -303,7 +327,9 @@ impl Client {
 
     #[track_caller]
     pub(crate) fn try_read(&mut self, to_head: bool) -> Result<Answer, Incomplete> {
-        let head = self.read_through(b"\r\n\r\n").map_err(|end| Incomplete { end, answer: None })?;
+        let head = self
+            .read_through(b"\r\n\r\n")
+            .map_err(|end| Incomplete { end, answer: None })?;
         let mut answer = Answer::of_head(&String::from_utf8(head).unwrap());
         answer.delimited = answer.delimitation(to_head);
         let read = match answer.delimited {
@@ -320,7 +346,10 @@ impl Client {
         };
         match read {
             Ok(()) => Ok(answer),
-            Err(end) => Err(Incomplete { end, answer: Some(answer) }),
+            Err(end) => Err(Incomplete {
+                end,
+                answer: Some(answer),
+            }),
         }
     }
 
@@ -328,7 +357,8 @@ impl Client {
     fn read_chunks(&mut self, body: &mut Vec<u8>) -> Result<(), End> {
         loop {
             let line = String::from_utf8(self.read_through(b"\r\n")?).unwrap();
-            let size = usize::from_str_radix(line.trim_end(), 16).unwrap_or_else(|_| panic!("chunk size {line:?}"));
+            let size = usize::from_str_radix(line.trim_end(), 16)
+                .unwrap_or_else(|_| panic!("chunk size {line:?}"));
             self.read_bytes(size, body)?;
             let mut end = Vec::new();
             self.read_bytes(2, &mut end)?;
@@ -343,7 +373,9 @@ impl Client {
     fn read_through(&mut self, delimiter: &[u8]) -> Result<Vec<u8>, End> {
         let mut searched = 0;
         loop {
-            let found = self.received[searched..].windows(delimiter.len()).position(|window| window == delimiter);
+            let found = self.received[searched..]
+                .windows(delimiter.len())
+                .position(|window| window == delimiter);
             if let Some(at) = found {
                 let rest = self.received.split_off(searched + at + delimiter.len());
                 return Ok(std::mem::replace(&mut self.received, rest));
@@ -390,7 +422,10 @@ impl Client {
             Ok(_) => Ok(()),
             Err(error) => match error.kind() {
                 ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Err(End::Reset),
-                _ => panic!("nothing came within {LIMIT:?} ({error}); unread so far: {}", excerpt(&self.received)),
+                _ => panic!(
+                    "nothing came within {LIMIT:?} ({error}); unread so far: {}",
+                    excerpt(&self.received)
+                ),
             },
         }
     }
@@ -399,7 +434,8 @@ impl Client {
     #[track_caller]
     pub(crate) fn read_raw(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
-        self.read_bytes(len, &mut bytes).unwrap_or_else(|end| panic!("{end:?} after {}", excerpt(&bytes)));
+        self.read_bytes(len, &mut bytes)
+            .unwrap_or_else(|end| panic!("{end:?} after {}", excerpt(&bytes)));
         bytes
     }
 
@@ -455,7 +491,10 @@ impl Client {
     /// The same connection, for reading on another thread.
     pub(crate) fn second(&self) -> Self {
         assert!(self.received.is_empty());
-        Self { stream: self.stream.try_clone().unwrap(), received: Vec::new() }
+        Self {
+            stream: self.stream.try_clone().unwrap(),
+            received: Vec::new(),
+        }
     }
 
     /// Finishes the client's side; it can still read.
@@ -479,10 +518,14 @@ impl Answer {
         let mut lines = head.strip_suffix("\r\n\r\n").unwrap().split("\r\n");
         let status_line = lines.next().unwrap();
         let (version, rest) = status_line.split_once(' ').unwrap();
-        let (status, _reason) = rest.split_once(' ').unwrap_or_else(|| panic!("status line {status_line:?}"));
+        let (status, _reason) = rest
+            .split_once(' ')
+            .unwrap_or_else(|| panic!("status line {status_line:?}"));
         assert_eq!(status.len(), 3, "status line {status_line:?}");
         let fields = lines.map(|line| {
-            let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("field {line:?}"));
+            let (name, value) = line
+                .split_once(": ")
+                .unwrap_or_else(|| panic!("field {line:?}"));
             (name.to_ascii_lowercase(), value.to_owned())
         });
         Self {
@@ -495,8 +538,14 @@ impl Answer {
     }
 
     fn delimitation(&self, to_head: bool) -> Delimited {
-        let (chunked, length) = (self.field("transfer-encoding"), self.field("content-length"));
-        assert!(chunked.is_none() || length.is_none(), "two framings: {self:?}");
+        let (chunked, length) = (
+            self.field("transfer-encoding"),
+            self.field("content-length"),
+        );
+        assert!(
+            chunked.is_none() || length.is_none(),
+            "two framings: {self:?}"
+        );
         if to_head || self.status < 200 || self.status == 204 || self.status == 304 {
             Delimited::NoBody
         } else if let Some(coding) = chunked {
@@ -512,7 +561,11 @@ impl Answer {
     /// The value of a field that is there at most once.
     #[track_caller]
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        let mut values = self.fields.iter().filter(|(of, _)| of == name).map(|(_, value)| value.as_str());
+        let mut values = self
+            .fields
+            .iter()
+            .filter(|(of, _)| of == name)
+            .map(|(_, value)| value.as_str());
         let value = values.next();
         assert_eq!(values.next(), None, "a second {name}");
         value
@@ -520,7 +573,8 @@ impl Answer {
 
     /// It says that the connection closes.
     pub(crate) fn closes(&self) -> bool {
-        self.field("connection").is_some_and(|value| value.split(',').any(|option| option.trim() == "close"))
+        self.field("connection")
+            .is_some_and(|value| value.split(',').any(|option| option.trim() == "close"))
     }
 
     pub(crate) fn text(&self) -> String {
@@ -534,8 +588,11 @@ pub(crate) fn get(target: &str) -> String {
 
 /// A request with a body of a declared length.
 pub(crate) fn post(target: &str, body: &[u8]) -> Vec<u8> {
-    let mut request =
-        format!("POST {target} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    let mut request = format!(
+        "POST {target} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
     request.extend_from_slice(body);
     request
 }
@@ -543,7 +600,8 @@ pub(crate) fn post(target: &str, body: &[u8]) -> Vec<u8> {
 /// A request with a chunked body of these chunks.
 pub(crate) fn post_chunked(target: &str, chunks: &[&[u8]]) -> Vec<u8> {
     let mut request =
-        format!("POST {target} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
+        format!("POST {target} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .into_bytes();
     for chunk in chunks.iter().filter(|chunk| !chunk.is_empty()) {
         request.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
         request.extend_from_slice(chunk);
@@ -555,7 +613,9 @@ pub(crate) fn post_chunked(target: &str, chunks: &[&[u8]]) -> Vec<u8> {
 
 /// Bytes that differ from each other, so that a lost or repeated piece shows.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i % 251) as u8 ^ (i / 251 % 256) as u8).collect()
+    (0..len)
+        .map(|i| (i % 251) as u8 ^ (i / 251 % 256) as u8)
+        .collect()
 }
 
 fn excerpt(bytes: &[u8]) -> String {
@@ -564,19 +624,29 @@ fn excerpt(bytes: &[u8]) -> String {
 
 /// The ids of this process's threads that belong to servers.
 pub(crate) fn server_threads() -> Vec<u32> {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| {
-        let task = task.ok()?;
-        // One that ends meanwhile has no name any more.
-        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
-        name.starts_with("lameduck-").then(|| task.file_name().to_string_lossy().parse().unwrap())
-    });
+    let tasks = std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .filter_map(|task| {
+            let task = task.ok()?;
+            // One that ends meanwhile has no name any more.
+            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+            name.starts_with("lameduck-")
+                .then(|| task.file_name().to_string_lossy().parse().unwrap())
+        });
     tasks.collect()
 }
 
 /// This process's open descriptors, as what they lead to.
 pub(crate) fn descriptors() -> Vec<String> {
     let fds = std::fs::read_dir("/proc/self/fd").unwrap();
-    let fds = fds.filter_map(|fd| Some(std::fs::read_link(fd.ok()?.path()).ok()?.display().to_string()));
+    let fds = fds.filter_map(|fd| {
+        Some(
+            std::fs::read_link(fd.ok()?.path())
+                .ok()?
+                .display()
+                .to_string(),
+        )
+    });
     // The one that lists them.
     let mut fds: Vec<_> = fds.filter(|fd| !fd.starts_with("/proc/")).collect();
     fds.sort();
@@ -586,9 +656,18 @@ pub(crate) fn descriptors() -> Vec<String> {
 /// As often as these threads have been given a core.
 pub(crate) fn context_switches(threads: &[u32]) -> u64 {
     let of = |thread: &u32| {
-        let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap_or_default();
+        let status =
+            std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap_or_default();
         let switches = status.lines().filter(|line| line.contains("ctxt_switches"));
-        switches.map(|line| line.rsplit(['\t', ' ']).next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+        switches
+            .map(|line| {
+                line.rsplit(['\t', ' '])
+                    .next()
+                    .unwrap()
+                    .parse::<u64>()
+                    .unwrap()
+            })
+            .sum::<u64>()
     };
     threads.iter().map(of).sum()
 }
@@ -601,7 +680,14 @@ pub(crate) fn raise_descriptor_limit() {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         let wanted = maximum.map_or(16_384, |maximum| maximum.min(16_384));
         if current.is_some_and(|current| current < wanted) {
-            setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).unwrap();
+            setrlimit(
+                Resource::Nofile,
+                Rlimit {
+                    current: Some(wanted),
+                    maximum,
+                },
+            )
+            .unwrap();
         }
     });
 }

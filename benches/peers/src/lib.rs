@@ -13,8 +13,8 @@ pub const HELLO: &str = "Hello, World!";
 /// What `/sleep` answers.
 pub const SLEPT: &str = "slept\n";
 
-/// Bytes that count from 0 to 250, over and over: what `/bytes` answers. They are made once, so that an answer costs a
-/// peer next to nothing.
+/// Bytes that count from 0 to 250, over and over: what `/bytes` answers. They are made once, so
+/// that an answer costs a peer next to nothing.
 #[derive(Debug, Clone)]
 pub struct Counting(Bytes);
 
@@ -41,11 +41,16 @@ impl Default for Counting {
 
 /// The number that a query has for `key`.
 pub fn number(query: &str, key: &str) -> Option<u64> {
-    query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
 }
 
 /// The address to listen on: the first argument is the port.
 pub fn addr() -> (&'static str, u16) {
     let port = std::env::args().nth(1).and_then(|port| port.parse().ok());
-    ("127.0.0.1", port.expect("the first argument is the port to listen on"))
+    (
+        "127.0.0.1",
+        port.expect("the first argument is the port to listen on"),
+    )
 }

@@ -1,4 +1,5 @@
-//! Reads answers as a client has to, and judges them. It shares no code with the server, whose mistakes it would share.
+//! Reads answers as a client has to, and judges them. It shares no code with the server, whose
+//! mistakes it would share.
 
 /// What a body has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,11 @@ pub(super) struct Reader {
 #[derive(Debug)]
 enum State {
     Head(Vec<u8>),
-    Body { answer: Answer, framing: Framing, at: usize },
+    Body {
+        answer: Answer,
+        framing: Framing,
+        at: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -55,8 +60,13 @@ enum Chunk {
 pub(super) type Wrong = String;
 
 impl Reader {
-    /// Takes from `bytes` what belongs to the answer. `Some` is its end, and what is left then is not its.
-    pub(super) fn read(&mut self, bytes: &mut &[u8], expected: Expected) -> Result<Option<Answer>, Wrong> {
+    /// Takes from `bytes` what belongs to the answer. `Some` is its end, and what is left then is
+    /// not its.
+    pub(super) fn read(
+        &mut self,
+        bytes: &mut &[u8],
+        expected: Expected,
+    ) -> Result<Option<Answer>, Wrong> {
         let before = bytes.len();
         let answer = loop {
             match &mut self.state {
@@ -65,10 +75,22 @@ impl Reader {
                         break None;
                     }
                     let (answer, framing) = parse_head(head, expected)?;
-                    self.state = State::Body { answer, framing, at: 0 };
+                    self.state = State::Body {
+                        answer,
+                        framing,
+                        at: 0,
+                    };
                 }
-                State::Body { answer, framing, at } => {
-                    let checked = if answer.is_ok { expected } else { Expected::Anything };
+                State::Body {
+                    answer,
+                    framing,
+                    at,
+                } => {
+                    let checked = if answer.is_ok {
+                        expected
+                    } else {
+                        Expected::Anything
+                    };
                     if !take_body(framing, at, bytes, checked)? {
                         break None;
                     }
@@ -89,14 +111,24 @@ impl Reader {
     /// The connection has ended. `Some`: that was the end of the answer, too.
     pub(super) fn end(&self) -> Option<Answer> {
         match self.state {
-            State::Body { answer, framing: Framing::ToEnd, .. } => Some(answer),
+            State::Body {
+                answer,
+                framing: Framing::ToEnd,
+                ..
+            } => Some(answer),
             _ => None,
         }
     }
 
     /// Whether nothing is missing, so that no byte needs to come before the answer is complete.
     fn is_at_end(&self) -> bool {
-        matches!(self.state, State::Body { framing: Framing::Length(0), .. })
+        matches!(
+            self.state,
+            State::Body {
+                framing: Framing::Length(0),
+                ..
+            }
+        )
     }
 }
 
@@ -108,13 +140,23 @@ impl Default for State {
 
 fn parse_head(head: &[u8], expected: Expected) -> Result<(Answer, Framing), Wrong> {
     let text = String::from_utf8_lossy(head);
-    let wrong = || format!("not an answer: {:?}", text.chars().take(60).collect::<String>());
+    let wrong = || {
+        format!(
+            "not an answer: {:?}",
+            text.chars().take(60).collect::<String>()
+        )
+    };
     let mut lines = text.split("\r\n");
-    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).ok_or_else(wrong)?;
+    let status = lines
+        .next()
+        .and_then(|line| line.strip_prefix("HTTP/1.1 "))
+        .ok_or_else(wrong)?;
     let (mut length, mut chunked, mut closes, mut retry_after) = (None, false, false, false);
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
         match (name.to_ascii_lowercase().as_str(), value.trim()) {
-            ("content-length", value) => length = Some(value.parse::<usize>().map_err(|_| wrong())?),
+            ("content-length", value) => {
+                length = Some(value.parse::<usize>().map_err(|_| wrong())?)
+            }
             ("transfer-encoding", value) => chunked = value.eq_ignore_ascii_case("chunked"),
             ("connection", value) => closes |= value.eq_ignore_ascii_case("close"),
             ("retry-after", _) => retry_after = true,
@@ -140,7 +182,12 @@ fn parse_head(head: &[u8], expected: Expected) -> Result<(Answer, Framing), Wron
 }
 
 /// Takes what belongs to the body. Whether it is complete.
-fn take_body(framing: &mut Framing, at: &mut usize, bytes: &mut &[u8], expected: Expected) -> Result<bool, Wrong> {
+fn take_body(
+    framing: &mut Framing,
+    at: &mut usize,
+    bytes: &mut &[u8],
+    expected: Expected,
+) -> Result<bool, Wrong> {
     match framing {
         Framing::Length(left) => {
             take_data(left, at, bytes, expected)?;
@@ -162,14 +209,24 @@ fn take_body(framing: &mut Framing, at: &mut usize, bytes: &mut &[u8], expected:
 }
 
 /// Takes a part of a chunk. Whether it was the end of the last one.
-fn take_chunk(chunk: &mut Chunk, at: &mut usize, bytes: &mut &[u8], expected: Expected) -> Result<bool, Wrong> {
+fn take_chunk(
+    chunk: &mut Chunk,
+    at: &mut usize,
+    bytes: &mut &[u8],
+    expected: Expected,
+) -> Result<bool, Wrong> {
     match chunk {
         Chunk::Size(line) => {
             if take_until(line, bytes, b"\r\n")? {
                 let text = String::from_utf8_lossy(line);
                 let digits = text.split(';').next().unwrap_or_default().trim();
-                let size = usize::from_str_radix(digits, 16).map_err(|_| format!("not a chunk's size: {text:?}"))?;
-                *chunk = if size == 0 { Chunk::Trailer(Vec::new()) } else { Chunk::Data(size) };
+                let size = usize::from_str_radix(digits, 16)
+                    .map_err(|_| format!("not a chunk's size: {text:?}"))?;
+                *chunk = if size == 0 {
+                    Chunk::Trailer(Vec::new())
+                } else {
+                    Chunk::Data(size)
+                };
             }
         }
         Chunk::Data(left) => {
@@ -187,7 +244,9 @@ fn take_chunk(chunk: &mut Chunk, at: &mut usize, bytes: &mut &[u8], expected: Ex
             if take_until(line, bytes, b"\r\n")? {
                 if line == b"\r\n" {
                     return match expected.len() {
-                        Some(right) if *at != right => Err(format!("{at} bytes instead of {right}")),
+                        Some(right) if *at != right => {
+                            Err(format!("{at} bytes instead of {right}"))
+                        }
                         _ => Ok(true),
                     };
                 }
@@ -198,7 +257,12 @@ fn take_chunk(chunk: &mut Chunk, at: &mut usize, bytes: &mut &[u8], expected: Ex
     Ok(false)
 }
 
-fn take_data(left: &mut usize, at: &mut usize, bytes: &mut &[u8], expected: Expected) -> Result<(), Wrong> {
+fn take_data(
+    left: &mut usize,
+    at: &mut usize,
+    bytes: &mut &[u8],
+    expected: Expected,
+) -> Result<(), Wrong> {
     let (data, rest) = bytes.split_at(bytes.len().min(*left));
     if !expected.allows(*at, data) {
         return Err(format!("wrong bytes among the {} from {at} on", data.len()));
@@ -219,7 +283,11 @@ fn take_until(line: &mut Vec<u8>, bytes: &mut &[u8], mark: &[u8]) -> Result<bool
             return Ok(true);
         }
     }
-    if line.len() > LINE_MAX { Err("a head or line without an end".to_owned()) } else { Ok(false) }
+    if line.len() > LINE_MAX {
+        Err("a head or line without an end".to_owned())
+    } else {
+        Ok(false)
+    }
 }
 
 impl Expected {
@@ -274,7 +342,10 @@ const COUNT: [u8; PERIOD] = {
 mod tests {
     use super::*;
 
-    const OK: Answer = Answer { is_ok: true, closes: false };
+    const OK: Answer = Answer {
+        is_ok: true,
+        closes: false,
+    };
     const HELLO: Expected = Expected::Text(b"hello");
 
     /// Reads `text` cut in two at each place, with another answer behind.
@@ -289,7 +360,9 @@ mod tests {
                 read => read,
             };
             match (read, answer) {
-                (Ok(Some(read)), Ok(answer)) => assert_eq!((read, second), (answer, &b"HTTP/1.1"[..]), "cut at {cut}"),
+                (Ok(Some(read)), Ok(answer)) => {
+                    assert_eq!((read, second), (answer, &b"HTTP/1.1"[..]), "cut at {cut}")
+                }
                 (Err(wrong), Err(answer)) => assert!(wrong.contains(answer), "{wrong}"),
                 (read, _) => panic!("cut at {cut}: {read:?}"),
             }
@@ -298,8 +371,16 @@ mod tests {
 
     #[test]
     fn answers_are_read_by_length_and_in_chunks() {
-        check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", HELLO, Ok(OK));
-        check("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Expected::Counting(0), Ok(OK));
+        check(
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+            HELLO,
+            Ok(OK),
+        );
+        check(
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            Expected::Counting(0),
+            Ok(OK),
+        );
         let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x\r\nllo\r\n0\r\nA: b\r\n\r\n";
         check(chunks, HELLO, Ok(OK));
     }
@@ -309,16 +390,43 @@ mod tests {
         let closes = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
         check(closes, HELLO, Ok(Answer { closes: true, ..OK }));
         let busy = "HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 4\r\n\r\nbusy";
-        check(busy, HELLO, Ok(Answer { is_ok: false, closes: false }));
+        check(
+            busy,
+            HELLO,
+            Ok(Answer {
+                is_ok: false,
+                closes: false,
+            }),
+        );
     }
 
     #[test]
     fn wrong_answers_are_told() {
-        check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhallo", HELLO, Err("wrong bytes"));
-        check("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhell", HELLO, Err("4 bytes instead of 5"));
-        check("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", HELLO, Err("0 bytes instead of 5"));
-        check("HTTP/1.1 408 Request Timeout\r\n\r\n", HELLO, Err("answered with 408"));
-        check("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", HELLO, Err("answered with 503"));
+        check(
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhallo",
+            HELLO,
+            Err("wrong bytes"),
+        );
+        check(
+            "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhell",
+            HELLO,
+            Err("4 bytes instead of 5"),
+        );
+        check(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            HELLO,
+            Err("0 bytes instead of 5"),
+        );
+        check(
+            "HTTP/1.1 408 Request Timeout\r\n\r\n",
+            HELLO,
+            Err("answered with 408"),
+        );
+        check(
+            "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
+            HELLO,
+            Err("answered with 503"),
+        );
     }
 
     #[test]
@@ -333,6 +441,8 @@ mod tests {
     #[test]
     fn counting_goes_on_over_its_period() {
         let bytes: Vec<_> = counting(600).collect();
-        assert!(is_counting(0, &bytes) && is_counting(249, &bytes[249..]) && !is_counting(1, &bytes));
+        assert!(
+            is_counting(0, &bytes) && is_counting(249, &bytes[249..]) && !is_counting(1, &bytes)
+        );
     }
 }

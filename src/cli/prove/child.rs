@@ -10,7 +10,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, kill_process, kill_process_group, setrlimit};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getppid, kill_process, kill_process_group, setrlimit,
+};
 
 use crate::cli::args::ProveOptions;
 use crate::cli::prove::plan::{IDLE_GRACE, Plan, millis};
@@ -52,7 +54,13 @@ impl Server {
                 Some(addr)
             }
             None => {
-                command.arg(program).args(["demo", "--listen", "127.0.0.1:0", "--workers", &plan.workers.to_string()]);
+                command.arg(program).args([
+                    "demo",
+                    "--listen",
+                    "127.0.0.1:0",
+                    "--workers",
+                    &plan.workers.to_string(),
+                ]);
                 command.args(["--idle-grace", &format!("{}ms", IDLE_GRACE.as_millis())]);
                 command.args(["--lame-duck", &format!("{}ms", plan.lame_duck.as_millis())]);
                 // The line that says where it listens must not be missing.
@@ -60,20 +68,33 @@ impl Server {
                 None
             }
         };
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
         let mut child = command.spawn()?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (to_lines, lines) = unbounded();
         thread::spawn(move || {
-            let lines = BufReader::new(stderr.expect("it is piped")).split(b'\n').map_while(Result::ok);
-            lines.map(|line| String::from_utf8_lossy(&line).into_owned()).try_for_each(|line| to_lines.send(line))
+            let lines = BufReader::new(stderr.expect("it is piped"))
+                .split(b'\n')
+                .map_while(Result::ok);
+            lines
+                .map(|line| String::from_utf8_lossy(&line).into_owned())
+                .try_for_each(|line| to_lines.send(line))
         });
         let stdout = thread::spawn(move || {
             let mut bytes = Vec::new();
             let _ = stdout.expect("it is piped").read_to_end(&mut bytes);
             (String::from_utf8_lossy(&bytes).into_owned(), Instant::now())
         });
-        let mut server = Self { child, addr: free.into(), stdout: Some(stdout), stderr: lines };
+        let mut server = Self {
+            child,
+            addr: free.into(),
+            stdout: Some(stdout),
+            stderr: lines,
+        };
         server.addr = match addr {
             Some(addr) => server.wait_until_it_accepts(addr)?,
             None => server.wait_until_it_says_where()?,
@@ -85,7 +106,9 @@ impl Server {
         let mut said = String::from("it said nothing");
         loop {
             let line = self.stderr.recv_timeout(START_TIMEOUT).map_err(|_| {
-                io::Error::other(format!("the server did not say where it listens; its last line: {said}"))
+                io::Error::other(format!(
+                    "the server did not say where it listens; its last line: {said}"
+                ))
             })?;
             if let Some((_, addr)) = line.split_once("listening on http://") {
                 return addr.trim().parse().map_err(io::Error::other);
@@ -100,7 +123,8 @@ impl Server {
         while TcpStream::connect(addr).is_err() {
             match self.stderr.recv_timeout(millis(10)) {
                 Ok(line) => said = line,
-                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline && self.child.try_wait()?.is_none() => {}
+                Err(RecvTimeoutError::Timeout)
+                    if Instant::now() < deadline && self.child.try_wait()?.is_none() => {}
                 Err(_) => {
                     return Err(io::Error::other(format!(
                         "the server does not accept connections on {addr}; its last line: {said}"
@@ -131,7 +155,12 @@ impl Server {
         let (stdout, at) = stdout.join().expect("reading does not panic");
         let log: Vec<_> = self.stderr.iter().collect();
         let log = log[log.len().saturating_sub(LOG_LINES)..].to_vec();
-        Ok(End { status, at, stdout, log })
+        Ok(End {
+            status,
+            at,
+            stdout,
+            log,
+        })
     }
 
     fn kill(&mut self) {
@@ -166,24 +195,39 @@ impl fmt::Display for End {
             Some(status) => write!(f, "the server ended with {status}"),
             None => f.write_str("the server did not stop and had to be killed"),
         }?;
-        self.log.iter().try_for_each(|line| write!(f, "\n    it said: {line}"))
+        self.log
+            .iter()
+            .try_for_each(|line| write!(f, "\n    it said: {line}"))
     }
 }
 
-/// Becomes `command`, which will be told to stop when `parent` is gone: the death signal survives exec(2). It comes when
-/// the *thread* ends that has started us, so that has to be one that lives as long as its process.
+/// Becomes `command`, which will be told to stop when `parent` is gone: the death signal survives
+/// exec(2). It comes when the *thread* ends that has started us, so that has to be one that lives
+/// as long as its process.
 pub(in crate::cli) fn become_tethered(parent: i32, command: &[OsString]) -> io::Error {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
         return error.into();
     }
     // It may have been gone before the call.
-    if getppid().map(Pid::as_raw_nonzero).map(std::num::NonZero::get) != Some(parent) {
+    if getppid()
+        .map(Pid::as_raw_nonzero)
+        .map(std::num::NonZero::get)
+        != Some(parent)
+    {
         return io::Error::other("who has started this is gone");
     }
     // A server that is killed by a signal such as SIGQUIT shall leave no core file behind.
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    let Some((program, arguments)) = command.split_first() else { return io::Error::other("there is no command") };
+    let _ = setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    );
+    let Some((program, arguments)) = command.split_first() else {
+        return io::Error::other("there is no command");
+    };
     Command::new(program).args(arguments).exec()
 }
 

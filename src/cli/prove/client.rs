@@ -1,4 +1,5 @@
-//! One client: a state machine around a non-blocking socket, and the judge of what it gets for its requests.
+//! One client: a state machine around a non-blocking socket, and the judge of what it gets for its
+//! requests.
 //!
 //! ```text
 //! Away ──> Connecting ──> Quiet ──> Decided ──> Talking ──> Quiet (kept) | Away (closed) | Ended
@@ -121,7 +122,16 @@ impl<'a> Client<'a> {
         let until = moment(habit.connects, world, world.begins, &mut random);
         let requests = (number as u64) << 32;
         let doing = Doing::Away { until };
-        Self { world, kind, habit, random, doing, next: None, requests, has_spoken: false }
+        Self {
+            world,
+            kind,
+            habit,
+            random,
+            doing,
+            next: None,
+            requests,
+            has_spoken: false,
+        }
     }
 
     /// Does what can be done now. `ready`: its socket may have something new.
@@ -131,11 +141,16 @@ impl<'a> Client<'a> {
                 Doing::Away { until } if now >= until => self.connect(now, tally),
                 Doing::Connecting { socket } if ready => self.finish_connect(socket, now, tally),
                 Doing::Quiet { line, until: None } => self.wait_for_end(line, tally),
-                Doing::Quiet { line, until: Some(until) } if now >= until => self.decide(line, now, tally),
-                // Who was kept waiting has not seen the round trip of a network but a busy machine, and looks again.
-                Doing::Decided { line, until } if now >= until + BUSY => {
-                    Step::Go(Doing::Quiet { line, until: Some(now) })
-                }
+                Doing::Quiet {
+                    line,
+                    until: Some(until),
+                } if now >= until => self.decide(line, now, tally),
+                // Who was kept waiting has not seen the round trip of a network but a busy machine,
+                // and looks again.
+                Doing::Decided { line, until } if now >= until + BUSY => Step::Go(Doing::Quiet {
+                    line,
+                    until: Some(now),
+                }),
                 Doing::Decided { line, until } if now >= until => self.speak(line, now, tally),
                 Doing::Talking { line, flight } => self.talk(line, flight, now, tally),
                 waiting => Step::Wait(waiting),
@@ -154,13 +169,27 @@ impl<'a> Client<'a> {
     /// What it waits for.
     pub(super) fn wait(&self, now: Instant) -> Wait {
         match &self.doing {
-            Doing::Away { until } | Doing::Quiet { until: Some(until), .. } | Doing::Decided { until, .. } => {
-                Wait { until: Some(*until), events: PollFlags::empty() }
+            Doing::Away { until }
+            | Doing::Quiet {
+                until: Some(until), ..
             }
-            Doing::Connecting { .. } => Wait { until: None, events: PollFlags::OUT },
-            Doing::Quiet { until: None, .. } => Wait { until: None, events: PollFlags::IN },
+            | Doing::Decided { until, .. } => Wait {
+                until: Some(*until),
+                events: PollFlags::empty(),
+            },
+            Doing::Connecting { .. } => Wait {
+                until: None,
+                events: PollFlags::OUT,
+            },
+            Doing::Quiet { until: None, .. } => Wait {
+                until: None,
+                events: PollFlags::IN,
+            },
             Doing::Talking { flight, .. } => flight.wait(now),
-            Doing::Ended => Wait { until: None, events: PollFlags::empty() },
+            Doing::Ended => Wait {
+                until: None,
+                events: PollFlags::empty(),
+            },
         }
     }
 
@@ -168,7 +197,9 @@ impl<'a> Client<'a> {
     pub(super) fn socket(&self) -> Option<&TcpStream> {
         match &self.doing {
             Doing::Connecting { socket } => Some(socket),
-            Doing::Quiet { line, .. } | Doing::Decided { line, .. } | Doing::Talking { line, .. } => Some(&line.socket),
+            Doing::Quiet { line, .. }
+            | Doing::Decided { line, .. }
+            | Doing::Talking { line, .. } => Some(&line.socket),
             Doing::Away { .. } | Doing::Ended => None,
         }
     }
@@ -177,10 +208,18 @@ impl<'a> Client<'a> {
     pub(super) fn give_up(&mut self, tally: &mut Tally) {
         match mem::replace(&mut self.doing, Doing::Ended) {
             Doing::Talking { line, flight } => self.judge(&line, flight, &End::Patience, tally),
-            Doing::Connecting { .. } => self.lose("connect", Way::Stuck, Duration::ZERO, "no handshake", tally),
+            Doing::Connecting { .. } => {
+                self.lose("connect", Way::Stuck, Duration::ZERO, "no handshake", tally)
+            }
             Doing::Quiet { line, until: None } => {
                 let silence = line.last_byte.elapsed();
-                self.lose("no request", Way::Stuck, silence, "an idle connection was never closed", tally);
+                self.lose(
+                    "no request",
+                    Way::Stuck,
+                    silence,
+                    "an idle connection was never closed",
+                    tally,
+                );
             }
             Doing::Away { .. } | Doing::Quiet { .. } | Doing::Decided { .. } | Doing::Ended => {}
         }
@@ -211,20 +250,39 @@ impl<'a> Client<'a> {
         if let Ok(Some(error)) | Err(error) = socket.take_error() {
             return self.not_connected(&error, now, tally);
         }
-        if socket.local_addr().is_ok_and(|addr| addr == self.world.server) {
-            // The port is free and was the kernel's choice for our end as well: TCP allows a socket to reach itself.
+        if socket
+            .local_addr()
+            .is_ok_and(|addr| addr == self.world.server)
+        {
+            // The port is free and was the kernel's choice for our end as well: TCP allows a socket
+            // to reach itself.
             return self.refused(tally);
         }
-        let first = if self.has_spoken { Some(Moment::AtOnce) } else { self.habit.speaks };
+        let first = if self.has_spoken {
+            Some(Moment::AtOnce)
+        } else {
+            self.habit.speaks
+        };
         let until = first.map(|first| moment(first, self.world, now, &mut self.random));
-        Step::Go(Doing::Quiet { line: Line { socket, last_byte: now, is_used: false }, until })
+        Step::Go(Doing::Quiet {
+            line: Line {
+                socket,
+                last_byte: now,
+                is_used: false,
+            },
+            until,
+        })
     }
 
     fn not_connected(&mut self, error: &io::Error, now: Instant, tally: &mut Tally) -> Step {
         match error.kind() {
-            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::TimedOut => self.refused(tally),
+            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::TimedOut => {
+                self.refused(tally)
+            }
             // Out of local ports or descriptors: not the server's doing.
-            _ => Step::Wait(Doing::Away { until: now + millis(5) }),
+            _ => Step::Wait(Doing::Away {
+                until: now + millis(5),
+            }),
         }
     }
 
@@ -240,7 +298,13 @@ impl<'a> Client<'a> {
             Seen::End => Step::Wait(Doing::Ended),
             Seen::Bytes => {
                 let silence = line.last_byte.elapsed();
-                self.lose("no request", Way::Wrong, silence, "an answer to nothing", tally);
+                self.lose(
+                    "no request",
+                    Way::Wrong,
+                    silence,
+                    "an answer to nothing",
+                    tally,
+                );
                 Step::Wait(Doing::Ended)
             }
         }
@@ -253,10 +317,19 @@ impl<'a> Client<'a> {
             self.next = Some(self.prepare());
         }
         match peek(&line.socket) {
-            Seen::Nothing => Step::Go(Doing::Decided { line, until: now + self.world.rtt }),
+            Seen::Nothing => Step::Go(Doing::Decided {
+                line,
+                until: now + self.world.rtt,
+            }),
             Seen::End => Step::Wait(Doing::Away { until: now }),
             Seen::Bytes => {
-                self.lose("no request", Way::Wrong, line.last_byte.elapsed(), "an answer to nothing", tally);
+                self.lose(
+                    "no request",
+                    Way::Wrong,
+                    line.last_byte.elapsed(),
+                    "an answer to nothing",
+                    tally,
+                );
                 Step::Wait(Doing::Away { until: now })
             }
         }
@@ -267,7 +340,8 @@ impl<'a> Client<'a> {
         flight.releases = self.releases(&flight, now);
         flight.silence = now.saturating_duration_since(line.last_byte);
         self.has_spoken = true;
-        // What is written is on its way; without a round trip, though, an error at once means that nothing was.
+        // What is written is on its way; without a round trip, though, an error at once means that
+        // nothing was.
         flight.write(&line.socket, now);
         if flight.written == 0 && flight.cannot_write.is_some() && self.world.rtt.is_zero() {
             self.next = Some(flight);
@@ -276,7 +350,16 @@ impl<'a> Client<'a> {
         if !line.is_used {
             tally.connections += 1;
         }
-        self.talk(Line { is_used: true, last_byte: now, ..line }, flight, now, tally)
+        self.talk(
+            Line {
+                is_used: true,
+                last_byte: now,
+                ..line
+            },
+            flight,
+            now,
+            tally,
+        )
     }
 
     /// Thinks up what to ask next.
@@ -289,7 +372,9 @@ impl<'a> Client<'a> {
             let begin = flight.bytes.len();
             let closes = !self.habit.keeps && self.requests.is_multiple_of(2);
             request.write(closes, &mut flight.bytes);
-            flight.requests.push_back((request, begin, flight.bytes.len()));
+            flight
+                .requests
+                .push_back((request, begin, flight.bytes.len()));
         }
         flight
     }
@@ -300,20 +385,37 @@ impl<'a> Client<'a> {
         match self.habit.writes {
             Pieces::Whole => vec![(now, all)],
             Pieces::HalfAfterSignal => {
-                let rest = moment(Moment::AroundSignal { before: 5, after: 400 }, self.world, now, &mut self.random);
+                let rest = moment(
+                    Moment::AroundSignal {
+                        before: 5,
+                        after: 400,
+                    },
+                    self.world,
+                    now,
+                    &mut self.random,
+                );
                 let half = self.random.between((1, 50)) as usize;
                 vec![(now, half), (rest, all)]
             }
             Pieces::Trickle(span) => {
                 let took = self.random.duration(span);
-                let piece = |i: u32| (now + took * i / TRICKLE, all * (i as usize + 1) / TRICKLE as usize);
+                let piece = |i: u32| {
+                    (
+                        now + took * i / TRICKLE,
+                        all * (i as usize + 1) / TRICKLE as usize,
+                    )
+                };
                 (0..TRICKLE).map(piece).collect()
             }
             Pieces::Apart(span) => {
                 let ends = flight.requests.iter().map(|(_, _, end)| *end).enumerate();
                 let mut at = now;
                 let later = |(i, end)| {
-                    at += if i == 0 { Duration::ZERO } else { self.random.duration(span) };
+                    at += if i == 0 {
+                        Duration::ZERO
+                    } else {
+                        self.random.duration(span)
+                    };
                     (at, end)
                 };
                 ends.map(later).collect()
@@ -321,7 +423,13 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn talk(&mut self, mut line: Line, mut flight: Flight, now: Instant, tally: &mut Tally) -> Step {
+    fn talk(
+        &mut self,
+        mut line: Line,
+        mut flight: Flight,
+        now: Instant,
+        tally: &mut Tally,
+    ) -> Step {
         if flight.write(&line.socket, now) {
             flight.silence = now.saturating_duration_since(line.last_byte);
             line.last_byte = now;
@@ -340,7 +448,13 @@ impl<'a> Client<'a> {
     }
 
     /// Reads what there is. `Some`: that was all there will be.
-    fn listen(&mut self, line: &mut Line, flight: &mut Flight, now: Instant, tally: &mut Tally) -> Option<End> {
+    fn listen(
+        &mut self,
+        line: &mut Line,
+        flight: &mut Flight,
+        now: Instant,
+        tally: &mut Tally,
+    ) -> Option<End> {
         let mut buffer = [0; READ_BYTES];
         while flight.read_at.is_none_or(|at| at <= now) {
             let mut bytes = match (&line.socket).read(&mut buffer) {
@@ -351,19 +465,35 @@ impl<'a> Client<'a> {
                     return None;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Some(End::Broken(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
+                Err(error) => {
+                    return Some(End::Broken(
+                        Errno::from_io_error(&error).unwrap_or(Errno::IO),
+                    ));
+                }
             };
             line.last_byte = now;
             while !bytes.is_empty() {
                 let Some((request, ..)) = flight.requests.front() else {
-                    self.lose("no request", Way::Wrong, flight.silence, "an answer to nothing", tally);
+                    self.lose(
+                        "no request",
+                        Way::Wrong,
+                        flight.silence,
+                        "an answer to nothing",
+                        tally,
+                    );
                     return Some(End::Fin);
                 };
                 match flight.reader.read(&mut bytes, request.expected()) {
                     Ok(None) => {}
                     Ok(Some(answer)) => self.take(answer, flight, tally),
                     Err(wrong) => {
-                        self.lose(&request.to_string(), Way::Wrong, flight.silence, &wrong, tally);
+                        self.lose(
+                            &request.to_string(),
+                            Way::Wrong,
+                            flight.silence,
+                            &wrong,
+                            tally,
+                        );
                         flight.requests.pop_front();
                         flight.reader = Reader::default();
                         // Where the next answer would begin is anybody's guess.
@@ -382,7 +512,10 @@ impl<'a> Client<'a> {
     }
 
     fn take(&self, answer: Answer, flight: &mut Flight, tally: &mut Tally) {
-        let (request, ..) = flight.requests.pop_front().expect("an answer is read for a request");
+        let (request, ..) = flight
+            .requests
+            .pop_front()
+            .expect("an answer is read for a request");
         flight.told |= answer.closes;
         if answer.is_ok {
             tally.count(self.kind, Outcome::Answered);
@@ -392,20 +525,29 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Says what became of the requests that were not answered. Those that were not sent at all can be sent elsewhere.
+    /// Says what became of the requests that were not answered. Those that were not sent at all can
+    /// be sent elsewhere.
     fn judge(&self, line: &Line, mut flight: Flight, end: &End, tally: &mut Tally) {
         if !matches!(end, End::Patience)
             && let Some(answer) = flight.reader.end()
         {
             self.take(answer, &mut flight, tally);
         }
-        // Once decided, the bytes are under way, even if in truth they were not written before the reset was seen.
-        let decided = if flight.written == 0 { flight.releases[0].1 } else { flight.written };
+        // Once decided, the bytes are under way, even if in truth they were not written before the
+        // reset was seen.
+        let decided = if flight.written == 0 {
+            flight.releases[0].1
+        } else {
+            flight.written
+        };
         let is_sent = |begin: usize| begin < decided;
         let how = match end {
             End::Fin => "end of stream".to_owned(),
             End::Broken(error) => io::Error::from(*error).to_string(),
-            End::Patience => format!("nothing for {:.1} s", line.last_byte.elapsed().as_secs_f64()),
+            End::Patience => format!(
+                "nothing for {:.1} s",
+                line.last_byte.elapsed().as_secs_f64()
+            ),
         };
         for (i, (request, begin, request_end)) in flight.requests.iter().enumerate() {
             if !is_sent(*begin) {
@@ -413,16 +555,22 @@ impl<'a> Client<'a> {
             }
             let (way, detail) = match end {
                 End::Patience => (Way::Stuck, how.clone()),
-                _ if i == 0 && flight.reader.bytes > 0 => {
-                    (Way::Truncated, format!("{how} after {} bytes", flight.reader.bytes))
-                }
+                _ if i == 0 && flight.reader.bytes > 0 => (
+                    Way::Truncated,
+                    format!("{how} after {} bytes", flight.reader.bytes),
+                ),
                 _ if flight.told => {
                     tally.count(self.kind, Outcome::Told);
                     continue;
                 }
-                _ if decided < *request_end => {
-                    (Way::Interrupted, format!("{how} after {} of {} bytes", decided - begin, request_end - begin))
-                }
+                _ if decided < *request_end => (
+                    Way::Interrupted,
+                    format!(
+                        "{how} after {} of {} bytes",
+                        decided - begin,
+                        request_end - begin
+                    ),
+                ),
                 _ => (Way::Unanswered, how.clone()),
             };
             self.lose(&request.to_string(), way, flight.silence, &detail, tally);
@@ -447,7 +595,10 @@ impl<'a> Client<'a> {
             (Then::Ends, _) => Step::Wait(Doing::Ended),
             (Then::Idles, Some(line)) => Step::Go(Doing::Quiet { line, until: None }),
             (Then::Idles, None) => Step::Wait(Doing::Ended),
-            (Then::Repeats, Some(line)) => Step::Go(Doing::Quiet { line, until: Some(until) }),
+            (Then::Repeats, Some(line)) => Step::Go(Doing::Quiet {
+                line,
+                until: Some(until),
+            }),
             (Then::Repeats, None) => Step::Go(Doing::Away { until }),
         }
     }
@@ -474,7 +625,11 @@ impl Flight {
 
     /// Bytes that may have been written by `now`.
     fn released(&self, now: Instant) -> usize {
-        self.releases.iter().rev().find(|(at, _)| *at <= now).map_or(0, |(_, end)| *end)
+        self.releases
+            .iter()
+            .rev()
+            .find(|(at, _)| *at <= now)
+            .map_or(0, |(_, end)| *end)
     }
 
     /// Writes what may and can be. Whether anything was.
@@ -485,14 +640,20 @@ impl Flight {
                 Ok(n) => self.written += n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => self.cannot_write = Some(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+                Err(error) => {
+                    self.cannot_write = Some(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+                }
             }
         }
         self.written > before
     }
 
     fn wait(&self, now: Instant) -> Wait {
-        let mut events = if self.read_at.is_none() { PollFlags::IN } else { PollFlags::empty() };
+        let mut events = if self.read_at.is_none() {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
         let mut until = self.read_at;
         let next = self.releases.iter().find(|(_, end)| *end > self.written);
         match next.filter(|_| self.cannot_write.is_none() && !self.told) {
@@ -516,7 +677,9 @@ fn peek(socket: &TcpStream) -> Seen {
     match socket.peek(&mut [0]) {
         Ok(0) => Seen::End,
         Ok(_) => Seen::Bytes,
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Seen::Nothing,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Seen::Nothing
+        }
         Err(_) => Seen::End,
     }
 }
@@ -530,7 +693,10 @@ fn moment(moment: Moment, world: &World, now: Instant, random: &mut Random) -> I
             now + load.mul_f64(random.between((0, 900)) as f64 / 1000.0)
         }
         Moment::AroundSignal { before, after } => {
-            let from = world.signal.checked_sub(millis(before)).unwrap_or(world.begins);
+            let from = world
+                .signal
+                .checked_sub(millis(before))
+                .unwrap_or(world.begins);
             (from + random.duration((0, before + after))).max(now)
         }
     }

@@ -1,5 +1,5 @@
-//! What happens in one stop: how the server is started, who its clients are, and when the signal comes. All of it follows
-//! from the seed and the stop's number.
+//! What happens in one stop: how the server is started, who its clients are, and when the signal
+//! comes. All of it follows from the seed and the stop's number.
 
 use std::fmt;
 use std::time::Duration;
@@ -37,8 +37,16 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, lame_duck, load, .. } = self;
-        write!(f, "{workers} workers, lame duck {lame_duck:?}, load {load:.1?}")
+        let Self {
+            workers,
+            lame_duck,
+            load,
+            ..
+        } = self;
+        write!(
+            f,
+            "{workers} workers, lame duck {lame_duck:?}, load {load:.1?}"
+        )
     }
 }
 
@@ -61,8 +69,8 @@ pub(super) enum Kind {
     Burst,
 }
 
-/// What a client does. All kinds go through the same loop, with other numbers: connect, speak, ask, take the answers,
-/// think, and again.
+/// What a client does. All kinds go through the same loop, with other numbers: connect, speak, ask,
+/// take the answers, think, and again.
 #[derive(Debug)]
 pub(super) struct Habit {
     /// So many of them, give or take a half.
@@ -76,7 +84,8 @@ pub(super) struct Habit {
     pub(super) writes: Pieces,
     /// Reads so slowly that the server has to wait for it.
     pub(super) reads_slowly: bool,
-    /// Uses its connection again. Else every second one asks with `Connection: close`, the others close by themselves.
+    /// Uses its connection again. Else every second one asks with `Connection: close`, the others
+    /// close by themselves.
     pub(super) keeps: bool,
     /// Between the answers and the next request.
     pub(super) thinks: Millis,
@@ -135,7 +144,12 @@ pub(super) enum Route {
 /// How long a connection has to be silent until a stopping server may close it.
 pub(super) const IDLE_GRACE: Duration = millis(1000);
 
-const SMALL: &[Route] = &[Route::Plaintext, Route::Plaintext, Route::Bytes, Route::Echo];
+const SMALL: &[Route] = &[
+    Route::Plaintext,
+    Route::Plaintext,
+    Route::Bytes,
+    Route::Echo,
+];
 const SLEEP: &[Route] = &[Route::Sleep];
 const MANY: &[Route] = &[Route::ManyBytes];
 
@@ -190,32 +204,90 @@ impl Kind {
 
     pub(super) fn habit(self) -> Habit {
         match self {
-            Self::Fresh => Habit { clients: 24, keeps: false, thinks: (1, 20), ..TALKATIVE },
-            Self::KeepAlive => TALKATIVE,
-            // At most half of the idle grace: the rest is for what a busy machine does to clients and server.
-            Self::Thinking => Habit { clients: 64, thinks: (1, 150), ..TALKATIVE },
-            Self::Pipelined => Habit { clients: 16, asks: &[SMALL; 8], thinks: (0, 5), ..TALKATIVE },
-            Self::SlowReader => Habit { clients: 6, asks: &[MANY], reads_slowly: true, ..TALKATIVE },
-            Self::SlowReaderMore => Habit { clients: 6, asks: &[MANY, SMALL], reads_slowly: true, ..TALKATIVE },
-            Self::SlowUpload => {
-                Habit { clients: 12, asks: &[&[Route::LongEcho]], writes: Pieces::Trickle((200, 700)), ..TALKATIVE }
-            }
-            Self::Sleep => Habit { clients: 8, asks: &[SLEEP], thinks: (1, 100), ..TALKATIVE },
-            Self::SleepMore => {
-                let writes = Pieces::Apart((0, 60));
-                Habit { clients: 8, asks: &[SLEEP, SMALL], writes, thinks: (1, 100), ..TALKATIVE }
-            }
-            Self::SpeaksLate => Habit {
-                connects: Moment::AroundSignal { before: 400, after: 0 },
-                speaks: Some(Moment::AroundSignal { before: 5, after: 350 }),
+            Self::Fresh => Habit {
+                clients: 24,
+                keeps: false,
+                thinks: (1, 20),
                 ..TALKATIVE
             },
-            Self::HalfHead => Habit { writes: Pieces::HalfAfterSignal, then: Then::Ends, ..TALKATIVE },
-            Self::IdleFresh => Habit { speaks: None, ..TALKATIVE },
-            Self::IdleUsed => Habit { then: Then::Idles, ..TALKATIVE },
+            Self::KeepAlive => TALKATIVE,
+            // At most half of the idle grace: the rest is for what a busy machine does to clients
+            // and server.
+            Self::Thinking => Habit {
+                clients: 64,
+                thinks: (1, 150),
+                ..TALKATIVE
+            },
+            Self::Pipelined => Habit {
+                clients: 16,
+                asks: &[SMALL; 8],
+                thinks: (0, 5),
+                ..TALKATIVE
+            },
+            Self::SlowReader => Habit {
+                clients: 6,
+                asks: &[MANY],
+                reads_slowly: true,
+                ..TALKATIVE
+            },
+            Self::SlowReaderMore => Habit {
+                clients: 6,
+                asks: &[MANY, SMALL],
+                reads_slowly: true,
+                ..TALKATIVE
+            },
+            Self::SlowUpload => Habit {
+                clients: 12,
+                asks: &[&[Route::LongEcho]],
+                writes: Pieces::Trickle((200, 700)),
+                ..TALKATIVE
+            },
+            Self::Sleep => Habit {
+                clients: 8,
+                asks: &[SLEEP],
+                thinks: (1, 100),
+                ..TALKATIVE
+            },
+            Self::SleepMore => {
+                let writes = Pieces::Apart((0, 60));
+                Habit {
+                    clients: 8,
+                    asks: &[SLEEP, SMALL],
+                    writes,
+                    thinks: (1, 100),
+                    ..TALKATIVE
+                }
+            }
+            Self::SpeaksLate => Habit {
+                connects: Moment::AroundSignal {
+                    before: 400,
+                    after: 0,
+                },
+                speaks: Some(Moment::AroundSignal {
+                    before: 5,
+                    after: 350,
+                }),
+                ..TALKATIVE
+            },
+            Self::HalfHead => Habit {
+                writes: Pieces::HalfAfterSignal,
+                then: Then::Ends,
+                ..TALKATIVE
+            },
+            Self::IdleFresh => Habit {
+                speaks: None,
+                ..TALKATIVE
+            },
+            Self::IdleUsed => Habit {
+                then: Then::Idles,
+                ..TALKATIVE
+            },
             Self::Burst => Habit {
                 clients: 128,
-                connects: Moment::AroundSignal { before: 8, after: 8 },
+                connects: Moment::AroundSignal {
+                    before: 8,
+                    after: 8,
+                },
                 keeps: false,
                 then: Then::Ends,
                 ..TALKATIVE
@@ -285,8 +357,15 @@ mod tests {
     fn every_kind_takes_part_in_every_stop() {
         for stop in 0..100 {
             let plan = Plan::new(1, stop);
-            assert!(Kind::ALL.iter().all(|kind| plan.clients.contains(kind)), "{plan:?}");
-            assert!((200..700).contains(&plan.clients.len()), "{} clients", plan.clients.len());
+            assert!(
+                Kind::ALL.iter().all(|kind| plan.clients.contains(kind)),
+                "{plan:?}"
+            );
+            assert!(
+                (200..700).contains(&plan.clients.len()),
+                "{} clients",
+                plan.clients.len()
+            );
         }
     }
 

@@ -9,7 +9,8 @@ use crate::cli::prove::tally::{Outcome, Tally};
 pub(super) struct Told {
     accepted: u64,
     answered: u64,
-    /// Requests, by method and target, that crossed the end of a connection, and whose client could not expect that.
+    /// Requests, by method and target, that crossed the end of a connection, and whose client could
+    /// not expect that.
     pub(super) raced: HashSet<String>,
     /// Requests that it says were not answered, for whatever reason.
     pub(super) named: HashSet<String>,
@@ -21,14 +22,28 @@ impl Told {
     pub(super) fn find(stdout: &str) -> Option<Self> {
         let report = stdout.lines().rev().find_map(Json::parse)?;
         let raced = report.get("raced").items();
-        let unexpected = raced.iter().filter(|raced| *raced.get("told") != Json::Bool(true));
-        let stuck = report.get("stuck").items().iter().map(|stuck| stuck.get("request"));
-        let cut = ["cut", "never_started"].map(|key| report.get(key).items()).into_iter().flatten();
+        let unexpected = raced
+            .iter()
+            .filter(|raced| *raced.get("told") != Json::Bool(true));
+        let stuck = report
+            .get("stuck")
+            .items()
+            .iter()
+            .map(|stuck| stuck.get("request"));
+        let cut = ["cut", "never_started"]
+            .map(|key| report.get(key).items())
+            .into_iter()
+            .flatten();
         Some(Self {
             accepted: report.get("accepted").number(),
             answered: report.get("answered").number(),
             raced: unexpected.filter_map(Json::request).collect(),
-            named: raced.iter().chain(stuck).chain(cut).filter_map(Json::request).collect(),
+            named: raced
+                .iter()
+                .chain(stuck)
+                .chain(cut)
+                .filter_map(Json::request)
+                .collect(),
             exit_code: i32::try_from(report.get("exit_code").number()).unwrap_or(i32::MAX),
         })
     }
@@ -42,21 +57,42 @@ impl Told {
         let mut contradictions = Vec::new();
         if self.accepted < clients.connections {
             let spoke = clients.connections;
-            contradictions.push(format!("the report has {} connections, clients spoke on {spoke}", self.accepted));
+            contradictions.push(format!(
+                "the report has {} connections, clients spoke on {spoke}",
+                self.accepted
+            ));
         }
         if !(read..=read + unknown).contains(&self.answered) {
-            let or_more = if unknown > 0 { format!(" to {}", read + unknown) } else { String::new() };
-            contradictions.push(format!("the report has {} answers, clients read {read}{or_more}", self.answered));
+            let or_more = if unknown > 0 {
+                format!(" to {}", read + unknown)
+            } else {
+                String::new()
+            };
+            contradictions.push(format!(
+                "the report has {} answers, clients read {read}{or_more}",
+                self.answered
+            ));
         }
-        for request in clients.unavailable.iter().filter(|request| !self.named.contains(*request)) {
-            contradictions.push(format!("answered with 503, which the report does not tell: {request}"));
+        for request in clients
+            .unavailable
+            .iter()
+            .filter(|request| !self.named.contains(*request))
+        {
+            contradictions.push(format!(
+                "answered with 503, which the report does not tell: {request}"
+            ));
         }
         if self.raced.len() as u64 != raced {
-            contradictions
-                .push(format!("the report names {} raced requests, clients know of {raced}", self.raced.len()));
+            contradictions.push(format!(
+                "the report names {} raced requests, clients know of {raced}",
+                self.raced.len()
+            ));
         }
         if self.exit_code != 0 && raced + unknown == 0 {
-            contradictions.push(format!("the report says exit code {}, clients miss nothing", self.exit_code));
+            contradictions.push(format!(
+                "the report says exit code {}, clients miss nothing",
+                self.exit_code
+            ));
         }
         contradictions
     }
@@ -77,7 +113,8 @@ impl Json {
     /// Reads an object and nothing else.
     fn parse(text: &str) -> Option<Self> {
         let mut rest = text.trim();
-        let value = Self::parse_value(&mut rest).filter(|value| matches!(value, Self::Object(_)))?;
+        let value =
+            Self::parse_value(&mut rest).filter(|value| matches!(value, Self::Object(_)))?;
         rest.trim().is_empty().then_some(value)
     }
 
@@ -85,7 +122,9 @@ impl Json {
         *rest = rest.trim_start();
         match rest.chars().next()? {
             '{' => Self::parse_list(rest, '}', |rest| {
-                let Self::Text(key) = Self::parse_value(rest)? else { return None };
+                let Self::Text(key) = Self::parse_value(rest)? else {
+                    return None;
+                };
                 take(rest, ":")?;
                 Some((key, Self::parse_value(rest)?))
             })
@@ -93,18 +132,28 @@ impl Json {
             '[' => Self::parse_list(rest, ']', Self::parse_value).map(Self::List),
             '"' => Self::parse_text(rest),
             '0'..='9' | '-' => {
-                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c)).unwrap_or(rest.len());
+                let end = rest
+                    .find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c))
+                    .unwrap_or(rest.len());
                 let number = rest[..end].parse().ok()?;
                 *rest = &rest[end..];
                 Some(Self::Number(number))
             }
-            _ => [("null", Self::Null), ("true", Self::Bool(true)), ("false", Self::Bool(false))]
-                .into_iter()
-                .find_map(|(word, value)| take(rest, word).map(|()| value)),
+            _ => [
+                ("null", Self::Null),
+                ("true", Self::Bool(true)),
+                ("false", Self::Bool(false)),
+            ]
+            .into_iter()
+            .find_map(|(word, value)| take(rest, word).map(|()| value)),
         }
     }
 
-    fn parse_list<T>(rest: &mut &str, close: char, item: impl Fn(&mut &str) -> Option<T>) -> Option<Vec<T>> {
+    fn parse_list<T>(
+        rest: &mut &str,
+        close: char,
+        item: impl Fn(&mut &str) -> Option<T>,
+    ) -> Option<Vec<T>> {
         let mut items = Vec::new();
         *rest = rest[1..].trim_start();
         if rest.starts_with(close) {
@@ -151,17 +200,28 @@ impl Json {
     /// What an object has under `key`. What is not there is null.
     fn get(&self, key: &str) -> &Self {
         match self {
-            Self::Object(pairs) => pairs.iter().find(|pair| pair.0 == key).map_or(&Self::Null, |pair| &pair.1),
+            Self::Object(pairs) => pairs
+                .iter()
+                .find(|pair| pair.0 == key)
+                .map_or(&Self::Null, |pair| &pair.1),
             _ => &Self::Null,
         }
     }
 
     fn items(&self) -> &[Self] {
-        if let Self::List(items) = self { items } else { &[] }
+        if let Self::List(items) = self {
+            items
+        } else {
+            &[]
+        }
     }
 
     fn number(&self) -> u64 {
-        if let Self::Number(number) = self { *number as u64 } else { 0 }
+        if let Self::Number(number) = self {
+            *number as u64
+        } else {
+            0
+        }
     }
 
     /// The method and target that an object has.
@@ -199,7 +259,16 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_no_report() {
-        for text in ["", "{", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "[1]", "{} {}", "{\"a\":\"\\u12\"}"] {
+        for text in [
+            "",
+            "{",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "[1]",
+            "{} {}",
+            "{\"a\":\"\\u12\"}",
+        ] {
             assert_eq!(Json::parse(text), None, "{text}");
         }
     }

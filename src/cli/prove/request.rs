@@ -5,7 +5,8 @@ use std::fmt;
 use crate::cli::prove::answer::{Expected, counting};
 use crate::cli::prove::plan::{Random, Route};
 
-/// A request. Its number makes its target unlike any other's, so that the server's report can name it.
+/// A request. Its number makes its target unlike any other's, so that the server's report can name
+/// it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request {
     route: Route,
@@ -43,7 +44,9 @@ impl Request {
     pub(super) fn expected(&self) -> Expected {
         match self.route {
             Route::Plaintext => Expected::Text(b"Hello, World!"),
-            Route::Bytes | Route::ManyBytes | Route::Echo | Route::LongEcho => Expected::Counting(self.len()),
+            Route::Bytes | Route::ManyBytes | Route::Echo | Route::LongEcho => {
+                Expected::Counting(self.len())
+            }
             Route::Sleep => Expected::Anything,
         }
     }

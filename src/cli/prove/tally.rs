@@ -13,11 +13,13 @@ pub(super) enum Outcome {
     Answered,
     /// The server did not accept the connection. Nothing was sent, any client may try elsewhere.
     Refused,
-    /// It stood behind a request whose answer said `Connection: close`: the client knows, RFC 9112, 9.6.
+    /// It stood behind a request whose answer said `Connection: close`: the client knows, RFC 9112,
+    /// 9.6.
     Told,
     /// It was answered with 503 and `Retry-After`.
     Unavailable,
-    /// It crossed the end of a connection that had been silent for long, and the server's report names it.
+    /// It crossed the end of a connection that had been silent for long, and the server's report
+    /// names it.
     Raced,
     Lost,
 }
@@ -71,7 +73,10 @@ pub(super) struct AfterSignal(f64);
 
 impl AfterSignal {
     pub(super) fn now(signal: Instant) -> Self {
-        let seconds = signal.elapsed().as_secs_f64() - signal.saturating_duration_since(Instant::now()).as_secs_f64();
+        let seconds = signal.elapsed().as_secs_f64()
+            - signal
+                .saturating_duration_since(Instant::now())
+                .as_secs_f64();
         Self(seconds * 1e3)
     }
 }
@@ -106,16 +111,20 @@ impl Tally {
 
     pub(super) fn add(&mut self, other: Self) {
         for (sum, counts) in self.counts.iter_mut().zip(other.counts) {
-            sum.0.iter_mut().zip(counts.0).for_each(|(sum, n)| *sum += n);
+            sum.0
+                .iter_mut()
+                .zip(counts.0)
+                .for_each(|(sum, n)| *sum += n);
         }
         self.connections += other.connections;
         self.losses.extend(other.losses);
         self.unavailable.extend(other.unavailable);
     }
 
-    /// Holds the server's report beside what is lost: who sent on a connection that had been silent for long, and finds
-    /// its request named there, has lost a race and knows it. Half of the idle grace is long enough: the server's silence
-    /// began before the client's, and each thread of either may have had to wait for a processor.
+    /// Holds the server's report beside what is lost: who sent on a connection that had been silent
+    /// for long, and finds its request named there, has lost a race and knows it. Half of the idle
+    /// grace is long enough: the server's silence began before the client's, and each thread of
+    /// either may have had to wait for a processor.
     pub(super) fn settle(&mut self, told: &Told) {
         let losses = std::mem::take(&mut self.losses);
         for mut loss in losses {
@@ -143,7 +152,10 @@ impl Tally {
     }
 
     pub(super) fn total(&self, outcome: Outcome) -> u64 {
-        self.counts.iter().map(|counts| counts.0[outcome as usize]).sum()
+        self.counts
+            .iter()
+            .map(|counts| counts.0[outcome as usize])
+            .sum()
     }
 
     pub(super) fn lost_by(&self, way: Way) -> u64 {
@@ -155,24 +167,45 @@ impl fmt::Display for Tally {
     /// The table.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<21} {:>10}", "client", "requests")?;
-        OUTCOMES.iter().try_for_each(|(_, name)| write!(f, " {name:>9}"))?;
+        OUTCOMES
+            .iter()
+            .try_for_each(|(_, name)| write!(f, " {name:>9}"))?;
         let sums = OUTCOMES.map(|(outcome, _)| self.total(outcome));
-        let rows = Kind::ALL.iter().map(|kind| (kind.name(), self.counts[*kind as usize].0));
+        let rows = Kind::ALL
+            .iter()
+            .map(|kind| (kind.name(), self.counts[*kind as usize].0));
         for (name, counts) in rows.chain([("in all", sums)]) {
             write!(f, "\n{name:<21} {:>10}", counts.iter().sum::<u64>())?;
             counts.iter().try_for_each(|n| write!(f, " {n:>9}"))?;
         }
         writeln!(f)?;
-        let ways = WAYS.iter().map(|(way, name)| (self.lost_by(*way), name)).filter(|(n, _)| *n > 0);
-        ways.into_iter().try_for_each(|(n, name)| writeln!(f, "{n:>10} {name}"))
+        let ways = WAYS
+            .iter()
+            .map(|(way, name)| (self.lost_by(*way), name))
+            .filter(|(n, _)| *n > 0);
+        ways.into_iter()
+            .try_for_each(|(n, name)| writeln!(f, "{n:>10} {name}"))
     }
 }
 
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = WAYS.iter().find(|(way, _)| *way == self.way).map_or("lost", |(_, name)| name);
-        write!(f, "{}: {}: {way}: {}; ", self.kind.name(), self.request, self.detail)?;
+        let way = WAYS
+            .iter()
+            .find(|(way, _)| *way == self.way)
+            .map_or("lost", |(_, name)| name);
+        write!(
+            f,
+            "{}: {}: {way}: {}; ",
+            self.kind.name(),
+            self.request,
+            self.detail
+        )?;
         write!(f, "{:+.1} ms from the signal, ", self.after_signal.0)?;
-        write!(f, "silent for {:.1} ms before", self.silence.as_secs_f64() * 1e3)
+        write!(
+            f,
+            "silent for {:.1} ms before",
+            self.silence.as_secs_f64() * 1e3
+        )
     }
 }

@@ -11,16 +11,17 @@ use crate::handler::layer::{Layer, Next};
 use crate::lifecycle::context::Context;
 use crate::sys::clock::Clock;
 
-/// Logs each request at *info* with the target `lameduck::access`: the only thing in this crate that logs at *info* for
-/// each, and only for who adds it.
+/// Logs each request at *info* with the target `lameduck::access`: the only thing in this crate
+/// that logs at *info* for each, and only for who adds it.
 ///
-/// The message is a line in the Combined Log Format of web servers, the peer's address first. The same is there as the
-/// record's key-values, for loggers that write JSON: `peer`, `method`, `uri`, `version`, `status`, `bytes`,
-/// `duration_us`, `referer`, `user_agent`, `request_id`; what is not known is left out of the line as `-`, and is null.
+/// The message is a line in the Combined Log Format of web servers, the peer's address first. The
+/// same is there as the record's key-values, for loggers that write JSON: `peer`, `method`, `uri`,
+/// `version`, `status`, `bytes`, `duration_us`, `referer`, `user_agent`, `request_id`; what is not
+/// known is left out of the line as `-`, and is null.
 ///
-/// It is written when the handler returns: `bytes` is the length of the response's body where that is known then, whether
-/// or not the client gets it, and `duration_us` what the handler has taken, in microseconds. A handler that panics is logged
-/// with 500.
+/// It is written when the handler returns: `bytes` is the length of the response's body where that
+/// is known then, whether or not the client gets it, and `duration_us` what the handler has taken,
+/// in microseconds. A handler that panics is logged with 500.
 ///
 /// Bytes in the request that could break a line or a quotation are written as `\xNN`.
 ///
@@ -53,7 +54,8 @@ pub fn access_log() -> impl Layer {
         let clock = Clock::System;
         let began = clock.now();
         let outcome = catch_unwind(AssertUnwindSafe(|| next.run(request, context.clone())));
-        let micros = u64::try_from(clock.now().saturating_duration_since(began).as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from(clock.now().saturating_duration_since(began).as_micros())
+            .unwrap_or(u64::MAX);
         let (status, bytes) = match &outcome {
             Ok(response) => (response.status().as_u16(), response.body().len()),
             Err(_) => (500, None),
@@ -75,8 +77,21 @@ struct Asked {
 }
 
 impl Asked {
-    fn log(&self, context: &Context, status: u16, bytes: Option<u64>, micros: u64, now: SystemTime) {
-        let Self { method, uri, version, referer, user_agent } = self;
+    fn log(
+        &self,
+        context: &Context,
+        status: u16,
+        bytes: Option<u64>,
+        micros: u64,
+        now: SystemTime,
+    ) {
+        let Self {
+            method,
+            uri,
+            version,
+            referer,
+            user_agent,
+        } = self;
         let (uri, version) = (uri.to_string(), format!("{version:?}"));
         let peer = context.peer().map(|peer| peer.ip().to_string());
         let line = format_args!(
@@ -122,7 +137,13 @@ fn text_of(headers: &HeaderMap, name: HeaderName) -> Option<String> {
 fn time(now: SystemTime) -> String {
     // `Sat, 21 Nov 2026 10:31:07 GMT`, whose parts have fixed places (RFC 9110 section 5.6.7).
     let date = httpdate::fmt_http_date(now);
-    format!("{}/{}/{}:{} +0000", &date[5..7], &date[8..11], &date[12..16], &date[17..25])
+    format!(
+        "{}/{}/{}:{} +0000",
+        &date[5..7],
+        &date[8..11],
+        &date[12..16],
+        &date[17..25]
+    )
 }
 
 #[cfg(test)]
@@ -144,6 +165,9 @@ mod tests {
     fn no_value_ends_a_quotation_or_a_line() {
         let value = HeaderValue::from_bytes(b"a\"b\\c\td\xff").unwrap();
         let headers = HeaderMap::from_iter([(USER_AGENT, value)]);
-        assert_eq!(text_of(&headers, USER_AGENT).unwrap(), r"a\x22b\x5cc\x09d\xff");
+        assert_eq!(
+            text_of(&headers, USER_AGENT).unwrap(),
+            r"a\x22b\x5cc\x09d\xff"
+        );
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-    ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -15,11 +15,13 @@ use crate::handler::layer::{Layer, Next};
 use crate::handler::respond::IntoResponse;
 use crate::lifecycle::context::Context;
 
-/// Tells browsers what scripts of other origins may ask for here and read of it: the CORS protocol of the Fetch standard.
+/// Tells browsers what scripts of other origins may ask for here and read of it: the CORS protocol
+/// of the Fetch standard.
 ///
-/// A preflight (OPTIONS with `Access-Control-Request-Method`) is answered with 204 by the layer itself; a request of an
-/// origin that is not named is served as any other, without the fields that let a script read the answer. It keeps scripts in
-/// browsers from reading, nobody else from asking.
+/// A preflight (OPTIONS with `Access-Control-Request-Method`) is answered with 204 by the layer
+/// itself; a request of an origin that is not named is served as any other, without the fields that
+/// let a script read the answer. It keeps scripts in browsers from reading, nobody else from
+/// asking.
 ///
 /// Put it around a whole `Router`, so that errors are readable too.
 ///
@@ -52,13 +54,17 @@ pub struct Cors {
 }
 
 impl Cors {
-    /// Lets no origin do anything, until one is [named](Self::origin) or [all](Self::any_origin) are.
+    /// Lets no origin do anything, until one is [named](Self::origin) or [all](Self::any_origin)
+    /// are.
     pub fn new() -> Self {
-        Self { origins: Some(Vec::new()), ..Self::default() }
+        Self {
+            origins: Some(Vec::new()),
+            ..Self::default()
+        }
     }
 
-    /// Lets this origin in also: `https://shop.example`, with the port if it is not the scheme's own. It is compared as it is
-    /// written here.
+    /// Lets this origin in also: `https://shop.example`, with the port if it is not the scheme's
+    /// own. It is compared as it is written here.
     ///
     /// # Panics
     ///
@@ -74,10 +80,14 @@ impl Cors {
     ///
     /// # Panics
     ///
-    /// After [`credentials`](Self::credentials): whoever lures a user to a page of his could act as that user.
+    /// After [`credentials`](Self::credentials): whoever lures a user to a page of his could act as
+    /// that user.
     #[track_caller]
     pub fn any_origin(mut self) -> Self {
-        assert!(!self.credentials, "with credentials the origins have to be named");
+        assert!(
+            !self.credentials,
+            "with credentials the origins have to be named"
+        );
         self.origins = None;
         self
     }
@@ -89,7 +99,10 @@ impl Cors {
     /// After [`any_origin`](Self::any_origin).
     #[track_caller]
     pub fn credentials(mut self) -> Self {
-        assert!(self.origins.is_some(), "with credentials the origins have to be named");
+        assert!(
+            self.origins.is_some(),
+            "with credentials the origins have to be named"
+        );
         self.credentials = true;
         self
     }
@@ -112,7 +125,8 @@ impl Cors {
         self
     }
 
-    /// How long a browser may remember a preflight's answer, in whole seconds. Default: not said, which is 5 s.
+    /// How long a browser may remember a preflight's answer, in whole seconds. Default: not said,
+    /// which is 5 s.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = Some(age.as_secs().into());
         self
@@ -140,10 +154,15 @@ impl Cors {
 
 impl Layer for Cors {
     fn handle(&self, request: Request, context: Context, next: Next<'_>) -> Response {
-        let allowed = request.headers().get(ORIGIN).and_then(|origin| self.allowed(origin));
+        let allowed = request
+            .headers()
+            .get(ORIGIN)
+            .and_then(|origin| self.allowed(origin));
         let is_preflight = request.method() == Method::OPTIONS
             && request.headers().contains_key(ORIGIN)
-            && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+            && request
+                .headers()
+                .contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         let mut response = match (is_preflight, &allowed) {
             (false, _) => next.run(request, context),
             (true, Some(_)) => self.preflight(),
@@ -177,6 +196,10 @@ fn insert(headers: &mut HeaderMap, fields: [(HeaderName, &Option<HeaderValue>); 
 
 fn list<T: AsRef<str>>(words: impl IntoIterator<Item = T>) -> HeaderValue {
     let words: Vec<T> = words.into_iter().collect();
-    let text = words.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    let text = words
+        .iter()
+        .map(AsRef::as_ref)
+        .collect::<Vec<_>>()
+        .join(", ");
     HeaderValue::try_from(text).expect("methods and field names are tokens, which a value can hold")
 }

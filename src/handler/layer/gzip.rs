@@ -3,7 +3,8 @@
 use flate2::Compression;
 use flate2::read::GzEncoder;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, VARY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    ETAG, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -15,14 +16,15 @@ use crate::lifecycle::context::Context;
 
 /// Compresses responses with gzip for clients that take it.
 ///
-/// Compressed are bodies from 1 KiB on of a type that gains by it (`text/*`, JSON, JavaScript, XML, SVG, WebAssembly and what
-/// has `+json` or `+xml`), as far as a request's `Accept-Encoding` allows it. They go out chunked, compressed a piece
-/// at a time while the client takes them; HEAD is told what GET would be. Left as they are: 204, 205, 206 and 304, responses
-/// with a `Content-Encoding`, a `Content-Range` or `Cache-Control: no-transform`, and bodies that a closure writes or that come
-/// straight from a client.
+/// Compressed are bodies from 1 KiB on of a type that gains by it (`text/*`, JSON, JavaScript, XML,
+/// SVG, WebAssembly and what has `+json` or `+xml`), as far as a request's `Accept-Encoding` allows
+/// it. They go out chunked, compressed a piece at a time while the client takes them; HEAD is told
+/// what GET would be. Left as they are: 204, 205, 206 and 304, responses with a `Content-Encoding`,
+/// a `Content-Range` or `Cache-Control: no-transform`, and bodies that a closure writes or that
+/// come straight from a client.
 ///
-/// A response of such a type says `Vary: Accept-Encoding`, compressed or not; a strong `ETag` becomes a weak one where it is
-/// compressed, for the bytes are others.
+/// A response of such a type says `Vary: Accept-Encoding`, compressed or not; a strong `ETag`
+/// becomes a weak one where it is compressed, for the bytes are others.
 ///
 /// Do not compress secrets together with what an attacker can choose: the length tells of them.
 ///
@@ -47,14 +49,21 @@ pub fn gzip() -> impl Layer {
             return response;
         }
         let (mut parts, body) = response.into_parts();
-        parts.headers.append(VARY, HeaderValue::from_name(ACCEPT_ENCODING));
+        parts
+            .headers
+            .append(VARY, HeaderValue::from_name(ACCEPT_ENCODING));
         if !accepted || !can_be_read(&body) {
             return Response::from_parts(parts, body);
         }
-        parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        parts
+            .headers
+            .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         parts.headers.remove(CONTENT_LENGTH);
         weaken_etag(&mut parts.headers);
-        Response::from_parts(parts, Body::reader(GzEncoder::new(body, Compression::new(LEVEL))))
+        Response::from_parts(
+            parts,
+            Body::reader(GzEncoder::new(body, Compression::new(LEVEL))),
+        )
     }
 }
 
@@ -68,7 +77,10 @@ fn is_compressible(response: &Response) -> bool {
     let headers = response.headers();
     let has_body = !matches!(
         response.status(),
-        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
+        StatusCode::NO_CONTENT
+            | StatusCode::RESET_CONTENT
+            | StatusCode::PARTIAL_CONTENT
+            | StatusCode::NOT_MODIFIED
     );
     let is_as_it_must_be = headers.contains_key(CONTENT_ENCODING)
         || headers.contains_key(CONTENT_RANGE)
@@ -77,15 +89,24 @@ fn is_compressible(response: &Response) -> bool {
 }
 
 fn can_be_read(body: &Body) -> bool {
-    matches!(body.kind, Kind::Bytes(_) | Kind::Read { .. }) && body.len().is_none_or(|len| len >= BYTES_MIN)
+    matches!(body.kind, Kind::Bytes(_) | Kind::Read { .. })
+        && body.len().is_none_or(|len| len >= BYTES_MIN)
 }
 
 fn gains(content_type: &HeaderValue) -> bool {
-    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    let essence = content_type
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default();
     let essence = essence.trim().to_ascii_lowercase();
     // Events are to leave one by one, and an encoder holds them back.
     let is_text = essence.starts_with("text/") && essence != "text/event-stream";
-    is_text || essence.ends_with("+json") || essence.ends_with("+xml") || GAINING.contains(&essence.as_str())
+    is_text
+        || essence.ends_with("+json")
+        || essence.ends_with("+xml")
+        || GAINING.contains(&essence.as_str())
 }
 
 const GAINING: [&str; 6] = [
@@ -97,14 +118,17 @@ const GAINING: [&str; 6] = [
     "application/x-ndjson",
 ];
 
-/// Whether `gzip`, or anything, is among the codings with a weight above zero (RFC 9110 section 12.5.3).
+/// Whether `gzip`, or anything, is among the codings with a weight above zero (RFC 9110 section
+/// 12.5.3).
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let mut any = false;
     for word in words(headers, ACCEPT_ENCODING) {
         let mut parts = word.split(';').map(str::trim);
         let coding = parts.next().unwrap_or_default();
-        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-        let wanted = weight.is_none_or(|weight| weight.parse().is_ok_and(|weight: f32| weight > 0.0));
+        let weight =
+            parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let wanted =
+            weight.is_none_or(|weight| weight.parse().is_ok_and(|weight: f32| weight > 0.0));
         if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") {
             return wanted;
         }
@@ -124,7 +148,10 @@ fn weaken_etag(headers: &mut HeaderMap) {
 
 /// What a field that is a list has, in all its lines.
 fn words(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    let lines = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
@@ -135,7 +162,11 @@ mod tests {
     #[track_caller]
     fn check(accept_encoding: &str, expected: bool) {
         let value = HeaderValue::from_str(accept_encoding).unwrap();
-        assert_eq!(accepts_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, value)])), expected, "{accept_encoding}");
+        assert_eq!(
+            accepts_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, value)])),
+            expected,
+            "{accept_encoding}"
+        );
     }
 
     #[test]
@@ -156,10 +187,21 @@ mod tests {
     #[test]
     fn what_gains_is_compressed_and_nothing_else() {
         let gains = |content_type| gains(&HeaderValue::from_static(content_type));
-        for yes in ["text/html; charset=utf-8", "Application/JSON", "image/svg+xml", "application/problem+json"] {
+        for yes in [
+            "text/html; charset=utf-8",
+            "Application/JSON",
+            "image/svg+xml",
+            "application/problem+json",
+        ] {
             assert!(gains(yes), "{yes}");
         }
-        for no in ["image/png", "application/octet-stream", "text/event-stream", "application/gzip", ""] {
+        for no in [
+            "image/png",
+            "application/octet-stream",
+            "text/event-stream",
+            "application/gzip",
+            "",
+        ] {
             assert!(!gains(no), "{no}");
         }
     }

@@ -12,13 +12,14 @@ use crate::lifecycle::context::{Context, Readiness, Reason};
 
 /// Gives handlers `timeout` to answer.
 ///
-/// A handler cannot be stopped from outside: it is told, by a context that is [cancelled](Context::cancelled) with
-/// [`Reason::Deadline`] and whose [`wait`](Context::wait) ends then. The client waits until it returns. If that is too late,
-/// and the response is not already an error (4xx, 5xx), it is dropped and the client gets 503 with `Retry-After`: what
-/// a client is told succeeded, it was told in time. What the handler has done stays done.
+/// A handler cannot be stopped from outside: it is told, by a context that is
+/// [cancelled](Context::cancelled) with [`Reason::Deadline`] and whose [`wait`](Context::wait) ends
+/// then. The client waits until it returns. If that is too late, and the response is not already an
+/// error (4xx, 5xx), it is dropped and the client gets 503 with `Retry-After`: what a client is
+/// told succeeded, it was told in time. What the handler has done stays done.
 ///
-/// The time ends when the handler returns; a body that is read or written behind that is not limited. A [`Duration::MAX`]
-/// is no limit.
+/// The time ends when the handler returns; a body that is read or written behind that is not
+/// limited. A [`Duration::MAX`] is no limit.
 ///
 /// # Examples
 ///
@@ -46,9 +47,9 @@ pub fn timeout(timeout: Duration) -> impl Layer {
 
 /// Lets no request body be longer than `max` bytes.
 ///
-/// One that says that it is longer is answered with 413 at once; a client that waits for `100 Continue` does not send it.
-/// Where the length is not declared, reading ends beyond `max` with an error, which
-/// [`into_bytes`](crate::Body::into_bytes) and the others make 413 of.
+/// One that says that it is longer is answered with 413 at once; a client that waits for
+/// `100 Continue` does not send it. Where the length is not declared, reading ends beyond `max`
+/// with an error, which [`into_bytes`](crate::Body::into_bytes) and the others make 413 of.
 ///
 /// # Examples
 ///
@@ -70,8 +71,8 @@ pub fn body_limit(max: u64) -> impl Layer {
     }
 }
 
-/// Lets at most `n` requests at a time into what is inside; others get 503 with `Retry-After` at once. For what must not
-/// take all workers.
+/// Lets at most `n` requests at a time into what is inside; others get 503 with `Retry-After` at
+/// once. For what must not take all workers.
 ///
 /// A request is inside until its handler returns; sending a response's body does not count.
 ///
@@ -88,7 +89,9 @@ pub fn body_limit(max: u64) -> impl Layer {
 pub fn concurrency_limit(n: usize) -> impl Layer {
     let inside = AtomicUsize::new(0);
     move |request: Request, context: Context, next: Next<'_>| {
-        let entered = inside.fetch_update(Relaxed, Relaxed, |inside| (inside < n).then_some(inside + 1));
+        let entered = inside.fetch_update(Relaxed, Relaxed, |inside| {
+            (inside < n).then_some(inside + 1)
+        });
         if entered.is_err() {
             return unavailable(&"too many requests of this kind are being served");
         }
@@ -106,8 +109,8 @@ impl Drop for Inside<'_> {
     }
 }
 
-/// Answers 503 with `Retry-After` once the server is stopping ([`Context::readiness`]): for routes that begin what should
-/// not begin now, because another server can take it.
+/// Answers 503 with `Retry-After` once the server is stopping ([`Context::readiness`]): for routes
+/// that begin what should not begin now, because another server can take it.
 ///
 /// # Examples
 ///

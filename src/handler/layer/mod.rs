@@ -24,9 +24,10 @@ pub use request_id::request_id;
 
 /// Something done around a handler: any `Fn(Request, Context, Next<'_>) -> impl IntoResponse`.
 ///
-/// It may change the request or the context before it passes them to [`Next::run`], the response after it, or answer by
-/// itself. Around a handler it is put with [`HandlerExt::with`], around a `Router` or one `Route` of it with their `layer`.
-/// The ready-made ones are in [`layers`](crate::layers).
+/// It may change the request or the context before it passes them to [`Next::run`], the response
+/// after it, or answer by itself. Around a handler it is put with [`HandlerExt::with`], around a
+/// `Router` or one `Route` of it with their `layer`. The ready-made ones are in
+/// [`layers`](crate::layers).
 ///
 /// The one that was added last is the outermost: it sees the request first and the response last.
 ///
@@ -86,7 +87,10 @@ pub struct Next<'a> {
 }
 
 impl<'a> Next<'a> {
-    pub(crate) fn new(layers: &'a [Arc<dyn Layer>], last: &'a dyn Fn(Request, Context) -> Response) -> Self {
+    pub(crate) fn new(
+        layers: &'a [Arc<dyn Layer>],
+        last: &'a dyn Fn(Request, Context) -> Response,
+    ) -> Self {
         Self { layers, last }
     }
 
@@ -101,7 +105,9 @@ impl<'a> Next<'a> {
 
 impl fmt::Debug for Next<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Next").field("layers", &self.layers.len()).finish()
+        f.debug_struct("Next")
+            .field("layers", &self.layers.len())
+            .finish()
     }
 }
 
@@ -120,7 +126,10 @@ pub trait HandlerExt: Handler + Sized {
     /// # Ok::<(), lameduck::Error>(())
     /// ```
     fn with<L: Layer>(self, layer: L) -> Layered<Self, L> {
-        Layered { handler: self, layer }
+        Layered {
+            handler: self,
+            layer,
+        }
     }
 }
 

@@ -28,17 +28,20 @@ pub use route::Route;
 /// | `/files/{*rest}` | `/files/a/b`, not `/files/` | `rest`: `a/b` |
 /// | `/{{id}}` | `/{id}` | |
 ///
-/// What stands there literally goes before what is a parameter, in whatever order they were added. A parameter is at least one
-/// byte long and, but for `{*rest}`, ends at the next slash. Its value is percent-decoded: `%2F` becomes a slash only then.
-/// One that is then not UTF-8 is answered with 400. Literal parts are compared as they were sent, without decoding.
+/// What stands there literally goes before what is a parameter, in whatever order they were added.
+/// A parameter is at least one byte long and, but for `{*rest}`, ends at the next slash. Its value
+/// is percent-decoded: `%2F` becomes a slash only then. One that is then not UTF-8 is answered with
+/// 400. Literal parts are compared as they were sent, without decoding.
 ///
-/// A slash at the end counts: `/users` and `/users/` are two paths, and neither is redirected to the other.
+/// A slash at the end counts: `/users` and `/users/` are two paths, and neither is redirected to
+/// the other.
 ///
 /// # Methods
 ///
-/// HEAD goes to the route's handler for HEAD, or to the one for GET: the server leaves the body out. OPTIONS without a handler is
-/// answered with 204 and `Allow`, also for `*`, the server as a whole. A method a path has no handler for is answered with
-/// 405 and `Allow`, a path that no route has with 404, or by the [`fallback`](Self::fallback).
+/// HEAD goes to the route's handler for HEAD, or to the one for GET: the server leaves the body
+/// out. OPTIONS without a handler is answered with 204 and `Allow`, also for `*`, the server as a
+/// whole. A method a path has no handler for is answered with 405 and `Allow`, a path that no route
+/// has with 404, or by the [`fallback`](Self::fallback).
 ///
 /// # Cost
 ///
@@ -118,8 +121,8 @@ const BELOW: &str = "/{*below}";
 
 /// How a router is built.
 ///
-/// The paths are the program's own, so a mistake in one is a panic, which says where: when the router is built, not when a
-/// request comes.
+/// The paths are the program's own, so a mistake in one is a panic, which says where: when the
+/// router is built, not when a request comes.
 impl Router {
     /// A router without a route: it answers everything with 404.
     pub fn new() -> Self {
@@ -176,74 +179,97 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// If the path does not begin with a slash or its braces are wrong; if the method has a handler there already, or
-    /// another route's path cannot be told from this one, as `/{a}` and `/{b}`: both are named; and if a nested router has
-    /// the path.
+    /// If the path does not begin with a slash or its braces are wrong; if the method has a handler
+    /// there already, or another route's path cannot be told from this one, as `/{a}` and `/{b}`:
+    /// both are named; and if a nested router has the path.
     #[track_caller]
     pub fn method(self, method: Method, path: &str, handler: impl Handler) -> Self {
         self.route(path, Route::new().method(method, handler))
     }
 
-    /// Has `handler` answer the methods at `path` that have no handler of their own, whatever they are.
+    /// Has `handler` answer the methods at `path` that have no handler of their own, whatever they
+    /// are.
     #[track_caller]
     pub fn any(self, path: &str, handler: impl Handler) -> Self {
         self.route(path, Route::new().any(handler))
     }
 
-    /// Has `route` answer at `path`, with the methods that are there already. One with layers has its path for itself.
+    /// Has `route` answer at `path`, with the methods that are there already. One with layers has
+    /// its path for itself.
     ///
     /// # Panics
     ///
-    /// As [`method`](Self::method) does, and if the path has a route already and one of the two has layers.
+    /// As [`method`](Self::method) does, and if the path has a route already and one of the two has
+    /// layers.
     #[track_caller]
     pub fn route(mut self, path: &str, route: Route) -> Self {
         check(path);
         self.refuse_below_nested(path);
         let same = self.entries.iter_mut().find(|entry| entry.path == path);
-        if let Some(Entry { what: What::Route(existing), .. }) = same {
+        if let Some(Entry {
+            what: What::Route(existing),
+            ..
+        }) = same
+        {
             existing.merge(path, route);
             return self;
         }
         self.insert(path, path);
-        self.entries.push(Entry { path: path.to_owned(), what: What::Route(route) });
+        self.entries.push(Entry {
+            path: path.to_owned(),
+            what: What::Route(route),
+        });
         self
     }
 
-    /// Has `router` answer all that is at and below `prefix`: its `/` is `prefix` itself, with and without a slash behind it.
+    /// Has `router` answer all that is at and below `prefix`: its `/` is `prefix` itself, with and
+    /// without a slash behind it.
     ///
-    /// Its layers go around all that comes there, also around its 404. Without a fallback of its own it has this one's. A
-    /// prefix may have parameters. Handlers see the request's path as it came.
+    /// Its layers go around all that comes there, also around its 404. Without a fallback of its
+    /// own it has this one's. A prefix may have parameters. Handlers see the request's path as it
+    /// came.
     ///
     /// # Panics
     ///
-    /// If `prefix` does not begin with a slash, or ends with one, if its braces are wrong, or if something else has a path at or
-    /// below it.
+    /// If `prefix` does not begin with a slash, or ends with one, if its braces are wrong, or if
+    /// something else has a path at or below it.
     #[track_caller]
     pub fn nest(mut self, prefix: &str, router: Self) -> Self {
         check(prefix);
-        assert!(!prefix.ends_with('/'), "the path {prefix:?} of a nested router ends with a slash");
+        assert!(
+            !prefix.ends_with('/'),
+            "the path {prefix:?} of a nested router ends with a slash"
+        );
         self.refuse_below_nested(prefix);
-        let below = self.entries.iter().find(|entry| is_at_or_below(&entry.path, prefix));
+        let below = self
+            .entries
+            .iter()
+            .find(|entry| is_at_or_below(&entry.path, prefix));
         if let Some(Entry { path, .. }) = below {
             panic!("the route {path:?} is at or below {prefix:?}, where a router is to be nested");
         }
         self.insert(prefix, prefix);
         self.insert(&format!("{prefix}/"), prefix);
         self.insert(&format!("{prefix}{BELOW}"), prefix);
-        self.entries.push(Entry { path: prefix.to_owned(), what: What::Nested(router) });
+        self.entries.push(Entry {
+            path: prefix.to_owned(),
+            what: What::Nested(router),
+        });
         self
     }
 
-    /// Has `handler` answer where no route has the path. Default: 404. A second one replaces the first.
+    /// Has `handler` answer where no route has the path. Default: 404. A second one replaces the
+    /// first.
     pub fn fallback(mut self, handler: impl Handler) -> Self {
         self.fallback = Some(Box::new(handler));
         self
     }
 
-    /// Puts `layer` around all that the router answers: routes, before or after this call, the fallback, 404 and 405. The
-    /// last added is the outermost.
+    /// Puts `layer` around all that the router answers: routes, before or after this call, the
+    /// fallback, 404 and 405. The last added is the outermost.
     ///
-    /// The route was found before: a layer can ask for parameters, and changes nothing by changing the path.
+    /// The route was found before: a layer can ask for parameters, and changes nothing by changing
+    /// the path.
     pub fn layer(mut self, layer: impl Layer) -> Self {
         self.layers.push(Arc::new(layer));
         self
@@ -251,7 +277,10 @@ impl Router {
 
     #[track_caller]
     fn insert(&mut self, path: &str, given: &str) {
-        let place = Place { entry: self.entries.len(), below: path != given && path.ends_with(BELOW) };
+        let place = Place {
+            entry: self.entries.len(),
+            below: path != given && path.ends_with(BELOW),
+        };
         match self.paths.insert(path, place) {
             Ok(()) => {}
             Err(matchit::InsertError::Conflict { with }) => {
@@ -264,27 +293,45 @@ impl Router {
 
     #[track_caller]
     fn refuse_below_nested(&self, path: &str) {
-        let nested = self.entries.iter().filter(|entry| matches!(entry.what, What::Nested(_)));
+        let nested = self
+            .entries
+            .iter()
+            .filter(|entry| matches!(entry.what, What::Nested(_)));
         for Entry { path: prefix, .. } in nested {
-            assert!(!is_at_or_below(path, prefix), "the route {path:?} is at or below the router nested at {prefix:?}");
+            assert!(
+                !is_at_or_below(path, prefix),
+                "the route {path:?} is at or below the router nested at {prefix:?}"
+            );
         }
     }
 }
 
 /// How a request finds its handler.
 impl Router {
-    /// `path` is the request's as this router sees it; `None` is as it came. `outer` answers where no route does.
-    fn serve(&self, request: Request, context: Context, path: Option<&str>, outer: Option<&dyn Handler>) -> Response {
+    /// `path` is the request's as this router sees it; `None` is as it came. `outer` answers where
+    /// no route does.
+    fn serve(
+        &self,
+        request: Request,
+        context: Context,
+        path: Option<&str>,
+        outer: Option<&dyn Handler>,
+    ) -> Response {
         let (found, params) = self.find(request.method(), path.unwrap_or(request.uri().path()));
-        let context = if params.is_empty() { context } else { context.with_params(params) };
+        let context = if params.is_empty() {
+            context
+        } else {
+            context.with_params(params)
+        };
         let fallback = self.fallback.as_deref().or(outer);
         let last = |request: Request, context: Context| match &found {
             Found::Route(route) => route.handle(request, context),
             Found::Nested(router, path) => router.serve(request, context, Some(path), fallback),
             Found::Everything => route::options(&self.methods()),
-            Found::Unreadable => {
-                explain(StatusCode::BAD_REQUEST, &"a part of the path is not UTF-8 after percent-decoding")
-            }
+            Found::Unreadable => explain(
+                StatusCode::BAD_REQUEST,
+                &"a part of the path is not UTF-8 after percent-decoding",
+            ),
             Found::Nothing => match fallback {
                 Some(handler) => handler.handle(request, context),
                 None => StatusCode::NOT_FOUND.into_response(),
@@ -298,15 +345,21 @@ impl Router {
         if path == "*" && method == Method::OPTIONS {
             return (Found::Everything, Vec::new());
         }
-        let Ok(matched) = self.paths.at(path) else { return (Found::Nothing, Vec::new()) };
+        let Ok(matched) = self.paths.at(path) else {
+            return (Found::Nothing, Vec::new());
+        };
         let Place { entry, below } = *matched.value;
         let mut given: Vec<(&str, &str)> = matched.params.iter().collect();
         let below = if below { given.pop() } else { None };
         let found = match &self.entries[entry].what {
             What::Route(route) => Found::Route(route),
-            What::Nested(router) => Found::Nested(router, format!("/{}", below.map_or("", |(_, below)| below))),
+            What::Nested(router) => {
+                Found::Nested(router, format!("/{}", below.map_or("", |(_, below)| below)))
+            }
         };
-        let decoded = given.into_iter().map(|(name, value)| Some((name.to_owned(), path::decode(value)?)));
+        let decoded = given
+            .into_iter()
+            .map(|(name, value)| Some((name.to_owned(), path::decode(value)?)));
         match decoded.collect() {
             Some(params) => (found, params),
             None => (Found::Unreadable, Vec::new()),
@@ -341,7 +394,9 @@ impl Handler for Router {
 
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.entries.iter().map(|Entry { path, what }| (path, what))).finish()
+        f.debug_map()
+            .entries(self.entries.iter().map(|Entry { path, what }| (path, what)))
+            .finish()
     }
 }
 
@@ -356,16 +411,23 @@ impl fmt::Debug for What {
 
 #[track_caller]
 fn check(path: &str) {
-    assert!(path.starts_with('/'), "the route {path:?} does not begin with a slash");
+    assert!(
+        path.starts_with('/'),
+        "the route {path:?} does not begin with a slash"
+    );
 }
 
 /// Whether a path that `path` matches is one of those that `prefix` begins.
 fn is_at_or_below(path: &str, prefix: &str) -> bool {
     let mut segments = path.split('/').map(around_parameter);
-    prefix.split('/').map(around_parameter).all(|segment| segments.next() == Some(segment))
+    prefix
+        .split('/')
+        .map(around_parameter)
+        .all(|segment| segments.next() == Some(segment))
 }
 
-/// What is literal in a segment, before a parameter and after it: two that differ in its name only are the same.
+/// What is literal in a segment, before a parameter and after it: two that differ in its name only
+/// are the same.
 fn around_parameter(segment: &str) -> (&str, Option<&str>) {
     match (segment.split_once('{'), segment.rsplit_once('}')) {
         (Some((before, name)), Some((_, after))) if !name.starts_with('{') => (before, Some(after)),

@@ -82,7 +82,10 @@ impl Route {
     /// If the method has a handler already.
     #[track_caller]
     pub fn method(mut self, method: Method, handler: impl Handler) -> Self {
-        assert!(self.at(&method).is_none(), "{method} has two handlers in one route");
+        assert!(
+            self.at(&method).is_none(),
+            "{method} has two handlers in one route"
+        );
         self.methods.push((method, Box::new(handler)));
         self
     }
@@ -94,12 +97,16 @@ impl Route {
     /// If there is one already.
     #[track_caller]
     pub fn any(mut self, handler: impl Handler) -> Self {
-        assert!(self.any.is_none(), "there are two handlers for any method in one route");
+        assert!(
+            self.any.is_none(),
+            "there are two handlers for any method in one route"
+        );
         self.any = Some(Box::new(handler));
         self
     }
 
-    /// Puts `layer` around all that is answered at this path, 405 and OPTIONS too. The last added is the outermost.
+    /// Puts `layer` around all that is answered at this path, 405 and OPTIONS too. The last added
+    /// is the outermost.
     pub fn layer(mut self, layer: impl Layer) -> Self {
         self.layers.push(Arc::new(layer));
         self
@@ -109,18 +116,31 @@ impl Route {
     #[track_caller]
     pub(super) fn merge(&mut self, path: &str, other: Self) {
         let plain = self.layers.is_empty() && other.layers.is_empty();
-        assert!(plain, "the route {path:?} is added twice, and has layers: which of the two would they be around?");
+        assert!(
+            plain,
+            "the route {path:?} is added twice, and has layers: which of the two would they be around?"
+        );
         for (method, handler) in other.methods {
-            assert!(self.at(&method).is_none(), "the route {method} {path:?} is added twice");
+            assert!(
+                self.at(&method).is_none(),
+                "the route {method} {path:?} is added twice"
+            );
             self.methods.push((method, handler));
         }
-        assert!(self.any.is_none() || other.any.is_none(), "the route for any method at {path:?} is added twice");
+        assert!(
+            self.any.is_none() || other.any.is_none(),
+            "the route for any method at {path:?} is added twice"
+        );
         self.any = self.any.take().or(other.any);
     }
 
     /// Those that have a handler of their own here, and HEAD with GET.
     pub(super) fn methods(&self) -> Vec<Method> {
-        let mut methods: Vec<Method> = self.methods.iter().map(|(method, _)| method.clone()).collect();
+        let mut methods: Vec<Method> = self
+            .methods
+            .iter()
+            .map(|(method, _)| method.clone())
+            .collect();
         let get = methods.iter().position(|method| method == Method::GET);
         if let Some(get) = get.filter(|_| !methods.contains(&Method::HEAD)) {
             methods.insert(get + 1, Method::HEAD);
@@ -129,7 +149,10 @@ impl Route {
     }
 
     fn at(&self, method: &Method) -> Option<&dyn Handler> {
-        self.methods.iter().find(|(given, _)| given == method).map(|(_, handler)| &**handler)
+        self.methods
+            .iter()
+            .find(|(given, _)| given == method)
+            .map(|(_, handler)| &**handler)
     }
 
     /// Calls the method's handler.
@@ -159,7 +182,14 @@ impl Handler for Route {
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let any = self.any.iter().map(|_| "any");
-        f.debug_list().entries(self.methods.iter().map(|(method, _)| method.as_str()).chain(any)).finish()
+        f.debug_list()
+            .entries(
+                self.methods
+                    .iter()
+                    .map(|(method, _)| method.as_str())
+                    .chain(any),
+            )
+            .finish()
     }
 }
 

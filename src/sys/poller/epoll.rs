@@ -28,23 +28,39 @@ impl Poller {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let bell = Waker::new()?;
         // Edge-triggered, and never read: each write is one event for one of the sleepers.
-        epoll::add(&epoll, &bell, EventData::new_u64(BELL as u64), EventFlags::IN | EventFlags::ET)?;
+        epoll::add(
+            &epoll,
+            &bell,
+            EventData::new_u64(BELL as u64),
+            EventFlags::IN | EventFlags::ET,
+        )?;
         Ok(Self { epoll, bell })
     }
 
     /// Tells of what happens to `socket` from now on, and of what is there already.
     pub(crate) fn add(&self, socket: BorrowedFd<'_>, key: u32) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(u64::from(key)), flags)?)
+        Ok(epoll::add(
+            &self.epoll,
+            socket,
+            EventData::new_u64(u64::from(key)),
+            flags,
+        )?)
     }
 
     /// Tells of room to write too, at once if there is room already.
     pub(crate) fn want_out(&self, socket: BorrowedFd<'_>, key: u32) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(u64::from(key)), flags)?)
+        Ok(epoll::modify(
+            &self.epoll,
+            socket,
+            EventData::new_u64(u64::from(key)),
+            flags,
+        )?)
     }
 
-    /// Forgets a socket that is about to be closed: closing an epoll's last reference to it does that.
+    /// Forgets a socket that is about to be closed: closing an epoll's last reference to it does
+    /// that.
     #[allow(clippy::unused_self, reason = "the portable poller needs it")]
     pub(crate) fn remove(&self, _socket: BorrowedFd<'_>) {}
 
@@ -61,7 +77,10 @@ impl Poller {
 
     /// Fills `events`; blocks until there is one, unless told not to.
     pub(crate) fn wait(&self, events: &mut Events, block: bool) {
-        const NOT_AT_ALL: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+        const NOT_AT_ALL: Timespec = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         let timeout = if block { None } else { Some(&NOT_AT_ALL) };
         events.len = match epoll::wait(&self.epoll, &mut events.events[..], timeout) {
             Ok(len) => len,
@@ -79,8 +98,14 @@ impl AsFd for Poller {
 
 impl Events {
     pub(crate) fn new(capacity: usize) -> Self {
-        let none = epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
-        Self { events: vec![none; capacity], len: 0 }
+        let none = epoll::Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        };
+        Self {
+            events: vec![none; capacity],
+            len: 0,
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Ready> {

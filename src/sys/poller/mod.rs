@@ -1,8 +1,9 @@
 //! Which parked connections have something to do: the operating system's readiness, and the bell.
 //!
-//! One poller for all connections, edge-triggered: a connection is registered once, an event is told once, and who misses
-//! one has a hung connection. On Linux it is epoll through rustix; elsewhere, and under `--cfg lameduck_portable_poller`,
-//! the `polling` crate. Both are behind the same few functions, and no other module knows which one it is.
+//! One poller for all connections, edge-triggered: a connection is registered once, an event is
+//! told once, and who misses one has a hung connection. On Linux it is epoll through rustix;
+//! elsewhere, and under `--cfg lameduck_portable_poller`, the `polling` crate. Both are behind the
+//! same few functions, and no other module knows which one it is.
 
 #[cfg(all(target_os = "linux", not(lameduck_portable_poller)))]
 mod epoll;
@@ -27,7 +28,8 @@ pub(crate) enum Ready {
         key: u32,
         /// There may be bytes to read; without it there is only room to write.
         readable: bool,
-        /// The peer has closed or reset its side. This is told once, so a read must go on to the end.
+        /// The peer has closed or reset its side. This is told once, so a read must go on to the
+        /// end.
         hup: bool,
     },
 }

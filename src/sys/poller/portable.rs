@@ -17,8 +17,8 @@ use crate::sys::waker::Waker;
 pub(crate) struct Poller {
     poller: polling::Poller,
     bell: Waker,
-    /// `polling` lets one thread wait at a time, and sends a second one away at once, which would make it spin. Here it waits
-    /// to be let in.
+    /// `polling` lets one thread wait at a time, and sends a second one away at once, which would
+    /// make it spin. Here it waits to be let in.
     waiting: Mutex<()>,
 }
 
@@ -27,7 +27,11 @@ pub(crate) struct Events(polling::Events);
 
 impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
-        let this = Self { poller: polling::Poller::new()?, bell: Waker::new()?, waiting: Mutex::new(()) };
+        let this = Self {
+            poller: polling::Poller::new()?,
+            bell: Waker::new()?,
+            waiting: Mutex::new(()),
+        };
         this.register(this.bell.as_fd(), Event::readable(BELL))?;
         Ok(this)
     }
@@ -39,7 +43,8 @@ impl Poller {
 
     /// Tells of room to write too, at once if there is room already.
     pub(crate) fn want_out(&self, socket: BorrowedFd<'_>, key: u32) -> io::Result<()> {
-        self.poller.modify_with_mode(socket, Event::all(key as usize), PollMode::Edge)
+        self.poller
+            .modify_with_mode(socket, Event::all(key as usize), PollMode::Edge)
     }
 
     /// Forgets a socket that is about to be closed.
@@ -67,7 +72,10 @@ impl Poller {
             (true, Err(TryLockError::WouldBlock)) => lock(&self.waiting),
             (false, Err(TryLockError::WouldBlock)) => return,
         };
-        match self.poller.wait(&mut events.0, if block { None } else { Some(Duration::ZERO) }) {
+        match self.poller.wait(
+            &mut events.0,
+            if block { None } else { Some(Duration::ZERO) },
+        ) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => unreachable!("waiting on a poller that is open: {error}"),
@@ -77,12 +85,18 @@ impl Poller {
         }
     }
 
-    #[allow(unsafe_code, reason = "polling leaves it to its user that a source outlives its registration")]
+    #[allow(
+        unsafe_code,
+        reason = "polling leaves it to its user that a source outlives its registration"
+    )]
     fn register(&self, source: BorrowedFd<'_>, interest: Event) -> io::Result<()> {
         use std::os::fd::AsRawFd;
-        // SAFETY: a connection's socket is removed before it is closed, by the one who owns the connection; the bell lives
-        // as long as the poller.
-        unsafe { self.poller.add_with_mode(source.as_raw_fd(), interest, PollMode::Edge) }
+        // SAFETY: a connection's socket is removed before it is closed, by the one who owns the
+        // connection; the bell lives as long as the poller.
+        unsafe {
+            self.poller
+                .add_with_mode(source.as_raw_fd(), interest, PollMode::Edge)
+        }
     }
 }
 
@@ -94,14 +108,21 @@ impl AsFd for Poller {
 
 impl Events {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self(polling::Events::with_capacity(NonZeroUsize::new(capacity).expect("room for one event")))
+        Self(polling::Events::with_capacity(
+            NonZeroUsize::new(capacity).expect("room for one event"),
+        ))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Ready> {
         self.0.iter().map(|event| match event.key {
             BELL => Ready::Bell,
-            // `polling` does not tell a half-close from bytes: each readable event may be one, so each is read to its end.
-            key => Ready::Socket { key: key as u32, readable: event.readable, hup: event.readable },
+            // `polling` does not tell a half-close from bytes: each readable event may be one, so
+            // each is read to its end.
+            key => Ready::Socket {
+                key: key as u32,
+                readable: event.readable,
+                hup: event.readable,
+            },
         })
     }
 }

@@ -1,47 +1,88 @@
 use super::*;
 
-/// Decodes a chunked body whole, cut in two at each byte, and byte by byte into an output of one byte, and expects the
-/// same each time: the body and what of the input is not part of it, or a refusal.
+/// Decodes a chunked body whole, cut in two at each byte, and byte by byte into an output of one
+/// byte, and expects the same each time: the body and what of the input is not part of it, or a
+/// refusal.
 #[track_caller]
 fn check(input: impl AsRef<[u8]>, expected: Result<(&str, &str), Refusal>) {
     check_framing(Framing::Chunked, &Limits::default(), input, expected);
 }
 
 #[track_caller]
-fn check_framing(framing: Framing, limits: &Limits, input: impl AsRef<[u8]>, expected: Result<(&str, &str), Refusal>) {
+fn check_framing(
+    framing: Framing,
+    limits: &Limits,
+    input: impl AsRef<[u8]>,
+    expected: Result<(&str, &str), Refusal>,
+) {
     let input = input.as_ref();
-    let expected = expected.map(|(body, rest)| (body.as_bytes().to_vec(), rest.as_bytes().to_vec()));
+    let expected =
+        expected.map(|(body, rest)| (body.as_bytes().to_vec(), rest.as_bytes().to_vec()));
     let text = input.escape_ascii();
-    assert_eq!(decode(framing, limits, &[input], 64), expected, "whole: {text}");
+    assert_eq!(
+        decode(framing, limits, &[input], 64),
+        expected,
+        "whole: {text}"
+    );
     for cut in 0..=input.len() {
         let (first, second) = input.split_at(cut);
-        assert_eq!(decode(framing, limits, &[first, second], 64), expected, "cut at {cut}: {text}");
+        assert_eq!(
+            decode(framing, limits, &[first, second], 64),
+            expected,
+            "cut at {cut}: {text}"
+        );
     }
     let bytes: Vec<_> = input.chunks(1).collect();
-    assert_eq!(decode(framing, limits, &bytes, 1), expected, "byte by byte: {text}");
-    assert_eq!(decode(framing, limits, &[input], 1), expected, "to one byte of output: {text}");
+    assert_eq!(
+        decode(framing, limits, &bytes, 1),
+        expected,
+        "byte by byte: {text}"
+    );
+    assert_eq!(
+        decode(framing, limits, &[input], 1),
+        expected,
+        "to one byte of output: {text}"
+    );
 }
 
 /// Decodes a body that arrives in these parts, and returns it and what is left of the input.
-fn decode(framing: Framing, limits: &Limits, parts: &[&[u8]], room: usize) -> Result<(Vec<u8>, Vec<u8>), Refusal> {
+fn decode(
+    framing: Framing,
+    limits: &Limits,
+    parts: &[&[u8]],
+    room: usize,
+) -> Result<(Vec<u8>, Vec<u8>), Refusal> {
     let mut decoder = Decoder::new(framing, limits);
     let (mut input, mut body) = (Vec::new(), Vec::new());
     for part in parts {
         input.extend_from_slice(part);
         loop {
             let mut output = vec![0; room];
-            let Decoded { consumed, produced } = decoder.decode(&input, &mut output).inspect_err(|refusal| {
-                assert_eq!(decoder.decode(b"0\r\n\r\n", &mut [0]), Err(*refusal), "a refused body stays refused");
-            })?;
+            let Decoded { consumed, produced } =
+                decoder.decode(&input, &mut output).inspect_err(|refusal| {
+                    assert_eq!(
+                        decoder.decode(b"0\r\n\r\n", &mut [0]),
+                        Err(*refusal),
+                        "a refused body stays refused"
+                    );
+                })?;
             body.extend_from_slice(&output[..produced]);
             input.drain(..consumed);
             if consumed == 0 {
-                assert!(input.is_empty() || decoder.is_done(), "the decoder is stuck at {}", input.escape_ascii());
+                assert!(
+                    input.is_empty() || decoder.is_done(),
+                    "the decoder is stuck at {}",
+                    input.escape_ascii()
+                );
                 break;
             }
         }
     }
-    Ok(if decoder.is_done() { (body, input) } else { (body, b"(incomplete)".to_vec()) })
+    Ok(if decoder.is_done() {
+        (body, input)
+    } else {
+        (body, b"(incomplete)".to_vec())
+    })
 }
 
 const INCOMPLETE: &str = "(incomplete)";
@@ -51,8 +92,18 @@ mod lengths {
 
     #[test]
     fn a_body_ends_where_its_length_says() {
-        check_framing(Framing::Length(5), &Limits::default(), "helloGET", Ok(("hello", "GET")));
-        check_framing(Framing::Length(5), &Limits::default(), "hell", Ok(("hell", INCOMPLETE)));
+        check_framing(
+            Framing::Length(5),
+            &Limits::default(),
+            "helloGET",
+            Ok(("hello", "GET")),
+        );
+        check_framing(
+            Framing::Length(5),
+            &Limits::default(),
+            "hell",
+            Ok(("hell", INCOMPLETE)),
+        );
     }
 
     #[test]
@@ -65,16 +116,33 @@ mod lengths {
 
     #[test]
     fn a_body_until_the_connection_closes_is_never_done() {
-        check_framing(Framing::UntilClose, &Limits::default(), "hello", Ok(("hello", INCOMPLETE)));
+        check_framing(
+            Framing::UntilClose,
+            &Limits::default(),
+            "hello",
+            Ok(("hello", INCOMPLETE)),
+        );
     }
 
     #[test]
     fn what_remains_is_known_for_a_declared_length_alone() {
         let mut decoder = Decoder::new(Framing::Length(u64::MAX), &Limits::default());
-        assert_eq!(decoder.decode(b"hello", &mut [0; 3]), Ok(Decoded { consumed: 3, produced: 3 }));
+        assert_eq!(
+            decoder.decode(b"hello", &mut [0; 3]),
+            Ok(Decoded {
+                consumed: 3,
+                produced: 3
+            })
+        );
         assert_eq!(decoder.remaining(), Some(u64::MAX - 3));
-        assert_eq!(Decoder::new(Framing::Empty, &Limits::default()).remaining(), Some(0));
-        assert_eq!(Decoder::new(Framing::Chunked, &Limits::default()).remaining(), None);
+        assert_eq!(
+            Decoder::new(Framing::Empty, &Limits::default()).remaining(),
+            Some(0)
+        );
+        assert_eq!(
+            Decoder::new(Framing::Chunked, &Limits::default()).remaining(),
+            None
+        );
     }
 }
 
@@ -83,7 +151,10 @@ mod chunks {
 
     #[test]
     fn a_body_is_put_together_from_its_chunks() {
-        check("5\r\nhello\r\n1\r\n,\r\n6\r\n world\r\n0\r\n\r\nGET", Ok(("hello, world", "GET")));
+        check(
+            "5\r\nhello\r\n1\r\n,\r\n6\r\n world\r\n0\r\n\r\nGET",
+            Ok(("hello, world", "GET")),
+        );
     }
 
     #[test]
@@ -114,16 +185,29 @@ mod chunks {
     fn the_end_is_reached_without_room_for_output() {
         let mut decoder = Decoder::new(Framing::Chunked, &Limits::default());
         let input = b"2;a=b\r\nhi\r\n0\r\nA: b\r\n\r\nGET";
-        assert_eq!(decoder.decode(input, &mut []), Ok(Decoded { consumed: 7, produced: 0 }));
-        assert_eq!(decoder.decode(&input[7..], &mut [0; 2]), Ok(Decoded { consumed: 15, produced: 2 }));
+        assert_eq!(
+            decoder.decode(input, &mut []),
+            Ok(Decoded {
+                consumed: 7,
+                produced: 0
+            })
+        );
+        assert_eq!(
+            decoder.decode(&input[7..], &mut [0; 2]),
+            Ok(Decoded {
+                consumed: 15,
+                produced: 2
+            })
+        );
         assert!(decoder.is_done());
     }
 
     #[test]
     fn a_size_is_hexadecimal_digits_and_nothing_else() {
-        for size in
-            ["", "+5", "-5", "0x5", "5h", "5_0", "x", " 5", "\t5", "\"5\"", "5.0", "\r", ";a=b", "\u{b2}", "\0", "G"]
-        {
+        for size in [
+            "", "+5", "-5", "0x5", "5h", "5_0", "x", " 5", "\t5", "\"5\"", "5.0", "\r", ";a=b",
+            "\u{b2}", "\0", "G",
+        ] {
             check(format!("{size}\r\nhello\r\n0\r\n\r\n"), Err(SIZE));
         }
     }
@@ -193,7 +277,10 @@ mod extensions {
             "; a = b ; c\t=\t\"d\" ;e",
             ";a=\"0;\" ;b",
         ] {
-            check(format!("5{extensions}\r\nhello\r\n0{extensions}\r\n\r\nGET"), Ok(("hello", "GET")));
+            check(
+                format!("5{extensions}\r\nhello\r\n0{extensions}\r\n\r\nGET"),
+                Ok(("hello", "GET")),
+            );
         }
     }
 
@@ -228,13 +315,19 @@ mod extensions {
             ";\u{e4}",
             ";a=\x7f",
         ] {
-            check(format!("5{extensions}\r\nhello\r\n0\r\n\r\n"), Err(EXTENSION));
+            check(
+                format!("5{extensions}\r\nhello\r\n0\r\n\r\n"),
+                Err(EXTENSION),
+            );
         }
     }
 
     #[test]
     fn a_line_has_so_many_bytes_of_them() {
-        let limits = Limits { chunk_extension_bytes_max: 8, ..Limits::default() };
+        let limits = Limits {
+            chunk_extension_bytes_max: 8,
+            ..Limits::default()
+        };
         let check = |extensions, expected| {
             let input = format!("5{extensions}\r\nhello\r\n0{extensions}\r\n\r\n");
             check_framing(Framing::Chunked, &limits, input, expected);
@@ -246,20 +339,39 @@ mod extensions {
 
     #[test]
     fn a_body_has_so_many_bytes_of_them() {
-        let limits = Limits { chunk_extensions_bytes_max: 8, ..Limits::default() };
+        let limits = Limits {
+            chunk_extensions_bytes_max: 8,
+            ..Limits::default()
+        };
         let check = |input, expected| check_framing(Framing::Chunked, &limits, input, expected);
         check("1;abc\r\nx\r\n1;abc\r\ny\r\n0\r\n\r\n", Ok(("xy", "")));
-        check("1;abc\r\nx\r\n1;abc\r\ny\r\n0;a\r\n\r\n", Err(EXTENSIONS_TOO_LONG));
+        check(
+            "1;abc\r\nx\r\n1;abc\r\ny\r\n0;a\r\n\r\n",
+            Err(EXTENSIONS_TOO_LONG),
+        );
     }
 
     #[test]
     fn by_default_there_are_256_bytes_a_line_and_16_kib_a_body() {
-        let decode = |input: String| decode(Framing::Chunked, &Limits::default(), &[input.as_bytes()], 64);
+        let decode = |input: String| {
+            decode(
+                Framing::Chunked,
+                &Limits::default(),
+                &[input.as_bytes()],
+                64,
+            )
+        };
         let line = format!("1;{}\r\nx\r\n", "a".repeat(255));
         let end = "0\r\n\r\n";
-        assert_eq!(decode(line.repeat(64) + end), Ok((b"x".repeat(64), Vec::new())));
+        assert_eq!(
+            decode(line.repeat(64) + end),
+            Ok((b"x".repeat(64), Vec::new()))
+        );
         assert_eq!(decode(line.repeat(65) + end), Err(EXTENSIONS_TOO_LONG));
-        assert_eq!(decode(line.replace("\r\nx", "a\r\nx") + end), Err(EXTENSIONS_TOO_LONG));
+        assert_eq!(
+            decode(line.replace("\r\nx", "a\r\nx") + end),
+            Err(EXTENSIONS_TOO_LONG)
+        );
     }
 }
 
@@ -274,7 +386,10 @@ mod trailers {
         let mut decoder = Decoder::new(Framing::Chunked, &Limits::default());
         decoder.decode(input.as_bytes(), &mut [0; 5]).unwrap();
         let trailers = decoder.take_trailers();
-        let fields: Vec<_> = trailers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        let fields: Vec<_> = trailers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
         assert_eq!(fields, expected);
         assert!(decoder.take_trailers().is_empty());
     }
@@ -283,7 +398,9 @@ mod trailers {
     #[track_caller]
     fn check_refused(section: &str, status: u16, reason: &str) {
         let mut decoder = Decoder::new(Framing::Chunked, &Limits::default());
-        let refusal = decoder.decode(format!("0\r\n{section}\r\n").as_bytes(), &mut []).unwrap_err();
+        let refusal = decoder
+            .decode(format!("0\r\n{section}\r\n").as_bytes(), &mut [])
+            .unwrap_err();
         assert_eq!((refusal.status.as_u16(), refusal.reason), (status, reason));
         check(format!("0\r\n{section}\r\n"), Err(refusal));
     }
@@ -310,33 +427,59 @@ mod trailers {
     fn malformed_fields_are_refused() {
         check_refused(" A: b\r\n", 400, "a field line begins with whitespace");
         check_refused("A: b\r\n c\r\n", 400, "a field line begins with whitespace");
-        check_refused("A : b\r\n", 400, "whitespace between a field name and its colon");
+        check_refused(
+            "A : b\r\n",
+            400,
+            "whitespace between a field name and its colon",
+        );
         check_refused("A\r\n", 400, "a field line without a colon");
         check_refused(": b\r\n", 400, "a field name is not a token");
-        check_refused("A: \0\r\n", 400, "a control character in the trailer section");
-        check_refused("A\x7f: b\r\n", 400, "a control character in the trailer section");
+        check_refused(
+            "A: \0\r\n",
+            400,
+            "a control character in the trailer section",
+        );
+        check_refused(
+            "A\x7f: b\r\n",
+            400,
+            "a control character in the trailer section",
+        );
     }
 
     #[test]
     fn a_request_smuggled_as_trailer_is_refused() {
-        check_refused("GET /admin HTTP/1.1\r\nHost: a\r\n", 400, "a field line without a colon");
+        check_refused(
+            "GET /admin HTTP/1.1\r\nHost: a\r\n",
+            400,
+            "a field line without a colon",
+        );
     }
 
     #[test]
     fn there_are_32_fields_at_most_also_of_the_dropped() {
         let fields = "Host: a\r\n".repeat(32);
         check_fields(&fields, &[]);
-        check_refused(&format!("{fields}Host: a\r\n"), 431, "the trailer section has too many fields");
+        check_refused(
+            &format!("{fields}Host: a\r\n"),
+            431,
+            "the trailer section has too many fields",
+        );
     }
 
     #[test]
     fn there_are_8_kib_at_most() {
-        let limits = Limits { trailer_bytes_max: 10, ..Limits::default() };
+        let limits = Limits {
+            trailer_bytes_max: 10,
+            ..Limits::default()
+        };
         let check = |section, expected| check_framing(Framing::Chunked, &limits, section, expected);
         check("0\r\nA: b\r\nCC: dd\r\n\r\n", Ok(("", "")));
         let input = "0\r\nA: b\r\nCC: ddd\r\n\r\n";
         let refusal = decode(Framing::Chunked, &limits, &[input.as_bytes()], 1).unwrap_err();
-        assert_eq!((refusal.status.as_u16(), refusal.reason), (431, "the trailer section is too long"));
+        assert_eq!(
+            (refusal.status.as_u16(), refusal.reason),
+            (431, "the trailer section is too long")
+        );
         check(input, Err(refusal));
         assert_eq!(Limits::default().trailer_bytes_max, 8192);
     }
@@ -358,7 +501,10 @@ mod encoder {
         check(b"0123456789abcde", "f\r\n0123456789abcde\r\n");
         check(b"0123456789abcdef", "10\r\n0123456789abcdef\r\n");
         check(&[b'x'; 0xabc], &format!("abc\r\n{}\r\n", "x".repeat(0xabc)));
-        check(&[b'x'; 0x1000], &format!("1000\r\n{}\r\n", "x".repeat(0x1000)));
+        check(
+            &[b'x'; 0x1000],
+            &format!("1000\r\n{}\r\n", "x".repeat(0x1000)),
+        );
     }
 
     #[test]

@@ -7,7 +7,11 @@ fn check(fields: &[(&'static str, &'static str)], expected: Result<Framing, Refu
 }
 
 #[track_caller]
-fn check_version(version: Version, fields: &[(&'static str, &'static str)], expected: Result<Framing, Refusal>) {
+fn check_version(
+    version: Version,
+    fields: &[(&'static str, &'static str)],
+    expected: Result<Framing, Refusal>,
+) {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
         headers.append(*name, value.parse().unwrap());
@@ -30,7 +34,10 @@ mod requests {
     #[test]
     fn a_length_is_a_body_of_that_length() {
         check(&[(LENGTH, "1")], Ok(Framing::Length(1)));
-        check(&[(LENGTH, "18446744073709551615")], Ok(Framing::Length(u64::MAX)));
+        check(
+            &[(LENGTH, "18446744073709551615")],
+            Ok(Framing::Length(u64::MAX)),
+        );
         check_version(Version::HTTP_10, &[(LENGTH, "5")], Ok(Framing::Length(5)));
     }
 
@@ -84,7 +91,11 @@ mod requests {
         for coding in ["chunked", "identity", "", "xchunked"] {
             check(&[(CODING, coding), (LENGTH, "5")], Err(BOTH));
             check(&[(LENGTH, "0"), (CODING, coding)], Err(BOTH));
-            check_version(Version::HTTP_10, &[(CODING, coding), (LENGTH, "5")], Err(BOTH));
+            check_version(
+                Version::HTTP_10,
+                &[(CODING, coding), (LENGTH, "5")],
+                Err(BOTH),
+            );
         }
     }
 
@@ -97,13 +108,24 @@ mod requests {
     #[test]
     fn an_unknown_coding_before_chunked_is_not_implemented() {
         check(&[(CODING, "gzip, chunked")], Err(UNKNOWN_CODING));
-        check(&[(CODING, "gzip"), (CODING, "chunked")], Err(UNKNOWN_CODING));
+        check(
+            &[(CODING, "gzip"), (CODING, "chunked")],
+            Err(UNKNOWN_CODING),
+        );
         check(&[(CODING, "identity,chunked")], Err(UNKNOWN_CODING));
     }
 
     #[test]
     fn a_body_without_chunked_at_its_end_is_refused() {
-        for coding in ["gzip", "identity", "xchunked", "chunkedx", "chunked-", "chunk", "compress, deflate"] {
+        for coding in [
+            "gzip",
+            "identity",
+            "xchunked",
+            "chunkedx",
+            "chunked-",
+            "chunk",
+            "compress, deflate",
+        ] {
             check(&[(CODING, coding)], Err(CHUNKED_NOT_LAST));
         }
     }
@@ -111,13 +133,19 @@ mod requests {
     #[test]
     fn chunked_before_anything_else_is_refused() {
         check(&[(CODING, "chunked, gzip")], Err(CHUNKED_NOT_LAST));
-        check(&[(CODING, "chunked"), (CODING, "identity")], Err(CHUNKED_NOT_LAST));
+        check(
+            &[(CODING, "chunked"), (CODING, "identity")],
+            Err(CHUNKED_NOT_LAST),
+        );
     }
 
     #[test]
     fn chunked_twice_is_refused() {
         check(&[(CODING, "chunked, chunked")], Err(CHUNKED_NOT_LAST));
-        check(&[(CODING, "chunked"), (CODING, "chunked")], Err(CHUNKED_NOT_LAST));
+        check(
+            &[(CODING, "chunked"), (CODING, "chunked")],
+            Err(CHUNKED_NOT_LAST),
+        );
         check(&[(CODING, "chunked, gzip, chunked")], Err(CHUNKED_NOT_LAST));
     }
 
@@ -149,9 +177,18 @@ mod responses {
     use super::*;
 
     #[track_caller]
-    fn check(method: Method, version: Version, status: u16, body_len: Option<u64>, expected: Framing) {
+    fn check(
+        method: Method,
+        version: Version,
+        status: u16,
+        body_len: Option<u64>,
+        expected: Framing,
+    ) {
         let status = StatusCode::from_u16(status).unwrap();
-        assert_eq!(response_framing(&method, version, status, body_len), expected);
+        assert_eq!(
+            response_framing(&method, version, status, body_len),
+            expected
+        );
     }
 
     #[test]
@@ -165,7 +202,13 @@ mod responses {
     #[test]
     fn an_unknown_length_is_chunked_but_not_to_http_1_0() {
         check(Method::GET, Version::HTTP_11, 200, None, Framing::Chunked);
-        check(Method::GET, Version::HTTP_10, 200, None, Framing::UntilClose);
+        check(
+            Method::GET,
+            Version::HTTP_10,
+            200,
+            None,
+            Framing::UntilClose,
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! actix-web: it catches SIGTERM by itself and waits for its workers for as long as `shutdown_timeout` says.
+//! actix-web: it catches SIGTERM by itself and waits for its workers for as long as
+//! `shutdown_timeout` says.
 
 use std::time::Duration;
 
@@ -28,7 +29,11 @@ async fn main() -> std::io::Result<()> {
             .route("/sleep", get().to(sleep))
             .route("/echo", post().to(echo))
     };
-    HttpServer::new(app).shutdown_timeout(GRACE.as_secs()).bind(peers::addr())?.run().await
+    HttpServer::new(app)
+        .shutdown_timeout(GRACE.as_secs())
+        .bind(peers::addr())?
+        .run()
+        .await
 }
 
 async fn bytes(counting: Data<Counting>, length: Query<Length>) -> Bytes {

@@ -25,15 +25,24 @@ struct Pause {
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
-    let app = Router::new()
-        .route("/plaintext", get(|| async { HELLO }))
-        .route("/bytes", get(|State(all): State<Counting>, Query(of): Query<Length>| async move { all.first(of.n) }))
-        .route("/sleep", get(sleep))
-        .route("/echo", post(|body: Bytes| async move { body }))
-        .with_state(Counting::new());
+    let app =
+        Router::new()
+            .route("/plaintext", get(|| async { HELLO }))
+            .route(
+                "/bytes",
+                get(
+                    |State(all): State<Counting>, Query(of): Query<Length>| async move {
+                        all.first(of.n)
+                    },
+                ),
+            )
+            .route("/sleep", get(sleep))
+            .route("/echo", post(|body: Bytes| async move { body }))
+            .with_state(Counting::new());
     let mut terminate = signal(SignalKind::terminate())?;
     let (stopping, mut stops) = watch::channel(false);
-    // Else an answer behind another would wait for the client's acknowledgement, and there would be less load.
+    // Else an answer behind another would wait for the client's acknowledgement, and there would be
+    // less load.
     let listener = TcpListener::bind(peers::addr()).await?.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });

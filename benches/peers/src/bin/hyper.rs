@@ -25,7 +25,8 @@ async fn main() -> std::io::Result<()> {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
-                // Else an answer behind another would wait for the client's acknowledgement: there would be less load.
+                // Else an answer behind another would wait for the client's acknowledgement: there
+                // would be less load.
                 let _ = stream.set_nodelay(true);
                 let counting = counting.clone();
                 let service = service_fn(move |request| app(request, counting.clone()));
@@ -48,11 +49,16 @@ async fn main() -> std::io::Result<()> {
     Ok(())
 }
 
-async fn app(request: Request<Incoming>, counting: Counting) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn app(
+    request: Request<Incoming>,
+    counting: Counting,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let query = request.uri().query().unwrap_or_default();
     let body = match (request.method(), request.uri().path()) {
         (&Method::GET, "/plaintext") => Some(HELLO.into()),
-        (&Method::GET, "/bytes") => number(query, "n").and_then(|n| usize::try_from(n).ok()).map(|n| counting.first(n)),
+        (&Method::GET, "/bytes") => number(query, "n")
+            .and_then(|n| usize::try_from(n).ok())
+            .map(|n| counting.first(n)),
         (&Method::GET, "/sleep") => match number(query, "ms") {
             Some(ms) => {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -60,7 +66,12 @@ async fn app(request: Request<Incoming>, counting: Counting) -> Result<Response<
             }
             None => None,
         },
-        (&Method::POST, "/echo") => request.into_body().collect().await.ok().map(|body| body.to_bytes()),
+        (&Method::POST, "/echo") => request
+            .into_body()
+            .collect()
+            .await
+            .ok()
+            .map(|body| body.to_bytes()),
         _ => None,
     };
     let mut response = Response::new(Full::from(body.clone().unwrap_or_default()));

@@ -1,5 +1,5 @@
-//! tiny_http: every thread of the pool is unblocked and ends its request; then the server is dropped. That is all there
-//! is to its stopping.
+//! tiny_http: every thread of the pool is unblocked and ends its request; then the server is
+//! dropped. That is all there is to its stopping.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -29,7 +29,9 @@ fn main() {
     let threads: Vec<_> = (0..THREADS).map(|_| thread::spawn(serve())).collect();
     signals.forever().next();
     threads.iter().for_each(|_| server.unblock());
-    threads.into_iter().for_each(|thread| thread.join().expect("no request panics"));
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().expect("no request panics"));
     drop(server);
 }
 
@@ -39,12 +41,24 @@ fn answer(mut request: Request, counting: &Counting) -> std::io::Result<()> {
     match (request.method(), path) {
         (Method::Get, "/plaintext") => request.respond(Response::from_string(HELLO)),
         (Method::Get, "/bytes") => {
-            let body = counting.first(number(query, "n").and_then(|n| usize::try_from(n).ok()).unwrap_or_default());
+            let body = counting.first(
+                number(query, "n")
+                    .and_then(|n| usize::try_from(n).ok())
+                    .unwrap_or_default(),
+            );
             let n = body.len();
-            request.respond(Response::new(200.into(), Vec::new(), Cursor::new(body), Some(n), None))
+            request.respond(Response::new(
+                200.into(),
+                Vec::new(),
+                Cursor::new(body),
+                Some(n),
+                None,
+            ))
         }
         (Method::Get, "/sleep") => {
-            thread::sleep(Duration::from_millis(number(query, "ms").unwrap_or_default()));
+            thread::sleep(Duration::from_millis(
+                number(query, "ms").unwrap_or_default(),
+            ));
             request.respond(Response::from_string(SLEPT))
         }
         (Method::Post, "/echo") => {
