@@ -69,13 +69,13 @@ fn limits(byte: u8) -> Limits {
     match most {
         0..128 => Limits::default(),
         _ => Limits {
-            request_line_bytes_max: most / 4,
-            head_bytes_max: most,
-            fields_max: most % 5,
-            chunk_extension_bytes_max: most % 11,
-            chunk_extensions_bytes_max: most % 23,
-            trailer_bytes_max: most % 41,
-            trailer_fields_max: most % 3,
+            max_request_line_bytes: most / 4,
+            max_head_bytes: most,
+            max_fields: most % 5,
+            max_chunk_extension_bytes: most % 11,
+            max_chunk_extensions_bytes: most % 23,
+            max_trailer_bytes: most % 41,
+            max_trailer_fields: most % 3,
         },
     }
 }

@@ -21,13 +21,13 @@ use loom::sync::atomic::AtomicUsize;
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
-use crate::conn::egress::{Egress, InFlight, Taken};
+use crate::conn::egress::{Egress, InFlight, TakeOver};
 use crate::conn::transport::{Look, Transport};
 use crate::lifecycle::ledger::{CloseReason, Entry, Ledger, Raced, WakeAt};
 use crate::lifecycle::phase::{Cause, Lifecycle, Phase, PhaseWord};
 use crate::pool::deadlines::{Deadlines, Due};
-use crate::pool::permits::{Bell, Places, WorkerWord};
-use crate::pool::shared::{MonitorBell, Section};
+use crate::pool::permits::{PollerWake, Semaphore, WorkerWord};
+use crate::pool::shared::{Lane, MonitorWake};
 use crate::pool::slots::{ClaimWord, Claimed, KeyQueue, Table};
 use crate::sys::clock::Clock;
 use crate::sys::socket::TcpInfo;
@@ -260,9 +260,9 @@ fn a_permit_is_in_one_hand() {
     check(None, || {
         let word = Arc::new(WorkerWord::new());
         let call = Arc::new(AtomicUsize::new(0));
-        let places = Arc::new(Places::new(1));
+        let semaphore = Arc::new(Semaphore::new(1));
         let monitor = {
-            let (word, call, places) = (word.clone(), call.clone(), places.clone());
+            let (word, call, semaphore) = (word.clone(), call.clone(), semaphore.clone());
             thread::spawn(move || {
                 let mut revoked_in = None;
                 for _ in 0..2 {
@@ -271,7 +271,7 @@ fn a_permit_is_in_one_hand() {
                         continue;
                     }
                     let seen_in = call.load(Relaxed);
-                    places.force();
+                    semaphore.acquire_beyond();
                     if word.revoke(seen).is_some() {
                         assert_eq!(
                             revoked_in.replace(seen_in),
@@ -279,7 +279,7 @@ fn a_permit_is_in_one_hand() {
                             "one permit is revoked once"
                         );
                     } else {
-                        places.leave();
+                        semaphore.release();
                     }
                 }
                 revoked_in
@@ -292,7 +292,7 @@ fn a_permit_is_in_one_hand() {
                 word.begin_busy(generation as u64);
                 if !word.end_busy(generation as u64) {
                     lost_in = Some(generation);
-                    places.leave();
+                    semaphore.release();
                 }
             } else {
                 word.begin_out();
@@ -301,7 +301,7 @@ fn a_permit_is_in_one_hand() {
         }
         assert_eq!(monitor.join().unwrap(), lost_in);
         assert!(
-            places.enter() && !places.enter(),
+            semaphore.acquire() && !semaphore.acquire(),
             "whoever was counted in has left"
         );
     });
@@ -311,7 +311,7 @@ fn a_permit_is_in_one_hand() {
 #[test]
 fn the_monitor_does_not_sleep_beside_a_busy_worker() {
     check(None, || {
-        let bell = MonitorBell::new(std::sync::Arc::new(Waker::new().unwrap()));
+        let bell = MonitorWake::new(std::sync::Arc::new(Waker::new().unwrap()));
         let shared = Arc::new((WorkerWord::new(), bell));
         let (word, bell) = &*shared;
         // For loom, see above.
@@ -340,7 +340,7 @@ struct Eventfd {
 }
 
 impl Eventfd {
-    fn ring(&self) {
+    fn wake_poller(&self) {
         *self.rings.lock().unwrap() = 1;
         self.rung.notify_one();
     }
@@ -358,7 +358,7 @@ impl Eventfd {
 /// Those who wait for work, and those who bring it.
 struct Hall {
     queues: Queues,
-    bell: Bell,
+    poller_wake: PollerWake,
     eventfd: Eventfd,
     word: WorkerWord,
 }
@@ -368,21 +368,21 @@ impl Hall {
         let queues = Queues::new();
         Arc::new(Self {
             queues,
-            bell: Bell::new(),
+            poller_wake: PollerWake::new(),
             eventfd: Eventfd::default(),
             word: WorkerWord::new(),
         })
     }
 
-    fn ring(&self) {
-        if self.bell.is_needed([&self.word].into_iter()) {
-            self.eventfd.ring();
+    fn wake_poller(&self) {
+        if self.poller_wake.is_needed([&self.word].into_iter()) {
+            self.eventfd.wake_poller();
         }
     }
 
     fn bring(&self, key: u32) {
         self.queues.enqueue(key, &self.queues.ready);
-        self.ring();
+        self.wake_poller();
     }
 
     /// A worker with a permit, until it has served `n`.
@@ -399,7 +399,7 @@ impl Hall {
             let rang = self.eventfd.wait(self.queues.ready.is_empty());
             self.word.wake_up();
             if rang {
-                self.bell.heard();
+                self.poller_wake.acknowledge();
             }
         }
     }
@@ -409,9 +409,9 @@ impl Hall {
     /// a worker who sleeps again by now.
     fn take_care(&self) {
         if self.eventfd.wait(false) {
-            self.bell.heard();
+            self.poller_wake.acknowledge();
             if !self.queues.ready.is_empty() {
-                self.ring();
+                self.wake_poller();
             }
         }
     }
@@ -458,28 +458,28 @@ fn a_bell_the_monitor_takes_is_passed_on() {
 /// A section with one place, and connections that wait for it.
 struct Waiting {
     queues: Queues,
-    section: Section,
+    lane: Lane,
 }
 
 impl Waiting {
     fn new() -> Arc<Self> {
         let queues = Queues::new();
-        let section = Section::new(1);
+        let lane = Lane::new(1);
         // For loom, see above.
-        section.waiting.drop_stale(&queues.table);
-        section.places.force();
-        section.places.leave();
-        Arc::new(Self { queues, section })
+        lane.waiting.drop_stale(&queues.table);
+        lane.semaphore.acquire_beyond();
+        lane.semaphore.release();
+        Arc::new(Self { queues, lane })
     }
 
     /// A worker whose connection needs a place: it goes in, or the connection waits. True: it went
     /// in.
     fn enter_or_wait(&self, key: u32) -> bool {
-        if self.section.places.enter() {
+        if self.lane.semaphore.acquire() {
             return true;
         }
         self.queues.table.slot(key).word.park_queued();
-        self.try_again(self.section.wait(key, &self.queues.table));
+        self.try_again(self.lane.wait(key, &self.queues.table));
         false
     }
 
@@ -491,13 +491,13 @@ impl Waiting {
     }
 
     fn serve_all(&self) {
-        while self.section.leave_or_next(&self.queues.table).is_some() {}
+        while self.lane.leave_or_next(&self.queues.table).is_some() {}
     }
 
     fn assert_nobody_waits(&self) {
-        assert!(self.section.places.has_room());
+        assert!(self.lane.semaphore.has_room());
         assert!(
-            self.section.waiting.claim(&self.queues.table).is_none(),
+            self.lane.waiting.claim(&self.queues.table).is_none(),
             "somebody waits beside a free place"
         );
     }
@@ -510,9 +510,9 @@ fn nobody_waits_beside_a_free_place() {
     for stale in [false, true] {
         check(None, move || {
             let waiting = Waiting::new();
-            assert!(waiting.section.places.enter());
+            assert!(waiting.lane.semaphore.acquire());
             if stale {
-                waiting.queues.enqueue(1, &waiting.section.waiting);
+                waiting.queues.enqueue(1, &waiting.lane.waiting);
                 assert!(waiting.queues.table.slot(1).word.claim_queued());
             }
             let comer = {
@@ -539,9 +539,9 @@ fn the_monitor_leaves_a_place_like_anybody() {
         let monitor = {
             let waiting = waiting.clone();
             thread::spawn(move || {
-                waiting.section.places.force();
-                waiting.section.places.leave();
-                waiting.try_again(waiting.section.claim_beside_room(&waiting.queues.table));
+                waiting.lane.semaphore.acquire_beyond();
+                waiting.lane.semaphore.release();
+                waiting.try_again(waiting.lane.claim_beside_room(&waiting.queues.table));
             })
         };
         if waiting.enter_or_wait(0) {
@@ -556,22 +556,22 @@ fn the_monitor_leaves_a_place_like_anybody() {
 #[test]
 fn there_are_no_more_inside_than_places() {
     check(None, || {
-        let places = Arc::new(Places::new(1));
+        let semaphore = Arc::new(Semaphore::new(1));
         let inside = Arc::new(AtomicUsize::new(0));
-        let work = |places: &Places, inside: &AtomicUsize| {
-            if places.enter() {
+        let work = |semaphore: &Semaphore, inside: &AtomicUsize| {
+            if semaphore.acquire() {
                 assert_eq!(inside.fetch_add(1, Relaxed), 0);
                 inside.fetch_sub(1, Relaxed);
-                places.leave();
+                semaphore.release();
             }
         };
         let others = [(); 2].map(|()| {
-            let (places, inside) = (places.clone(), inside.clone());
-            thread::spawn(move || work(&places, &inside))
+            let (semaphore, inside) = (semaphore.clone(), inside.clone());
+            thread::spawn(move || work(&semaphore, &inside))
         });
-        work(&places, &inside);
+        work(&semaphore, &inside);
         join(others);
-        assert!(places.enter());
+        assert!(semaphore.acquire());
     });
 }
 
@@ -744,11 +744,11 @@ fn a_request_is_answered_once() {
             let line = Line::default();
             let egress = Arc::new(Egress::new(Box::new(line.clone()), None));
             egress
-                .begin(&mut Vec::new(), true, |out| {
+                .begin_response(&mut Vec::new(), true, |out| {
                     out.extend_from_slice(b"earlier ")
                 })
                 .unwrap();
-            egress.owe(in_flight());
+            egress.set_in_flight(in_flight());
             let cutter = {
                 let egress = egress.clone();
                 thread::spawn(move || egress.take_over(b"503"))
@@ -757,7 +757,8 @@ fn a_request_is_answered_once() {
                 let egress = egress.clone();
                 thread::spawn(move || egress.flush_from_outside().unwrap())
             };
-            let begun = egress.begin(&mut Vec::new(), whole, |out| out.extend_from_slice(b"200 "));
+            let begun =
+                egress.begin_response(&mut Vec::new(), whole, |out| out.extend_from_slice(b"200 "));
             let mut written =
                 begun.and_then(|()| egress.append(true, |out| out.extend_from_slice(b"OK")));
             if begun.is_err() {
@@ -771,13 +772,13 @@ fn a_request_is_answered_once() {
             assert!(egress.flush_from_outside().unwrap());
             let wire = line.0.lock().unwrap();
             if written.is_ok() {
-                assert!(!matches!(taken, Taken::Answered(_)));
+                assert!(!matches!(taken, TakeOver::Answered(_)));
                 assert_eq!(
                     (&*wire.bytes, wire.finished),
                     (&b"earlier 200 OK"[..], false)
                 );
             } else {
-                assert!(matches!(taken, Taken::Answered(_)));
+                assert!(matches!(taken, TakeOver::Answered(_)));
                 assert_eq!((&*wire.bytes, wire.finished), (&b"earlier 503"[..], true));
             }
         });
@@ -933,7 +934,7 @@ fn who_sees_the_stop_finds_the_plan() {
         let lifecycle = Arc::new(lifecycle);
         let handles = [Cause::Handle, Cause::Dropped].map(|cause| {
             let lifecycle = lifecycle.clone();
-            thread::spawn(move || lifecycle.begin(cause))
+            thread::spawn(move || lifecycle.begin_stop(cause))
         });
         if lifecycle.is_stopping() {
             assert!(lifecycle.plan().is_some());

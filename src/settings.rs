@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::sys::test_points::Races;
+use crate::sys::test_points::TestPoints;
 use crate::wire;
 
 /// How long a phase of the stop lasts.
@@ -27,21 +27,21 @@ pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of a complete request for a worker.
 pub(crate) const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes per second, in both directions, while we wait for the peer.
-pub(crate) const RATE_MIN: u64 = 500;
+pub(crate) const MIN_RATE: u64 = 500;
 /// From when on the rate counts: a burst of loss must not cut an honest peer.
 pub(crate) const RATE_AFTER: Duration = Duration::from_secs(10);
 /// Of a request body the handler did not read, so that the connection can be kept.
 pub(crate) const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
-pub(crate) const DISCARD_BYTES_MAX: u64 = 256 << 10;
+pub(crate) const MAX_DISCARD_BYTES: u64 = 256 << 10;
 /// Of the peer's silence after our FIN: RFC 9112 section 9.6 asks to wait, not for how long.
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Of all that it sends after our FIN. Many clients read no answer before they have sent all of
 /// their body, and a reset meanwhile hides the answer from them.
-pub(crate) const LINGER_TIMEOUT_MAX: Duration = Duration::from_secs(10);
-pub(crate) const LINGER_BYTES_MAX: u64 = 32 << 20;
+pub(crate) const MAX_LINGER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const MAX_LINGER_BYTES: u64 = 32 << 20;
 /// For a request that crosses our end of an idle connection, at least; two round trips if those are
 /// longer.
-pub(crate) const GOODBYE_MIN: Duration = Duration::from_millis(50);
+pub(crate) const MIN_GOODBYE: Duration = Duration::from_millis(50);
 /// Of silence after the peer has acknowledged everything: no RST can destroy an answer any more.
 pub(crate) const LINGER_QUIET: Duration = Duration::from_millis(250);
 
@@ -49,29 +49,29 @@ pub(crate) const LINGER_QUIET: Duration = Duration::from_millis(250);
 pub(crate) const COLLECT_BYTES: usize = 64 << 10;
 /// Of the accepted channel: connections on their way to the pool. Further ones wait in the kernel's
 /// accept backlog.
-pub(crate) const ACCEPTED_MAX: usize = 1024;
+pub(crate) const MAX_ACCEPTED: usize = 1024;
 /// Of the kernel's accept backlog; the kernel cuts it to `net.core.somaxconn`, 4096 by default.
 pub(crate) const BACKLOG: i32 = 4096;
 /// Answers to pipelined requests are sent when there are this many bytes, if not before.
-pub(crate) const PENDING_BYTES_MAX: usize = 64 << 10;
+pub(crate) const MAX_PENDING_BYTES: usize = 64 << 10;
 /// Of a connection, in the kernel and not on their way: a thousand clients that read nothing would
 /// otherwise have it take several gigabytes, and the pool's time to fill them. Half of it is enough
 /// to bridge the moment until a worker sees that there is room again.
-pub(crate) const UNSENT_BYTES_MAX: u32 = 128 << 10;
+pub(crate) const MAX_UNSENT_BYTES: u32 = 128 << 10;
 /// Each has a stack; beyond this the system's own limits on threads and mappings are near.
-pub(crate) const WORKERS_MAX: usize = 10_000;
+pub(crate) const MAX_WORKERS: usize = 10_000;
 /// Requests on one connection before others get their turn.
-pub(crate) const TURN: usize = 64;
+pub(crate) const REQUEST_BUDGET: usize = 64;
 /// Connections that have given way to others, before the poller's next one gets its turn: each of
 /// them may be a megabyte.
-pub(crate) const READY_TURN: usize = 4;
+pub(crate) const READY_BUDGET: usize = 4;
 /// Pulls of a response body before others get their turn: 1 MiB.
-pub(crate) const PULLS: usize = 16;
+pub(crate) const PULL_BUDGET: usize = 16;
 /// Of a response body, in one pull.
-pub(crate) const PULL_BYTES_MAX: usize = 64 << 10;
+pub(crate) const MAX_PULL_BYTES: usize = 64 << 10;
 /// Connections with a thread of their own: upgraded ones and streams. As many threads are no burden
 /// on any system.
-pub(crate) const OWN_THREADS_MAX: usize = 1000;
+pub(crate) const MAX_DEDICATED_THREADS: usize = 1000;
 /// A worker's read buffer: a read shorter than it means that the socket is drained.
 pub(crate) const READ_BYTES: usize = 16 << 10;
 
@@ -79,7 +79,7 @@ pub(crate) const READ_BYTES: usize = 16 << 10;
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) workers: usize,
-    pub(crate) connections_max: Option<usize>,
+    pub(crate) max_connections: Option<usize>,
     pub(crate) backlog: i32,
     pub(crate) lame_duck: Duration,
     pub(crate) grace_period: Duration,
@@ -90,23 +90,23 @@ pub(crate) struct Settings {
     pub(crate) body_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) queue_timeout: Duration,
-    pub(crate) rate_min: u64,
+    pub(crate) min_rate: u64,
     pub(crate) collect_bytes: usize,
-    pub(crate) own_threads_max: usize,
+    pub(crate) max_dedicated_threads: usize,
     pub(crate) limits: wire::Limits,
     /// What a test puts in the socket's place.
     #[cfg(test)]
     pub(crate) transport:
         fn(crate::conn::transport::Socket) -> Box<dyn crate::conn::transport::Transport>,
     /// Where a test holds threads.
-    pub(crate) races: Races,
+    pub(crate) test_points: TestPoints,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            workers: workers_default(),
-            connections_max: None,
+            workers: default_workers(),
+            max_connections: None,
             backlog: BACKLOG,
             lame_duck: LAME_DUCK,
             grace_period: GRACE_PERIOD,
@@ -117,13 +117,13 @@ impl Default for Settings {
             body_timeout: BODY_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
             queue_timeout: QUEUE_TIMEOUT,
-            rate_min: RATE_MIN,
+            min_rate: MIN_RATE,
             collect_bytes: COLLECT_BYTES,
-            own_threads_max: OWN_THREADS_MAX,
+            max_dedicated_threads: MAX_DEDICATED_THREADS,
             limits: wire::Limits::default(),
             #[cfg(test)]
             transport: |socket| Box::new(socket),
-            races: Races::default(),
+            test_points: TestPoints::default(),
         }
     }
 }
@@ -134,12 +134,12 @@ pub(crate) fn cores() -> usize {
 }
 
 /// Handlers block; four for each core keep the cores busy, and 16 are cheap.
-fn workers_default() -> usize {
+fn default_workers() -> usize {
     (4 * cores()).max(16)
 }
 
 /// 80 % of the descriptors the process may have: the rest are the program's.
-pub(crate) fn connections_max_default() -> usize {
+pub(crate) fn default_max_connections() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     // Without a limit the table's keys are the limit; a million connections are beyond any pool.
     let limit = limit

@@ -200,7 +200,7 @@ impl TestResponse {
 /// For one whole exchange, and for the stop: long enough to be only ever a failure.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Fields of a response.
-const FIELDS_MAX: usize = 256;
+const MAX_FIELDS: usize = 256;
 
 #[track_caller]
 fn of<'a>(method: Method, path: &str, body: &'a [u8]) -> Request<&'a [u8]> {
@@ -277,7 +277,7 @@ fn read_to_end(stream: &mut TcpStream, until: Instant) -> (Vec<u8>, io::Result<(
 /// Makes a response of all that came on a connection.
 fn decode(mut bytes: &[u8], is_head: bool) -> io::Result<TestResponse> {
     loop {
-        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
         let mut head = httparse::Response::new(&mut fields);
         let httparse::Status::Complete(length) = head.parse(bytes).map_err(invalid)? else {
             return Err(incomplete("its head"));

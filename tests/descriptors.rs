@@ -55,7 +55,7 @@ fn the_program() {
     let bound = server.bind("127.0.0.1:0").unwrap();
     eprintln!("listening on http://{}", bound.addr());
     let report = bound.run(handler).unwrap();
-    eprintln!("shed {}", report.closed_because(CloseReason::IdleShed));
+    eprintln!("shed {}", report.closed_because(CloseReason::Evicted));
     eprintln!("paused {}", report.paused.as_millis());
     eprintln!("accepted {}", report.accepted);
 }

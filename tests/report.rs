@@ -195,7 +195,7 @@ fn the_counts_agree_with_each_other() {
                 .all(|(phase, n)| *n > 0 && report.answered_in(*phase) == *n),
             "{report}"
         );
-        assert_eq!(report.closed_because(CloseReason::Shed), 0);
+        assert_eq!(report.closed_because(CloseReason::NoSlot), 0);
         let phases: Vec<_> = report.phases.iter().map(|(phase, _)| *phase).collect();
         assert!(
             phases.is_sorted() && phases.starts_with(&[Phase::LameDuck, Phase::Draining]),

@@ -25,7 +25,7 @@ fn told(response: impl IntoResponse) -> (u16, Option<String>, String) {
     (
         response.status().as_u16(),
         content_type,
-        response.into_body().into_text(Body::BYTES_MAX).unwrap(),
+        response.into_body().into_text(Body::MAX_BYTES).unwrap(),
     )
 }
 

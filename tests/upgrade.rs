@@ -296,7 +296,7 @@ fn an_upgrade_asked_for_while_draining_is_answered_with_503() {
 
 #[test]
 fn beyond_the_limit_a_further_one_is_answered_with_503_and_the_pool_goes_on() {
-    let server = TestServer::with(builder().max_own_threads(1), echo);
+    let server = TestServer::with(builder().max_dedicated_threads(1), echo);
     let mut first = connect(&server);
     let mut second = server.client();
     second

@@ -166,9 +166,9 @@ fn workers(option: &str, value: OsString) -> Result<usize, lexopt::Error> {
     let workers = value
         .parse()
         .ok()
-        .filter(|workers| (1..=WORKERS_MAX).contains(workers));
+        .filter(|workers| (1..=MAX_WORKERS).contains(workers));
     workers.ok_or_else(|| {
-        format!("{option}: {value:?} is not a number of threads from 1 to {WORKERS_MAX}").into()
+        format!("{option}: {value:?} is not a number of threads from 1 to {MAX_WORKERS}").into()
     })
 }
 
@@ -197,7 +197,7 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 /// A thread has several mappings, and Linux gives a process 65530 of them by default.
-const WORKERS_MAX: usize = 10_000;
+const MAX_WORKERS: usize = 10_000;
 
 /// What has a `--help`.
 const PROGRAM: &str = "lameduck";

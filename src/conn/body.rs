@@ -11,9 +11,9 @@ use http::HeaderMap;
 
 use crate::conn::collect::BodyError;
 use crate::conn::egress::Egress;
-use crate::conn::progress::{Demand, Patience};
+use crate::conn::progress::{Progress, ProgressLimit};
 use crate::conn::upgraded::RunUpgraded;
-use crate::settings::{DISCARD_BYTES_MAX, READ_BYTES};
+use crate::settings::{MAX_DISCARD_BYTES, READ_BYTES};
 use crate::sys::clock::Clock;
 use crate::sys::waker::wait_for_peer;
 use crate::wire::Limits;
@@ -129,7 +129,7 @@ impl Body {
 
     /// A body that `write` writes, as with [`writer`](Self::writer), on a thread of its own: for
     /// what goes on for as long as the client stays, such as server-sent events. It holds no
-    /// worker; at most [`max_own_threads`](crate::Builder::max_own_threads) run at a time, and a
+    /// worker; at most [`max_dedicated_threads`](crate::Builder::max_dedicated_threads) run at a time, and a
     /// further one is answered with 503. The response's head is sent at once, and what is written
     /// when it is [flushed](Write::flush).
     ///
@@ -378,7 +378,7 @@ impl Read for Limited {
 #[derive(Debug)]
 pub(crate) struct Ingress {
     /// `None` once the response is complete: the body ends with it.
-    line: Option<Arc<Egress>>,
+    egress: Option<Arc<Egress>>,
     decoder: Decoder,
     /// Received and not yet decoded; what follows the body belongs to the next request.
     received: Vec<u8>,
@@ -388,8 +388,8 @@ pub(crate) struct Ingress {
     /// The client waits for `100 Continue` and has not got it yet.
     expects_continue: bool,
     clock: Clock,
-    demand: Demand,
-    patience: Patience,
+    progress_limit: ProgressLimit,
+    progress: Progress,
     /// Bytes received.
     came: u64,
     eof: bool,
@@ -399,13 +399,13 @@ pub(crate) struct Ingress {
 /// What a connection gives to read a request's body with.
 #[derive(Debug)]
 pub(crate) struct Reading {
-    pub(crate) line: Arc<Egress>,
+    pub(crate) egress: Arc<Egress>,
     pub(crate) decoder: Decoder,
     pub(crate) received: Vec<u8>,
     pub(crate) collected: Vec<u8>,
     pub(crate) expects_continue: bool,
     pub(crate) clock: Clock,
-    pub(crate) demand: Demand,
+    pub(crate) progress_limit: ProgressLimit,
     pub(crate) eof: bool,
 }
 
@@ -424,26 +424,26 @@ impl Incoming {
     /// The handler's and the connection's reference to one body.
     pub(crate) fn pair(reading: Reading) -> (Self, Arc<Mutex<Ingress>>) {
         let Reading {
-            line,
+            egress,
             decoder,
             received,
             collected,
             expects_continue,
             clock,
-            demand,
+            progress_limit,
             eof,
         } = reading;
-        let patience = Patience::new(clock.now(), 0);
+        let progress = Progress::new(clock.now(), 0);
         let ingress = Ingress {
-            line: Some(line),
+            egress: Some(egress),
             decoder,
             received,
             at: 0,
             collected: collected.into(),
             expects_continue,
             clock,
-            demand,
-            patience,
+            progress_limit,
+            progress,
             came: 0,
             eof,
             failed: false,
@@ -483,7 +483,7 @@ pub(crate) fn take_rest(ingress: &Mutex<Ingress>) -> Option<Rest> {
         Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         Err(std::sync::TryLockError::WouldBlock) => return None,
     };
-    ingress.line = None;
+    ingress.egress = None;
     let failed = ingress.failed;
     // Whoever still reads it must not take what has come for all of it.
     ingress.failed |= !ingress.decoder.is_done();
@@ -510,7 +510,7 @@ pub(crate) fn is_in_the_way(ingress: &Arc<Mutex<Ingress>>) -> bool {
         return false;
     };
     let unread = ingress.decoder.remaining().unwrap_or(0);
-    ingress.failed || !held && (ingress.expects_continue || unread > DISCARD_BYTES_MAX)
+    ingress.failed || !held && (ingress.expects_continue || unread > MAX_DISCARD_BYTES)
 }
 
 /// A response is about to begin. If its body reads the request's, a client that waits for
@@ -518,10 +518,10 @@ pub(crate) fn is_in_the_way(ingress: &Arc<Mutex<Ingress>>) -> bool {
 pub(crate) fn continue_before_response(ingress: &Arc<Mutex<Ingress>>) {
     if is_held(ingress)
         && let Ok(mut ingress) = ingress.try_lock()
-        && let Some(line) = ingress.line.clone()
+        && let Some(egress) = ingress.egress.clone()
     {
         // A failure shows at the next write.
-        let _ = ingress.continue_if_expected(&line);
+        let _ = ingress.continue_if_expected(&egress);
     }
 }
 
@@ -565,29 +565,30 @@ impl Ingress {
             if decoded.produced > 0 || self.decoder.is_done() {
                 return Ok(decoded.produced);
             }
-            let line = self.line.clone().ok_or_else(|| {
+            let egress = self.egress.clone().ok_or_else(|| {
                 io::Error::new(
                     io::ErrorKind::ConnectionAborted,
                     "the response is complete, and the request body with it",
                 )
             })?;
-            self.continue_if_expected(&line)?;
-            self.receive(&line)?;
+            self.continue_if_expected(&egress)?;
+            self.receive(&egress)?;
         }
     }
 
     /// The client sends its body only when it is told to; the first read tells it.
-    fn continue_if_expected(&mut self, line: &Egress) -> io::Result<()> {
-        if !std::mem::take(&mut self.expects_continue) || !line.is_owed() {
+    fn continue_if_expected(&mut self, egress: &Egress) -> io::Result<()> {
+        if !std::mem::take(&mut self.expects_continue) || !egress.is_not_begun() {
             return Ok(());
         }
-        line.append(false, |out| out.extend_from_slice(CONTINUE))
+        egress
+            .append(false, |out| out.extend_from_slice(CONTINUE))
             .map_err(|_| cut())?;
-        send_all(line, &self.clock, self.demand)
+        send_all(egress, &self.clock, self.progress_limit)
     }
 
     /// Blocks until the client has sent more.
-    fn receive(&mut self, line: &Egress) -> io::Result<()> {
+    fn receive(&mut self, egress: &Egress) -> io::Result<()> {
         let eof = || {
             io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -599,26 +600,26 @@ impl Ingress {
         }
         self.received.resize(READ_BYTES, 0);
         self.at = 0;
-        self.patience.resume(self.clock.now(), self.came);
+        self.progress.resume(self.clock.now(), self.came);
         let result = loop {
-            match line.transport().recv(&mut self.received) {
+            match egress.transport().recv(&mut self.received) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => break result,
             }
             let Some(until) = self
-                .patience
-                .check(self.clock.now(), self.came, self.demand)
+                .progress
+                .check(self.clock.now(), self.came, self.progress_limit)
             else {
                 break Err(io::Error::new(
                     io::ErrorKind::TimedOut,
                     "the client is too slow with its request body",
                 ));
             };
-            wait_for_peer(line.transport().as_fd(), false, self.clock.slice(until));
+            wait_for_peer(egress.transport().as_fd(), false, self.clock.slice(until));
         };
         let n = *result.as_ref().unwrap_or(&0);
         self.came += n as u64;
-        self.patience.pause(self.clock.now(), self.came);
+        self.progress.pause(self.clock.now(), self.came);
         self.received.truncate(n);
         if result? == 0 {
             self.eof = true;
@@ -635,24 +636,29 @@ impl Ingress {
 /// taken nothing for [`write_timeout`](crate::Builder::write_timeout), and when the stop has cut
 /// the response: pass it on with `?`.
 pub struct BodyWriter<'a> {
-    line: &'a Egress,
+    egress: &'a Egress,
     chunked: bool,
     buffer: Vec<u8>,
     clock: &'a Clock,
-    demand: Demand,
+    progress_limit: ProgressLimit,
 }
 
 /// How much a [`BodyWriter`] collects before it sends.
 const WRITER_BYTES: usize = 16 << 10;
 
 impl<'a> BodyWriter<'a> {
-    pub(crate) fn new(line: &'a Egress, chunked: bool, clock: &'a Clock, demand: Demand) -> Self {
+    pub(crate) fn new(
+        egress: &'a Egress,
+        chunked: bool,
+        clock: &'a Clock,
+        progress_limit: ProgressLimit,
+    ) -> Self {
         Self {
-            line,
+            egress,
             chunked,
             buffer: Vec::new(),
             clock,
-            demand,
+            progress_limit,
         }
     }
 
@@ -669,7 +675,7 @@ impl<'a> BodyWriter<'a> {
                 out.extend_from_slice(buffer);
             }
         };
-        self.line.append(last, append).map_err(|_| cut())?;
+        self.egress.append(last, append).map_err(|_| cut())?;
         self.buffer.clear();
         Ok(())
     }
@@ -692,7 +698,7 @@ impl Write for BodyWriter<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.pass_on(false)?;
-        send_all(self.line, self.clock, self.demand)
+        send_all(self.egress, self.clock, self.progress_limit)
     }
 }
 
@@ -706,18 +712,22 @@ impl fmt::Debug for BodyWriter<'_> {
 }
 
 /// Blocks until the kernel has taken all that waits.
-pub(super) fn send_all(line: &Egress, clock: &Clock, demand: Demand) -> io::Result<()> {
-    let mut patience = None;
-    while !line.flush_from_outside()? {
-        let (now, acknowledged) = (clock.now(), line.acknowledged());
-        let patience = patience.get_or_insert_with(|| Patience::new(now, acknowledged));
-        let Some(until) = patience.check(now, acknowledged, demand) else {
+pub(super) fn send_all(
+    egress: &Egress,
+    clock: &Clock,
+    progress_limit: ProgressLimit,
+) -> io::Result<()> {
+    let mut progress = None;
+    while !egress.flush_from_outside()? {
+        let (now, acknowledged) = (clock.now(), egress.acknowledged());
+        let progress = progress.get_or_insert_with(|| Progress::new(now, acknowledged));
+        let Some(until) = progress.check(now, acknowledged, progress_limit) else {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "the client does not take its response",
             ));
         };
-        wait_for_peer(line.transport().as_fd(), true, clock.slice(until));
+        wait_for_peer(egress.transport().as_fd(), true, clock.slice(until));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::settings::READ_BYTES;
 
 impl Body {
     /// What is a good limit for a body that is read whole, where nothing says otherwise: 1 MiB.
-    pub const BYTES_MAX: usize = 1 << 20;
+    pub const MAX_BYTES: usize = 1 << 20;
 
     /// Reads the body to its end, of at most `max` bytes. Blocks until the client has sent it;
     /// nothing is allocated for bytes that were only announced.
@@ -73,7 +73,7 @@ impl Body {
     /// use lameduck::{Body, Context, IntoResponse, Request, Result};
     ///
     /// fn shout(request: Request, _context: Context) -> Result<impl IntoResponse, lameduck::BodyError> {
-    ///     let text = request.into_body().into_text(Body::BYTES_MAX)?;
+    ///     let text = request.into_body().into_text(Body::MAX_BYTES)?;
     ///     Ok(text.to_uppercase())
     /// }
     /// # let _ = shout;
@@ -96,7 +96,7 @@ impl Body {
     /// ```
     /// use lameduck::{Body, BodyError};
     ///
-    /// let sum: u32 = Body::from("[1, 2, 3]").into_json::<Vec<u32>>(Body::BYTES_MAX)?.iter().sum();
+    /// let sum: u32 = Body::from("[1, 2, 3]").into_json::<Vec<u32>>(Body::MAX_BYTES)?.iter().sum();
     /// assert_eq!(sum, 6);
     /// # Ok::<(), BodyError>(())
     /// ```

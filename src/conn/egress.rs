@@ -31,23 +31,23 @@ pub(crate) struct Egress {
     peer: Option<SocketAddr>,
     /// Who tells of it, and under which key.
     home: OnceLock<(Arc<Poller>, u32)>,
-    /// A [`Told`]; it changes under the lock.
-    told: AtomicU8,
+    /// A [`Interest`]; it changes under the lock.
+    interest: AtomicU8,
     out: Mutex<Out>,
 }
 
 /// What the poller tells of a connection. It only grows, until the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Told {
+pub(crate) enum Interest {
     /// Not registered yet.
-    Nothing,
+    None,
     /// Bytes and hang-up.
-    In,
+    Readable,
     /// Room to write too.
-    InAndOut,
+    Both,
     /// Not registered any more: the connection is about to be closed, or belongs to a thread of its
     /// own.
-    NothingAnyMore,
+    Removed,
 }
 
 struct Out {
@@ -62,7 +62,7 @@ struct Out {
     /// where these begin and end.
     before: Vec<(InFlight, u64, u64)>,
     answer: Answer,
-    /// Taken over: the owner may not write any more.
+    /// TakeOver over: the owner may not write any more.
     shut: bool,
     /// What is done if the peer resets the connection while the current request is served.
     on_gone: Vec<Box<dyn FnOnce() + Send>>,
@@ -78,11 +78,11 @@ enum Answer {
     /// No request waits for one, or the last one's is wholly in `pending`.
     None,
     /// A request is complete enough to be owed one.
-    Owed(InFlight),
+    NotBegun(InFlight),
     /// Its first byte is in `pending`, or sent.
     Begun(InFlight),
     /// Its last byte is in `pending`, and not yet with the kernel.
-    Whole(InFlight),
+    Complete(InFlight),
     /// It was refused by who took the connection over.
     Refused(InFlight),
     /// It was answered with 101: what is sent from now on is no response.
@@ -107,9 +107,9 @@ pub(crate) struct Shut;
 /// What [`Egress::take_over`] found.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "lives for a moment")]
-pub(crate) enum Taken {
+pub(crate) enum TakeOver {
     /// No response was owed.
-    Nothing,
+    None,
     /// One was owed and not begun; the refusal is on its way.
     Answered(InFlight),
     /// One is under way: it must not be added to.
@@ -128,12 +128,12 @@ impl Egress {
             shut: false,
             on_gone: Vec::new(),
         };
-        let told = AtomicU8::new(Told::Nothing as u8);
+        let interest = AtomicU8::new(Interest::None as u8);
         Self {
             transport,
             peer,
             home: OnceLock::new(),
-            told,
+            interest,
             out: Mutex::new(out),
         }
     }
@@ -145,8 +145,8 @@ impl Egress {
 
     /// Has the poller tell of at least this.
     #[inline]
-    pub(crate) fn tell_of(&self, wanted: Told) -> io::Result<()> {
-        if self.told.load(Acquire) >= wanted as u8 {
+    pub(crate) fn watch(&self, wanted: Interest) -> io::Result<()> {
+        if self.interest.load(Acquire) >= wanted as u8 {
             Ok(())
         } else {
             self.register(wanted)
@@ -155,20 +155,20 @@ impl Egress {
 
     /// Bytes and hang-up are told of from the first park on, and room to write only once there was
     /// none.
-    fn register(&self, wanted: Told) -> io::Result<()> {
+    fn register(&self, wanted: Interest) -> io::Result<()> {
         // The lock is for a handler that asks for hang-ups while its worker parks.
         let _out = lock(&self.out);
-        let (Some((poller, key)), told) = (self.home.get(), self.told.load(Acquire)) else {
+        let (Some((poller, key)), interest) = (self.home.get(), self.interest.load(Acquire)) else {
             return Ok(());
         };
         let fd = self.transport.as_fd();
-        if told == Told::Nothing as u8 {
+        if interest == Interest::None as u8 {
             poller.add(fd, *key)?;
         }
-        if told <= Told::In as u8 && wanted == Told::InAndOut {
+        if interest <= Interest::Readable as u8 && wanted == Interest::Both {
             poller.want_out(fd, *key)?;
         }
-        self.told.store((wanted as u8).max(told), Release);
+        self.interest.store((wanted as u8).max(interest), Release);
         Ok(())
     }
 
@@ -182,11 +182,12 @@ impl Egress {
 
     /// The poller that has told of it and is to forget it now. Under the lock.
     fn leave(&self) -> Option<&Poller> {
-        let told = self.told.swap(Told::NothingAnyMore as u8, Release);
-        let was_told = told == Told::In as u8 || told == Told::InAndOut as u8;
+        let interest = self.interest.swap(Interest::Removed as u8, Release);
+        let was_registered =
+            interest == Interest::Readable as u8 || interest == Interest::Both as u8;
         self.home
             .get()
-            .filter(|_| was_told)
+            .filter(|_| was_registered)
             .map(|(poller, _)| &**poller)
     }
 
@@ -207,7 +208,7 @@ impl Egress {
     pub(crate) fn switch_back(&self) {
         let mut out = lock(&self.out);
         out.answer = Answer::None;
-        self.told.store(Told::Nothing as u8, Release);
+        self.interest.store(Interest::None as u8, Release);
     }
 
     /// Whether it is no longer HTTP.
@@ -242,10 +243,12 @@ impl Egress {
     }
 
     /// A request is owed an answer from now on.
-    pub(crate) fn owe(&self, request: InFlight) {
+    pub(crate) fn set_in_flight(&self, request: InFlight) {
         let mut out = lock(&self.out);
         let end = out.end();
-        if let Answer::Whole(before) = std::mem::replace(&mut out.answer, Answer::Owed(request)) {
+        if let Answer::Complete(before) =
+            std::mem::replace(&mut out.answer, Answer::NotBegun(request))
+        {
             let begin = out.begins_at;
             out.before.push((before, begin, end));
         }
@@ -255,17 +258,17 @@ impl Egress {
 
     /// The owed request was given to a handler.
     pub(crate) fn start(&self) {
-        if let Answer::Owed(request) = &mut lock(&self.out).answer {
+        if let Answer::NotBegun(request) = &mut lock(&self.out).answer {
             request.started = true;
         }
     }
 
     /// Begins a response: `write` appends its first bytes. `spare` is lent as the place to collect
     /// them if there is none. `whole`: there will be no more.
-    pub(crate) fn begin(
+    pub(crate) fn begin_response(
         &self,
         spare: &mut Vec<u8>,
-        whole: bool,
+        complete: bool,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), Shut> {
         let mut out = lock(&self.out);
@@ -277,8 +280,8 @@ impl Egress {
         }
         write(&mut out.pending);
         out.answer = match std::mem::replace(&mut out.answer, Answer::None) {
-            Answer::Owed(request) if whole => Answer::Whole(request),
-            Answer::Owed(request) => Answer::Begun(request),
+            Answer::NotBegun(request) if complete => Answer::Complete(request),
+            Answer::NotBegun(request) => Answer::Begun(request),
             _ => Answer::None,
         };
         Ok(())
@@ -294,7 +297,7 @@ impl Egress {
         write(&mut out.pending);
         if last {
             out.answer = match std::mem::replace(&mut out.answer, Answer::None) {
-                Answer::Begun(request) => Answer::Whole(request),
+                Answer::Begun(request) => Answer::Complete(request),
                 _ => Answer::None,
             };
         }
@@ -302,8 +305,8 @@ impl Egress {
     }
 
     /// Whether the current request's response is owed and not begun.
-    pub(crate) fn is_owed(&self) -> bool {
-        matches!(lock(&self.out).answer, Answer::Owed(_))
+    pub(crate) fn is_not_begun(&self) -> bool {
+        matches!(lock(&self.out).answer, Answer::NotBegun(_))
     }
 
     /// Whether somebody else has refused the current request in the owner's place.
@@ -383,7 +386,7 @@ impl Egress {
 
     /// The response to the current request is whole although nothing was appended: its last bytes
     /// went directly.
-    pub(crate) fn whole(&self) {
+    pub(crate) fn complete(&self) {
         lock(&self.out).answer = Answer::None;
     }
 
@@ -391,9 +394,9 @@ impl Egress {
     pub(crate) fn in_flight(&self) -> Option<(InFlight, u64)> {
         let out = lock(&self.out);
         match &out.answer {
-            Answer::Owed(request)
+            Answer::NotBegun(request)
             | Answer::Begun(request)
-            | Answer::Whole(request)
+            | Answer::Complete(request)
             | Answer::Refused(request)
             | Answer::Upgraded(request) => Some((
                 request.clone(),
@@ -412,7 +415,7 @@ impl Egress {
         let mut unfinished: Vec<_> = before
             .map(|(request, begin, _)| (request.clone(), sent.saturating_sub(*begin)))
             .collect();
-        if let Answer::Begun(request) | Answer::Whole(request) | Answer::Upgraded(request) =
+        if let Answer::Begun(request) | Answer::Complete(request) | Answer::Upgraded(request) =
             &out.answer
         {
             unfinished.push((request.clone(), sent.saturating_sub(out.begins_at)));
@@ -423,23 +426,23 @@ impl Egress {
     /// Answers with `refusal` in the owner's place, whose later writes fail, if a response is owed
     /// that was not begun; and finishes our side behind it. In any case what waits is sent; what
     /// the kernel does not take now is for [`flush_from_outside`](Self::flush_from_outside).
-    pub(crate) fn take_over(&self, refusal: &[u8]) -> Taken {
+    pub(crate) fn take_over(&self, refusal: &[u8]) -> TakeOver {
         let mut out = lock(&self.out);
         let taken = match std::mem::replace(&mut out.answer, Answer::None) {
-            Answer::Owed(request) => {
+            Answer::NotBegun(request) => {
                 out.pending
                     .extend_from_slice(refusal_to(&request.method, refusal));
                 out.shut = true;
                 out.answer = Answer::Refused(request.clone());
-                Taken::Answered(request)
+                TakeOver::Answered(request)
             }
             Answer::Begun(request) => {
                 out.answer = Answer::Begun(request);
-                Taken::Begun
+                TakeOver::Begun
             }
             other => {
                 out.answer = other;
-                Taken::Nothing
+                TakeOver::None
             }
         };
         // A failure here is the peer's: there is nobody left to tell.
@@ -456,7 +459,7 @@ impl Client for Egress {
         // The first request of a connection is served before the poller knows of it. What has
         // happened already is an event too; where it was told before we asked, it is to be seen
         // now.
-        if self.tell_of(Told::In).is_err() || self.is_gone() {
+        if self.watch(Interest::Readable).is_err() || self.is_gone() {
             self.hung_up();
         }
     }
@@ -488,7 +491,7 @@ impl Out {
         }
         self.pending.clear();
         self.sent = 0;
-        if matches!(self.answer, Answer::Whole(_)) {
+        if matches!(self.answer, Answer::Complete(_)) {
             self.answer = Answer::None;
         }
         if !self.before.is_empty() {

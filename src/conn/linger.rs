@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 
 use crate::conn::egress::InFlight;
-use crate::conn::serve_context::Turn;
+use crate::conn::serve_context::ServeContext;
 use crate::conn::stages::{Conn, Flush, Next, Peer, RETRY_AFTER, Source, Stage};
 use crate::lifecycle::ledger::{CloseReason, Raced};
-use crate::settings::{LINGER_BYTES_MAX, LINGER_QUIET, LINGER_TIMEOUT, LINGER_TIMEOUT_MAX, PULLS};
+use crate::settings::{
+    LINGER_QUIET, LINGER_TIMEOUT, MAX_LINGER_BYTES, MAX_LINGER_TIMEOUT, PULL_BUDGET,
+};
 use crate::wire::Refusal;
 use crate::wire::framing::Framing;
 use crate::wire::head::HeadScan;
@@ -31,7 +33,7 @@ pub(super) struct Linger {
 }
 
 /// No more of them are named for a connection.
-const UNREAD_MAX: usize = 1000;
+const MAX_UNREAD: usize = 1000;
 
 impl Linger {
     /// How long a peer that has acknowledged everything must have been silent. One that was refused
@@ -46,71 +48,75 @@ impl Linger {
 }
 
 impl Conn {
-    pub(super) fn linger(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
-        self.note_late_requests(turn);
+    pub(super) fn linger(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
+        self.note_late_requests(cx);
         let Stage::Linger(linger) = &mut self.stage else {
             unreachable!("it lingers in this stage")
         };
-        if self.eof || linger.bytes > LINGER_BYTES_MAX {
+        if self.eof || linger.bytes > MAX_LINGER_BYTES {
             return Some(Next::Close(linger.reason));
         }
         let reason = linger.reason;
-        if turn.pulls >= PULLS {
+        if cx.pulls >= PULL_BUDGET {
             return Some(Next::Yield);
         }
-        turn.pulls += 1;
-        let next = self.receive(turn);
+        cx.pulls += 1;
+        let next = self.receive(cx);
         if self.eof || matches!(next, Some(Next::Close(_))) {
             return Some(Next::Close(reason));
         }
         if next.is_none()
             && let Stage::Linger(linger) = &mut self.stage
         {
-            linger.heard_at = turn.now;
+            linger.heard_at = cx.now;
             // A stop waits no longer for who goes on sending.
-            if !turn.lifecycle.is_stopping() {
-                linger.until = (turn.now + linger.at_most).min(linger.end);
+            if !cx.lifecycle.is_stopping() {
+                linger.until = (cx.now + linger.at_most).min(linger.end);
             }
         }
         next
     }
 
     /// Finishes our side, and waits for the peer to finish its own.
-    pub(super) fn say_goodbye(&mut self, reason: CloseReason, at_most: Duration, turn: &Turn<'_>) {
-        self.line.transport().finish();
+    pub(super) fn say_goodbye(
+        &mut self,
+        reason: CloseReason,
+        at_most: Duration,
+        cx: &ServeContext<'_>,
+    ) {
+        self.egress.transport().finish();
         let late =
-            (turn.lifecycle.is_stopping() && reason != CloseReason::Upgraded).then(HeadScan::new);
-        let (until, end) = (
-            turn.now + at_most,
-            turn.now + at_most.max(LINGER_TIMEOUT_MAX),
-        );
+            (cx.lifecycle.is_stopping() && reason != CloseReason::Upgraded).then(HeadScan::new);
+        let (until, end) = (cx.now + at_most, cx.now + at_most.max(MAX_LINGER_TIMEOUT));
         let linger = Linger {
             reason,
             bytes: 0,
-            heard_at: turn.now,
+            heard_at: cx.now,
             until,
             at_most,
             end,
             late,
         };
-        self.enter(Stage::Linger(linger), turn.now);
+        self.enter(Stage::Linger(linger), cx.now);
         self.unread = true;
     }
 
     /// Names requests that came after our end, and drops what came.
-    fn note_late_requests(&mut self, turn: &Turn<'_>) {
+    fn note_late_requests(&mut self, cx: &ServeContext<'_>) {
         let Stage::Linger(linger) = &mut self.stage else {
             unreachable!("it lingers in this stage")
         };
         while let Some(scan) = &mut linger.late
-            && !self.inbox.is_empty()
+            && !self.recv_buf.is_empty()
         {
-            match scan.parse(self.inbox.bytes(), &turn.settings.limits) {
+            match scan.parse(self.recv_buf.bytes(), &cx.settings.limits) {
                 Ok(Some(head)) => {
-                    self.inbox.consume(head.len);
+                    self.recv_buf.consume(head.len);
                     linger.bytes += head.len as u64;
-                    let (peer, told) =
-                        (self.line.peer(), linger.reason != CloseReason::IdleStopping);
+                    let (peer, told) = (
+                        self.egress.peer(),
+                        linger.reason != CloseReason::IdleStopping,
+                    );
                     let (method, target) = (head.parts.method, head.parts.uri);
                     self.entry.raced(Raced {
                         peer,
@@ -125,76 +131,78 @@ impl Conn {
                 Err(_) => linger.late = None,
             }
         }
-        linger.bytes += self.inbox.take().len() as u64;
+        linger.bytes += self.recv_buf.take().len() as u64;
     }
 
     /// Answers what cannot be served, and closes.
-    pub(crate) fn refuse(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
+    pub(crate) fn refuse(&mut self, refusal: Refusal, cx: &mut ServeContext<'_>) {
         let head_only = match &self.stage {
-            Stage::Body(collecting) => collecting.asked.method == Method::HEAD,
-            Stage::Call(call) => call.asked.method == Method::HEAD,
-            Stage::Fresh | Stage::Idle | Stage::Head => HeadScan::is_to_head(self.inbox.bytes()),
+            Stage::Body(collecting) => collecting.meta.method == Method::HEAD,
+            Stage::Call(call) => call.meta.method == Method::HEAD,
+            Stage::Fresh | Stage::Idle | Stage::Head => HeadScan::is_to_head(self.recv_buf.bytes()),
             _ => false,
         };
-        let date = turn.date();
+        let date = cx.date();
         let retry_after = [(http::header::RETRY_AFTER, RETRY_AFTER)];
         let extra = if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
             &retry_after[..]
         } else {
             &[]
         };
-        let answered = self.line.begin(&mut turn.buffers.out, true, |out| {
-            reply::write_refusal(
-                out,
-                refusal.status,
-                refusal.reason,
-                &date,
-                extra,
-                !head_only,
-            );
-        });
+        let answered = self
+            .egress
+            .begin_response(&mut cx.buffers.out, true, |out| {
+                reply::write_refusal(
+                    out,
+                    refusal.status,
+                    refusal.reason,
+                    &date,
+                    extra,
+                    !head_only,
+                );
+            });
         log::debug!(
             "{}: {}, peer {}",
             refusal.status,
             refusal.reason,
-            Peer(&self.line)
+            Peer(&self.egress)
         );
         let reason = match refusal.status {
             _ if answered.is_err() => CloseReason::Cut,
             StatusCode::SERVICE_UNAVAILABLE => CloseReason::Overloaded,
             _ => CloseReason::Refused,
         };
-        self.close_after_flush(reason, turn);
+        self.close_after_flush(reason, cx);
     }
 
-    pub(crate) fn close_after_flush(&mut self, reason: CloseReason, turn: &Turn<'_>) {
+    pub(crate) fn close_after_flush(&mut self, reason: CloseReason, cx: &ServeContext<'_>) {
         let flush = Flush {
             source: Source::None,
-            asked: None,
+            meta: None,
             close: Some(reason),
-            patience: None,
+            progress: None,
         };
-        self.enter(Stage::Flush(Box::new(flush)), turn.now);
+        self.enter(Stage::Flush(Box::new(flush)), cx.now);
     }
 
     /// Takes the requests that are here behind an answer that the peer has not taken, and that
     /// nobody has looked at: whole heads, without waiting for more.
-    pub(crate) fn take_unread(&mut self, turn: &mut Turn<'_>) -> Vec<InFlight> {
+    pub(crate) fn take_unread(&mut self, cx: &mut ServeContext<'_>) -> Vec<InFlight> {
         let mut found = Vec::new();
-        if !matches!(&self.stage, Stage::Flush(flush) if flush.asked.is_none()) {
+        if !matches!(&self.stage, Stage::Flush(flush) if flush.meta.is_none()) {
             return found;
         }
         let mut scan = HeadScan::new();
-        while found.len() < UNREAD_MAX {
-            match scan.parse(self.inbox.bytes(), &turn.settings.limits) {
+        while found.len() < MAX_UNREAD {
+            match scan.parse(self.recv_buf.bytes(), &cx.settings.limits) {
                 Ok(Some(head)) => {
-                    self.inbox.consume(head.len);
+                    self.recv_buf.consume(head.len);
                     scan = HeadScan::new();
                     let (method, target) = (head.parts.method, head.parts.uri);
                     found.push(InFlight {
                         method,
                         target,
-                        since: turn.now,
+                        since: cx.now,
                         started: false,
                     });
                     // What follows a request with a body is that body.
@@ -203,11 +211,11 @@ impl Conn {
                     }
                 }
                 Ok(None) => match self
-                    .line
+                    .egress
                     .transport()
-                    .recv(self.inbox.room(&mut turn.buffers.read))
+                    .recv(self.recv_buf.room(&mut cx.buffers.read))
                 {
-                    Ok(n @ 1..) => self.inbox.filled(n),
+                    Ok(n @ 1..) => self.recv_buf.filled(n),
                     _ => break,
                 },
                 Err(_) => break,
@@ -219,10 +227,10 @@ impl Conn {
     /// Ends the connection: the peer sees FIN if all was sent, and RST if a response is not whole.
     pub(crate) fn close(mut self, reason: CloseReason) {
         self.entry.because(reason);
-        if self.line.is_begun() || matches!(reason, CloseReason::Cut | CloseReason::Stalled) {
-            self.line.transport().reset();
+        if self.egress.is_begun() || matches!(reason, CloseReason::Cut | CloseReason::Stalled) {
+            self.egress.transport().reset();
         } else {
-            self.line.transport().last_word();
+            self.egress.transport().last_word();
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::settings::RATE_AFTER;
 
 /// The account of one body's waits.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct Progress {
     /// Of all waits that have ended.
     waited: Duration,
     came: u64,
@@ -26,14 +26,14 @@ pub(crate) struct Patience {
 
 /// What is asked of a peer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Demand {
+pub(crate) struct ProgressLimit {
     /// The longest silence.
     pub(crate) timeout: Duration,
     /// Bytes per second, once the waits sum up to [`RATE_AFTER`].
-    pub(crate) rate_min: u64,
+    pub(crate) min_rate: u64,
 }
 
-impl Patience {
+impl Progress {
     /// The first wait begins. `count` is whatever grows when the peer makes progress.
     pub(crate) fn new(now: Instant, count: u64) -> Self {
         Self {
@@ -74,16 +74,21 @@ impl Patience {
     }
 
     /// When to ask again while waiting, or `None`: the peer is too slow.
-    pub(crate) fn check(&mut self, now: Instant, count: u64, demand: Demand) -> Option<Instant> {
+    pub(crate) fn check(
+        &mut self,
+        now: Instant,
+        count: u64,
+        progress_limit: ProgressLimit,
+    ) -> Option<Instant> {
         if count > self.moved_count {
             (self.moved_at, self.moved_count) = (now, count);
         }
-        if now.saturating_duration_since(self.moved_at) >= demand.timeout {
+        if now.saturating_duration_since(self.moved_at) >= progress_limit.timeout {
             return None;
         }
         let waited = self.waited + now.saturating_duration_since(self.began_at);
         let came = self.came + count.saturating_sub(self.began_count);
-        if waited >= RATE_AFTER && came < demand.rate_min.saturating_mul(waited.as_secs()) {
+        if waited >= RATE_AFTER && came < progress_limit.min_rate.saturating_mul(waited.as_secs()) {
             return None;
         }
         // The rate is looked at when it begins to count, then once a second.
@@ -93,7 +98,7 @@ impl Patience {
                 .max(Duration::from_secs(1));
         Some(
             self.moved_at
-                .checked_add(demand.timeout)
+                .checked_add(progress_limit.timeout)
                 .map_or(rate_again, |silence| silence.min(rate_again)),
         )
     }
@@ -103,9 +108,9 @@ impl Patience {
 mod tests {
     use super::*;
 
-    const DEMAND: Demand = Demand {
+    const DEMAND: ProgressLimit = ProgressLimit {
         timeout: Duration::from_secs(30),
-        rate_min: 500,
+        min_rate: 500,
     };
 
     #[allow(clippy::disallowed_methods, reason = "any moment will do")]
@@ -116,31 +121,31 @@ mod tests {
     #[test]
     fn silence_is_over_at_its_timeout() {
         let now = start();
-        let mut patience = Patience::new(now, 0);
+        let mut progress = Progress::new(now, 0);
         let second = Duration::from_secs(1);
-        assert_eq!(patience.check(now, 0, DEMAND), Some(now + 10 * second));
+        assert_eq!(progress.check(now, 0, DEMAND), Some(now + 10 * second));
         assert_eq!(
-            patience.check(now + 9 * second, 90_000, DEMAND),
+            progress.check(now + 9 * second, 90_000, DEMAND),
             Some(now + 10 * second)
         );
         assert_eq!(
-            patience.check(now + 38 * second, 90_000, DEMAND),
+            progress.check(now + 38 * second, 90_000, DEMAND),
             Some(now + 39 * second)
         );
-        assert_eq!(patience.check(now + 39 * second, 90_000, DEMAND), None);
+        assert_eq!(progress.check(now + 39 * second, 90_000, DEMAND), None);
     }
 
     #[test]
     fn a_trickle_is_over_when_the_rate_begins_to_count() {
         let now = start();
-        let mut patience = Patience::new(now, 0);
+        let mut progress = Progress::new(now, 0);
         assert!(
-            patience
+            progress
                 .check(now + Duration::from_secs(9), 9, DEMAND)
                 .is_some()
         );
         assert!(
-            patience
+            progress
                 .check(now + Duration::from_secs(10), 10, DEMAND)
                 .is_none()
         );
@@ -149,11 +154,11 @@ mod tests {
     #[test]
     fn time_between_waits_does_not_count() {
         let now = start();
-        let mut patience = Patience::new(now, 0);
-        patience.pause(now + Duration::from_secs(1), 1000);
-        patience.resume(now + Duration::from_secs(100), 1000);
+        let mut progress = Progress::new(now, 0);
+        progress.pause(now + Duration::from_secs(1), 1000);
+        progress.resume(now + Duration::from_secs(100), 1000);
         assert!(
-            patience
+            progress
                 .check(now + Duration::from_secs(101), 1000, DEMAND)
                 .is_some()
         );

@@ -9,13 +9,13 @@ use std::mem;
 
 /// What a connection has received.
 #[derive(Debug, Default)]
-pub(crate) struct Inbox {
+pub(crate) struct ReceiveBuffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
 }
 
-impl Inbox {
+impl ReceiveBuffer {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
@@ -100,16 +100,16 @@ mod tests {
     #[test]
     fn bytes_survive_parking_and_a_buffer_that_is_too_small() {
         let mut spare = vec![0; crate::settings::READ_BYTES];
-        let mut inbox = Inbox::default();
+        let mut recv_buf = ReceiveBuffer::default();
         let mut sent = Vec::new();
         for round in 0..40_u8 {
-            let room = inbox.room(&mut spare);
+            let room = recv_buf.room(&mut spare);
             let n = room.len().min(700);
             room[..n].fill(round);
-            inbox.filled(n);
+            recv_buf.filled(n);
             sent.extend(std::iter::repeat_n(round, n));
             if round % 3 == 0 {
-                inbox.give_back(&mut spare);
+                recv_buf.give_back(&mut spare);
                 assert_eq!(
                     spare.len(),
                     crate::settings::READ_BYTES,
@@ -117,14 +117,14 @@ mod tests {
                 );
             }
             if round % 5 == 0 {
-                assert_eq!(inbox.bytes()[..100], sent[..100]);
-                inbox.consume(100);
+                assert_eq!(recv_buf.bytes()[..100], sent[..100]);
+                recv_buf.consume(100);
                 sent.drain(..100);
             }
-            assert_eq!(inbox.bytes(), sent);
+            assert_eq!(recv_buf.bytes(), sent);
         }
         assert!(
-            inbox.len() > crate::settings::READ_BYTES,
+            recv_buf.len() > crate::settings::READ_BYTES,
             "it grew beyond one buffer"
         );
     }

@@ -11,12 +11,14 @@ use http::{HeaderMap, Method, StatusCode, response};
 use log::Level;
 
 use crate::conn::body::{self, Body, BodyWriter, Kind, WriteBody};
-use crate::conn::serve_context::Turn;
-use crate::conn::stages::{Asked, Conn, Flush, Next, Peer, Source, Stage, write_demand};
+use crate::conn::serve_context::ServeContext;
+use crate::conn::stages::{
+    Conn, Flush, Next, Peer, RequestMeta, Source, Stage, write_progress_limit,
+};
 use crate::conn::transport::Look;
 use crate::conn::upgraded::{RunUpgraded, Upgraded};
 use crate::lifecycle::ledger::CloseReason;
-use crate::settings::PULL_BYTES_MAX;
+use crate::settings::MAX_PULL_BYTES;
 use crate::sys::panics::Panic;
 use crate::sys::waker::Waker;
 use crate::wire::chunked::{LAST_CHUNK, encode_chunk};
@@ -35,11 +37,11 @@ use crate::wire::syntax::members;
 pub type Response = http::Response<Body>;
 
 /// A body up to this size is copied behind its head, to leave with it in one write.
-const INLINE_BYTES_MAX: usize = 16 << 10;
+const MAX_INLINE_BYTES: usize = 16 << 10;
 
 /// A response that a closure writes, when a worker may wait for it.
 pub(super) struct Push {
-    asked: Asked,
+    meta: RequestMeta,
     parts: response::Parts,
     write: Box<WriteBody>,
     /// The head is sent before the closure runs.
@@ -48,14 +50,14 @@ pub(super) struct Push {
 
 /// What a connection wants a thread of its own for.
 #[derive(Debug)]
-pub(super) enum Own {
+pub(super) enum Dedicated {
     Stream(Box<Push>),
     Upgrade(Box<Switch>),
 }
 
 /// A connection that is about to be no longer HTTP.
 pub(super) struct Switch {
-    asked: Asked,
+    meta: RequestMeta,
     parts: response::Parts,
     run: Box<RunUpgraded>,
 }
@@ -63,7 +65,7 @@ pub(super) struct Switch {
 impl std::fmt::Debug for Switch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Switch")
-            .field("asked", &self.asked)
+            .field("meta", &self.meta)
             .finish_non_exhaustive()
     }
 }
@@ -71,7 +73,7 @@ impl std::fmt::Debug for Switch {
 impl std::fmt::Debug for Push {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Push")
-            .field("asked", &self.asked)
+            .field("meta", &self.meta)
             .finish_non_exhaustive()
     }
 }
@@ -80,86 +82,86 @@ impl Conn {
     /// Takes what a handler gave for a request.
     pub(crate) fn answer(
         &mut self,
-        asked: Asked,
+        meta: RequestMeta,
         outcome: Result<Response, Panic>,
-        turn: &mut Turn<'_>,
+        cx: &mut ServeContext<'_>,
     ) {
         let (response, failed) = match outcome {
             Ok(response) => (response, false),
             Err(panic) => {
-                log::error!("a handler panicked: {panic}, peer {}", Peer(&self.line));
+                log::error!("a handler panicked: {panic}, peer {}", Peer(&self.egress));
                 (internal_error(), true)
             }
         };
         let (parts, body) = response.into_parts();
-        let framing = response_framing(&asked.method, asked.version, parts.status, None);
+        let framing = response_framing(&meta.method, meta.version, parts.status, None);
         let bodyless = matches!(framing, Framing::Empty | Framing::Length(0));
         match body.kind {
             Kind::Write(write) if !bodyless => {
                 self.enter(
                     Stage::Push(Box::new(Push {
-                        asked,
+                        meta,
                         parts,
                         write,
                         at_once: false,
                     })),
-                    turn.now,
+                    cx.now,
                 );
             }
             Kind::Stream(write) if !bodyless => {
                 self.enter(
-                    Stage::Own(Own::Stream(Box::new(Push {
-                        asked,
+                    Stage::Dedicated(Dedicated::Stream(Box::new(Push {
+                        meta,
                         parts,
                         write,
                         at_once: true,
                     }))),
-                    turn.now,
+                    cx.now,
                 );
             }
             Kind::Upgrade(run)
-                if parts.status == StatusCode::SWITCHING_PROTOCOLS && asked.ingress.is_none() =>
+                if parts.status == StatusCode::SWITCHING_PROTOCOLS && meta.ingress.is_none() =>
             {
                 self.enter(
-                    Stage::Own(Own::Upgrade(Box::new(Switch { asked, parts, run }))),
-                    turn.now,
+                    Stage::Dedicated(Dedicated::Upgrade(Box::new(Switch { meta, parts, run }))),
+                    cx.now,
                 );
             }
-            _ => self.begin_response(asked, parts, body, failed, turn),
+            _ => self.begin_response(meta, parts, body, failed, cx),
         }
     }
 
     fn begin_response(
         &mut self,
-        asked: Asked,
+        meta: RequestMeta,
         mut parts: response::Parts,
         mut body: Body,
         failed: bool,
-        turn: &mut Turn<'_>,
+        cx: &mut ServeContext<'_>,
     ) {
-        let (framing, unsent_len) = match frame(&asked, &parts, &body) {
+        let (framing, unsent_len) = match frame(&meta, &parts, &body) {
             Ok(framed) => framed,
             Err(reason) => {
                 log::error!(
                     "a handler's response is answered with 500: {reason}, peer {}",
-                    Peer(&self.line)
+                    Peer(&self.egress)
                 );
                 (parts, body) = internal_error().into_parts();
                 let len = body.len();
                 (
-                    response_framing(&asked.method, asked.version, parts.status, len),
+                    response_framing(&meta.method, meta.version, parts.status, len),
                     len,
                 )
             }
         };
-        if let Some(ingress) = &asked.ingress {
+        if let Some(ingress) = &meta.ingress {
             body::continue_before_response(ingress);
         }
-        let close = self.close_reason(&asked, &parts.headers, framing, failed, turn);
+        let close = self.close_reason(&meta, &parts.headers, framing, failed, cx);
         // A body that is not sent is user code's to drop, which the caller has guarded.
         let (inline, source) = match (framing, body.kind) {
             (Framing::Empty | Framing::Length(0), _) => (None, Source::None),
-            (_, Kind::Bytes(bytes)) if bytes.len() <= INLINE_BYTES_MAX => {
+            (_, Kind::Bytes(bytes)) if bytes.len() <= MAX_INLINE_BYTES => {
                 (Some(bytes), Source::None)
             }
             (_, Kind::Bytes(bytes)) => (None, Source::Bytes(bytes)),
@@ -179,42 +181,42 @@ impl Conn {
                 )
             }
         };
-        let whole = matches!(source, Source::None);
+        let complete = matches!(source, Source::None);
         let framed = Framed {
             framing,
             unsent_len,
             close,
-            whole,
+            complete,
         };
-        if !self.begin_head(&asked, &parts, framed, inline.as_deref(), turn) {
-            return self.close_after_flush(CloseReason::Cut, turn);
+        if !self.append_head(&meta, &parts, framed, inline.as_deref(), cx) {
+            return self.close_after_flush(CloseReason::Cut, cx);
         }
-        if whole {
-            return self.finish(asked, close, turn);
+        if complete {
+            return self.finish(meta, close, cx);
         }
         let flush = Flush {
             source,
-            asked: Some(asked),
+            meta: Some(meta),
             close,
-            patience: None,
+            progress: None,
         };
-        self.enter(Stage::Flush(Box::new(flush)), turn.now);
+        self.enter(Stage::Flush(Box::new(flush)), cx.now);
     }
 
     /// Appends a response's head, and its body if it is short. False: the connection was cut from
     /// outside.
-    fn begin_head(
+    fn append_head(
         &self,
-        asked: &Asked,
+        meta: &RequestMeta,
         parts: &response::Parts,
         framed: Framed,
         inline: Option<&[u8]>,
-        turn: &mut Turn<'_>,
+        cx: &mut ServeContext<'_>,
     ) -> bool {
-        let date = turn.date();
+        let date = cx.date();
         let head = ReplyHead {
             status: parts.status,
-            request_version: asked.version,
+            request_version: meta.version,
             framing: framed.framing,
             connection: if framed.close.is_some() {
                 Connection::Close
@@ -224,37 +226,39 @@ impl Conn {
             date: &date,
             unsent_len: framed.unsent_len,
         };
-        let begun = self.line.begin(&mut turn.buffers.out, framed.whole, |out| {
-            reply::write_head(out, &head, &parts.headers);
-            out.extend_from_slice(inline.unwrap_or_default());
-        });
+        let begun = self
+            .egress
+            .begin_response(&mut cx.buffers.out, framed.complete, |out| {
+                reply::write_head(out, &head, &parts.headers);
+                out.extend_from_slice(inline.unwrap_or_default());
+            });
         begun.is_ok()
     }
 
     /// Whether the connection closes after a response, and why.
     fn close_reason(
         &self,
-        asked: &Asked,
+        meta: &RequestMeta,
         headers: &HeaderMap,
         framing: Framing,
         failed: bool,
-        turn: &Turn<'_>,
+        cx: &ServeContext<'_>,
     ) -> Option<CloseReason> {
         let handler_closes =
             || members(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case(b"close"));
-        let body_is_in_the_way = || asked.ingress.as_ref().is_some_and(body::is_in_the_way);
+        let body_is_in_the_way = || meta.ingress.as_ref().is_some_and(body::is_in_the_way);
         if failed {
             Some(CloseReason::Failed)
         } else if body_is_in_the_way() {
             // Before all that only asks for the end: this peer is sending, and is given time to see
             // its answer.
             Some(CloseReason::Refused)
-        } else if asked.persist == Persist::Close
+        } else if meta.persist == Persist::Close
             || framing == Framing::UntilClose
             || handler_closes()
         {
             Some(CloseReason::Asked)
-        } else if turn.lifecycle.is_stopping() && self.is_last_request() {
+        } else if cx.lifecycle.is_stopping() && self.is_last_request() {
             Some(CloseReason::Stopping)
         } else {
             None
@@ -264,13 +268,13 @@ impl Conn {
     /// Whether no further request is here already: the response to the last one is what says
     /// `Connection: close`.
     fn is_last_request(&self) -> bool {
-        self.inbox.is_empty() && self.line.transport().look() != Look::Bytes
+        self.recv_buf.is_empty() && self.egress.transport().look() != Look::Bytes
     }
 
     /// Reads a piece of the response's body, and appends it. User code.
-    pub(crate) fn pull(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
-        turn.pulls += 1;
-        self.starved = false;
+    pub(crate) fn pull(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
+        cx.pulls += 1;
+        self.waits_for_worker = false;
         let Stage::Flush(flush) = &mut self.stage else {
             unreachable!("only a flushing connection asks for a pull")
         };
@@ -282,10 +286,10 @@ impl Conn {
         else {
             unreachable!("only a source that is read asks for a pull")
         };
-        let buffer = &mut turn.buffers.pull;
-        buffer.resize(PULL_BYTES_MAX, 0);
-        let most = left.map_or(PULL_BYTES_MAX, |left| {
-            usize::try_from(left).map_or(PULL_BYTES_MAX, |n| n.min(PULL_BYTES_MAX))
+        let buffer = &mut cx.buffers.pull;
+        buffer.resize(MAX_PULL_BYTES, 0);
+        let most = left.map_or(MAX_PULL_BYTES, |left| {
+            usize::try_from(left).map_or(MAX_PULL_BYTES, |n| n.min(MAX_PULL_BYTES))
         });
         let piece = match body.read(&mut buffer[..most]) {
             Ok(n) => &buffer[..n],
@@ -312,7 +316,7 @@ impl Conn {
             true => encode_chunk(piece, out),
             false => out.extend_from_slice(piece),
         };
-        if self.line.append(last, append).is_err() {
+        if self.egress.append(last, append).is_err() {
             return Some(Next::Close(CloseReason::Cut));
         }
         if last {
@@ -322,42 +326,42 @@ impl Conn {
     }
 
     /// Runs the closure that writes the response's body. User code that may wait for the peer.
-    pub(crate) fn push(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
-        let Stage::Push(push) = std::mem::replace(&mut self.stage, Stage::Taken) else {
+    pub(crate) fn push(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
+        let Stage::Push(push) = std::mem::replace(&mut self.stage, Stage::Moved) else {
             unreachable!("only a response with a closure asks for a push")
         };
         let Push {
-            asked,
+            meta,
             parts,
             write,
             at_once,
         } = *push;
-        if let Some(ingress) = &asked.ingress {
+        if let Some(ingress) = &meta.ingress {
             body::continue_before_response(ingress);
         }
-        let framing = response_framing(&asked.method, asked.version, parts.status, None);
-        let close = self.close_reason(&asked, &parts.headers, framing, false, turn);
+        let framing = response_framing(&meta.method, meta.version, parts.status, None);
+        let close = self.close_reason(&meta, &parts.headers, framing, false, cx);
         let framed = Framed {
             framing,
             unsent_len: None,
             close,
-            whole: false,
+            complete: false,
         };
-        if !self.begin_head(&asked, &parts, framed, None, turn) {
+        if !self.append_head(&meta, &parts, framed, None, cx) {
             // The 503 in its place is sent to the end.
-            self.close_after_flush(CloseReason::Cut, turn);
+            self.close_after_flush(CloseReason::Cut, cx);
             return None;
         }
         if at_once {
             // A failure shows at the next write.
-            let _ = self.line.flush_from_outside();
+            let _ = self.egress.flush_from_outside();
         }
-        let clock = turn.lifecycle.clock.clone();
+        let clock = cx.lifecycle.clock.clone();
         let mut writer = BodyWriter::new(
-            &self.line,
+            &self.egress,
             framing == Framing::Chunked,
             &clock,
-            write_demand(turn.settings),
+            write_progress_limit(cx.settings),
         );
         let written = write(&mut writer).and_then(|()| writer.pass_on(true));
         if let Err(error) = written {
@@ -366,31 +370,31 @@ impl Conn {
                 format_args!("cannot write a response's body: {error}"),
             ));
         }
-        turn.look_at_clock();
-        self.finish(asked, close, turn);
+        cx.look_at_clock();
+        self.finish(meta, close, cx);
         None
     }
 
     /// Whether the thread it wants is for an upgrade.
     pub(crate) fn is_upgrade(&self) -> bool {
-        matches!(self.stage, Stage::Own(Own::Upgrade(_)))
+        matches!(self.stage, Stage::Dedicated(Dedicated::Upgrade(_)))
     }
 
     /// What the thread does that it wanted for its own. User code.
-    pub(crate) fn run_on_own_thread(
+    pub(crate) fn run_on_dedicated_thread(
         &mut self,
         stopping: &Arc<Waker>,
-        turn: &mut Turn<'_>,
+        cx: &mut ServeContext<'_>,
     ) -> Option<Next> {
-        let Stage::Own(own) = std::mem::replace(&mut self.stage, Stage::Taken) else {
+        let Stage::Dedicated(own) = std::mem::replace(&mut self.stage, Stage::Moved) else {
             unreachable!("only what wants a thread of its own gets one")
         };
         match own {
-            Own::Stream(push) => {
+            Dedicated::Stream(push) => {
                 self.stage = Stage::Push(push);
-                self.push(turn)
+                self.push(cx)
             }
-            Own::Upgrade(switch) => self.switch(*switch, stopping, turn),
+            Dedicated::Upgrade(switch) => self.switch(*switch, stopping, cx),
         }
     }
 
@@ -399,35 +403,35 @@ impl Conn {
         &mut self,
         switch: Switch,
         stopping: &Arc<Waker>,
-        turn: &mut Turn<'_>,
+        cx: &mut ServeContext<'_>,
     ) -> Option<Next> {
-        let Switch { asked, parts, run } = switch;
+        let Switch { meta, parts, run } = switch;
         let framed = Framed {
             framing: Framing::Empty,
             unsent_len: None,
             close: None,
-            whole: false,
+            complete: false,
         };
-        if !self.begin_head(&asked, &parts, framed, None, turn) {
+        if !self.append_head(&meta, &parts, framed, None, cx) {
             // The 503 in its place is sent to the end.
-            self.close_after_flush(CloseReason::Cut, turn);
+            self.close_after_flush(CloseReason::Cut, cx);
             return None;
         }
-        turn.buffers.answered[turn.lifecycle.phase() as usize] += 1;
+        cx.buffers.answered[cx.lifecycle.phase() as usize] += 1;
         if body::send_all(
-            &self.line,
-            &turn.lifecycle.clock,
-            write_demand(turn.settings),
+            &self.egress,
+            &cx.lifecycle.clock,
+            write_progress_limit(cx.settings),
         )
         .is_err()
         {
             return Some(Next::Close(CloseReason::Broken));
         }
-        self.line.switch_over();
-        let received = self.inbox.take();
-        let write_timeout = turn.settings.write_timeout;
+        self.egress.switch_over();
+        let received = self.recv_buf.take();
+        let write_timeout = cx.settings.write_timeout;
         let (io, end) = Upgraded::new(
-            self.line.clone(),
+            self.egress.clone(),
             self.context.clone(),
             received,
             stopping.clone(),
@@ -435,17 +439,17 @@ impl Conn {
         );
         run(io, self.context.clone());
         drop(end);
-        self.line.switch_back();
-        turn.look_at_clock();
-        self.close_after_flush(CloseReason::Upgraded, turn);
+        self.egress.switch_back();
+        cx.look_at_clock();
+        self.close_after_flush(CloseReason::Upgraded, cx);
         None
     }
 
     /// A response that has begun cannot be made whole: the peer must not take what it has for all
     /// of it.
     fn fail(&self, level: Level, reason: std::fmt::Arguments<'_>) -> Next {
-        log::log!(level, "{reason}, peer {}", Peer(&self.line));
-        self.line.transport().reset();
+        log::log!(level, "{reason}, peer {}", Peer(&self.egress));
+        self.egress.transport().reset();
         Next::Close(CloseReason::Failed)
     }
 }
@@ -467,13 +471,13 @@ struct Framed {
     unsent_len: Option<u64>,
     close: Option<CloseReason>,
     /// Nothing follows the head and what is inline.
-    whole: bool,
+    complete: bool,
 }
 
 /// How a response is framed, and how long the body is that it does not have; or why it cannot be
 /// sent.
 fn frame(
-    asked: &Asked,
+    meta: &RequestMeta,
     parts: &response::Parts,
     body: &Body,
 ) -> Result<(Framing, Option<u64>), &'static str> {
@@ -483,8 +487,8 @@ fn frame(
     let declared =
         reply::declared_length(&parts.headers).map_err(|_| "its Content-Length is not a number")?;
     let framing = response_framing(
-        &asked.method,
-        asked.version,
+        &meta.method,
+        meta.version,
         parts.status,
         body.len().or(declared),
     );
@@ -494,7 +498,7 @@ fn frame(
     }
     if framing == Framing::Empty {
         // What a handler gave with 304 is not what it would have sent with 200.
-        let is_left_out = asked.method == Method::HEAD && parts.status != StatusCode::NOT_MODIFIED;
+        let is_left_out = meta.method == Method::HEAD && parts.status != StatusCode::NOT_MODIFIED;
         let would_be = body.len().filter(|len| *len > 0 && is_left_out);
         return Ok((framing, declared.or(would_be)));
     }

@@ -9,7 +9,7 @@ use crate::wire::reply;
 
 /// What a thread brings when it serves a connection.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
+pub(crate) struct ServeContext<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) lifecycle: &'a Lifecycle,
     pub(crate) buffers: &'a mut Buffers,
@@ -30,7 +30,7 @@ pub(crate) struct Buffers {
     pub(crate) answered: [u64; Phase::ALL.len()],
 }
 
-impl<'a> Turn<'a> {
+impl<'a> ServeContext<'a> {
     pub(crate) fn new(
         settings: &'a Settings,
         lifecycle: &'a Lifecycle,

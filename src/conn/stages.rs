@@ -15,15 +15,15 @@ use http::{Method, StatusCode, Version};
 
 use crate::conn::body::{self, Body, Incoming, Ingress, Reading};
 use crate::conn::egress::{Egress, InFlight};
-use crate::conn::latency::Route;
+use crate::conn::latency::RouteKey;
 use crate::conn::linger::Linger;
-use crate::conn::progress::{Demand, Patience};
-use crate::conn::receive_buffer::Inbox;
-use crate::conn::serve_context::Turn;
+use crate::conn::progress::{Progress, ProgressLimit};
+use crate::conn::receive_buffer::ReceiveBuffer;
+use crate::conn::serve_context::ServeContext;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::ledger::{CloseReason, Entry};
 use crate::settings::{
-    DISCARD_BYTES_MAX, LINGER_TIMEOUT, PENDING_BYTES_MAX, PULLS, Settings, TURN,
+    LINGER_TIMEOUT, MAX_DISCARD_BYTES, MAX_PENDING_BYTES, PULL_BUDGET, REQUEST_BUDGET, Settings,
 };
 use crate::sys::panics;
 use crate::wire::Refusal;
@@ -42,11 +42,11 @@ pub type Request = http::Request<Body>;
 /// A connection. Moved by value between its slot and the one who has claimed it.
 #[derive(Debug)]
 pub(crate) struct Conn {
-    pub(crate) line: Arc<Egress>,
+    pub(crate) egress: Arc<Egress>,
     pub(crate) context: Context,
     pub(super) entry: Entry,
     pub(super) stage: Stage,
-    pub(super) inbox: Inbox,
+    pub(super) recv_buf: ReceiveBuffer,
     pub(super) scan: HeadScan,
     /// The socket may hold bytes that no event will tell of.
     pub(super) unread: bool,
@@ -57,9 +57,9 @@ pub(crate) struct Conn {
     /// It has only given way to others: it waits for its turn, not for its peer.
     pub(super) yielded: bool,
     /// In the middle of its response it waits, since `since`, for a worker that reads the rest.
-    pub(super) starved: bool,
+    pub(super) waits_for_worker: bool,
     /// What was asked for last, for the pace.
-    pub(crate) route: Route,
+    pub(crate) route: RouteKey,
     /// When the stage began; while idle, when the last byte of the last answer was appended.
     pub(super) since: Instant,
 }
@@ -71,7 +71,7 @@ pub(super) enum Stage {
     Fresh,
     /// Between requests.
     Idle,
-    /// A part of a head is in the inbox.
+    /// A part of a head is in the recv_buf.
     Head,
     /// A body is being collected.
     Body(Box<Collecting>),
@@ -80,7 +80,7 @@ pub(super) enum Stage {
     /// A response whose closure is to be run waits for a worker.
     Push(Box<super::response::Push>),
     /// A thread of its own is wanted: the owner gives it one.
-    Own(super::response::Own),
+    Dedicated(super::response::Dedicated),
     /// A response is on its way.
     Flush(Box<Flush>),
     /// A request body the handler did not read is read and dropped.
@@ -88,12 +88,12 @@ pub(super) enum Stage {
     /// All is answered and our side finished; what the peer still sends is read and dropped.
     Linger(Linger),
     /// With its owner, who puts another stage here.
-    Taken,
+    Moved,
 }
 
 /// What answering a request needs to know of it.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct RequestMeta {
     pub(super) method: Method,
     pub(super) version: Version,
     pub(super) persist: Persist,
@@ -105,27 +105,27 @@ pub(crate) struct Asked {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) request: Request,
-    pub(crate) asked: Asked,
+    pub(crate) meta: RequestMeta,
 }
 
 #[derive(Debug)]
 pub(super) struct Collecting {
     parts: Parts,
-    pub(super) asked: Asked,
+    pub(super) meta: RequestMeta,
     decoder: Decoder,
     body: Vec<u8>,
     /// Bytes of it received, framing and all.
     pub(super) came: u64,
-    pub(super) patience: Patience,
+    pub(super) progress: Progress,
 }
 
 #[derive(Debug)]
 pub(super) struct Flush {
     pub(super) source: Source,
-    pub(super) asked: Option<Asked>,
+    pub(super) meta: Option<RequestMeta>,
     /// Why the connection closes when the response is sent.
     pub(super) close: Option<CloseReason>,
-    pub(super) patience: Option<Patience>,
+    pub(super) progress: Option<Progress>,
 }
 
 /// Where the rest of a response comes from, once what is pending is sent.
@@ -170,7 +170,7 @@ pub(crate) enum Next {
     /// Its response's body to be written, by [`Conn::push`]: user code that may wait for the peer.
     Push,
     /// A thread of its own, for user code that may go on for as long as it likes.
-    OwnThread,
+    DedicatedThread,
     /// The peer, or its deadline.
     Park,
     /// Another turn, after others had theirs.
@@ -180,20 +180,20 @@ pub(crate) enum Next {
 }
 
 impl Conn {
-    pub(crate) fn new(line: Arc<Egress>, entry: Entry, context: Context, now: Instant) -> Self {
+    pub(crate) fn new(egress: Arc<Egress>, entry: Entry, context: Context, now: Instant) -> Self {
         Self {
-            line,
+            egress,
             context,
             entry,
             stage: Stage::Fresh,
-            inbox: Inbox::default(),
+            recv_buf: ReceiveBuffer::default(),
             scan: HeadScan::new(),
             unread: true,
             hup: false,
             eof: false,
             yielded: false,
-            starved: false,
-            route: Route::default(),
+            waits_for_worker: false,
+            route: RouteKey::default(),
             since: now,
         }
     }
@@ -205,27 +205,27 @@ impl Conn {
     }
 
     /// Goes on until user code, the peer or an end is needed.
-    pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) -> Next {
-        let next = self.advance_on(turn);
+    pub(crate) fn advance(&mut self, cx: &mut ServeContext<'_>) -> Next {
+        let next = self.advance_on(cx);
         self.yielded = matches!(next, Next::Yield);
         next
     }
 
-    fn advance_on(&mut self, turn: &mut Turn<'_>) -> Next {
+    fn advance_on(&mut self, cx: &mut ServeContext<'_>) -> Next {
         loop {
             let next = match &self.stage {
-                Stage::Fresh | Stage::Idle | Stage::Head => self.read_head(turn),
-                Stage::Body(_) => self.collect(turn),
-                Stage::Call(_) => match std::mem::replace(&mut self.stage, Stage::Taken) {
+                Stage::Fresh | Stage::Idle | Stage::Head => self.read_head(cx),
+                Stage::Body(_) => self.collect(cx),
+                Stage::Call(_) => match std::mem::replace(&mut self.stage, Stage::Moved) {
                     Stage::Call(call) => Some(Next::Call(*call)),
                     _ => unreachable!("it was a call a moment ago"),
                 },
                 Stage::Push(_) => Some(Next::Push),
-                Stage::Own(_) => Some(Next::OwnThread),
-                Stage::Flush(_) => self.flush(turn),
-                Stage::Discard(_) => self.discard(turn),
-                Stage::Linger(_) => self.linger(turn),
-                Stage::Taken => {
+                Stage::Dedicated(_) => Some(Next::DedicatedThread),
+                Stage::Flush(_) => self.flush(cx),
+                Stage::Discard(_) => self.discard(cx),
+                Stage::Linger(_) => self.linger(cx),
+                Stage::Moved => {
                     unreachable!("a connection is advanced when its owner has put it into a stage")
                 }
             };
@@ -235,30 +235,30 @@ impl Conn {
         }
     }
 
-    fn read_head(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
-        if !self.inbox.is_empty() && turn.requests < TURN {
-            if self.line.pending() >= PENDING_BYTES_MAX
-                && let Some(next) = self.send_answers(turn)
+    fn read_head(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
+        if !self.recv_buf.is_empty() && cx.requests < REQUEST_BUDGET {
+            if self.egress.pending() >= MAX_PENDING_BYTES
+                && let Some(next) = self.send_answers(cx)
             {
                 return Some(next);
             }
-            match self.scan.parse(self.inbox.bytes(), &turn.settings.limits) {
-                Ok(Some(head)) => return self.begin(head, turn),
+            match self.scan.parse(self.recv_buf.bytes(), &cx.settings.limits) {
+                Ok(Some(head)) => return self.begin_request(head, cx),
                 // Some clients send an empty line behind a body, which is no part of a head (RFC
                 // 9112 section 2.2).
                 Ok(None) if matches!(self.stage, Stage::Idle) && self.scan.is_blank() => {}
                 Ok(None) if matches!(self.stage, Stage::Head) => {}
-                Ok(None) => self.enter(Stage::Head, turn.now),
+                Ok(None) => self.enter(Stage::Head, cx.now),
                 Err(refusal) => {
-                    self.refuse(refusal, turn);
+                    self.refuse(refusal, cx);
                     return None;
                 }
             }
         }
-        if let Some(next) = self.send_answers(turn) {
+        if let Some(next) = self.send_answers(cx) {
             return Some(next);
         }
-        if turn.requests >= TURN && !self.inbox.is_empty() {
+        if cx.requests >= REQUEST_BUDGET && !self.recv_buf.is_empty() {
             return Some(Next::Yield);
         }
         if self.eof {
@@ -269,22 +269,22 @@ impl Conn {
                 CloseReason::PeerGone
             }));
         }
-        self.receive(turn)
+        self.receive(cx)
     }
 
     /// Sends the answers that wait, before anything else is read. `None`: they are sent.
-    fn send_answers(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
-        match self.line.flush(&mut turn.buffers.out) {
+    fn send_answers(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
+        match self.egress.flush(&mut cx.buffers.out) {
             Ok(true) => None,
             Ok(false) => {
-                let patience = Some(Patience::new(turn.now, self.line.acknowledged()));
+                let progress = Some(Progress::new(cx.now, self.egress.acknowledged()));
                 let flush = Flush {
                     source: Source::None,
-                    asked: None,
+                    meta: None,
                     close: None,
-                    patience,
+                    progress,
                 };
-                self.enter(Stage::Flush(Box::new(flush)), turn.now);
+                self.enter(Stage::Flush(Box::new(flush)), cx.now);
                 Some(Next::Park)
             }
             Err(_) => Some(Next::Close(CloseReason::Broken)),
@@ -292,22 +292,22 @@ impl Conn {
     }
 
     /// Reads once. `None`: there is something new to look at.
-    pub(super) fn receive(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
+    pub(super) fn receive(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
         if !self.unread {
             return Some(Next::Park);
         }
-        let room = self.inbox.room(&mut turn.buffers.read);
+        let room = self.recv_buf.room(&mut cx.buffers.read);
         let most = room.len();
-        match self.line.transport().recv(room) {
+        match self.egress.transport().recv(room) {
             Ok(0) => {
                 (self.eof, self.unread, self.hup) = (true, false, false);
                 None
             }
             Ok(n) => {
-                self.inbox.filled(n);
+                self.recv_buf.filled(n);
                 // A read that did not fill the buffer has drained the socket, and the next byte is
                 // an event. But a hang-up is told only once: then the end has to be read too.
-                self.unread = n == most || self.hup || self.line.transport().has_unread();
+                self.unread = n == most || self.hup || self.egress.transport().has_unread();
                 None
             }
             Err(error) => match error.kind() {
@@ -322,7 +322,7 @@ impl Conn {
     }
 
     /// A head is complete.
-    fn begin(&mut self, head: Head, turn: &mut Turn<'_>) -> Option<Next> {
+    fn begin_request(&mut self, head: Head, cx: &mut ServeContext<'_>) -> Option<Next> {
         let Head {
             parts,
             len,
@@ -330,51 +330,51 @@ impl Conn {
             persist,
             expect_continue,
         } = head;
-        self.inbox.consume(len);
+        self.recv_buf.consume(len);
         self.scan = HeadScan::new();
-        turn.requests += 1;
-        self.since = turn.now;
+        cx.requests += 1;
+        self.since = cx.now;
         let (method, target) = (parts.method.clone(), parts.uri.clone());
-        self.route = Route::of(&method, target.path());
-        self.line.owe(InFlight {
+        self.route = RouteKey::of(&method, target.path());
+        self.egress.set_in_flight(InFlight {
             method,
             target,
-            since: turn.now,
+            since: cx.now,
             started: false,
         });
-        let asked = Asked {
+        let meta = RequestMeta {
             method: parts.method.clone(),
             version: parts.version,
             persist,
             ingress: None,
         };
         if framing == Framing::Empty {
-            self.stage = Stage::Taken;
+            self.stage = Stage::Moved;
             return Some(Next::Call(Call {
                 request: Request::from_parts(parts, Body::empty()),
-                asked,
+                meta,
             }));
         }
         let collecting = Collecting {
             parts,
-            asked,
-            decoder: Decoder::new(framing, &turn.settings.limits),
+            meta,
+            decoder: Decoder::new(framing, &cx.settings.limits),
             body: Vec::new(),
             came: 0,
-            patience: Patience::new(turn.now, 0),
+            progress: Progress::new(cx.now, 0),
         };
         // Who waits for `100 Continue` sends nothing before the handler has asked for it.
-        let expects_continue = expect_continue && self.inbox.is_empty();
-        if expects_continue || turn.settings.collect_bytes == 0 {
-            self.stage = Stage::Taken;
-            return Some(Next::Call(self.stream(collecting, expects_continue, turn)));
+        let expects_continue = expect_continue && self.recv_buf.is_empty();
+        if expects_continue || cx.settings.collect_bytes == 0 {
+            self.stage = Stage::Moved;
+            return Some(Next::Call(self.stream(collecting, expects_continue, cx)));
         }
         self.stage = Stage::Body(Box::new(collecting));
         None
     }
 
-    fn collect(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
-        let most = turn.settings.collect_bytes;
+    fn collect(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
+        let most = cx.settings.collect_bytes;
         let Stage::Body(collecting) = &mut self.stage else {
             unreachable!("it is collected in this stage")
         };
@@ -384,27 +384,27 @@ impl Conn {
             came,
             ..
         } = &mut **collecting;
-        while !decoder.is_done() && body.len() < most && !self.inbox.is_empty() {
+        while !decoder.is_done() && body.len() < most && !self.recv_buf.is_empty() {
             let old = body.len();
-            body.resize(old + self.inbox.len().min(most - old), 0);
-            match decoder.decode(self.inbox.bytes(), &mut body[old..]) {
+            body.resize(old + self.recv_buf.len().min(most - old), 0);
+            match decoder.decode(self.recv_buf.bytes(), &mut body[old..]) {
                 Ok(decoded) => {
                     body.truncate(old + decoded.produced);
                     *came += decoded.consumed as u64;
-                    self.inbox.consume(decoded.consumed);
+                    self.recv_buf.consume(decoded.consumed);
                 }
                 Err(refusal) => {
-                    self.refuse(refusal, turn);
+                    self.refuse(refusal, cx);
                     return None;
                 }
             }
         }
         if decoder.is_done() || body.len() >= most {
-            let Stage::Body(collecting) = std::mem::replace(&mut self.stage, Stage::Taken) else {
+            let Stage::Body(collecting) = std::mem::replace(&mut self.stage, Stage::Moved) else {
                 unreachable!("it is collected in this stage")
             };
-            self.since = turn.now;
-            return Some(Next::Call(self.collected(*collecting, turn)));
+            self.since = cx.now;
+            return Some(Next::Call(self.collected(*collecting, cx)));
         }
         if self.eof {
             self.refuse(
@@ -412,57 +412,62 @@ impl Conn {
                     status: StatusCode::BAD_REQUEST,
                     reason: "the request body ended before its length",
                 },
-                turn,
+                cx,
             );
             return None;
         }
         // Answers to earlier requests do not wait for this one's body.
-        match self.line.flush(&mut turn.buffers.out) {
-            Ok(_) => self.receive(turn),
+        match self.egress.flush(&mut cx.buffers.out) {
+            Ok(_) => self.receive(cx),
             Err(_) => Some(Next::Close(CloseReason::Broken)),
         }
     }
 
-    fn collected(&mut self, mut collecting: Collecting, turn: &Turn<'_>) -> Call {
+    fn collected(&mut self, mut collecting: Collecting, cx: &ServeContext<'_>) -> Call {
         if !collecting.decoder.is_done() {
-            return self.stream(collecting, false, turn);
+            return self.stream(collecting, false, cx);
         }
         let body = Body::collected(collecting.body, collecting.decoder.take_trailers());
         Call {
             request: Request::from_parts(collecting.parts, body),
-            asked: collecting.asked,
+            meta: collecting.meta,
         }
     }
 
     /// A request whose body its handler reads as it comes.
-    fn stream(&mut self, collecting: Collecting, expects_continue: bool, turn: &Turn<'_>) -> Call {
+    fn stream(
+        &mut self,
+        collecting: Collecting,
+        expects_continue: bool,
+        cx: &ServeContext<'_>,
+    ) -> Call {
         let Collecting {
             parts,
-            mut asked,
+            mut meta,
             decoder,
             body,
             ..
         } = collecting;
         let (incoming, ingress) = Incoming::pair(Reading {
-            line: self.line.clone(),
+            egress: self.egress.clone(),
             decoder,
-            received: self.inbox.take(),
+            received: self.recv_buf.take(),
             collected: body,
             expects_continue,
-            clock: turn.lifecycle.clock.clone(),
-            demand: body_demand(turn.settings),
+            clock: cx.lifecycle.clock.clone(),
+            progress_limit: body_progress_limit(cx.settings),
             eof: self.eof,
         });
-        asked.ingress = Some(ingress);
+        meta.ingress = Some(ingress);
         Call {
             request: Request::from_parts(parts, Body::incoming(incoming)),
-            asked,
+            meta,
         }
     }
 
     /// Sends what is pending and, while it needs no user code, what follows.
-    fn flush(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
-        let sent = self.line.flush(&mut turn.buffers.out);
+    fn flush(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
+        let sent = self.egress.flush(&mut cx.buffers.out);
         let Stage::Flush(flush) = &mut self.stage else {
             unreachable!("it is flushed in this stage")
         };
@@ -470,15 +475,15 @@ impl Conn {
             (_, Err(error)) => Err(error),
             (_, Ok(false)) => Ok(false),
             (Source::None, Ok(true)) => Ok(true),
-            (Source::Bytes(bytes), Ok(true)) => self.line.send_directly(bytes).map(|taken| {
+            (Source::Bytes(bytes), Ok(true)) => self.egress.send_directly(bytes).map(|taken| {
                 bytes.advance(taken);
                 bytes.is_empty()
             }),
             (Source::Read { .. }, Ok(true)) => {
-                if let Some(patience) = &mut flush.patience {
-                    patience.pause(turn.now, self.line.acknowledged());
+                if let Some(progress) = &mut flush.progress {
+                    progress.pause(cx.now, self.egress.acknowledged());
                 }
-                return Some(if turn.pulls < PULLS {
+                return Some(if cx.pulls < PULL_BUDGET {
                     Next::Pull
                 } else {
                     Next::Yield
@@ -487,23 +492,23 @@ impl Conn {
         };
         match sent {
             Ok(true) => {
-                let Stage::Flush(flush) = std::mem::replace(&mut self.stage, Stage::Taken) else {
+                let Stage::Flush(flush) = std::mem::replace(&mut self.stage, Stage::Moved) else {
                     unreachable!("it is flushed in this stage")
                 };
                 if !matches!(flush.source, Source::None) {
-                    self.line.whole();
+                    self.egress.complete();
                 }
-                match flush.asked {
-                    Some(asked) => self.finish(asked, flush.close, turn),
-                    None => self.follow(flush.close, turn),
+                match flush.meta {
+                    Some(meta) => self.finish(meta, flush.close, cx),
+                    None => self.follow(flush.close, cx),
                 }
                 None
             }
             Ok(false) => {
-                let acknowledged = self.line.acknowledged();
-                match &mut flush.patience {
-                    Some(patience) => patience.resume(turn.now, acknowledged),
-                    none => *none = Some(Patience::new(turn.now, acknowledged)),
+                let acknowledged = self.egress.acknowledged();
+                match &mut flush.progress {
+                    Some(progress) => progress.resume(cx.now, acknowledged),
+                    none => *none = Some(Progress::new(cx.now, acknowledged)),
                 }
                 Some(Next::Park)
             }
@@ -512,11 +517,11 @@ impl Conn {
     }
 
     /// What follows a response that is sent.
-    pub(super) fn follow(&mut self, close: Option<CloseReason>, turn: &Turn<'_>) {
+    pub(super) fn follow(&mut self, close: Option<CloseReason>, cx: &ServeContext<'_>) {
         match close {
-            None => self.enter(Stage::Idle, turn.now),
+            None => self.enter(Stage::Idle, cx.now),
             Some(reason) => {
-                self.say_goodbye(reason, LINGER_TIMEOUT, turn);
+                self.say_goodbye(reason, LINGER_TIMEOUT, cx);
             }
         }
     }
@@ -525,16 +530,16 @@ impl Conn {
     /// back.
     pub(super) fn finish(
         &mut self,
-        asked: Asked,
+        meta: RequestMeta,
         mut close: Option<CloseReason>,
-        turn: &mut Turn<'_>,
+        cx: &mut ServeContext<'_>,
     ) {
-        turn.buffers.answered[turn.lifecycle.phase() as usize] += 1;
+        cx.buffers.answered[cx.lifecycle.phase() as usize] += 1;
         let mut unread_body = None;
-        if let Some(ingress) = asked.ingress {
+        if let Some(ingress) = meta.ingress {
             match body::take_rest(&ingress) {
                 Some(rest) => {
-                    self.inbox.restore(rest.received);
+                    self.recv_buf.restore(rest.received);
                     self.eof |= rest.eof;
                     self.unread = true;
                     if rest.failed || rest.expects_continue {
@@ -554,56 +559,56 @@ impl Conn {
             (Some(_), _) => {
                 let flush = Flush {
                     source: Source::None,
-                    asked: None,
+                    meta: None,
                     close,
-                    patience: None,
+                    progress: None,
                 };
-                self.enter(Stage::Flush(Box::new(flush)), turn.now);
+                self.enter(Stage::Flush(Box::new(flush)), cx.now);
             }
             (None, Some(decoder)) => self.enter(
                 Stage::Discard(Box::new(Discard { decoder, bytes: 0 })),
-                turn.now,
+                cx.now,
             ),
-            (None, None) => self.follow(None, turn),
+            (None, None) => self.follow(None, cx),
         }
     }
 
-    fn discard(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
-        if let Some(next) = self.flush_quietly(turn) {
+    fn discard(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
+        if let Some(next) = self.flush_quietly(cx) {
             return Some(next);
         }
         let Stage::Discard(discard) = &mut self.stage else {
             unreachable!("it is discarded in this stage")
         };
         let mut nowhere = [0; 1024];
-        while !discard.decoder.is_done() && !self.inbox.is_empty() {
-            match discard.decoder.decode(self.inbox.bytes(), &mut nowhere) {
+        while !discard.decoder.is_done() && !self.recv_buf.is_empty() {
+            match discard.decoder.decode(self.recv_buf.bytes(), &mut nowhere) {
                 Ok(decoded) => {
                     discard.bytes += decoded.consumed as u64;
-                    self.inbox.consume(decoded.consumed);
+                    self.recv_buf.consume(decoded.consumed);
                 }
                 // What follows a body with broken framing cannot be told from it.
                 Err(_) => discard.bytes = u64::MAX,
             }
-            if discard.bytes > DISCARD_BYTES_MAX {
-                self.close_after_flush(CloseReason::Refused, turn);
+            if discard.bytes > MAX_DISCARD_BYTES {
+                self.close_after_flush(CloseReason::Refused, cx);
                 return None;
             }
         }
         if discard.decoder.is_done() {
-            self.follow(None, turn);
+            self.follow(None, cx);
             return None;
         }
         if self.eof {
             return Some(Next::Close(CloseReason::PeerGone));
         }
-        self.receive(turn)
+        self.receive(cx)
     }
 
     /// Sends what is pending; what is not taken is sent with the next event.
-    fn flush_quietly(&mut self, turn: &mut Turn<'_>) -> Option<Next> {
-        self.line
-            .flush(&mut turn.buffers.out)
+    fn flush_quietly(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
+        self.egress
+            .flush(&mut cx.buffers.out)
             .is_err()
             .then_some(Next::Close(CloseReason::Broken))
     }
@@ -611,15 +616,15 @@ impl Conn {
     pub(super) fn enter(&mut self, stage: Stage, now: Instant) {
         let left = std::mem::replace(&mut self.stage, stage);
         // What its handler gave and nobody took is user code's to drop.
-        if matches!(left, Stage::Push(_) | Stage::Own(_) | Stage::Flush(_))
+        if matches!(left, Stage::Push(_) | Stage::Dedicated(_) | Stage::Flush(_))
             && let Err(panic) = panics::catch(|| drop(left))
         {
             log::error!(
                 "a response's body panicked when it was dropped: {panic}, peer {}",
-                Peer(&self.line)
+                Peer(&self.egress)
             );
         }
-        (self.since, self.starved) = (now, false);
+        (self.since, self.waits_for_worker) = (now, false);
     }
 
     /// Whether user code that goes on with this connection may have to wait for the peer.
@@ -627,9 +632,9 @@ impl Conn {
         match &self.stage {
             Stage::Push(_) => true,
             Stage::Flush(flush) => flush
-                .asked
+                .meta
                 .as_ref()
-                .and_then(|asked| asked.ingress.as_ref())
+                .and_then(|meta| meta.ingress.as_ref())
                 .is_some_and(|ingress| !body::is_complete(ingress)),
             _ => false,
         }
@@ -639,24 +644,24 @@ impl Conn {
 impl Call {
     /// Whether its handler may have to wait for the peer.
     pub(crate) fn holds_worker(&self) -> bool {
-        self.asked.ingress.is_some()
+        self.meta.ingress.is_some()
     }
 }
 
 /// Seconds after which a refused client may try again.
 pub(crate) const RETRY_AFTER: &str = "1";
 
-pub(super) fn body_demand(settings: &Settings) -> Demand {
-    Demand {
+pub(super) fn body_progress_limit(settings: &Settings) -> ProgressLimit {
+    ProgressLimit {
         timeout: settings.body_timeout,
-        rate_min: settings.rate_min,
+        min_rate: settings.min_rate,
     }
 }
 
-pub(super) fn write_demand(settings: &Settings) -> Demand {
-    Demand {
+pub(super) fn write_progress_limit(settings: &Settings) -> ProgressLimit {
+    ProgressLimit {
         timeout: settings.write_timeout,
-        rate_min: settings.rate_min,
+        min_rate: settings.min_rate,
     }
 }
 

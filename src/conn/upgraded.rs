@@ -29,7 +29,7 @@ pub(crate) type RunUpgraded = dyn FnOnce(Upgraded, Context) + Send;
 ///
 /// The response may be given fields that the protocol wants, such as `Sec-WebSocket-Accept`. A
 /// client that has not asked for `protocol` gets 426 with the `Upgrade` field; while the server
-/// drains, or when [`max_own_threads`](crate::Builder::max_own_threads) are busy, 503.
+/// drains, or when [`max_dedicated_threads`](crate::Builder::max_dedicated_threads) are busy, 503.
 ///
 /// A stop tells the connection ([`Context::draining`], [`Upgraded::on_shutdown`]), waits for it,
 /// and at its deadline resets it; the report counts all three. When `run` returns the connection
@@ -109,7 +109,7 @@ pub struct Upgraded {
 }
 
 struct Shared {
-    line: Arc<Egress>,
+    egress: Arc<Egress>,
     context: Context,
     /// Bytes that came behind the request's head.
     received: Mutex<Vec<u8>>,
@@ -133,14 +133,14 @@ impl Drop for End {
 
 impl Upgraded {
     pub(crate) fn new(
-        line: Arc<Egress>,
+        egress: Arc<Egress>,
         context: Context,
         received: Vec<u8>,
         stopping: Arc<Waker>,
         write_timeout: Duration,
     ) -> (Self, End) {
         let shared = Arc::new(Shared {
-            line,
+            egress,
             context,
             received: Mutex::new(received),
             stopping,
@@ -201,13 +201,13 @@ impl Upgraded {
 
     /// Says that nothing more will be written (FIN). Reading goes on.
     pub fn finish(&self) {
-        self.shared.line.transport().finish();
+        self.shared.egress.transport().finish();
     }
 
     /// The peer's address. `None` over a unix socket.
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.shared.line.peer()
+        self.shared.egress.peer()
     }
 
     /// Blocks until there may be something to read.
@@ -224,7 +224,7 @@ impl Upgraded {
                 shared.told.store(true, SeqCst);
                 self.tell_of_stop();
             }
-            let fds = [shared.line.transport().as_fd(), shared.stopping.as_fd()];
+            let fds = [shared.egress.transport().as_fd(), shared.stopping.as_fd()];
             let fds = if shared.told.load(SeqCst) {
                 &fds[..1]
             } else {
@@ -270,7 +270,7 @@ impl Read for Upgraded {
             }
         }
         loop {
-            match self.shared.line.transport().recv(buffer) {
+            match self.shared.egress.transport().recv(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_bytes()?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => return done,
@@ -291,11 +291,11 @@ impl Write for Upgraded {
                     "the connection was given back",
                 ));
             }
-            let taken = self.shared.line.send_directly(bytes)?;
+            let taken = self.shared.egress.send_directly(bytes)?;
             if taken > 0 || bytes.is_empty() {
                 return Ok(taken);
             }
-            let fd = self.shared.line.transport().as_fd();
+            let fd = self.shared.egress.transport().as_fd();
             if !wait_for_peer(fd, true, self.write_timeout.unwrap_or(Duration::MAX)) {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,

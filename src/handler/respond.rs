@@ -466,7 +466,7 @@ fn internal_error(error: &dyn Display) -> Response {
 ///
 /// let response = Json([1, 2]).into_response();
 /// assert_eq!(response.headers()["content-type"], "application/json");
-/// assert_eq!(response.into_body().into_text(Body::BYTES_MAX)?, "[1,2]");
+/// assert_eq!(response.into_body().into_text(Body::MAX_BYTES)?, "[1,2]");
 /// # Ok::<(), lameduck::BodyError>(())
 /// ```
 #[cfg(feature = "json")]

@@ -67,7 +67,7 @@ pub(crate) fn start_all(hooks: Vec<Hook>, clock: &Clock) -> Started {
 }
 
 /// Starts the hooks on one thread, one after the other.
-pub(crate) fn start_in_turn(hooks: Vec<Hook>, clock: &Clock) -> Started {
+pub(crate) fn start_in_sequence(hooks: Vec<Hook>, clock: &Clock) -> Started {
     let (to, ended) = unbounded();
     let names = hooks.iter().map(|hook| hook.name.clone()).collect();
     let began = clock.now();

@@ -43,10 +43,10 @@ pub enum CloseReason {
     /// Cut at the stop's deadline.
     Cut,
     /// Dropped before anything was read, because the server was out of slots.
-    Shed,
+    NoSlot,
     /// We closed it between requests, or before its first byte, to make room: as many as allowed
     /// were open, or the process was out of descriptors.
-    IdleShed,
+    Evicted,
     /// A request found no worker in time, and was answered with 503; or the rest of a response that
     /// is read from its request found none, and the connection was reset.
     Overloaded,
@@ -68,8 +68,8 @@ impl CloseReason {
         Self::Stalled,
         Self::Failed,
         Self::Cut,
-        Self::Shed,
-        Self::IdleShed,
+        Self::NoSlot,
+        Self::Evicted,
         Self::Overloaded,
         Self::Upgraded,
     ];
@@ -139,7 +139,7 @@ impl Ledger {
     /// Takes down a request that nobody will answer.
     fn raced(&self, raced: Raced) {
         let mut all = lock(&self.raced);
-        if all.len() < RACED_MAX {
+        if all.len() < MAX_RACED {
             all.push(raced);
         }
     }
@@ -157,11 +157,11 @@ impl Ledger {
 
     /// Whether as many connections are open as may be. If so, the acceptor will be woken when one
     /// ends.
-    pub(crate) fn is_full(&self, connections_max: usize) -> bool {
-        if self.len() >= connections_max {
+    pub(crate) fn is_full(&self, max_connections: usize) -> bool {
+        if self.len() >= max_connections {
             self.wake(WakeAt::AnyEnd);
             // One may have ended before we said so.
-            if self.len() >= connections_max {
+            if self.len() >= max_connections {
                 return true;
             }
         }
@@ -192,7 +192,7 @@ pub struct Raced {
 }
 
 /// No report names more of them: a client can send as many behind our end as it likes.
-const RACED_MAX: usize = 10_000;
+const MAX_RACED: usize = 10_000;
 
 /// Which end of a connection the acceptor waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

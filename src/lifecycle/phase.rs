@@ -247,7 +247,7 @@ impl Lifecycle {
 
     /// Asks for a stop with the times the server was built with. A stop that was asked for already
     /// goes on unchanged.
-    pub(crate) fn begin(&self, cause: Cause) {
+    pub(crate) fn begin_stop(&self, cause: Cause) {
         let now = self.clock.now();
         let drain_at = after(now, self.lame_duck);
         let cut_at = drain_at.and_then(|at| after(at, self.grace_period));
@@ -260,7 +260,7 @@ impl Lifecycle {
     }
 
     /// Asks for a stop that skips lame duck, and cuts after `within` if not before.
-    pub(crate) fn begin_within(&self, cause: Cause, within: Duration) {
+    pub(crate) fn begin_stop_within(&self, cause: Cause, within: Duration) {
         let now = self.clock.now();
         self.shorten(Plan {
             cause,

@@ -427,8 +427,8 @@ impl fmt::Display for CloseReason {
             Self::Stalled => "reset because the peer did not take its response",
             Self::Failed => "reset or closed because a handler or body failed",
             Self::Cut => "cut at the deadline",
-            Self::Shed => "closed unserved: no slot was free",
-            Self::IdleShed => "closed while idle, to make room for others",
+            Self::NoSlot => "closed unserved: no slot was free",
+            Self::Evicted => "closed while idle, to make room for others",
             Self::Upgraded => "closed after it was upgraded",
             Self::Overloaded => "closed after a 503: no worker was free in time",
         })

@@ -18,7 +18,7 @@ use log::Level;
 use crate::lifecycle::hooks::Hooks;
 use crate::lifecycle::ledger::{Ledger, WakeAt};
 use crate::lifecycle::phase::Phase;
-use crate::listen::eviction::{Shed, Shedder};
+use crate::listen::eviction::{Eviction, Evictor};
 use crate::listen::listener::Listener;
 use crate::pool::shared::{Accepted, Pool};
 use crate::sys::clock::{after, earlier, later};
@@ -39,8 +39,8 @@ pub(crate) struct Acceptor {
     pub(crate) threads: Threads,
     pub(crate) hooks: Hooks,
     accepted: Sender<Accepted>,
-    connections_max: usize,
-    shedder: Shedder,
+    max_connections: usize,
+    evictor: Evictor,
     paused_until: Option<Instant>,
     /// Since when somebody waits for room.
     pause_began: Option<Instant>,
@@ -64,16 +64,16 @@ impl Acceptor {
     ) -> Self {
         let max = pool
             .settings
-            .connections_max
-            .unwrap_or_else(crate::settings::connections_max_default);
+            .max_connections
+            .unwrap_or_else(crate::settings::default_max_connections);
         Self {
             pool,
             listeners,
             threads,
             hooks,
             accepted,
-            connections_max: max,
-            shedder: Shedder::new(),
+            max_connections: max,
+            evictor: Evictor::new(),
             paused_until: None,
             pause_began: None,
             complained_at: None,
@@ -84,7 +84,7 @@ impl Acceptor {
     pub(crate) fn run_until(&mut self, phase: Phase) {
         debug_assert_eq!(phase, Phase::Draining, "the only phase that ends accepting");
         while !self.is_over() {
-            self.turn();
+            self.accept_once();
         }
         self.count_pause();
     }
@@ -103,7 +103,7 @@ impl Acceptor {
     }
 
     /// Waits for clients, or for a reason to look again, and takes those that are there.
-    fn turn(&mut self) {
+    fn accept_once(&mut self) {
         let now = self.pool.lifecycle.clock.now();
         self.paused_until = self.paused_until.filter(|until| now < *until);
         // Also when the server is full: who is idle stays as long as nobody waits.
@@ -134,7 +134,7 @@ impl Acceptor {
     /// Whether as many connections are open as may be. If so, the acceptor will be woken when one
     /// ends.
     fn is_full(&self) -> bool {
-        self.pool.ledger.is_full(self.connections_max)
+        self.pool.ledger.is_full(self.max_connections)
     }
 
     /// Whether there is room in the accepted channel. If not, the acceptor will be woken when there
@@ -151,31 +151,31 @@ impl Acceptor {
     fn accept_all(&mut self, listener: usize) {
         // A descriptor that we have freed and somebody else has taken: another one would go the
         // same way.
-        let mut shed_in_vain = false;
+        let mut evicted_in_vain = false;
         while !self.is_over() && self.can_send() && (!self.is_full() || self.make_room(listener)) {
-            match self.listeners[listener].accept(&self.pool.settings.races) {
+            match self.listeners[listener].accept(&self.pool.settings.test_points) {
                 Ok(Some((socket, peer))) => {
                     self.count_pause();
-                    shed_in_vain = false;
+                    evicted_in_vain = false;
                     let entry = Ledger::open(&self.pool.ledger);
-                    self.pool.settings.races.at(Point::Accepted);
+                    self.pool.settings.test_points.at(Point::Accepted);
                     // There is room, and nobody else sends.
                     let _ = self.accepted.try_send(Accepted {
                         socket,
                         peer,
                         entry,
                     });
-                    self.pool.ring();
+                    self.pool.wake_poller();
                 }
                 Ok(None) => return self.count_pause(),
                 Err(error) => {
-                    let starved = is_starvation(&error);
+                    let starved = is_resource_shortage(&error);
                     let addr = &self.listeners[listener].addr;
                     if starved
-                        && !shed_in_vain
-                        && self.shedder.shed(&self.pool, Duration::ZERO) == Shed::One
+                        && !evicted_in_vain
+                        && self.evictor.evict(&self.pool, Duration::ZERO) == Eviction::One
                     {
-                        shed_in_vain = true;
+                        evicted_in_vain = true;
                         let line = format!(
                             "cannot accept on {addr}: {error}; closing who has been idle longest"
                         );
@@ -197,16 +197,16 @@ impl Acceptor {
             return false;
         }
         let idle_grace = self.pool.settings.idle_grace;
-        let max = self.connections_max;
-        match self.shedder.shed(&self.pool, idle_grace) {
-            Shed::One => {
+        let max = self.max_connections;
+        match self.evictor.evict(&self.pool, idle_grace) {
+            Eviction::One => {
                 self.complain(
                     Level::Warn,
                     &format!("{max} connections are open: closing who has been idle longest"),
                 );
                 true
             }
-            Shed::None(ripe_at) => {
+            Eviction::None(ripe_at) => {
                 self.complain(
                     Level::Warn,
                     &format!("{max} connections are open and none is idle: new ones wait"),
@@ -256,7 +256,7 @@ impl Acceptor {
 }
 
 /// Whether an accept failed for want of what a closed connection gives back.
-pub(crate) fn is_starvation(error: &io::Error) -> bool {
+pub(crate) fn is_resource_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let starved = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     error

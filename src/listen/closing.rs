@@ -17,7 +17,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use crate::lifecycle::ledger::Ledger;
-use crate::listen::acceptor::is_starvation;
+use crate::listen::acceptor::is_resource_shortage;
 use crate::listen::listener::Listener;
 use crate::pool::shared::{Accepted, Pool};
 use crate::sys::clock::Clock;
@@ -27,9 +27,9 @@ use crate::sys::waker::wait_for;
 /// Handshakes take a round trip; some are repeated.
 const ROUND_TRIPS: u32 = 4;
 /// The gate stays no longer, whatever the round trip time.
-const GATE_MAX: Duration = Duration::from_millis(500);
+const MAX_SYN_GATE: Duration = Duration::from_millis(500);
 /// On one machine a handshake is done in the time of a few interrupts.
-const GATE_MIN: Duration = Duration::from_millis(1);
+const MIN_SYN_GATE: Duration = Duration::from_millis(1);
 
 /// Listeners that are being closed.
 #[derive(Debug)]
@@ -46,16 +46,16 @@ pub(crate) struct Closing {
 
 /// What [`Closing::accept`] came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum BacklogState {
     /// The backlogs are empty.
-    All,
+    Empty,
     /// There are no descriptors for the rest.
-    Starved,
+    OutOfDescriptors,
 }
 
 impl Closing {
     /// Keeps new connections out.
-    pub(crate) fn begin(listeners: Vec<Listener>, clock: &Clock) -> Self {
+    pub(crate) fn start(listeners: Vec<Listener>, clock: &Clock) -> Self {
         let mut closing = Self {
             listeners,
             began: clock.now(),
@@ -71,7 +71,7 @@ impl Closing {
                     .errors
                     .push(format!("cannot remove {}: {error}", listener.addr));
             }
-            if listener.may_be_gated() && listener.set_gate(true).is_err() {
+            if listener.may_be_gated() && listener.set_syn_gate(true).is_err() {
                 closing.ungated += 1;
             }
         }
@@ -79,44 +79,45 @@ impl Closing {
     }
 
     /// How long handshakes may be under way: `rtt` is the longest round trip seen.
-    pub(crate) fn gate_time(&self, rtt: Duration) -> Duration {
+    pub(crate) fn syn_gate_time(&self, rtt: Duration) -> Duration {
         let local = self.listeners.iter().all(Listener::is_local);
         if local {
-            GATE_MIN
+            MIN_SYN_GATE
         } else {
-            (ROUND_TRIPS * rtt).clamp(GATE_MIN, GATE_MAX)
+            (ROUND_TRIPS * rtt).clamp(MIN_SYN_GATE, MAX_SYN_GATE)
         }
     }
 
-    /// Accepts what is in the backlogs, and what still comes for `gate_time`.
-    pub(crate) fn accept(&mut self, gate_time: Duration, pool: &Pool) -> Taken {
+    /// Accepts what is in the backlogs, and what still comes for `syn_gate_time`.
+    pub(crate) fn accept(&mut self, syn_gate_time: Duration, pool: &Pool) -> BacklogState {
         if self.listeners.is_empty() {
-            return Taken::All;
+            return BacklogState::Empty;
         }
         let clock = &pool.lifecycle.clock;
         loop {
-            if self.accept_all(pool) == Taken::Starved {
-                return Taken::Starved;
+            if self.accept_all(pool) == BacklogState::OutOfDescriptors {
+                return BacklogState::OutOfDescriptors;
             }
-            let left = gate_time.saturating_sub(clock.now().saturating_duration_since(self.began));
+            let left =
+                syn_gate_time.saturating_sub(clock.now().saturating_duration_since(self.began));
             let fds: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
             // The kernel's time, not the clock's: it is about packets.
-            if !wait_for(&fds, Some(left.min(gate_time))) {
-                return Taken::All;
+            if !wait_for(&fds, Some(left.min(syn_gate_time))) {
+                return BacklogState::Empty;
             }
         }
     }
 
-    fn accept_all(&mut self, pool: &Pool) -> Taken {
+    fn accept_all(&mut self, pool: &Pool) -> BacklogState {
         for listener in &self.listeners {
             loop {
-                match listener.accept(&pool.settings.races) {
+                match listener.accept(&pool.settings.test_points) {
                     Ok(Some((socket, peer))) => {
                         let entry = Ledger::open(&pool.ledger);
                         // It has inherited the gate, and hears nothing from its peer before it is
                         // off.
                         if listener.may_be_gated() {
-                            let _ = socket::set_gate(socket.as_fd(), false);
+                            let _ = socket::set_syn_gate(socket.as_fd(), false);
                         }
                         self.connections.push(Accepted {
                             socket,
@@ -125,7 +126,9 @@ impl Closing {
                         });
                     }
                     Ok(None) => break,
-                    Err(error) if is_starvation(&error) => return Taken::Starved,
+                    Err(error) if is_resource_shortage(&error) => {
+                        return BacklogState::OutOfDescriptors;
+                    }
                     Err(error) => {
                         self.errors.push(format!(
                             "cannot empty the accept backlog of {}: {error}",
@@ -136,7 +139,7 @@ impl Closing {
                 }
             }
         }
-        Taken::All
+        BacklogState::Empty
     }
 
     /// Closes the listeners: how long that took in all, and how many connections were in their

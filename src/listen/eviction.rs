@@ -6,13 +6,13 @@
 use std::time::{Duration, Instant};
 
 use crate::conn::park_deadlines::Overdue;
-use crate::conn::serve_context::{Buffers, Turn};
+use crate::conn::serve_context::{Buffers, ServeContext};
 use crate::pool::shared::{Marked, Pool, Queue};
 use crate::sys::clock::after;
 
 /// Finds connections to close.
 #[derive(Debug)]
-pub(crate) struct Shedder {
+pub(crate) struct Evictor {
     /// The keys of connections that were silent when we last looked, and since when: the longest
     /// silent one is the last.
     ///
@@ -31,14 +31,14 @@ const LOOKS: u32 = 50;
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shed {
+pub(crate) enum Eviction {
     /// One was closed.
     One,
     /// None is silent for long enough. When to ask again, if that is known: one may be by then.
     None(Option<Instant>),
 }
 
-impl Shedder {
+impl Evictor {
     pub(crate) fn new() -> Self {
         Self {
             candidates: Vec::new(),
@@ -48,18 +48,18 @@ impl Shedder {
     }
 
     /// Closes the connection that has been silent longest, if that is `idle_for` or more.
-    pub(crate) fn shed(&mut self, pool: &Pool, idle_for: Duration) -> Shed {
+    pub(crate) fn evict(&mut self, pool: &Pool, idle_for: Duration) -> Eviction {
         let mut looked = false;
         loop {
             let Some(&(since, key)) = self.candidates.last() else {
                 if looked {
-                    return Shed::None(None);
+                    return Eviction::None(None);
                 }
                 if self
                     .look_at
                     .is_some_and(|at| at > pool.lifecycle.clock.now())
                 {
-                    return Shed::None(self.look_at);
+                    return Eviction::None(self.look_at);
                 }
                 self.look(pool);
                 looked = true;
@@ -68,11 +68,11 @@ impl Shedder {
             if pool.table.slot(key).silent_since() == Some(since) {
                 let ripe_at = pool.instant(since).and_then(|since| after(since, idle_for));
                 if ripe_at.is_none_or(|at| at > pool.lifecycle.clock.now()) {
-                    return Shed::None(ripe_at);
+                    return Eviction::None(ripe_at);
                 }
                 if self.close_if_silent(pool, key, idle_for) {
                     self.candidates.pop();
-                    return Shed::One;
+                    return Eviction::One;
                 }
             }
             self.candidates.pop();
@@ -100,22 +100,22 @@ impl Shedder {
             return false;
         }
         let mut conn = slot.take();
-        let mut turn = Turn::new(
+        let mut cx = ServeContext::new(
             &pool.settings,
             &pool.lifecycle,
             &mut self.buffers,
             pool.lifecycle.clock.now(),
         );
-        match conn.make_room(idle_for, &turn) {
+        match conn.make_room(idle_for, &cx) {
             Overdue::Close(reason) => {
                 pool.close(key, conn, reason);
                 return true;
             }
-            Overdue::Advance => pool.enqueue(key, conn, Queue::Ready, &mut turn),
+            Overdue::Advance => pool.enqueue(key, conn, Queue::Ready, &mut cx),
             Overdue::Wait => {
-                if let Err(Marked(mut conn, mark)) = pool.park(key, conn, &mut turn) {
+                if let Err(Marked(mut conn, mark)) = pool.park(key, conn, &mut cx) {
                     conn.tell(true, mark.hup);
-                    pool.enqueue(key, conn, Queue::Ready, &mut turn);
+                    pool.enqueue(key, conn, Queue::Ready, &mut cx);
                 }
             }
         }

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use crate::error::{Error, Result};
-use crate::settings::UNSENT_BYTES_MAX;
-use crate::sys::test_points::Races;
+use crate::settings::MAX_UNSENT_BYTES;
+use crate::sys::test_points::TestPoints;
 
 /// An address a server listens on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -102,7 +102,7 @@ impl Listener {
                 sockopt::set_tcp_nodelay(&fd, true)?;
                 // They inherit this too. Where it is refused, slow readers cost more memory, and
                 // nothing else.
-                let _ = crate::sys::socket::set_unsent_max(fd.as_fd(), UNSENT_BYTES_MAX);
+                let _ = crate::sys::socket::set_unsent_max(fd.as_fd(), MAX_UNSENT_BYTES);
                 Addr::Tcp(addr)
             }
             Err(_) => {
@@ -133,7 +133,7 @@ impl Listener {
         let listener = Self::new(fd, Origin::Inherited)?;
         // A predecessor that was killed may have left it shut.
         if matches!(listener.addr, Addr::Tcp(_)) {
-            let _ = listener.set_gate(false);
+            let _ = listener.set_syn_gate(false);
         }
         Ok(listener)
     }
@@ -149,8 +149,8 @@ impl Listener {
     }
 
     /// Keeps new connections out, or lets them in again: see `backlog.rs`.
-    pub(crate) fn set_gate(&self, on: bool) -> io::Result<()> {
-        crate::sys::socket::set_gate(self.fd.as_fd(), on)
+    pub(crate) fn set_syn_gate(&self, on: bool) -> io::Result<()> {
+        crate::sys::socket::set_syn_gate(self.fd.as_fd(), on)
     }
 
     /// Whether its clients are on this machine.
@@ -165,11 +165,11 @@ impl Listener {
     /// none.
     pub(crate) fn accept(
         &self,
-        races: &Races,
+        test_points: &TestPoints,
     ) -> io::Result<Option<(OwnedFd, Option<SocketAddr>)>> {
         let mut failed = 0;
         loop {
-            match races
+            match test_points
                 .accept_error()
                 .map_or_else(|| accept_nonblocking(&self.fd), Err)
             {

@@ -12,7 +12,7 @@ use crossbeam_channel::bounded;
 
 /// All such threads of a server.
 #[derive(Debug)]
-pub(crate) struct OwnThreads {
+pub(crate) struct DedicatedThreads {
     max: usize,
     threads: Mutex<Threads>,
     ended: Condvar,
@@ -39,12 +39,12 @@ struct Thread {
 }
 
 /// Takes the thread off the list, however it ends.
-struct Ended<'a>(&'a OwnThreads, u64);
+struct Ended<'a>(&'a DedicatedThreads, u64);
 
 /// Counts a connection among the upgraded.
-pub(crate) struct Upgrading(Arc<OwnThreads>);
+pub(crate) struct Upgrading(Arc<DedicatedThreads>);
 
-impl OwnThreads {
+impl DedicatedThreads {
     pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             max,
@@ -89,7 +89,7 @@ impl OwnThreads {
             }
         };
         match std::thread::Builder::new()
-            .name(format!("lameduck-own-{number}"))
+            .name(format!("lameduck-dedicated-{number}"))
             .spawn(body)
         {
             Ok(handle) => {

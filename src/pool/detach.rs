@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use http::StatusCode;
 
-use crate::conn::serve_context::{Buffers, Turn};
+use crate::conn::serve_context::{Buffers, ServeContext};
 use crate::conn::stages::{Conn, Next, Peer};
 use crate::conn::transport::Look;
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::{Phase, awaited};
-use crate::pool::dedicated::{OwnThreads, Upgrading};
+use crate::pool::dedicated::{DedicatedThreads, Upgrading};
 use crate::pool::shared::{Pool, Queue};
 use crate::sys::panics;
 use crate::sys::test_points::Point;
@@ -30,27 +30,29 @@ pub(crate) fn detach(
     pool: &Arc<Pool>,
     key: u32,
     mut conn: Box<Conn>,
-    turn: &mut Turn<'_>,
+    cx: &mut ServeContext<'_>,
 ) -> Result<(), Box<Conn>> {
     let is_upgrade = conn.is_upgrade();
-    let upgrading = is_upgrade.then(|| OwnThreads::upgrading(&pool.own));
+    let upgrading = is_upgrade.then(|| DedicatedThreads::upgrading(&pool.dedicated));
     let last = if is_upgrade {
         Phase::LameDuck
     } else {
         Phase::Draining
     };
     if pool.lifecycle.phase() > last {
-        conn.refuse(STOPPING, turn);
+        conn.refuse(STOPPING, cx);
         return Err(conn);
     }
-    pool.settings.races.at(Point::Detaching);
+    pool.settings.test_points.at(Point::Detaching);
     let shared = pool.clone();
     let run =
         move |(conn, upgrading), inside: &AtomicBool| run(&shared, key, conn, upgrading, inside);
-    OwnThreads::start(&pool.own, key, (conn, upgrading), run).map_err(|(mut conn, _)| {
-        conn.refuse(TOO_MANY, turn);
-        conn
-    })
+    DedicatedThreads::start(&pool.dedicated, key, (conn, upgrading), run).map_err(
+        |(mut conn, _)| {
+            conn.refuse(TOO_MANY, cx);
+            conn
+        },
+    )
 }
 
 /// The thread: user code, then the connection goes back to the pool.
@@ -62,42 +64,43 @@ fn run(
     inside: &AtomicBool,
 ) {
     let mut buffers = Buffers::new();
-    let mut turn = Turn::new(
+    let mut cx = ServeContext::new(
         &pool.settings,
         &pool.lifecycle,
         &mut buffers,
         pool.lifecycle.clock.now(),
     );
-    pool.settings.races.at(Point::OwnBegun);
+    pool.settings.test_points.at(Point::DedicatedBegun);
     inside.store(true, SeqCst);
-    let run = panics::catch(|| awaited(|| conn.run_on_own_thread(&pool.stopping, &mut turn)));
+    let run = panics::catch(|| awaited(|| conn.run_on_dedicated_thread(&pool.stopping, &mut cx)));
     inside.store(false, SeqCst);
-    pool.settings.races.at(Point::OwnEnded);
+    pool.settings.test_points.at(Point::DedicatedEnded);
     // One that was answered 503 in its place was never upgraded, and is named among the requests.
-    if upgrading.is_some() && !conn.line.is_refused() && pool.lifecycle.phase() >= Phase::Draining {
-        pool.own.count_finished();
+    if upgrading.is_some() && !conn.egress.is_refused() && pool.lifecycle.phase() >= Phase::Draining
+    {
+        pool.dedicated.count_finished();
     }
     drop(upgrading);
     let next = run.unwrap_or_else(|panic| {
         log::error!(
             "what has a connection of its own panicked: {panic}, peer {}",
-            Peer(&conn.line)
+            Peer(&conn.egress)
         );
-        conn.line.transport().reset();
+        conn.egress.transport().reset();
         Some(Next::Close(CloseReason::Failed))
     });
     match next {
         Some(Next::Close(reason)) => pool.close(key, conn, reason),
         // Cut meanwhile: there may be no worker any more.
-        _ if conn.line.transport().look() == Look::Broken => {
+        _ if conn.egress.transport().look() == Look::Broken => {
             pool.close(key, conn, CloseReason::Cut)
         }
         _ => {
             conn.tell(true, true);
             // Its client does not wait for a worker. A failure shows at the next write.
-            let _ = conn.line.flush_from_outside();
-            turn.look_at_clock();
-            pool.enqueue(key, conn, Queue::Ready, &mut turn);
+            let _ = conn.egress.flush_from_outside();
+            cx.look_at_clock();
+            pool.enqueue(key, conn, Queue::Ready, &mut cx);
         }
     }
     pool.count_answered(&mut buffers);

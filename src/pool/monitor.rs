@@ -9,9 +9,9 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::conn::latency::Route;
+use crate::conn::latency::RouteKey;
 use crate::conn::park_deadlines::Overdue;
-use crate::conn::serve_context::{Buffers, Turn};
+use crate::conn::serve_context::{Buffers, ServeContext};
 use crate::conn::stages::{Conn, Next};
 use crate::lifecycle::phase::Phase;
 use crate::pool::deadlines::Deadlines;
@@ -49,7 +49,7 @@ enum Workers {
 
 impl<'p> Monitor<'p> {
     pub(crate) fn new(pool: &'p Pool) -> Self {
-        let seen = vec![Seen::NOTHING; pool.desks.len()];
+        let seen = vec![Seen::NOTHING; pool.worker_states.len()];
         Self {
             pool,
             events: Events::new(64),
@@ -87,7 +87,7 @@ impl<'p> Monitor<'p> {
             }
         }
         // The bell that ends the workers one after the other may have come to us.
-        pool.poller.ring();
+        pool.poller.wake();
     }
 
     /// Sleeps for a tick, or until a deadline or a worker needs us.
@@ -137,28 +137,28 @@ impl<'p> Monitor<'p> {
     fn look(&mut self) -> Workers {
         let pool = self.pool;
         let mut busy = false;
-        for (desk, before) in pool.desks.iter().zip(&mut self.seen) {
-            let seen = desk.word.look();
+        for (state, before) in pool.worker_states.iter().zip(&mut self.seen) {
+            let seen = state.word.look();
             busy |= seen.is_busy();
             if seen.is_busy() && seen == *before {
                 // First counted, then revoked: the worker takes both back as soon as it sees the
                 // latter.
-                let route = Route::from_index(desk.route.load(Relaxed));
-                pool.slow.places.force();
-                pool.pace.revoke(route);
-                pool.settings.races.at(Point::Revoking);
-                match desk.word.revoke(seen) {
+                let route = RouteKey::from_index(state.route.load(Relaxed));
+                pool.slow.semaphore.acquire_beyond();
+                pool.latency.revoke(route);
+                pool.settings.test_points.at(Point::Revoking);
+                match state.word.revoke(seen) {
                     Some(permit) => {
-                        if let Some(line) = pool.table.slot(desk.key.load(Relaxed)).line() {
+                        if let Some(egress) = pool.table.slot(state.key.load(Relaxed)).egress() {
                             // Answers to earlier pipelined requests do not wait for this one. A
                             // failure shows at the next write.
-                            let _ = line.flush_from_outside();
+                            let _ = egress.flush_from_outside();
                         }
                         pool.give(permit);
                     }
                     None => {
-                        pool.slow.places.leave();
-                        pool.pace.come_back(route);
+                        pool.slow.semaphore.release();
+                        pool.latency.come_back(route);
                         pool.let_in(&pool.slow);
                     }
                 }
@@ -174,7 +174,11 @@ impl<'p> Monitor<'p> {
 
     /// The same without consequences.
     fn glance(&self) -> Workers {
-        let mut workers = self.pool.desks.iter().map(|desk| desk.word.look());
+        let mut workers = self
+            .pool
+            .worker_states
+            .iter()
+            .map(|state| state.word.look());
         if workers.clone().all(Seen::is_out) {
             Workers::Out
         } else if workers.any(Seen::is_busy) {
@@ -207,12 +211,12 @@ impl<'p> Monitor<'p> {
         let ready: Vec<_> = self.events.iter().collect();
         for ready in ready {
             match ready {
-                Ready::Bell => {
-                    pool.bell.heard();
+                Ready::Wake => {
+                    pool.poller_wake.acknowledge();
                     // It may have been meant for a worker that has come back meanwhile, and we may
                     // not look again.
                     if pool.has_queued() {
-                        pool.ring();
+                        pool.wake_poller();
                     }
                 }
                 Ready::Socket { key, readable, hup } => {
@@ -232,28 +236,28 @@ impl<'p> Monitor<'p> {
     /// Goes on with a connection as far as that needs no user code.
     fn care_for(&mut self, key: u32, mut conn: Box<Conn>) {
         let pool = self.pool;
-        let mut turn = Turn::new(
+        let mut cx = ServeContext::new(
             &pool.settings,
             &pool.lifecycle,
             &mut self.buffers,
             pool.lifecycle.clock.now(),
         );
         loop {
-            match conn.advance(&mut turn) {
+            match conn.advance(&mut cx) {
                 Next::Call(call) => {
                     // What is answered does not wait for what is not. A failure shows at the next
                     // write.
-                    let _ = conn.line.flush_from_outside();
+                    let _ = conn.egress.flush_from_outside();
                     conn.wait_for_worker(Some(call));
-                    return pool.enqueue(key, conn, Queue::Calls, &mut turn);
+                    return pool.enqueue(key, conn, Queue::Calls, &mut cx);
                 }
-                Next::Pull | Next::Push | Next::OwnThread => {
-                    conn.wait_for_reader(turn.now);
-                    return pool.enqueue(key, conn, Queue::Calls, &mut turn);
+                Next::Pull | Next::Push | Next::DedicatedThread => {
+                    conn.wait_for_reader(cx.now);
+                    return pool.enqueue(key, conn, Queue::Calls, &mut cx);
                 }
-                Next::Yield => return pool.enqueue(key, conn, Queue::Ready, &mut turn),
+                Next::Yield => return pool.enqueue(key, conn, Queue::Ready, &mut cx),
                 Next::Close(reason) => return pool.close(key, conn, reason),
-                Next::Park => match pool.park(key, conn, &mut turn) {
+                Next::Park => match pool.park(key, conn, &mut cx) {
                     Ok(()) => return,
                     Err(Marked(marked, mark)) => {
                         conn = marked;
@@ -279,20 +283,20 @@ impl<'p> Monitor<'p> {
     /// The deadline of a connection was over at `now`, unless it is being served, or was meanwhile.
     fn give_up(&mut self, key: u32, now: u64) {
         let pool = self.pool;
-        pool.settings.races.at(Point::Overdue);
+        pool.settings.test_points.at(Point::Overdue);
         let slot = pool.table.slot(key);
         let Some(claimed) = slot.word.claim_overdue() else {
             return;
         };
         let mut conn = slot.take();
-        let mut turn = Turn::new(
+        let mut cx = ServeContext::new(
             &pool.settings,
             &pool.lifecycle,
             &mut self.buffers,
             pool.lifecycle.clock.now(),
         );
         let overdue = if Deadlines::is_over(&slot.due, now) {
-            conn.overdue(&mut turn)
+            conn.overdue(&mut cx)
         } else {
             Overdue::Wait
         };
@@ -309,8 +313,8 @@ impl<'p> Monitor<'p> {
         }
         match (overdue, claimed) {
             (Overdue::Close(reason), _) => pool.close(key, conn, reason),
-            (Overdue::Wait, Claimed::Queued) => pool.enqueue(key, conn, Queue::Calls, &mut turn),
-            (Overdue::Wait, Claimed::Idle) => match pool.park(key, conn, &mut turn) {
+            (Overdue::Wait, Claimed::Queued) => pool.enqueue(key, conn, Queue::Calls, &mut cx),
+            (Overdue::Wait, Claimed::Idle) => match pool.park(key, conn, &mut cx) {
                 Ok(()) => {}
                 Err(Marked(mut conn, mark)) => {
                     conn.tell(true, mark.hup);

@@ -86,7 +86,7 @@ impl WorkerWord {
     /// Before a worker looks at the queues for the last time and waits in the poller.
     pub(crate) fn fall_asleep(&self) {
         self.0.store(ASLEEP, Relaxed);
-        // Its pair is in `Bell::is_needed`.
+        // Its pair is in `PollerWake::is_needed`.
         fence(SeqCst);
     }
 
@@ -166,11 +166,11 @@ impl Seen {
 
 /// Whether a poller has been rung for and has not noticed yet.
 #[derive(Debug)]
-pub(crate) struct Bell {
+pub(crate) struct PollerWake {
     rung: AtomicBool,
 }
 
-impl Bell {
+impl PollerWake {
     pub(crate) fn new() -> Self {
         Self {
             rung: AtomicBool::new(false),
@@ -190,19 +190,19 @@ impl Bell {
 
     /// By the poller that was woken, before it looks at the queues. Never by the one who rang: the
     /// poller may be late, and a second ring would then be lost with the first.
-    pub(crate) fn heard(&self) {
+    pub(crate) fn acknowledge(&self) {
         self.rung.swap(false, SeqCst);
     }
 }
 
 /// At most so many at a time; who finds it full waits in a queue of the caller's.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct Semaphore {
     max: usize,
     taken: AtomicUsize,
 }
 
-impl Places {
+impl Semaphore {
     pub(crate) fn new(max: usize) -> Self {
         Self {
             max,
@@ -211,24 +211,24 @@ impl Places {
     }
 
     #[must_use]
-    pub(crate) fn enter(&self) -> bool {
-        self.enter_beside(0)
+    pub(crate) fn acquire(&self) -> bool {
+        self.acquire_beside(0)
     }
 
     /// The same as if `others` were inside too, who are about to be.
     #[must_use]
-    pub(crate) fn enter_beside(&self, others: usize) -> bool {
-        let enter = |taken| (taken + others < self.max).then_some(taken + 1);
-        self.taken.fetch_update(SeqCst, SeqCst, enter).is_ok()
+    pub(crate) fn acquire_beside(&self, others: usize) -> bool {
+        let acquire = |taken| (taken + others < self.max).then_some(taken + 1);
+        self.taken.fetch_update(SeqCst, SeqCst, acquire).is_ok()
     }
 
     /// For who is inside already without having asked, so that the others are counted right: may go
     /// beyond the maximum.
-    pub(crate) fn force(&self) {
+    pub(crate) fn acquire_beyond(&self) {
         self.taken.fetch_add(1, SeqCst);
     }
 
-    pub(crate) fn leave(&self) {
+    pub(crate) fn release(&self) {
         self.taken.fetch_sub(1, SeqCst);
     }
 

@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use crossbeam_utils::CachePadded;
 
-use crate::conn::egress::{Egress, Told};
-use crate::conn::latency::{Pace, Route};
+use crate::conn::egress::{Egress, Interest};
+use crate::conn::latency::{LatencyEstimates, RouteKey};
 use crate::conn::response::Response;
-use crate::conn::serve_context::{Buffers, Turn};
+use crate::conn::serve_context::{Buffers, ServeContext};
 use crate::conn::stages::{Conn, Request};
 use crate::conn::transport::Socket;
 use crate::lifecycle::context::{Client, Context};
 use crate::lifecycle::ledger::{CloseReason, Entry, Ledger};
 use crate::lifecycle::phase::{Lifecycle, Phase};
 use crate::pool::deadlines::Deadlines;
-use crate::pool::dedicated::OwnThreads;
-use crate::pool::permits::{Bell, Permit, Permits, Places, WorkerWord};
+use crate::pool::dedicated::DedicatedThreads;
+use crate::pool::permits::{Permit, Permits, PollerWake, Semaphore, WorkerWord};
 use crate::pool::slots::{KeyQueue, Mark, Slot, Table};
 use crate::settings::{Settings, cores};
 use crate::sys::panics;
@@ -62,19 +62,19 @@ pub(crate) struct Pool {
     /// Connections that only a worker can go on with.
     pub(crate) calls: KeyQueue,
     /// Handlers expected to be slow, and what waits for a place among them.
-    pub(crate) slow: Section,
+    pub(crate) slow: Lane,
     /// Handlers and bodies that may wait for their client, and what waits for a place among them.
-    pub(crate) streams: Section,
-    pub(crate) own: Arc<OwnThreads>,
+    pub(crate) streams: Lane,
+    pub(crate) dedicated: Arc<DedicatedThreads>,
     /// Readable from the moment on when the server drains: for upgraded connections.
     pub(crate) stopping: Arc<Waker>,
     pub(crate) permits: Permits,
-    pub(crate) bell: Bell,
-    pub(crate) pace: Pace,
-    pub(crate) desks: Box<[CachePadded<Desk>]>,
+    pub(crate) poller_wake: PollerWake,
+    pub(crate) latency: LatencyEstimates,
+    pub(crate) worker_states: Box<[CachePadded<WorkerState>]>,
     /// Responses made by others than workers, by phase.
     answered: [AtomicU64; Phase::ALL.len()],
-    pub(crate) monitor: MonitorBell,
+    pub(crate) monitor: MonitorWake,
     /// The monitor's own word: asleep while it waits for the poller in the workers' place.
     pub(crate) caretaker: WorkerWord,
     origin: Instant,
@@ -82,14 +82,14 @@ pub(crate) struct Pool {
 
 /// A part of the workers that so many connections may occupy at a time.
 #[derive(Debug)]
-pub(crate) struct Section {
-    pub(crate) places: Places,
+pub(crate) struct Lane {
+    pub(crate) semaphore: Semaphore,
     pub(crate) waiting: KeyQueue,
 }
 
 /// What a worker shows the others.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct WorkerState {
     pub(crate) word: WorkerWord,
     /// The connection it serves and its request's route: what the monitor needs when it revokes the
     /// permit.
@@ -101,12 +101,12 @@ pub(crate) struct Desk {
 
 /// Wakes the monitor, if it sleeps.
 #[derive(Debug)]
-pub(crate) struct MonitorBell {
+pub(crate) struct MonitorWake {
     asleep: AtomicBool,
     pub(crate) waker: Arc<Waker>,
 }
 
-impl MonitorBell {
+impl MonitorWake {
     pub(crate) fn new(waker: Arc<Waker>) -> Self {
         Self {
             asleep: AtomicBool::new(false),
@@ -162,8 +162,8 @@ impl Pool {
         }
         .max(1);
         let connections = settings
-            .connections_max
-            .unwrap_or_else(crate::settings::connections_max_default);
+            .max_connections
+            .unwrap_or_else(crate::settings::default_max_connections);
         let monitor = Arc::new(Waker::new()?);
         lifecycle.clock.on_advance(&monitor);
         Ok(Self {
@@ -171,25 +171,25 @@ impl Pool {
             poller: Arc::new(Poller::new()?),
             // Besides the open ones, those that the acceptor has taken before it saw that the
             // server is full.
-            table: Table::new(connections + crate::settings::ACCEPTED_MAX),
+            table: Table::new(connections + crate::settings::MAX_ACCEPTED),
             deadlines: Deadlines::default(),
             accepted,
             waker,
             acceptor_waits: AtomicBool::new(false),
             ready: KeyQueue::default(),
             calls: KeyQueue::default(),
-            slow: Section::new(slow),
-            streams: Section::new((workers / 2).max(1)),
-            own: OwnThreads::new(settings.own_threads_max),
+            slow: Lane::new(slow),
+            streams: Lane::new((workers / 2).max(1)),
+            dedicated: DedicatedThreads::new(settings.max_dedicated_threads),
             stopping: Arc::new(Waker::new()?),
             permits: Permits::new(permits),
-            bell: Bell::new(),
-            pace: Pace::new(),
-            desks: (0..workers)
-                .map(|_| CachePadded::new(Desk::new()))
+            poller_wake: PollerWake::new(),
+            latency: LatencyEstimates::new(),
+            worker_states: (0..workers)
+                .map(|_| CachePadded::new(WorkerState::new()))
                 .collect(),
             answered: std::array::from_fn(|_| AtomicU64::new(0)),
-            monitor: MonitorBell::new(monitor),
+            monitor: MonitorWake::new(monitor),
             caretaker: WorkerWord::new(),
             settings,
             lifecycle,
@@ -220,17 +220,22 @@ impl Pool {
         let transport = Box::new(socket);
         #[cfg(test)]
         let transport = (self.settings.transport)(socket);
-        let line = Arc::new(Egress::new(transport, peer));
-        let client: Weak<dyn Client> = Arc::<Egress>::downgrade(&line);
+        let egress = Arc::new(Egress::new(transport, peer));
+        let client: Weak<dyn Client> = Arc::<Egress>::downgrade(&egress);
         let context = Context::of_connection(self.lifecycle.clone(), peer, local, client);
-        let Some(key) = self.table.allocate(line.clone()) else {
-            entry.because(CloseReason::Shed);
+        let Some(key) = self.table.allocate(egress.clone()) else {
+            entry.because(CloseReason::NoSlot);
             return None;
         };
-        line.settle(self.poller.clone(), key);
+        egress.settle(self.poller.clone(), key);
         Some((
             key,
-            Box::new(Conn::new(line, entry, context, self.lifecycle.clock.now())),
+            Box::new(Conn::new(
+                egress,
+                entry,
+                context,
+                self.lifecycle.clock.now(),
+            )),
         ))
     }
 
@@ -240,59 +245,65 @@ impl Pool {
         &self,
         key: u32,
         mut conn: Box<Conn>,
-        turn: &mut Turn<'_>,
+        cx: &mut ServeContext<'_>,
     ) -> Result<(), Marked> {
         let wanted = if conn.wants_room() {
-            Told::InAndOut
+            Interest::Both
         } else {
-            Told::In
+            Interest::Readable
         };
-        if let Err(error) = conn.line.tell_of(wanted) {
+        if let Err(error) = conn.egress.watch(wanted) {
             log::error!("cannot watch a connection: {error}");
             self.close(key, conn, CloseReason::Broken);
             return Ok(());
         }
-        conn.give_back(turn);
+        conn.give_back(cx);
         let slot = self.table.slot(key);
-        self.set_deadline(key, conn.deadline(turn));
+        self.set_deadline(key, conn.deadline(cx));
         slot.show_silence(conn.silent_since().map(|since| self.nanos(since)));
         slot.put(conn);
-        self.settings.races.at(Point::Put);
+        self.settings.test_points.at(Point::Put);
         slot.word.park().map_err(|mark| Marked(slot.take(), mark))
     }
 
     /// An event came for a connection that somebody serves: whoever asked for it is told that the
     /// peer is gone.
     pub(crate) fn note_hup(&self, slot: &Slot, hup: bool) {
-        if hup && let Some(line) = slot.line() {
-            line.hung_up();
+        if hup && let Some(egress) = slot.egress() {
+            egress.hung_up();
         }
     }
 
     /// Queues a connection for a thread that can go on with it.
-    pub(crate) fn enqueue(&self, key: u32, mut conn: Box<Conn>, queue: Queue, turn: &mut Turn<'_>) {
-        conn.give_back(turn);
+    pub(crate) fn enqueue(
+        &self,
+        key: u32,
+        mut conn: Box<Conn>,
+        queue: Queue,
+        cx: &mut ServeContext<'_>,
+    ) {
+        conn.give_back(cx);
         let slot = self.table.slot(key);
-        let deadline = conn.deadline(turn);
+        let deadline = conn.deadline(cx);
         self.set_deadline(key, deadline);
         slot.put(conn);
         if slot.word.park_queued() {
             // The mark may have been the sweeper's, who then has dropped the deadline.
             self.set_deadline(key, deadline);
         }
-        self.settings.races.at(Point::Queued);
+        self.settings.test_points.at(Point::Queued);
         match queue {
             Queue::Ready => self.ready.push(key),
             Queue::Calls => self.calls.push(key),
             Queue::Slow => return self.try_again(self.slow.wait(key, &self.table)),
             Queue::Streams => return self.try_again(self.streams.wait(key, &self.table)),
         }
-        self.ring();
+        self.wake_poller();
     }
 
     /// Has somebody look at a connection that waits in a section although there is room.
-    pub(crate) fn let_in(&self, section: &Section) {
-        self.try_again(section.claim_beside_room(&self.table));
+    pub(crate) fn let_in(&self, lane: &Lane) {
+        self.try_again(lane.claim_beside_room(&self.table));
     }
 
     /// Has a worker try once more to find a place for a connection that was claimed from a section.
@@ -303,7 +314,7 @@ impl Pool {
             self.set_deadline(key, Some(self.lifecycle.clock.now()));
         }
         self.ready.push(key);
-        self.ring();
+        self.wake_poller();
     }
 
     fn set_deadline(&self, key: u32, at: Option<Instant>) {
@@ -317,7 +328,7 @@ impl Pool {
     #[allow(clippy::boxed_local, reason = "a connection moves as a pointer")]
     pub(crate) fn close(&self, key: u32, conn: Box<Conn>, reason: CloseReason) {
         self.deadlines.forget(&self.table.slot(key).due, key);
-        conn.line.forget();
+        conn.egress.forget();
         // With it goes what its handler gave and nobody took: user code.
         if let Err(panic) = panics::catch(|| conn.close(reason)) {
             log::error!("a response's body panicked when it was dropped: {panic}");
@@ -326,14 +337,14 @@ impl Pool {
     }
 
     /// After something was queued: wakes a poller, if one sleeps.
-    pub(crate) fn ring(&self) {
+    pub(crate) fn wake_poller(&self) {
         let pollers = self
-            .desks
+            .worker_states
             .iter()
-            .map(|desk| &desk.word)
+            .map(|state| &state.word)
             .chain([&self.caretaker]);
-        if self.bell.is_needed(pollers) {
-            self.poller.ring();
+        if self.poller_wake.is_needed(pollers) {
+            self.poller.wake();
         }
     }
 
@@ -350,10 +361,10 @@ impl Pool {
     /// Passes a permit on. There may be nobody to take it: then a poller that sleeps has to see
     /// what is queued.
     pub(crate) fn give(&self, permit: Permit) {
-        self.settings.races.at(Point::Giving);
+        self.settings.test_points.at(Point::Giving);
         self.permits.give(permit);
         if self.has_queued() {
-            self.ring();
+            self.wake_poller();
         }
     }
 
@@ -368,19 +379,19 @@ impl Pool {
     }
 
     /// Workers that run user code of a route with a permit.
-    pub(crate) fn busy_in(&self, route: Route) -> usize {
-        let busy = |desk: &&CachePadded<Desk>| {
-            desk.word.look().is_busy() && desk.route.load(Relaxed) == route.index()
+    pub(crate) fn busy_in(&self, route: RouteKey) -> usize {
+        let busy = |state: &&CachePadded<WorkerState>| {
+            state.word.look().is_busy() && state.route.load(Relaxed) == route.index()
         };
-        self.desks.iter().filter(busy).count()
+        self.worker_states.iter().filter(busy).count()
     }
 
     /// Responses made so far, by phase.
     pub(crate) fn answered(&self, phase: Phase) -> u64 {
         let by_workers: u64 = self
-            .desks
+            .worker_states
             .iter()
-            .map(|desk| desk.answered[phase as usize].load(Relaxed))
+            .map(|state| state.answered[phase as usize].load(Relaxed))
             .sum();
         by_workers + self.answered[phase as usize].load(Relaxed)
     }
@@ -402,10 +413,10 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-impl Section {
+impl Lane {
     pub(crate) fn new(places: usize) -> Self {
         Self {
-            places: Places::new(places),
+            semaphore: Semaphore::new(places),
             waiting: KeyQueue::default(),
         }
     }
@@ -422,7 +433,7 @@ impl Section {
     /// Claims a connection that waits although there is room.
     #[must_use]
     pub(crate) fn claim_beside_room(&self, table: &Table) -> Option<u32> {
-        if self.places.has_room() {
+        if self.semaphore.has_room() {
             self.waiting.claim(table)
         } else {
             None
@@ -433,21 +444,21 @@ impl Section {
     /// the caller is still inside.
     #[must_use]
     pub(crate) fn leave_or_next(&self, table: &Table) -> Option<u32> {
-        self.places.leave();
+        self.semaphore.release();
         // Once more after each time we were inside for nothing: who came to wait meanwhile has
         // found no place.
-        while !self.waiting.is_empty() && self.places.enter() {
+        while !self.waiting.is_empty() && self.semaphore.acquire() {
             let key = self.waiting.claim(table);
             if key.is_some() {
                 return key;
             }
-            self.places.leave();
+            self.semaphore.release();
         }
         None
     }
 }
 
-impl Desk {
+impl WorkerState {
     fn new() -> Self {
         Self {
             word: WorkerWord::new(),
@@ -458,7 +469,7 @@ impl Desk {
     }
 
     /// What the monitor needs if the call that follows turns out to be slow.
-    pub(crate) fn show(&self, key: u32, route: Route) {
+    pub(crate) fn show(&self, key: u32, route: RouteKey) {
         self.key.store(key, Relaxed);
         self.route.store(route.index(), Relaxed);
     }

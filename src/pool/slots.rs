@@ -184,7 +184,7 @@ pub(crate) struct Slot {
     silent_since: AtomicU64,
     conn: Mutex<Option<Box<Conn>>>,
     /// The second reference: to send what waits and to cut it from outside, for nothing else.
-    line: Mutex<Option<Arc<Egress>>>,
+    egress: Mutex<Option<Arc<Egress>>>,
 }
 
 impl Slot {
@@ -194,7 +194,7 @@ impl Slot {
             due: Due::default(),
             silent_since: AtomicU64::new(BUSY),
             conn: Mutex::new(None),
-            line: Mutex::new(None),
+            egress: Mutex::new(None),
         }
     }
 
@@ -226,8 +226,8 @@ impl Slot {
     }
 
     /// What leaves the connection, for who does not own it.
-    pub(crate) fn line(&self) -> Option<Arc<Egress>> {
-        lock(&self.line).clone()
+    pub(crate) fn egress(&self) -> Option<Arc<Egress>> {
+        lock(&self.egress).clone()
     }
 }
 
@@ -246,10 +246,10 @@ struct Free {
 }
 
 impl Table {
-    /// A table for `connections_max` connections. Nothing is allocated for slots that are never
+    /// A table for `max_connections` connections. Nothing is allocated for slots that are never
     /// used.
-    pub(crate) fn new(connections_max: usize) -> Self {
-        let lots = connections_max.div_ceil(LOT).max(1);
+    pub(crate) fn new(max_connections: usize) -> Self {
+        let lots = max_connections.div_ceil(LOT).max(1);
         Self {
             lots: (0..lots).map(|_| OnceLock::new()).collect(),
             free: Mutex::default(),
@@ -267,7 +267,7 @@ impl Table {
     }
 
     /// A slot for a new connection; the caller owns it and has to `put`. `None`: the table is full.
-    pub(crate) fn allocate(&self, line: Arc<Egress>) -> Option<u32> {
+    pub(crate) fn allocate(&self, egress: Arc<Egress>) -> Option<u32> {
         let key = {
             let mut free = lock(&self.free);
             match free.keys.pop() {
@@ -282,7 +282,7 @@ impl Table {
             }
         };
         let slot = &self.lot(key)[key as usize % LOT];
-        *lock(&slot.line) = Some(line);
+        *lock(&slot.egress) = Some(egress);
         slot.word.occupy();
         Some(key)
     }
@@ -300,7 +300,7 @@ impl Table {
     /// Gives back the slot of a connection that its owner has dropped.
     pub(crate) fn free(&self, key: u32) {
         let slot = self.slot(key);
-        drop(lock(&slot.line).take());
+        drop(lock(&slot.egress).take());
         slot.word.vacate();
         lock(&self.free).keys.push(key);
     }

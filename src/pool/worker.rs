@@ -13,14 +13,14 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use crate::conn::serve_context::{Buffers, Turn};
+use crate::conn::serve_context::{Buffers, ServeContext};
 use crate::conn::stages::{Call, Conn, Next, Peer};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::{Phase, awaited};
 use crate::pool::detach::detach;
 use crate::pool::permits::Permit;
-use crate::pool::shared::{Marked, Pool, Queue, Section};
-use crate::settings::{READY_TURN, TURN};
+use crate::pool::shared::{Lane, Marked, Pool, Queue};
+use crate::settings::{READY_BUDGET, REQUEST_BUDGET};
 use crate::sys::panics;
 use crate::sys::poller::{Events, Ready};
 use crate::sys::test_points::Point;
@@ -32,7 +32,7 @@ pub(crate) struct Worker<'p> {
     pool: &'p Arc<Pool>,
     generation: u64,
     events: Events,
-    /// Places in the pool's sections that the connection being served occupies.
+    /// Semaphore in the pool's sections that the connection being served occupies.
     in_slow: bool,
     in_streams: bool,
 }
@@ -73,23 +73,26 @@ impl<'p> Worker<'p> {
             while let Some(held) = permit {
                 if self.pool.lifecycle.phase() == Phase::Stopped {
                     // The bell wakes one: pass it on.
-                    self.pool.poller.ring();
+                    self.pool.poller.wake();
                     return;
                 }
-                permit = self.turn(held, &mut buffers);
+                permit = self.poll_once(held, &mut buffers);
             }
         }
     }
 
     /// Takes what is queued, then polls once. The permit comes back unless it was given away or
     /// revoked.
-    fn turn(&mut self, permit: Permit, buffers: &mut Buffers) -> Option<Permit> {
+    fn poll_once(&mut self, permit: Permit, buffers: &mut Buffers) -> Option<Permit> {
         let pool = self.pool;
         let mut permit = Some(permit);
         // What is queued now, and not what these put there again: the poller's connections get
         // their turn too.
-        let (calls, ready) = (pool.calls.len().min(TURN), pool.ready.len().min(READY_TURN));
-        let accepted = pool.accepted.len().min(TURN);
+        let (calls, ready) = (
+            pool.calls.len().min(REQUEST_BUDGET),
+            pool.ready.len().min(READY_BUDGET),
+        );
+        let accepted = pool.accepted.len().min(REQUEST_BUDGET);
         for queue in repeat_n(&pool.calls, calls).chain(repeat_n(&pool.ready, ready)) {
             let Some(key) = queue.claim(&pool.table) else {
                 continue;
@@ -107,21 +110,21 @@ impl<'p> Worker<'p> {
             permit = self.serve(key, conn, permit, buffers);
             permit.as_ref()?;
         }
-        let desk = &pool.desks[self.me];
-        desk.word.fall_asleep();
-        pool.settings.races.at(Point::Asleep);
+        let state = &pool.worker_states[self.me];
+        state.word.fall_asleep();
+        pool.settings.test_points.at(Point::Asleep);
         let block = !pool.has_queued() && pool.lifecycle.phase() != Phase::Stopped;
         pool.poller.wait(&mut self.events, block);
-        desk.word.wake_up();
+        state.word.wake_up();
         let ready = self.events.iter().next();
         match ready {
             None => permit,
-            Some(Ready::Bell) => {
-                pool.bell.heard();
+            Some(Ready::Wake) => {
+                pool.poller_wake.acknowledge();
                 permit
             }
             Some(Ready::Socket { key, readable, hup }) => {
-                pool.settings.races.at(Point::Event);
+                pool.settings.test_points.at(Point::Event);
                 let slot = pool.table.slot(key);
                 if !slot.word.claim_by_event(hup) {
                     pool.note_hup(slot, hup);
@@ -157,7 +160,7 @@ impl<'p> Worker<'p> {
             let conn = self.take_queued(key);
             permit = self.serve_one(key, conn, permit, buffers);
         }
-        pool.desks[self.me].publish(buffers);
+        pool.worker_states[self.me].publish(buffers);
         permit
     }
 
@@ -170,44 +173,46 @@ impl<'p> Worker<'p> {
         buffers: &mut Buffers,
     ) -> Option<Permit> {
         let pool = self.pool;
-        let mut turn = Turn::new(
+        let mut cx = ServeContext::new(
             &pool.settings,
             &pool.lifecycle,
             buffers,
             pool.lifecycle.clock.now(),
         );
-        pool.settings.races.at(Point::Claimed);
+        pool.settings.test_points.at(Point::Claimed);
         let reason = loop {
-            let next = match conn.advance(&mut turn) {
+            let next = match conn.advance(&mut cx) {
                 // Nobody starts a handler any more: the drain answers.
                 Next::Call(call) if pool.lifecycle.phase() >= Phase::Cutting => {
-                    conn.wait_for_the_cut(call, &turn);
+                    conn.wait_for_the_cut(call, &cx);
                     Some(Next::Park)
                 }
                 Next::Call(call) => match self.admit(&conn, Some(&call), &mut permit) {
-                    Ok(()) => self.call(key, &mut conn, call, &mut permit, &mut turn),
+                    Ok(()) => self.call(key, &mut conn, call, &mut permit, &mut cx),
                     Err(MustWait(queue)) => {
                         conn.wait_for_worker(Some(call));
-                        pool.enqueue(key, conn, queue, &mut turn);
+                        pool.enqueue(key, conn, queue, &mut cx);
                         return permit;
                     }
                 },
-                next @ (Next::Pull | Next::Push) => match self.admit(&conn, None, &mut permit) {
-                    Ok(()) => {
-                        self.user_code(key, &mut conn, &mut permit, &mut turn, |conn, turn| {
-                            match next {
-                                Next::Pull => conn.pull(turn),
-                                _ => conn.push(turn),
-                            }
-                        })
+                next @ (Next::Pull | Next::Push) => {
+                    match self.admit(&conn, None, &mut permit) {
+                        Ok(()) => {
+                            self.user_code(key, &mut conn, &mut permit, &mut cx, |conn, cx| {
+                                match next {
+                                    Next::Pull => conn.pull(cx),
+                                    _ => conn.push(cx),
+                                }
+                            })
+                        }
+                        Err(MustWait(queue)) => {
+                            conn.wait_for_reader(cx.now);
+                            pool.enqueue(key, conn, queue, &mut cx);
+                            return permit;
+                        }
                     }
-                    Err(MustWait(queue)) => {
-                        conn.wait_for_reader(turn.now);
-                        pool.enqueue(key, conn, queue, &mut turn);
-                        return permit;
-                    }
-                },
-                Next::OwnThread => match detach(pool, key, conn, &mut turn) {
+                }
+                Next::DedicatedThread => match detach(pool, key, conn, &mut cx) {
                     Ok(()) => return permit,
                     Err(refused) => {
                         conn = refused;
@@ -220,16 +225,16 @@ impl<'p> Worker<'p> {
                 None => {}
                 Some(Next::Close(reason)) => break reason,
                 Some(Next::Yield) => {
-                    pool.enqueue(key, conn, Queue::Ready, &mut turn);
+                    pool.enqueue(key, conn, Queue::Ready, &mut cx);
                     return permit;
                 }
-                Some(_) => match pool.park(key, conn, &mut turn) {
+                Some(_) => match pool.park(key, conn, &mut cx) {
                     Ok(()) => return permit,
                     Err(Marked(marked, mark)) => {
                         conn = marked;
                         conn.tell(true, mark.hup);
                         if permit.is_none() {
-                            pool.enqueue(key, conn, Queue::Ready, &mut turn);
+                            pool.enqueue(key, conn, Queue::Ready, &mut cx);
                             return permit;
                         }
                     }
@@ -250,22 +255,22 @@ impl<'p> Worker<'p> {
     ) -> Result<(), MustWait> {
         let pool = self.pool;
         let holds = call.map_or_else(|| conn.holds_worker(), Call::holds_worker);
-        let slow = call.is_some() && pool.pace.is_slow(conn.route);
+        let slow = call.is_some() && pool.latency.is_slow(conn.route);
         if slow || holds || permit.is_none() {
             // What is answered does not wait for what is slow. A failure shows at the next write.
-            let _ = conn.line.flush_from_outside();
+            let _ = conn.egress.flush_from_outside();
         }
         if holds && !self.in_streams {
-            if !pool.streams.places.enter() {
-                pool.settings.races.at(Point::NoPlace);
+            if !pool.streams.semaphore.acquire() {
+                pool.settings.test_points.at(Point::LaneFull);
                 return Err(MustWait(Queue::Streams));
             }
             self.in_streams = true;
         }
-        if slow && !self.in_slow && pool.pace.is_very_slow(conn.route) {
+        if slow && !self.in_slow && pool.latency.is_very_slow(conn.route) {
             // A call of the same route that still has its permit will be found to be slow too.
-            if !pool.slow.places.enter_beside(pool.busy_in(conn.route)) {
-                pool.settings.races.at(Point::NoPlace);
+            if !pool.slow.semaphore.acquire_beside(pool.busy_in(conn.route)) {
+                pool.settings.test_points.at(Point::LaneFull);
                 return Err(MustWait(Queue::Slow));
             }
             self.in_slow = true;
@@ -285,18 +290,18 @@ impl<'p> Worker<'p> {
         conn: &mut Conn,
         call: Call,
         permit: &mut Option<Permit>,
-        turn: &mut Turn<'_>,
+        cx: &mut ServeContext<'_>,
     ) -> Option<Next> {
-        let Call { request, asked } = call;
+        let Call { request, meta } = call;
         let pool = self.pool;
         let context = conn.context.clone();
-        conn.line.start();
-        self.user_code(key, conn, permit, turn, |conn, turn| {
-            let began = turn.look_at_clock();
+        conn.egress.start();
+        self.user_code(key, conn, permit, cx, |conn, cx| {
+            let began = cx.look_at_clock();
             let response = panics::catch(|| (pool.handler)(request, context));
-            let took = turn.look_at_clock().saturating_duration_since(began);
-            pool.pace.record(conn.route, took);
-            conn.answer(asked, response, turn);
+            let took = cx.look_at_clock().saturating_duration_since(began);
+            pool.latency.record(conn.route, took);
+            conn.answer(meta, response, cx);
             None
         })
     }
@@ -308,37 +313,37 @@ impl<'p> Worker<'p> {
         key: u32,
         conn: &mut Conn,
         permit: &mut Option<Permit>,
-        turn: &mut Turn<'t>,
-        code: impl FnOnce(&mut Conn, &mut Turn<'t>) -> Option<Next>,
+        cx: &mut ServeContext<'t>,
+        code: impl FnOnce(&mut Conn, &mut ServeContext<'t>) -> Option<Next>,
     ) -> Option<Next> {
-        let desk = &self.pool.desks[self.me];
-        desk.show(key, conn.route);
+        let state = &self.pool.worker_states[self.me];
+        state.show(key, conn.route);
         if permit.is_some() {
             self.generation += 1;
-            desk.word.begin_busy(self.generation);
+            state.word.begin_busy(self.generation);
         } else {
-            desk.word.begin_out();
+            state.word.begin_out();
         }
         self.pool.monitor.wake();
-        let outcome = panics::catch(|| awaited(|| code(conn, turn)));
-        self.pool.settings.races.at(Point::Returned);
+        let outcome = panics::catch(|| awaited(|| code(conn, cx)));
+        self.pool.settings.test_points.at(Point::Returned);
         if permit.is_none() {
-            desk.word.end_out();
-        } else if !desk.word.end_busy(self.generation) {
+            state.word.end_out();
+        } else if !state.word.end_busy(self.generation) {
             // The monitor has sent a fresh one, and counted us among the slow.
             *permit = None;
-            self.pool.pace.come_back(conn.route);
+            self.pool.latency.come_back(conn.route);
             if self.in_slow {
-                self.pool.slow.places.leave();
+                self.pool.slow.semaphore.release();
             }
             self.in_slow = true;
         }
         outcome.unwrap_or_else(|panic| {
             log::error!(
                 "a response's body panicked: {panic}, peer {}",
-                Peer(&conn.line)
+                Peer(&conn.egress)
             );
-            conn.line.transport().reset();
+            conn.egress.transport().reset();
             Some(Next::Close(CloseReason::Failed))
         })
     }
@@ -346,11 +351,11 @@ impl<'p> Worker<'p> {
 
 /// Leaves a section, unless somebody waits there whose connection can take the place: then its key,
 /// claimed.
-fn next_in(pool: &Pool, section: &Section, inside: &mut bool) -> Option<u32> {
+fn next_in(pool: &Pool, lane: &Lane, inside: &mut bool) -> Option<u32> {
     if !*inside {
         return None;
     }
-    let next = section.leave_or_next(&pool.table);
+    let next = lane.leave_or_next(&pool.table);
     *inside = next.is_some();
     next
 }

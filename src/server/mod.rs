@@ -24,7 +24,7 @@ use crate::pool::monitor::Monitor;
 use crate::pool::shared::Pool;
 use crate::pool::worker::{Ended, Worker};
 use crate::server::signals::{Caught, SignalThread};
-use crate::settings::{ACCEPTED_MAX, Settings, WORKERS_MAX};
+use crate::settings::{MAX_ACCEPTED, MAX_WORKERS, Settings};
 use crate::sys::clock::Clock;
 use crate::sys::panics;
 use crate::sys::waker::Waker;
@@ -85,7 +85,7 @@ impl Builder {
     /// A handler that blocks occupies one worker. Clients that are slow, idle or silent occupy
     /// none.
     pub fn workers(mut self, workers: usize) -> Self {
-        self.settings.workers = workers.clamp(1, WORKERS_MAX);
+        self.settings.workers = workers.clamp(1, MAX_WORKERS);
         self
     }
 
@@ -94,7 +94,7 @@ impl Builder {
     /// in the kernel's accept backlog. Default: 80 % of the descriptors the process may have. At
     /// least 1.
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.settings.connections_max = Some(connections.max(1));
+        self.settings.max_connections = Some(connections.max(1));
         self
     }
 
@@ -165,7 +165,7 @@ impl Builder {
     /// Bytes per second, in either direction, below which a client is given up once it was waited
     /// for 10 s in all. Default: 500. Zero allows any.
     pub fn min_rate(mut self, bytes_per_second: u64) -> Self {
-        self.settings.rate_min = bytes_per_second;
+        self.settings.min_rate = bytes_per_second;
         self
     }
 
@@ -187,28 +187,28 @@ impl Builder {
     /// Connections that have a thread of their own at the same time: [upgraded](crate::upgrade)
     /// ones, and responses made by [`Body::stream`](crate::Body::stream). Default: 1000. A further
     /// one is answered with 503 and `Retry-After`.
-    pub fn max_own_threads(mut self, threads: usize) -> Self {
-        self.settings.own_threads_max = threads;
+    pub fn max_dedicated_threads(mut self, threads: usize) -> Self {
+        self.settings.max_dedicated_threads = threads;
         self
     }
 
     /// Bytes that a request line may have. Default: 16 KiB; RFC 9112 section 3 asks for 8000 at
     /// least. Beyond it the client gets 414.
     pub fn max_request_line_bytes(mut self, bytes: usize) -> Self {
-        self.settings.limits.request_line_bytes_max = bytes;
+        self.settings.limits.max_request_line_bytes = bytes;
         self
     }
 
     /// Bytes that a whole request head may have. Default: 64 KiB. Beyond it the client gets 431
     /// (RFC 6585 section 5).
     pub fn max_head_bytes(mut self, bytes: usize) -> Self {
-        self.settings.limits.head_bytes_max = bytes;
+        self.settings.limits.max_head_bytes = bytes;
         self
     }
 
     /// Fields that a request head may have. Default: 100. Beyond it the client gets 431.
     pub fn max_fields(mut self, fields: usize) -> Self {
-        self.settings.limits.fields_max = fields;
+        self.settings.limits.max_fields = fields;
         self
     }
 
@@ -318,8 +318,8 @@ impl Builder {
     }
 
     #[cfg(test)]
-    pub(crate) fn races(mut self, races: &crate::sys::test_points::Races) -> Self {
-        self.settings.races = races.clone();
+    pub(crate) fn test_points(mut self, test_points: &crate::sys::test_points::TestPoints) -> Self {
+        self.settings.test_points = test_points.clone();
         self
     }
 }
@@ -399,7 +399,7 @@ impl Bound {
             return Err(Error::Stopped);
         }
         let workers = settings.workers;
-        let (sender, accepted) = bounded(ACCEPTED_MAX);
+        let (sender, accepted) = bounded(MAX_ACCEPTED);
         let handler = Kept(Some(handler));
         let handler = Box::new(move |request, context| handler.get().handle(request, context));
         let (lifecycle, ledger) = (shared.lifecycle.clone(), shared.ledger.clone());
@@ -497,7 +497,7 @@ fn start_pool(pool: &Arc<Pool>, workers: usize) -> std::io::Result<Threads> {
             .inspect_err(|_| {
                 pool.lifecycle.enter(Phase::Stopped);
                 pool.permits.close();
-                pool.poller.ring();
+                pool.poller.wake();
             });
         handles.push(started?);
     }
@@ -586,7 +586,7 @@ impl Handle {
     /// at once; also for handlers. A stop that was begun before can only become shorter.
     pub fn begin_shutdown_within(&self, within: Duration) {
         self.0
-            .begin(|lifecycle| lifecycle.begin_within(Cause::Handle, within));
+            .begin(|lifecycle| lifecycle.begin_stop_within(Cause::Handle, within));
     }
 
     /// Shuts the server down and waits until every connection has ended.
@@ -667,26 +667,26 @@ impl Handle {
                 .iter()
                 .map(|reason| ledger.ended(*reason))
                 .sum(),
-            upgraded: pool.as_ref().map_or(0, |pool| pool.own.upgraded()),
+            upgraded: pool.as_ref().map_or(0, |pool| pool.dedicated.upgraded()),
             answered: match (report, pool) {
                 (Some(report), _) => report.answered.iter().map(|(_, n)| n).sum(),
                 (None, Some(pool)) => Phase::ALL.iter().map(|phase| pool.answered(*phase)).sum(),
                 (None, None) => 0,
             },
-            shed: ledger.ended(CloseReason::IdleShed) + ledger.ended(CloseReason::Shed),
+            evicted: ledger.ended(CloseReason::Evicted) + ledger.ended(CloseReason::NoSlot),
             overloaded: ledger.ended(CloseReason::Overloaded),
             paused: ledger.paused(),
         }
     }
 
     pub(crate) fn begin(&self, cause: Cause) {
-        self.0.begin(|lifecycle| lifecycle.begin(cause));
+        self.0.begin(|lifecycle| lifecycle.begin_stop(cause));
     }
 
     /// Ends every wait of the stop now.
     pub(crate) fn cut(&self, cause: Cause) {
         self.0
-            .begin(|lifecycle| lifecycle.begin_within(cause, Duration::ZERO));
+            .begin(|lifecycle| lifecycle.begin_stop_within(cause, Duration::ZERO));
     }
 
     /// Has `then` called with the report when the server has stopped: it must be short and not
@@ -749,7 +749,7 @@ pub struct Stats {
     /// Of those that are open: upgraded ones.
     pub upgraded: usize,
     /// Of those that have ended: idle ones that were closed to make room for others.
-    pub shed: u64,
+    pub evicted: u64,
     /// Of those that have ended: ones on which a request found no worker in time, and was answered
     /// with 503.
     pub overloaded: u64,

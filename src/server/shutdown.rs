@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
-use crate::conn::egress::{Egress, InFlight, Taken as TakenOver};
-use crate::conn::serve_context::{Buffers, Turn};
+use crate::conn::egress::{Egress, InFlight, TakeOver};
+use crate::conn::serve_context::{Buffers, ServeContext};
 use crate::conn::stages::{Conn, RETRY_AFTER};
 use crate::lifecycle::hooks;
 use crate::lifecycle::ledger::{CloseReason, WakeAt};
 use crate::lifecycle::phase::{Lifecycle, Phase, Plan};
 use crate::lifecycle::report::{CutRequest, Report, Short, StuckWorker};
 use crate::listen::acceptor::{Acceptor, Threads};
-use crate::listen::closing::{self, Taken};
+use crate::listen::closing::{self, BacklogState};
 use crate::listen::listener::Listener;
 use crate::pool::shared::{Accepted, Marked, Pool, Queue};
 use crate::sys::clock::{after, earlier, later};
@@ -66,9 +66,9 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     lifecycle.draining.raise();
     pool.stopping.wake();
     let on_shutdown = hooks::start_all(hooks.on_shutdown, clock);
-    pool.settings.races.at(Point::Draining);
+    pool.settings.test_points.at(Point::Draining);
     close_listeners(listeners, &pool, &mut buffers, &mut report);
-    pool.settings.races.at(Point::Closed);
+    pool.settings.test_points.at(Point::Closed);
     hurry_idle(&pool, &mut buffers);
     let empty = wait_until_empty(&pool, |plan| plan.cut_at);
     report.hooks = on_shutdown.wait(|| cut_at(&lifecycle), clock);
@@ -80,7 +80,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     ));
     if !empty {
         lifecycle.enter(Phase::Cutting);
-        pool.settings.races.at(Point::Cutting);
+        pool.settings.test_points.at(Point::Cutting);
         cut(&pool, &mut buffers, &mut report);
         // Only now: a handler that heeds it must not answer in the place of our 503.
         lifecycle.cancelled.raise();
@@ -96,7 +96,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
             }
             cut(&pool, &mut buffers, &mut report);
         }
-        report.upgraded.finished = pool.own.finished();
+        report.upgraded.finished = pool.dedicated.finished();
         reset(&pool, &mut buffers, &mut report);
         report.phases.push((
             Phase::Cutting,
@@ -104,11 +104,11 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
         ));
     }
 
-    pool.settings.races.at(Point::Joining);
+    pool.settings.test_points.at(Point::Joining);
     // While there are workers to take their connections back.
-    let own = pool.own.join(STUCK_AFTER, JOIN_ROUNDS);
+    let own = pool.dedicated.join(STUCK_AFTER, JOIN_ROUNDS);
     if report.upgraded.cut == 0 {
-        report.upgraded.finished = pool.own.finished();
+        report.upgraded.finished = pool.dedicated.finished();
     }
     report.upgraded.told = report.upgraded.finished + report.upgraded.cut;
     lifecycle.enter(Phase::Stopped);
@@ -118,7 +118,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
         own.into_iter()
             .map(|(thread, key)| stuck(&pool, thread, key)),
     );
-    let on_stopped = hooks::start_in_turn(hooks.on_stopped, clock);
+    let on_stopped = hooks::start_in_sequence(hooks.on_stopped, clock);
     let last = after(clock.now(), pool.settings.cut_grace);
     report
         .hooks
@@ -142,14 +142,14 @@ fn close_listeners(
     report: &mut Report,
 ) {
     let lifecycle = &pool.lifecycle;
-    let mut closing = closing::Closing::begin(listeners, &lifecycle.clock);
-    let gate_time = closing.gate_time(longest_round_trip(pool));
-    pool.settings.races.at(Point::Gated);
+    let mut closing = closing::Closing::start(listeners, &lifecycle.clock);
+    let syn_gate_time = closing.syn_gate_time(longest_round_trip(pool));
+    pool.settings.test_points.at(Point::Gated);
     loop {
-        let taken = closing.accept(gate_time, pool);
+        let taken = closing.accept(syn_gate_time, pool);
         let connections = std::mem::take(&mut closing.connections);
         report.backlog += connections.len();
-        if taken == Taken::All {
+        if taken == BacklogState::Empty {
             report.ungated = closing.ungated;
             report.errors.append(&mut closing.errors);
             (report.gate, report.backlog_left) = closing.close(&lifecycle.clock);
@@ -182,13 +182,13 @@ fn close_listeners(
 fn serve(connections: Vec<Accepted>, pool: &Pool, buffers: &mut Buffers) {
     for accepted in connections {
         if let Some((key, conn)) = pool.adopt(accepted) {
-            let mut turn = Turn::new(
+            let mut cx = ServeContext::new(
                 &pool.settings,
                 &pool.lifecycle,
                 buffers,
                 pool.lifecycle.clock.now(),
             );
-            pool.enqueue(key, conn, Queue::Ready, &mut turn);
+            pool.enqueue(key, conn, Queue::Ready, &mut cx);
         }
     }
 }
@@ -198,9 +198,9 @@ fn longest_round_trip(pool: &Pool) -> Duration {
     let lines = pool
         .table
         .keys()
-        .filter_map(|key| pool.table.slot(key).line());
+        .filter_map(|key| pool.table.slot(key).egress());
     lines
-        .filter_map(|line| Some(line.transport().info()?.rtt))
+        .filter_map(|egress| Some(egress.transport().info()?.rtt))
         .max()
         .unwrap_or_default()
 }
@@ -214,16 +214,16 @@ fn hurry_idle(pool: &Pool, buffers: &mut Buffers) {
         if !slot.word.claim_by_event(false) {
             continue;
         }
-        let mut turn = Turn::new(
+        let mut cx = ServeContext::new(
             &pool.settings,
             &pool.lifecycle,
             buffers,
             pool.lifecycle.clock.now(),
         );
         // Parking sets the deadline for the phase it is now.
-        if let Err(Marked(mut conn, mark)) = pool.park(key, slot.take(), &mut turn) {
+        if let Err(Marked(mut conn, mark)) = pool.park(key, slot.take(), &mut cx) {
             conn.tell(true, mark.hup);
-            pool.enqueue(key, conn, Queue::Ready, &mut turn);
+            pool.enqueue(key, conn, Queue::Ready, &mut cx);
         }
     }
 }
@@ -258,14 +258,14 @@ fn wait_until_empty(pool: &Pool, deadline: impl Fn(&Plan) -> Option<Instant>) ->
 /// One line that says what is still waited for.
 fn tell_progress(pool: &Pool, until: Option<Instant>, now: Instant) {
     let (mut n, mut upgraded, mut oldest) = (0_usize, 0_usize, None::<(Instant, String)>);
-    for line in pool
+    for egress in pool
         .table
         .keys()
-        .filter_map(|key| pool.table.slot(key).line())
+        .filter_map(|key| pool.table.slot(key).egress())
     {
-        if line.is_upgraded() {
+        if egress.is_upgraded() {
             upgraded += 1;
-        } else if let Some((request, _)) = line.in_flight() {
+        } else if let Some((request, _)) = egress.in_flight() {
             n += 1;
             if oldest
                 .as_ref()
@@ -306,37 +306,39 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     let refusal = refusal(&pool.lifecycle);
     for key in pool.table.keys() {
         let slot = pool.table.slot(key);
-        let Some(line) = slot.line() else { continue };
+        let Some(egress) = slot.egress() else {
+            continue;
+        };
         let owned = slot.word.claim_parked().map(|_| {
-            let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, now);
+            let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
             let mut conn = slot.take();
-            let next = conn.look_once_more(&mut turn);
+            let next = conn.look_once_more(&mut cx);
             (conn, next)
         });
-        let taken = line.take_over(&refusal);
-        note_answered(&taken, &line, now, report);
+        let taken = egress.take_over(&refusal);
+        note_answered(&taken, &egress, now, report);
         // What nobody serves at the moment is moved on; who serves one finds it shut.
         let Some((mut conn, next)) = owned else {
             continue;
         };
-        let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, now);
+        let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
         match (taken, next) {
-            (TakenOver::Answered(_), _) => {
-                conn.close_after_flush(CloseReason::Cut, &turn);
-                pool.enqueue(key, conn, Queue::Ready, &mut turn);
+            (TakeOver::Answered(_), _) => {
+                conn.close_after_flush(CloseReason::Cut, &cx);
+                pool.enqueue(key, conn, Queue::Ready, &mut cx);
             }
             (_, Some(reason)) => pool.close(key, conn, reason),
-            (TakenOver::Nothing | TakenOver::Begun, None) => {
-                pool.enqueue(key, conn, Queue::Ready, &mut turn)
+            (TakeOver::None | TakeOver::Begun, None) => {
+                pool.enqueue(key, conn, Queue::Ready, &mut cx)
             }
         }
     }
 }
 
 /// A request that does not get its whole response, as the report names it.
-fn cut_request(line: &Egress, request: InFlight, now: Instant) -> CutRequest {
+fn cut_request(egress: &Egress, request: InFlight, now: Instant) -> CutRequest {
     CutRequest {
-        peer: line.peer(),
+        peer: egress.peer(),
         method: request.method,
         target: request.target,
         age: now.saturating_duration_since(request.since),
@@ -348,8 +350,8 @@ fn cut_request(line: &Egress, request: InFlight, now: Instant) -> CutRequest {
 }
 
 /// Names a request that was answered with 503.
-fn note_answered(taken: &TakenOver, line: &Egress, now: Instant, report: &mut Report) {
-    let TakenOver::Answered(request) = taken else {
+fn note_answered(taken: &TakeOver, egress: &Egress, now: Instant, report: &mut Report) {
+    let TakeOver::Answered(request) = taken else {
         return;
     };
     let list = if request.started {
@@ -359,22 +361,23 @@ fn note_answered(taken: &TakenOver, line: &Egress, now: Instant, report: &mut Re
     };
     list.push(CutRequest {
         answered_503: true,
-        ..cut_request(line, request.clone(), now)
+        ..cut_request(egress, request.clone(), now)
     });
 }
 
 /// Names the requests whose responses are about to be cut, and the upgraded connection.
-fn note_unfinished(line: &Egress, now: Instant, report: &mut Report) {
-    let upgraded = line.is_upgraded();
+fn note_unfinished(egress: &Egress, now: Instant, report: &mut Report) {
+    let upgraded = egress.is_upgraded();
     report.upgraded.cut += usize::from(upgraded);
     report.cut.extend(
-        line.unfinished()
+        egress
+            .unfinished()
             .into_iter()
             .map(|(request, bytes_sent)| CutRequest {
                 started: true,
                 bytes_sent,
                 upgraded,
-                ..cut_request(line, request, now)
+                ..cut_request(egress, request, now)
             }),
     );
 }
@@ -401,25 +404,27 @@ fn reset(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     let now = pool.lifecycle.clock.now();
     for key in pool.table.keys() {
         let slot = pool.table.slot(key);
-        let Some(line) = slot.line() else { continue };
-        note_unfinished(&line, now, report);
+        let Some(egress) = slot.egress() else {
+            continue;
+        };
+        note_unfinished(&egress, now, report);
         // One whose 503 has had its time counts too: the handler may still wait for the peer, which
         // frees it.
-        let owes = line.in_flight().is_some();
+        let owes = egress.in_flight().is_some();
         match slot.word.claim_parked().map(|_| slot.take()) {
             Some(mut conn) if owes => {
                 // Nobody has read what is behind an answer that its client has not taken.
-                let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, now);
-                let unread = conn.take_unread(&mut turn);
+                let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
+                let unread = conn.take_unread(&mut cx);
                 report.never_started.extend(
                     unread
                         .into_iter()
-                        .map(|request| cut_request(&line, request, now)),
+                        .map(|request| cut_request(&egress, request, now)),
                 );
                 pool.close(key, conn, CloseReason::Cut);
             }
             Some(conn) => close_at_rest(pool, key, conn, buffers, report),
-            None if owes => line.transport().reset(),
+            None if owes => egress.transport().reset(),
             None => {}
         }
     }
@@ -446,16 +451,16 @@ fn close_at_rest(
     report: &mut Report,
 ) {
     let now = pool.lifecycle.clock.now();
-    let mut turn = Turn::new(&pool.settings, &pool.lifecycle, buffers, now);
-    let next = conn.look_once_more(&mut turn);
+    let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
+    let next = conn.look_once_more(&mut cx);
     note_answered(
-        &conn.line.take_over(&refusal(&pool.lifecycle)),
-        &conn.line,
+        &conn.egress.take_over(&refusal(&pool.lifecycle)),
+        &conn.egress,
         now,
         report,
     );
-    note_unfinished(&conn.line, now, report);
-    let reason = if conn.line.pending() > 0 {
+    note_unfinished(&conn.egress, now, report);
+    let reason = if conn.egress.pending() > 0 {
         CloseReason::Cut
     } else {
         next.unwrap_or(CloseReason::Stopping)
@@ -467,7 +472,7 @@ fn close_at_rest(
 fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
     let Threads { handles, ended } = threads;
     pool.permits.close();
-    pool.poller.ring();
+    pool.poller.wake();
     pool.monitor.waker.wake();
     let clock = &pool.lifecycle.clock;
     let began = clock.now();
@@ -475,9 +480,9 @@ fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
     while running.iter().any(Option::is_some) {
         let waited = clock.now().saturating_duration_since(began);
         let in_handler = |i: usize| {
-            pool.desks
+            pool.worker_states
                 .get(i)
-                .is_some_and(|desk| desk.word.look().is_in_user_code())
+                .is_some_and(|state| state.word.look().is_in_user_code())
         };
         let only_stuck = running
             .iter()
@@ -500,9 +505,9 @@ fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
         Some(stuck(
             pool,
             name,
-            pool.desks
+            pool.worker_states
                 .get(i)
-                .map_or(u32::MAX, |desk| desk.key.load(Relaxed)),
+                .map_or(u32::MAX, |state| state.key.load(Relaxed)),
         ))
     });
     left.collect()
@@ -511,8 +516,8 @@ fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
 /// Names a thread that is left behind, and the request it serves.
 fn stuck(pool: &Pool, thread: String, key: u32) -> StuckWorker {
     let now = pool.lifecycle.clock.now();
-    let line = pool.table.get(key).and_then(|slot| slot.line());
-    let request = line.and_then(|line| line.in_flight());
+    let egress = pool.table.get(key).and_then(|slot| slot.egress());
+    let request = egress.and_then(|egress| egress.in_flight());
     let request = request.map(|(request, _)| {
         (
             request.method,

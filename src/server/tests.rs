@@ -16,7 +16,7 @@ use crate::conn::stages::Request;
 use crate::conn::upgraded::upgrade;
 use crate::lifecycle::context::Context;
 use crate::sys::clock::ManualClock;
-use crate::sys::test_points::{Held, Point, Races};
+use crate::sys::test_points::{Held, Point, TestPoints};
 
 /// Only ever a failure.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Fixture {
     running: Running,
     clock: Arc<ManualClock>,
-    races: Races,
+    test_points: TestPoints,
     entered: Receiver<()>,
     open: Sender<()>,
     /// What stopped the closure of `/pushed`.
@@ -37,7 +37,7 @@ struct Fixture {
 
 impl Fixture {
     fn new(build: impl FnOnce(Builder) -> Builder) -> Self {
-        let (clock, races) = (ManualClock::new(), Races::default());
+        let (clock, test_points) = (ManualClock::new(), TestPoints::default());
         let (entered_in, entered) = unbounded();
         let (open, opened) = bounded::<()>(64);
         let (stalled_in, stalled) = unbounded();
@@ -98,7 +98,7 @@ impl Fixture {
         let builder = Server::builder()
             .workers(4)
             .clock(Clock::Manual(clock.clone()))
-            .races(&races);
+            .test_points(&test_points);
         let running = build(builder)
             .bind("127.0.0.1:0")
             .unwrap()
@@ -107,7 +107,7 @@ impl Fixture {
         Self {
             running,
             clock,
-            races,
+            test_points,
             entered,
             open,
             stalled,
@@ -125,8 +125,8 @@ impl Fixture {
         // The bytes are there before anybody looks for them, so this is the first time it is
         // parked.
         let (accepted, put) = (
-            self.races.hold(Point::Accepted),
-            self.races.hold(Point::Put),
+            self.test_points.hold(Point::Accepted),
+            self.test_points.hold(Point::Put),
         );
         let mut client = self.connect();
         accepted.wait();
@@ -164,7 +164,7 @@ impl Fixture {
     /// the clock.
     fn wait_paused(&self, left: usize) {
         wait_until(|| {
-            self.races.accept_errors_left() == left
+            self.test_points.accept_errors_left() == left
                 && self.running.handle().0.ledger.waits_for_any_end()
         });
     }
@@ -301,7 +301,7 @@ fn a_head_that_trickles_does_not_get_more_time() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(b"GET / HTT");
     server.clock.advance(9 * SECOND);
-    let held = server.races.hold(Point::Put);
+    let held = server.test_points.hold(Point::Put);
     client.send(b"P");
     held.wait();
     held.release();
@@ -509,18 +509,18 @@ fn connections_on_their_way_to_a_worker_are_counted_and_the_rest_wait_in_the_bac
     // The only worker has an event in its hand, and takes nothing out of the channel.
     let mut first = server.parked(&get("/b"));
     first.expect_body("/b");
-    let held = server.races.hold(Point::Event);
+    let held = server.test_points.hold(Point::Event);
     first.send(&get("/c"));
     held.wait();
     let stats = || server.running.handle().stats();
     let before = stats().accepted;
-    let mut clients: Vec<_> = (0..ACCEPTED_MAX + 100).map(|_| server.connect()).collect();
-    wait_until(|| stats().accepted - before >= ACCEPTED_MAX as u64);
+    let mut clients: Vec<_> = (0..MAX_ACCEPTED + 100).map(|_| server.connect()).collect();
+    wait_until(|| stats().accepted - before >= MAX_ACCEPTED as u64);
     let _ = server
         .running
         .stopped()
         .recv_timeout(Duration::from_millis(50));
-    assert_eq!(stats().accepted - before, ACCEPTED_MAX as u64);
+    assert_eq!(stats().accepted - before, MAX_ACCEPTED as u64);
     held.release();
     for client in &mut clients {
         client.send(&get("/d"));
@@ -536,7 +536,7 @@ fn a_request_that_finds_no_worker_is_answered_with_503() {
         let server = Fixture::new(|builder| builder.workers(workers));
         let gates = server.block_all(workers);
         // Only the monitor can park it now.
-        let held = server.races.hold(Point::Queued);
+        let held = server.test_points.hold(Point::Queued);
         let mut waiting = server.connect();
         waiting.send(&get("/waits"));
         held.wait();
@@ -635,7 +635,7 @@ fn a_draining_server_gives_idle_connections_their_grace_and_not_more() {
     let server = Fixture::new(|builder| builder);
     let mut idle = server.parked(&get("/a"));
     idle.expect_body("/a");
-    let closed = server.races.hold(Point::Closed);
+    let closed = server.test_points.hold(Point::Closed);
     server.running.handle().begin_shutdown();
     closed.wait();
     closed.release();
@@ -653,7 +653,7 @@ fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
     let mut silent = server.parked(b"");
     let mut idle = server.parked(&get("/a"));
     idle.expect_body("/a");
-    let closed = server.races.hold(Point::Closed);
+    let closed = server.test_points.hold(Point::Closed);
     server.running.handle().begin_shutdown();
     closed.wait();
     closed.release();
@@ -711,13 +711,10 @@ fn a_full_server_closes_who_has_been_idle_longest() {
             client.0.set_nonblocking(false).unwrap();
         }
     }
-    assert_eq!(server.running.handle().stats().shed, 3);
+    assert_eq!(server.running.handle().stats().evicted, 3);
     let report = server.stop();
     assert_eq!(
-        (
-            report.closed_because(CloseReason::IdleShed),
-            report.accepted
-        ),
+        (report.closed_because(CloseReason::Evicted), report.accepted),
         (3, 6),
         "{report}"
     );
@@ -731,7 +728,7 @@ fn a_full_server_closes_nobody_while_nobody_waits() {
         client.send(&get(&format!("/{i}")));
         client.expect_body(&format!("/{i}"));
     }
-    assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 0);
+    assert_eq!(server.stop().closed_because(CloseReason::Evicted), 0);
 }
 
 #[test]
@@ -751,7 +748,7 @@ fn a_new_connection_waits_until_somebody_has_been_idle_for_long_enough() {
     // meanwhile.
     wait_until(|| {
         server.clock.advance(SECOND);
-        server.running.handle().stats().shed == 1
+        server.running.handle().stats().evicted == 1
     });
     idle.expect_end();
     new.expect_body("/new");
@@ -773,7 +770,7 @@ fn a_full_server_lets_one_in_when_another_one_ends() {
 fn without_descriptors_the_end_of_a_connection_is_enough() {
     let server = Fixture::new(|builder| builder);
     let gate = server.enter_gate();
-    server.races.fail_accept(Errno::MFILE, 1);
+    server.test_points.fail_accept(Errno::MFILE, 1);
     let mut new = server.connect();
     new.send(&get("/new"));
     server.wait_paused(0);
@@ -788,14 +785,14 @@ fn who_has_sent_a_request_is_served_and_the_next_one_makes_room() {
     let server = Fixture::new(|builder| builder.max_connections(2));
     let mut idle = idle_clients(&server, 2, SECOND);
     // The worker that has the event has not claimed its connection.
-    let held = server.races.hold(Point::Event);
+    let held = server.test_points.hold(Point::Event);
     idle[0].send(&get("/late"));
     held.wait();
     let _new = assert_served(&server);
     idle[0].expect_body("/late");
     idle[1].expect_end();
     held.release();
-    assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 1);
+    assert_eq!(server.stop().closed_because(CloseReason::Evicted), 1);
 }
 
 #[test]
@@ -808,7 +805,7 @@ fn a_silent_connection_makes_room_once_it_has_had_its_time() {
     server.clock.advance(SECOND);
     silent.expect_end();
     new.expect_body("/new");
-    assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 1);
+    assert_eq!(server.stop().closed_because(CloseReason::Evicted), 1);
 }
 
 #[test]
@@ -816,13 +813,13 @@ fn without_descriptors_the_longest_idle_one_makes_room_however_short_that_is() {
     for error in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
         let server = Fixture::new(|builder| builder);
         let mut idle = idle_clients(&server, 2, Duration::ZERO);
-        server.races.fail_accept(error, 1);
+        server.test_points.fail_accept(error, 1);
         let _new = assert_served(&server);
         idle[0].expect_end();
         idle[1].send(&get("/b"));
         idle[1].expect_body("/b");
         assert_eq!(
-            server.stop().closed_because(CloseReason::IdleShed),
+            server.stop().closed_because(CloseReason::Evicted),
             1,
             "{error}"
         );
@@ -833,19 +830,19 @@ fn without_descriptors_the_longest_idle_one_makes_room_however_short_that_is() {
 fn a_descriptor_that_somebody_else_has_taken_costs_one_connection_and_not_all() {
     let server = Fixture::new(|builder| builder);
     let _idle = idle_clients(&server, 3, Duration::ZERO);
-    server.races.fail_accept(Errno::MFILE, 2);
+    server.test_points.fail_accept(Errno::MFILE, 2);
     let mut new = server.connect();
     new.send(&get("/new"));
     server.wait_paused(0);
     server.clock.advance(SECOND);
     new.expect_body("/new");
-    assert_eq!(server.stop().closed_because(CloseReason::IdleShed), 1);
+    assert_eq!(server.stop().closed_because(CloseReason::Evicted), 1);
 }
 
 #[test]
 fn without_descriptors_and_idle_connections_the_server_waits_and_does_not_spin() {
     let server = Fixture::new(|builder| builder);
-    server.races.fail_accept(Errno::MFILE, 3);
+    server.test_points.fail_accept(Errno::MFILE, 3);
     let mut new = server.connect();
     new.send(&get("/new"));
     // One attempt each time, and none in between: the clock stands still.
@@ -855,7 +852,7 @@ fn without_descriptors_and_idle_connections_the_server_waits_and_does_not_spin()
             .running
             .stopped()
             .recv_timeout(Duration::from_millis(20));
-        assert_eq!(server.races.accept_errors_left(), left);
+        assert_eq!(server.test_points.accept_errors_left(), left);
         server.clock.advance(SECOND / 10);
     }
     new.expect_body("/new");
@@ -877,11 +874,11 @@ fn a_connection_that_is_gone_before_it_is_accepted_holds_up_nobody() {
         let mut idle = server.parked(&get("/a"));
         idle.expect_body("/a");
         server.wait_silent(1);
-        server.races.fail_accept(error, 100);
+        server.test_points.fail_accept(error, 100);
         let _new = assert_served(&server);
         let report = server.stop();
         assert_eq!(
-            (report.closed_because(CloseReason::IdleShed), report.paused),
+            (report.closed_because(CloseReason::Evicted), report.paused),
             (0, Duration::ZERO),
             "{error}"
         );
@@ -893,7 +890,7 @@ fn a_listener_that_always_fails_does_not_make_the_acceptor_spin() {
     for (error, times) in [(Errno::CONNABORTED, 1025), (Errno::INVAL, 1)] {
         // Another one each time: the end of a connection would have the acceptor try at once.
         let server = Fixture::new(|builder| builder);
-        server.races.fail_accept(error, 2 * times);
+        server.test_points.fail_accept(error, 2 * times);
         let mut new = server.connect();
         new.send(&get("/new"));
         for left in [times, 0] {
@@ -917,7 +914,7 @@ fn wait_until(mut is_so: impl FnMut() -> bool) {
     panic!("not within {LIMIT:?}");
 }
 
-// Races.
+// TestPoints.
 
 #[test]
 fn bytes_that_come_between_put_and_park_are_not_missed() {
@@ -935,14 +932,14 @@ fn an_end_that_comes_between_put_and_park_with_bytes_before_it_is_not_missed() {
     let server = Fixture::new(|builder| builder.workers(2));
     let (mut client, held) = server.about_to_park(&get("/a"));
     client.expect_body("/a");
-    let bytes = server.races.hold(Point::Event);
+    let bytes = server.test_points.hold(Point::Event);
     client.send(&get("/b"));
     bytes.wait();
     client.0.shutdown(Shutdown::Write).unwrap();
-    let end = server.races.hold(Point::Event);
+    let end = server.test_points.hold(Point::Event);
     bytes.release();
     end.wait();
-    let marked = server.races.hold(Point::Asleep);
+    let marked = server.test_points.hold(Point::Asleep);
     end.release();
     marked.wait();
     marked.release();
@@ -956,7 +953,7 @@ fn an_end_that_comes_between_put_and_park_with_bytes_before_it_is_not_missed() {
 fn a_poller_about_to_sleep_sees_the_connection_that_comes() {
     let server = Fixture::new(|builder| builder.workers(1));
     server.parked(&get("/a")).expect_body("/a");
-    let held = server.races.hold(Point::Asleep);
+    let held = server.test_points.hold(Point::Asleep);
     // Any event makes it go round.
     let mut first = server.connect();
     first.send(&get("/b"));
@@ -972,7 +969,7 @@ fn a_poller_about_to_sleep_sees_the_connection_that_comes() {
 fn an_event_for_a_connection_that_was_given_up_meanwhile_is_harmless() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(b"GET / HT");
-    let held = server.races.hold(Point::Event);
+    let held = server.test_points.hold(Point::Event);
     client.send(b"T");
     held.wait();
     server.clock.advance(10 * SECOND);
@@ -988,7 +985,7 @@ fn a_request_that_comes_with_its_deadline_is_served() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(&get("/a"));
     client.expect_body("/a");
-    let held = server.races.hold(Point::Overdue);
+    let held = server.test_points.hold(Point::Overdue);
     server.clock.advance(60 * SECOND);
     held.wait();
     client.send(&get("/b"));
@@ -1002,10 +999,10 @@ fn a_request_that_comes_with_its_deadline_is_served() {
 fn a_handler_that_returns_while_its_permit_is_revoked_keeps_the_count() {
     for _ in 0..20 {
         let server = Fixture::new(|builder| builder.workers(2));
-        let revoking = server.races.hold(Point::Revoking);
+        let revoking = server.test_points.hold(Point::Revoking);
         let mut client = server.enter_gate();
         revoking.wait();
-        let returned = server.races.hold(Point::Returned);
+        let returned = server.test_points.hold(Point::Returned);
         server.open.send(()).unwrap();
         returned.wait();
         returned.release();
@@ -1030,7 +1027,7 @@ fn a_handler_that_returns_while_its_permit_is_revoked_keeps_the_count() {
 #[test]
 fn a_permit_on_its_way_holds_nobody_up_for_good() {
     let server = Fixture::new(|builder| builder.workers(2));
-    let giving = server.races.hold(Point::Giving);
+    let giving = server.test_points.hold(Point::Giving);
     let mut gate = server.enter_gate();
     giving.wait();
     let mut other = server.connect();
@@ -1045,11 +1042,11 @@ fn a_permit_on_its_way_holds_nobody_up_for_good() {
 fn a_place_that_comes_free_while_a_call_goes_to_wait_is_not_missed() {
     let server = Fixture::new(|builder| builder.workers(2));
     // One is found to be slow, so a second one needs a place, and there is one.
-    let revoked = server.races.hold(Point::Giving);
+    let revoked = server.test_points.hold(Point::Giving);
     let mut first = server.enter_gate();
     revoked.wait();
     revoked.release();
-    let held = server.races.hold(Point::NoPlace);
+    let held = server.test_points.hold(Point::LaneFull);
     let mut second = server.connect();
     second.send(&get("/gate"));
     held.wait();
@@ -1064,7 +1061,7 @@ fn a_place_that_comes_free_while_a_call_goes_to_wait_is_not_missed() {
 #[test]
 fn a_connection_in_the_acceptors_hand_at_the_stop_is_served() {
     let server = Fixture::new(|builder| builder);
-    let held = server.races.hold(Point::Accepted);
+    let held = server.test_points.hold(Point::Accepted);
     let mut client = server.connect();
     client.send(&get("/a"));
     held.wait();
@@ -1078,7 +1075,7 @@ fn a_connection_in_the_acceptors_hand_at_the_stop_is_served() {
 #[test]
 fn a_connection_that_comes_before_the_listener_closes_is_served() {
     let server = Fixture::new(|builder| builder);
-    let held = server.races.hold(Point::Draining);
+    let held = server.test_points.hold(Point::Draining);
     server.running.handle().begin_shutdown();
     held.wait();
     let mut client = server.connect();
@@ -1096,8 +1093,8 @@ fn a_connection_that_comes_before_the_listener_closes_is_served() {
 fn the_gate_keeps_new_connections_out_and_those_in_the_backlog_in() {
     let server = Fixture::new(|builder| builder);
     let (draining, gated) = (
-        server.races.hold(Point::Draining),
-        server.races.hold(Point::Gated),
+        server.test_points.hold(Point::Draining),
+        server.test_points.hold(Point::Gated),
     );
     server.running.handle().begin_shutdown();
     draining.wait();
@@ -1127,7 +1124,7 @@ fn a_request_whose_event_is_late_is_found_by_the_last_look() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(&get("/a"));
     client.expect_body("/a");
-    let held = server.races.hold(Point::Event);
+    let held = server.test_points.hold(Point::Event);
     client.send(&get("/b"));
     held.wait();
     server.clock.advance(60 * SECOND);
@@ -1140,7 +1137,7 @@ fn a_request_that_crosses_our_end_of_an_idle_connection_is_reported() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(&get("/a"));
     client.expect_body("/a");
-    let closed = server.races.hold(Point::Closed);
+    let closed = server.test_points.hold(Point::Closed);
     server.running.handle().begin_shutdown();
     closed.wait();
     closed.release();
@@ -1158,7 +1155,7 @@ fn a_request_that_crosses_our_end_of_an_idle_connection_is_reported() {
 fn a_handler_that_returns_just_before_the_cut_is_answered() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.enter_gate();
-    let held = server.races.hold(Point::Cutting);
+    let held = server.test_points.hold(Point::Cutting);
     server
         .running
         .handle()
@@ -1195,7 +1192,7 @@ fn a_request_that_is_read_while_the_cut_goes_by_is_answered_by_its_next_pass() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(&get("/a"));
     client.expect_body("/a");
-    let held = server.races.hold(Point::Claimed);
+    let held = server.test_points.hold(Point::Claimed);
     client.send(&get("/b"));
     held.wait();
     // In the table behind it: when this one has its 503, the cut has passed both.
@@ -1241,13 +1238,13 @@ fn assert_each_is_counted_once(report: &Report) {
 
 #[test]
 fn an_upgrade_let_through_just_before_the_drain_is_told_and_waited_for() {
-    for point in [Point::Detaching, Point::OwnBegun] {
+    for point in [Point::Detaching, Point::DedicatedBegun] {
         let server = Fixture::new(|builder| builder);
-        let held = server.races.hold(point);
+        let held = server.test_points.hold(point);
         let mut client = server.connect();
         client.send(UPGRADE);
         held.wait();
-        let closed = server.races.hold(Point::Closed);
+        let closed = server.test_points.hold(Point::Closed);
         server.running.handle().begin_shutdown();
         closed.wait();
         closed.release();
@@ -1287,11 +1284,11 @@ fn who_is_cut_before_its_thread_has_begun_gets_503_and_not_a_byte_more() {
     for (point, request) in [
         (Point::Detaching, UPGRADE),
         (Point::Detaching, stream),
-        (Point::OwnBegun, UPGRADE),
-        (Point::OwnBegun, stream),
+        (Point::DedicatedBegun, UPGRADE),
+        (Point::DedicatedBegun, stream),
     ] {
         let server = Fixture::new(|builder| builder);
-        let held = server.races.hold(point);
+        let held = server.test_points.hold(point);
         let mut client = server.connect();
         client.send(request);
         held.wait();
@@ -1302,7 +1299,7 @@ fn who_is_cut_before_its_thread_has_begun_gets_503_and_not_a_byte_more() {
         client.expect_status("503");
         // It comes back to the pool, which waits for the client's end: an RST could destroy the 503
         // on its way.
-        let put = server.races.hold(Point::Put);
+        let put = server.test_points.hold(Point::Put);
         held.release();
         put.wait();
         put.release();
@@ -1323,10 +1320,10 @@ fn a_connection_whose_thread_ends_while_the_stop_cuts_is_closed_and_counted_once
     // Before the cut; and when even the grace behind it is over, and nobody goes by any more.
     for late in [false, true] {
         let server = Fixture::new(|builder| builder);
-        let ended = server.races.hold(Point::OwnEnded);
+        let ended = server.test_points.hold(Point::DedicatedEnded);
         let (cutting, joining) = (
-            server.races.hold(Point::Cutting),
-            server.races.hold(Point::Joining),
+            server.test_points.hold(Point::Cutting),
+            server.test_points.hold(Point::Joining),
         );
         let mut client = server.connect();
         client.send(&get("/stream"));
@@ -1336,7 +1333,7 @@ fn a_connection_whose_thread_ends_while_the_stop_cuts_is_closed_and_counted_once
             .handle()
             .begin_shutdown_within(Duration::ZERO);
         cutting.wait();
-        let put = server.races.hold(Point::Put);
+        let put = server.test_points.hold(Point::Put);
         if late {
             cutting.release();
             server.clock.advance(10 * SECOND);
@@ -1361,15 +1358,15 @@ fn a_connection_whose_thread_ends_while_the_stop_cuts_is_closed_and_counted_once
 
 #[test]
 fn a_peer_that_is_gone_before_its_thread_begins_is_counted_once() {
-    for point in [Point::Detaching, Point::OwnBegun] {
+    for point in [Point::Detaching, Point::DedicatedBegun] {
         let server = Fixture::new(|builder| builder);
-        let held = server.races.hold(point);
+        let held = server.test_points.hold(point);
         let mut client = server.connect();
         client.send(UPGRADE);
         held.wait();
         rustix::net::sockopt::set_socket_linger(&client.0, Some(Duration::ZERO)).unwrap();
         drop(client);
-        let closed = server.races.hold(Point::Closed);
+        let closed = server.test_points.hold(Point::Closed);
         server.running.handle().begin_shutdown();
         closed.wait();
         closed.release();
@@ -1388,10 +1385,10 @@ fn a_deadline_that_passes_while_a_thread_has_the_connection_does_not_end_it_and_
     let mut client = server.parked(&get("/a"));
     client.expect_body("/a");
     server.wait_silent(1);
-    let begun = server.races.hold(Point::OwnBegun);
+    let begun = server.test_points.hold(Point::DedicatedBegun);
     client.send(&get("/stream"));
     begun.wait();
-    let overdue = server.races.hold(Point::Overdue);
+    let overdue = server.test_points.hold(Point::Overdue);
     server.clock.advance(61 * SECOND);
     overdue.wait();
     begun.release();

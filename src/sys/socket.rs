@@ -79,7 +79,7 @@ pub(crate) fn tcp_info(_socket: BorrowedFd<'_>) -> Option<TcpInfo> {
 /// Whether a listener, or a socket that has inherited it from one, drops packets that have passed a
 /// router: see `backlog.rs`. Both options are set on an IPv6 socket, which may be dual-stack.
 #[cfg(target_os = "linux")]
-pub(crate) fn set_gate(socket: BorrowedFd<'_>, on: bool) -> std::io::Result<()> {
+pub(crate) fn set_syn_gate(socket: BorrowedFd<'_>, on: bool) -> std::io::Result<()> {
     /// `IP_MINTTL` of <linux/in.h> and `IPV6_MINHOPCOUNT` of <linux/in6.h>.
     const OPTIONS: [(libc::c_int, libc::c_int); 2] =
         [(libc::IPPROTO_IP, 21), (libc::IPPROTO_IPV6, 73)];
@@ -108,7 +108,7 @@ pub(crate) fn set_gate(socket: BorrowedFd<'_>, on: bool) -> std::io::Result<()> 
 
 /// Elsewhere there is none.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn set_gate(_socket: BorrowedFd<'_>, _on: bool) -> std::io::Result<()> {
+pub(crate) fn set_syn_gate(_socket: BorrowedFd<'_>, _on: bool) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 

@@ -17,7 +17,7 @@ pub(crate) enum Point {
     /// A connection is queued under its state and not in the queue.
     Queued,
     /// A worker has found no place and has not queued its connection.
-    NoPlace,
+    LaneFull,
     /// The handler has returned and the worker has not looked whether it still has its permit.
     Returned,
     /// The monitor is about to revoke a permit.
@@ -29,9 +29,9 @@ pub(crate) enum Point {
     /// An upgrade was not refused for the stop, and has no thread.
     Detaching,
     /// A thread of a connection's own has it and has written nothing.
-    OwnBegun,
+    DedicatedBegun,
     /// It has done its work and has not given the connection back.
-    OwnEnded,
+    DedicatedEnded,
     /// Draining has started and the listeners are open.
     Draining,
     /// New connections are kept out and the backlogs not emptied.
@@ -46,7 +46,7 @@ pub(crate) enum Point {
 
 #[cfg(test)]
 pub(crate) use imp::Held;
-pub(crate) use imp::Races;
+pub(crate) use imp::TestPoints;
 
 #[cfg(not(test))]
 mod imp {
@@ -56,9 +56,9 @@ mod imp {
 
     /// Nothing.
     #[derive(Debug, Clone, Default)]
-    pub(crate) struct Races(());
+    pub(crate) struct TestPoints(());
 
-    impl Races {
+    impl TestPoints {
         #[inline(always)]
         #[allow(clippy::unused_self, reason = "it does something in tests")]
         pub(crate) fn at(&self, _point: Point) {}
@@ -85,7 +85,7 @@ mod imp {
     /// The points at which a test holds the next thread that comes, and what it has accept(2) fail
     /// with.
     #[derive(Debug, Clone, Default)]
-    pub(crate) struct Races {
+    pub(crate) struct TestPoints {
         armed: Arc<Mutex<Vec<Armed>>>,
         accept_errors: Arc<Mutex<VecDeque<Errno>>>,
     }
@@ -113,7 +113,7 @@ mod imp {
     /// Only ever a failure.
     const LIMIT: Duration = Duration::from_secs(10);
 
-    impl Races {
+    impl TestPoints {
         pub(crate) fn at(&self, point: Point) {
             let gate = {
                 let mut armed = self.armed.lock().unwrap();

@@ -197,8 +197,8 @@ impl Decoder {
         byte: u8,
     ) -> Result<State, Refusal> {
         let part = part.after(byte).ok_or(EXTENSION)?;
-        if bytes >= self.limits.chunk_extension_bytes_max
-            || self.extensions_bytes >= self.limits.chunk_extensions_bytes_max
+        if bytes >= self.limits.max_chunk_extension_bytes
+            || self.extensions_bytes >= self.limits.max_chunk_extensions_bytes
         {
             return Err(EXTENSIONS_TOO_LONG);
         }

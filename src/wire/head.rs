@@ -63,7 +63,7 @@ impl HeadScan {
     /// `bytes` begins with the first byte of the head and only ever grows between calls. After a
     /// head or a refusal the next request needs a new scan.
     pub(crate) fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<Head>, Refusal> {
-        let within_limit = &bytes[..bytes.len().min(limits.head_bytes_max)];
+        let within_limit = &bytes[..bytes.len().min(limits.max_head_bytes)];
         // What is wrong with the beginning of a line comes before what ends it, as when it arrives
         // byte by byte.
         let in_order =
@@ -92,7 +92,7 @@ impl HeadScan {
                     let len = self.lines.len();
                     return parse_complete(&bytes[..len], request_line.clone(), *count).map(Some);
                 }
-                Part::Fields { count, .. } if *count == limits.fields_max => {
+                Part::Fields { count, .. } if *count == limits.max_fields => {
                     return Err(TOO_MANY_FIELDS);
                 }
                 Part::Fields { count, .. } => *count += 1,
@@ -100,7 +100,7 @@ impl HeadScan {
         }
         self.check_begun(within_limit, limits)?;
         // At the limit is too long already: the end is missing.
-        if bytes.len() >= limits.head_bytes_max {
+        if bytes.len() >= limits.max_head_bytes {
             Err(HEAD_TOO_LONG)
         } else {
             Ok(None)
@@ -138,13 +138,13 @@ impl HeadScan {
 /// Refuses a request line for what can be seen before its end: what talks another protocol may
 /// never send one.
 fn check_request_line_begun(line: &[u8], limits: &Limits) -> Result<(), Refusal> {
-    let early = METHOD_BYTES_EARLY.min(limits.request_line_bytes_max);
+    let early = METHOD_BYTES_EARLY.min(limits.max_request_line_bytes);
     let not_in_token = line.iter().take(early).position(|&byte| !is_tchar(byte));
     if not_in_token.is_some_and(|at| at == 0 || line[at] != b' ') {
         return Err(METHOD);
     }
-    if line.len() > limits.request_line_bytes_max {
-        let has_method = line[..limits.request_line_bytes_max].contains(&b' ');
+    if line.len() > limits.max_request_line_bytes {
+        let has_method = line[..limits.max_request_line_bytes].contains(&b' ');
         return Err(if has_method {
             REQUEST_LINE_TOO_LONG
         } else {
@@ -189,7 +189,7 @@ fn parse_complete(
     *minor = (*minor).min(b'1');
     let head = Bytes::from(head);
 
-    let mut on_stack = [const { MaybeUninit::uninit() }; Limits::FIELDS_MAX];
+    let mut on_stack = [const { MaybeUninit::uninit() }; Limits::MAX_FIELDS];
     let mut on_heap;
     let fields = if n_fields <= on_stack.len() {
         &mut on_stack[..n_fields]
@@ -229,7 +229,7 @@ fn build(request: &httparse::Request<'_, '_>, head: &Bytes, len: usize) -> Resul
     parts.method = Method::from_bytes(method.as_bytes()).map_err(|_| METHOD)?;
     parts.uri = target::parse(&parts.method, head.slice_ref(target.as_bytes()))?;
 
-    // `try_`: beyond 24,576 fields, which `fields_max` might allow, the others panic.
+    // `try_`: beyond 24,576 fields, which `max_fields` might allow, the others panic.
     parts.headers =
         HeaderMap::try_with_capacity(request.headers.len()).map_err(|_| TOO_MANY_FIELDS)?;
     for field in &*request.headers {

@@ -48,42 +48,42 @@ impl Refusal {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Method, target and version, without the line end. More is 414.
-    pub(crate) request_line_bytes_max: usize,
+    pub(crate) max_request_line_bytes: usize,
     /// The whole head: empty lines before it, request line, fields, and the empty line that ends
     /// it. More is 431.
-    pub(crate) head_bytes_max: usize,
+    pub(crate) max_head_bytes: usize,
     /// Field lines in a head. More is 431.
-    pub(crate) fields_max: usize,
+    pub(crate) max_fields: usize,
     /// What follows the size of one chunk on its line. More is 400.
-    pub(crate) chunk_extension_bytes_max: usize,
+    pub(crate) max_chunk_extension_bytes: usize,
     /// The same, added up over a whole body. More is 400.
-    pub(crate) chunk_extensions_bytes_max: usize,
+    pub(crate) max_chunk_extensions_bytes: usize,
     /// The lines of a trailer section, without their line ends. More is 431.
-    pub(crate) trailer_bytes_max: usize,
+    pub(crate) max_trailer_bytes: usize,
     /// Field lines in a trailer section, also those that are dropped. More is 431.
-    pub(crate) trailer_fields_max: usize,
+    pub(crate) max_trailer_fields: usize,
 }
 
 impl Limits {
-    pub(crate) const REQUEST_LINE_BYTES_MAX: usize = 16 * 1024;
-    pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
-    pub(crate) const FIELDS_MAX: usize = 100;
-    pub(crate) const CHUNK_EXTENSION_BYTES_MAX: usize = 256;
-    pub(crate) const CHUNK_EXTENSIONS_BYTES_MAX: usize = 16 * 1024;
-    pub(crate) const TRAILER_BYTES_MAX: usize = 8 * 1024;
-    pub(crate) const TRAILER_FIELDS_MAX: usize = 32;
+    pub(crate) const MAX_REQUEST_LINE_BYTES: usize = 16 * 1024;
+    pub(crate) const MAX_HEAD_BYTES: usize = 64 * 1024;
+    pub(crate) const MAX_FIELDS: usize = 100;
+    pub(crate) const MAX_CHUNK_EXTENSION_BYTES: usize = 256;
+    pub(crate) const MAX_CHUNK_EXTENSIONS_BYTES: usize = 16 * 1024;
+    pub(crate) const MAX_TRAILER_BYTES: usize = 8 * 1024;
+    pub(crate) const MAX_TRAILER_FIELDS: usize = 32;
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            request_line_bytes_max: Self::REQUEST_LINE_BYTES_MAX,
-            head_bytes_max: Self::HEAD_BYTES_MAX,
-            fields_max: Self::FIELDS_MAX,
-            chunk_extension_bytes_max: Self::CHUNK_EXTENSION_BYTES_MAX,
-            chunk_extensions_bytes_max: Self::CHUNK_EXTENSIONS_BYTES_MAX,
-            trailer_bytes_max: Self::TRAILER_BYTES_MAX,
-            trailer_fields_max: Self::TRAILER_FIELDS_MAX,
+            max_request_line_bytes: Self::MAX_REQUEST_LINE_BYTES,
+            max_head_bytes: Self::MAX_HEAD_BYTES,
+            max_fields: Self::MAX_FIELDS,
+            max_chunk_extension_bytes: Self::MAX_CHUNK_EXTENSION_BYTES,
+            max_chunk_extensions_bytes: Self::MAX_CHUNK_EXTENSIONS_BYTES,
+            max_trailer_bytes: Self::MAX_TRAILER_BYTES,
+            max_trailer_fields: Self::MAX_TRAILER_FIELDS,
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn head(bytes: &[u8], pieces: &[usize], limits: &Limits) {
             );
         }
         Ok(None) => assert!(
-            bytes.len() < limits.head_bytes_max,
+            bytes.len() < limits.max_head_bytes,
             "there is too much of it already: {text}"
         ),
         Err(refusal) => {
@@ -204,7 +204,7 @@ fn check_head(head: &Head, bytes: &[u8], limits: &Limits) {
     // A character for each byte, so that bytes above ASCII are as easy to look at.
     let raw: String = bytes[..*len].iter().map(|&byte| char::from(byte)).collect();
     assert!(
-        *len <= limits.head_bytes_max && raw.ends_with("\r\n\r\n"),
+        *len <= limits.max_head_bytes && raw.ends_with("\r\n\r\n"),
         "{raw:?}"
     );
     assert!(
@@ -216,7 +216,7 @@ fn check_head(head: &Head, bytes: &[u8], limits: &Limits) {
     let mut lines = raw.split("\r\n").skip_while(|line| line.is_empty());
     let request_line = lines.next().expect("a head has a request line");
     assert!(
-        request_line.len() <= limits.request_line_bytes_max,
+        request_line.len() <= limits.max_request_line_bytes,
         "{raw:?}"
     );
     let words: Vec<_> = request_line.split(' ').collect();
@@ -239,7 +239,7 @@ fn check_head(head: &Head, bytes: &[u8], limits: &Limits) {
 
     let mut fields = HeaderMap::new();
     let lines: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
-    assert!(lines.len() <= limits.fields_max, "{raw:?}");
+    assert!(lines.len() <= limits.max_fields, "{raw:?}");
     for line in lines {
         let (name, value) = line.split_once(':').expect("a field line has a colon");
         let name: HeaderName = name.parse().expect("a field name is a token");
@@ -375,7 +375,7 @@ fn list(fields: &HeaderMap, name: &HeaderName) -> Vec<String> {
 
 /// What came after a body is what was sent there, without what may not come so late.
 fn check_trailers(found: &HeaderMap, sent: &HeaderMap, limits: &Limits) {
-    assert!(sent.len() <= limits.trailer_fields_max, "{sent:?}");
+    assert!(sent.len() <= limits.max_trailer_fields, "{sent:?}");
     for name in sent.keys() {
         let values = |fields: &HeaderMap| fields.get_all(name).iter().cloned().collect::<Vec<_>>();
         // Nobody has given a meaning to those, so nobody has forbidden them.
@@ -500,7 +500,7 @@ fn decode_into(
             content.extend_from_slice(&output[..decoded.produced]);
             // A line grows by doubling, and may be the only one.
             assert!(
-                decoder.bytes_kept() <= 2 * limits.trailer_bytes_max + 8,
+                decoder.bytes_kept() <= 2 * limits.max_trailer_bytes + 8,
                 "{} are kept",
                 decoder.bytes_kept()
             );

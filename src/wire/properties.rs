@@ -265,13 +265,13 @@ fn limits() -> impl Strategy<Value = Limits> {
     );
     let low = low.prop_map(
         |(line, head, fields, extension, extensions, trailer, trailers)| Limits {
-            request_line_bytes_max: line,
-            head_bytes_max: head,
-            fields_max: fields,
-            chunk_extension_bytes_max: extension,
-            chunk_extensions_bytes_max: extensions,
-            trailer_bytes_max: trailer,
-            trailer_fields_max: trailers,
+            max_request_line_bytes: line,
+            max_head_bytes: head,
+            max_fields: fields,
+            max_chunk_extension_bytes: extension,
+            max_chunk_extensions_bytes: extensions,
+            max_trailer_bytes: trailer,
+            max_trailer_fields: trailers,
         },
     );
     prop_oneof![2 => Just(Limits::default()), 1 => low]

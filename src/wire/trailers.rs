@@ -23,7 +23,7 @@ impl Trailers {
         if byte != b'\t' && byte.is_ascii_control() {
             return Err(CONTROL);
         }
-        if self.bytes == limits.trailer_bytes_max {
+        if self.bytes == limits.max_trailer_bytes {
             return Err(TOO_LONG);
         }
         self.bytes += 1;
@@ -33,7 +33,7 @@ impl Trailers {
 
     /// Takes the line for a field.
     pub(super) fn end_line(&mut self, limits: &Limits) -> Result<(), Refusal> {
-        if self.lines == limits.trailer_fields_max {
+        if self.lines == limits.max_trailer_fields {
             return Err(TOO_MANY);
         }
         self.lines += 1;

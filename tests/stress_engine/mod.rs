@@ -222,7 +222,7 @@ fn check_report(report: &Report, tally: &Tally) -> Result<(), String> {
         CloseReason::Cut,
         CloseReason::Stalled,
         CloseReason::Silent,
-        CloseReason::Shed,
+        CloseReason::NoSlot,
         CloseReason::Idle,
     ];
     let closed: u64 = report.closed.iter().map(|(_, n)| n).sum();

@@ -113,7 +113,7 @@ enum End {
     Fin,
     Broken(Errno),
     /// The client's patience.
-    Patience,
+    Progress,
 }
 
 impl<'a> Client<'a> {
@@ -207,7 +207,7 @@ impl<'a> Client<'a> {
     /// Gives up: what has not been answered by now never will be.
     pub(super) fn give_up(&mut self, tally: &mut Tally) {
         match mem::replace(&mut self.doing, Doing::Ended) {
-            Doing::Talking { line, flight } => self.judge(&line, flight, &End::Patience, tally),
+            Doing::Talking { line, flight } => self.judge(&line, flight, &End::Progress, tally),
             Doing::Connecting { .. } => {
                 self.lose("connect", Way::Stuck, Duration::ZERO, "no handshake", tally)
             }
@@ -528,7 +528,7 @@ impl<'a> Client<'a> {
     /// Says what became of the requests that were not answered. Those that were not sent at all can
     /// be sent elsewhere.
     fn judge(&self, line: &Line, mut flight: Flight, end: &End, tally: &mut Tally) {
-        if !matches!(end, End::Patience)
+        if !matches!(end, End::Progress)
             && let Some(answer) = flight.reader.end()
         {
             self.take(answer, &mut flight, tally);
@@ -544,7 +544,7 @@ impl<'a> Client<'a> {
         let how = match end {
             End::Fin => "end of stream".to_owned(),
             End::Broken(error) => io::Error::from(*error).to_string(),
-            End::Patience => format!(
+            End::Progress => format!(
                 "nothing for {:.1} s",
                 line.last_byte.elapsed().as_secs_f64()
             ),
@@ -554,7 +554,7 @@ impl<'a> Client<'a> {
                 break;
             }
             let (way, detail) = match end {
-                End::Patience => (Way::Stuck, how.clone()),
+                End::Progress => (Way::Stuck, how.clone()),
                 _ if i == 0 && flight.reader.bytes > 0 => (
                     Way::Truncated,
                     format!("{how} after {} bytes", flight.reader.bytes),

@@ -7,14 +7,14 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::{BELL, Ready};
+use super::{Ready, WAKE_KEY};
 use crate::sys::waker::Waker;
 
 /// One edge-triggered epoll and the bell in it.
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: OwnedFd,
-    bell: Waker,
+    wake: Waker,
 }
 
 /// Where a thread that waits gets its events. Made on its thread.
@@ -26,15 +26,15 @@ pub(crate) struct Events {
 impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let bell = Waker::new()?;
+        let wake = Waker::new()?;
         // Edge-triggered, and never read: each write is one event for one of the sleepers.
         epoll::add(
             &epoll,
-            &bell,
-            EventData::new_u64(BELL as u64),
+            &wake,
+            EventData::new_u64(WAKE_KEY as u64),
             EventFlags::IN | EventFlags::ET,
         )?;
-        Ok(Self { epoll, bell })
+        Ok(Self { epoll, wake })
     }
 
     /// Tells of what happens to `socket` from now on, and of what is there already.
@@ -71,8 +71,8 @@ impl Poller {
     }
 
     /// Wakes one thread that waits, or the next one that will.
-    pub(crate) fn ring(&self) {
-        self.bell.wake();
+    pub(crate) fn wake(&self) {
+        self.wake.wake();
     }
 
     /// Fills `events`; blocks until there is one, unless told not to.
@@ -111,8 +111,8 @@ impl Events {
     pub(crate) fn iter(&self) -> impl Iterator<Item = Ready> {
         self.events[..self.len].iter().map(|event| {
             let (key, flags) = (event.data.u64(), event.flags);
-            if key == BELL as u64 {
-                return Ready::Bell;
+            if key == WAKE_KEY as u64 {
+                return Ready::Wake;
             }
             Ready::Socket {
                 key: key as u32,

@@ -1,4 +1,4 @@
-//! Which parked connections have something to do: the operating system's readiness, and the bell.
+//! Which parked connections have something to do: the operating system's readiness, and the wake.
 //!
 //! One poller for all connections, edge-triggered: a connection is registered once, an event is
 //! told once, and who misses one has a hung connection. On Linux it is epoll through rustix;
@@ -16,13 +16,13 @@ pub(crate) use epoll::{Events, Poller};
 pub(crate) use portable::{Events, Poller};
 
 /// The key under which a poller's bell is registered; no slot has it.
-const BELL: usize = u32::MAX as usize;
+const WAKE_KEY: usize = u32::MAX as usize;
 
 /// What one wait brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
     /// Somebody rang: there is work in a queue.
-    Bell,
+    Wake,
     /// The connection in slot `key` can go on.
     Socket {
         key: u32,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use polling::{Event, PollMode};
 
-use super::{BELL, Ready};
+use super::{Ready, WAKE_KEY};
 use crate::sys::sync::lock;
 use crate::sys::waker::Waker;
 
@@ -16,7 +16,7 @@ use crate::sys::waker::Waker;
 #[derive(Debug)]
 pub(crate) struct Poller {
     poller: polling::Poller,
-    bell: Waker,
+    wake: Waker,
     /// `polling` lets one thread wait at a time, and sends a second one away at once, which would
     /// make it spin. Here it waits to be let in.
     waiting: Mutex<()>,
@@ -29,10 +29,10 @@ impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
         let this = Self {
             poller: polling::Poller::new()?,
-            bell: Waker::new()?,
+            wake: Waker::new()?,
             waiting: Mutex::new(()),
         };
-        this.register(this.bell.as_fd(), Event::readable(BELL))?;
+        this.register(this.wake.as_fd(), Event::readable(WAKE_KEY))?;
         Ok(this)
     }
 
@@ -59,8 +59,8 @@ impl Poller {
     }
 
     /// Wakes one thread that waits, or the next one that will.
-    pub(crate) fn ring(&self) {
-        self.bell.wake();
+    pub(crate) fn wake(&self) {
+        self.wake.wake();
     }
 
     /// Fills `events`; blocks until there is one, unless told not to.
@@ -80,8 +80,8 @@ impl Poller {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => unreachable!("waiting on a poller that is open: {error}"),
         }
-        if events.iter().any(|ready| ready == Ready::Bell) {
-            self.bell.reset();
+        if events.iter().any(|ready| ready == Ready::Wake) {
+            self.wake.reset();
         }
     }
 
@@ -115,7 +115,7 @@ impl Events {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Ready> {
         self.0.iter().map(|event| match event.key {
-            BELL => Ready::Bell,
+            WAKE_KEY => Ready::Wake,
             // `polling` does not tell a half-close from bytes: each readable event may be one, so
             // each is read to its end.
             key => Ready::Socket {

@@ -325,7 +325,7 @@ mod extensions {
     #[test]
     fn a_line_has_so_many_bytes_of_them() {
         let limits = Limits {
-            chunk_extension_bytes_max: 8,
+            max_chunk_extension_bytes: 8,
             ..Limits::default()
         };
         let check = |extensions, expected| {
@@ -340,7 +340,7 @@ mod extensions {
     #[test]
     fn a_body_has_so_many_bytes_of_them() {
         let limits = Limits {
-            chunk_extensions_bytes_max: 8,
+            max_chunk_extensions_bytes: 8,
             ..Limits::default()
         };
         let check = |input, expected| check_framing(Framing::Chunked, &limits, input, expected);
@@ -469,7 +469,7 @@ mod trailers {
     #[test]
     fn there_are_8_kib_at_most() {
         let limits = Limits {
-            trailer_bytes_max: 10,
+            max_trailer_bytes: 10,
             ..Limits::default()
         };
         let check = |section, expected| check_framing(Framing::Chunked, &limits, section, expected);
@@ -481,7 +481,7 @@ mod trailers {
             (431, "the trailer section is too long")
         );
         check(input, Err(refusal));
-        assert_eq!(Limits::default().trailer_bytes_max, 8192);
+        assert_eq!(Limits::default().max_trailer_bytes, 8192);
     }
 }
 

@@ -322,7 +322,7 @@ mod request_line_refused {
         check("G@T / HTTP/1.1\n", "400 the method is not a token");
         check(b"\x80\0", "400 the method is not a token");
         let limits = Limits {
-            request_line_bytes_max: 10,
+            max_request_line_bytes: 10,
             ..Limits::default()
         };
         check_within(&limits, "GET /234567\0", "414 the request line is too long");
@@ -843,7 +843,7 @@ mod limits {
     #[test]
     fn a_request_line_may_be_as_long_as_the_limit() {
         let limits = Limits {
-            request_line_bytes_max: 40,
+            max_request_line_bytes: 40,
             ..Limits::default()
         };
         let path = "/".repeat(40 - "GET  HTTP/1.1".len());
@@ -874,7 +874,7 @@ mod limits {
     fn a_head_may_be_as_long_as_the_limit() {
         let head = format!("\r\n{}", get("X: some value"));
         let just = Limits {
-            head_bytes_max: head.len(),
+            max_head_bytes: head.len(),
             ..Limits::default()
         };
         check_within(&just, &head, "GET / HTTP/1.1 Empty KeepAlive");
@@ -884,7 +884,7 @@ mod limits {
             "GET / HTTP/1.1 Empty KeepAlive",
         );
         let less = Limits {
-            head_bytes_max: head.len() - 1,
+            max_head_bytes: head.len() - 1,
             ..Limits::default()
         };
         check_within(&less, &head, "431 the request head is too long");
@@ -898,7 +898,7 @@ mod limits {
     #[test]
     fn a_head_may_have_as_many_fields_as_the_limit() {
         let limits = Limits {
-            fields_max: 3,
+            max_fields: 3,
             ..Limits::default()
         };
         check_within(
@@ -916,11 +916,11 @@ mod limits {
     #[test]
     fn the_limit_of_fields_can_be_raised_above_the_default() {
         let limits = Limits {
-            fields_max: 300,
+            max_fields: 300,
             ..Limits::default()
         };
         let get_with = |n_fields: usize| get(&vec!["X: a"; n_fields - 1].join("\r\n"));
-        for n_fields in [Limits::FIELDS_MAX, Limits::FIELDS_MAX + 1, 300] {
+        for n_fields in [Limits::MAX_FIELDS, Limits::MAX_FIELDS + 1, 300] {
             let head = HeadScan::new()
                 .parse(get_with(n_fields).as_bytes(), &limits)
                 .unwrap()
@@ -934,7 +934,7 @@ mod limits {
     #[test]
     fn empty_lines_for_ever_are_a_long_head() {
         let limits = Limits {
-            head_bytes_max: 100,
+            max_head_bytes: 100,
             ..Limits::default()
         };
         check_within(
@@ -966,8 +966,8 @@ mod limits {
     #[test]
     fn more_fields_than_a_header_map_holds_are_refused_without_a_panic() {
         let limits = Limits {
-            head_bytes_max: 1 << 20,
-            fields_max: usize::MAX,
+            max_head_bytes: 1 << 20,
+            max_fields: usize::MAX,
             ..Limits::default()
         };
         let mut fields = String::new();
