@@ -511,7 +511,7 @@ fn serve_lameduck() -> io::Result<()> {
     let bound = lameduck::Server::builder()
         .bind(ANY_PORT)
         .map_err(io::Error::other)?;
-    let addr = bound.addr();
+    let addr = bound.local_addr();
     let running = bound
         .spawn(|_request: lameduck::Request, _cx: lameduck::Context| BODY)
         .map_err(io::Error::other)?;

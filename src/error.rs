@@ -52,7 +52,7 @@ pub enum Error {
     Unclean(Box<crate::Report>),
     /// A member of a group failed or did not end cleanly: the report that says how each ended. The
     /// error of the first one that failed is the `source`.
-    Group(Box<crate::GroupReport>),
+    Group(Box<crate::group::GroupReport>),
 }
 
 impl fmt::Display for Error {

@@ -11,7 +11,7 @@
 //!
 //! // Port 0 is any free one. `run` instead of `spawn` would block until something stops the server.
 //! let server = Server::builder().bind("127.0.0.1:0")?.spawn(hello)?;
-//! println!("listening on {}", server.addr());
+//! println!("listening on {}", server.local_addr());
 //!
 //! let report = server.handle().shutdown();
 //! assert!(report.is_clean(), "{report}");
@@ -26,16 +26,17 @@
 //! A [`Handler`] is any function of a [`Request`] and a [`Context`] whose result is
 //! [`IntoResponse`]: text, bytes, a status, a tuple of status, fields and body, an `Option`, a
 //! `Result`, an [`http::Response`]. It may block. It then holds one worker, of which there are
-//! [`workers`](Builder::workers). Clients that are idle or slow hold none, unless a handler reads
+//! [`workers`](ServerBuilder::workers). Clients that are idle or slow hold none, unless a handler reads
 //! or writes a long body while they do (see [below](#bodies)).
 //!
 //! An error it returns is answered with 500, and its text goes to the log, not to the client. A
-//! [`Failure`] is an error with a response of its own; any error becomes one through `?`.
+//! [`Failure`](response::Failure) is an error with a response of its own; any error becomes one through `?`.
 //!
 //! ```
 //! use lameduck::http::StatusCode;
 //! use lameduck::testing::TestServer;
-//! use lameduck::{Context, HandlerResult, IntoResponse, OrAnswer, Request};
+//! use lameduck::response::{HandlerResult, OrAnswer};
+//! use lameduck::{Context, IntoResponse, Request};
 //!
 //! fn square(request: Request, _context: Context) -> HandlerResult<impl IntoResponse> {
 //!     let number: u32 = request.uri().query().unwrap_or("").parse().or_answer((StatusCode::BAD_REQUEST, "no number\n"))?;
@@ -83,7 +84,7 @@
 //! # Bodies
 //!
 //! A request's [`Body`] is [`Read`](std::io::Read). One of up to
-//! [`collect_bytes`](Builder::collect_bytes) (64 KiB) is there when the handler is called; a longer
+//! [`collect_bytes`](ServerBuilder::collect_bytes) (64 KiB) is there when the handler is called; a longer
 //! one comes while the handler reads it. A short one is read whole, with a limit, by
 //! [`into_text`](Body::into_text), [`into_bytes`](Body::into_bytes) or, with the feature `json`,
 //! `into_json`. Their error is a response too: 413, 408 or 400.
@@ -107,7 +108,8 @@
 //! ```
 //! use std::io::{Read, Write};
 //! use lameduck::testing::TestServer;
-//! use lameduck::{Body, BodyError, Context, IntoResponse, Request, Response};
+//! use lameduck::body::BodyError;
+//! use lameduck::{Body, Context, IntoResponse, Request, Response};
 //!
 //! fn app(request: Request, _context: Context) -> Response {
 //!     match request.uri().path() {
@@ -160,7 +162,8 @@
 //! ```
 //! use std::time::Duration;
 //! use lameduck::testing::TestServer;
-//! use lameduck::{Context, Reason, Request};
+//! use lameduck::context::CancelReason;
+//! use lameduck::{Context, Request};
 //!
 //! fn search(_request: Request, context: Context) -> &'static str {
 //!     let query = context.while_connected().with_timeout(Duration::from_millis(20));
@@ -168,7 +171,7 @@
 //!     if query.wait(Duration::from_secs(60)) {
 //!         return "all results\n";
 //!     }
-//!     if query.reason() == Some(Reason::Deadline) { "the first results\n" } else { "nobody will read this\n" }
+//!     if query.reason() == Some(CancelReason::Deadline) { "the first results\n" } else { "nobody will read this\n" }
 //! }
 //!
 //! assert_eq!(TestServer::start(search).get("/").text(), "the first results\n");
@@ -179,8 +182,8 @@
 //!
 //! # Layers
 //!
-//! A [`Layer`] is what is done around a handler: a function of a request, a context and the
-//! [`Next`] one. [`HandlerExt::with`] puts it around any handler, `Router::layer` and
+//! A [`Layer`](layers::Layer) is what is done around a handler: a function of a request, a context and the
+//! [`Next`](layers::Next) one. [`HandlerExt::with`](layers::HandlerExt::with) puts it around any handler, `Router::layer` and
 //! `Route::layer` around what they answer. The last added is the outermost. The
 //! [ready-made ones](layers): access log, request id, timeout, limits of bodies and of requests at
 //! a time, a gate that closes when the stop begins, CORS, gzip.
@@ -188,7 +191,8 @@
 //! ```
 //! use lameduck::http::StatusCode;
 //! use lameduck::testing::TestServer;
-//! use lameduck::{Context, HandlerExt, IntoResponse, Next, Request, Response, layers};
+//! use lameduck::layers::{self, HandlerExt, Next};
+//! use lameduck::{Context, IntoResponse, Request, Response};
 //!
 //! struct User(String);
 //!
@@ -210,26 +214,26 @@
 //!
 //! # The stop
 //!
-//! It begins with a signal, if [`on_signals`](Builder::on_signals) asks for it; with a [`Handle`],
-//! from any thread; with the [context](Builder::context) the server was built with; or when
-//! [`Running`] is dropped. Then each [`Phase`] follows the one before:
+//! It begins with a signal, if [`on_signals`](ServerBuilder::on_signals) asks for it; with a [`ServerHandle`],
+//! from any thread; with the [context](ServerBuilder::context) the server was built with; or when
+//! [`Running`] is dropped. Then each [`Phase`](report::Phase) follows the one before:
 //!
-//! 1. **Lame duck**, for [`lame_duck`](Builder::lame_duck) (none by default): still accepting,
+//! 1. **Lame duck**, for [`lame_duck`](ServerBuilder::lame_duck) (none by default): still accepting,
 //!    while
 //!    [`readiness`](Context::readiness) says no and each response says `Connection: close`.
-//! 2. **Draining**, for at most [`grace_period`](Builder::grace_period) (25 s): those in the
+//! 2. **Draining**, for at most [`grace_period`](ServerBuilder::grace_period) (25 s): those in the
 //!    kernel's accept backlog are
 //!    taken and served, the listeners close, idle connections close once they were silent for
-//!    [`idle_grace`](Builder::idle_grace), requests in flight are finished.
-//! 3. **Cutting**, for at most [`cut_grace`](Builder::cut_grace) (1 s): 503 in place of each
+//!    [`idle_grace`](ServerBuilder::idle_grace), requests in flight are finished.
+//! 3. **Cutting**, for at most [`cut_grace`](ServerBuilder::cut_grace) (1 s): 503 in place of each
 //!    response that has not begun, a
 //!    reset for each that has.
 //! 4. **Stopped**: threads have ended, descriptors are closed, the report is there.
 //!
 //! Of signals the first begins the stop, the second cuts what is left, the third ends the process.
 //!
-//! [`on_shutdown`](Builder::on_shutdown) hooks run when draining starts, beside the last requests.
-//! [`on_stopped`](Builder::on_stopped) hooks run after the last one: the place to close the
+//! [`on_shutdown`](ServerBuilder::on_shutdown) hooks run when draining starts, beside the last requests.
+//! [`on_stopped`](ServerBuilder::on_stopped) hooks run after the last one: the place to close the
 //! database. Both are waited for, and the report says how they ended.
 //!
 //! ```
@@ -291,19 +295,20 @@
 //!     assert_eq!(client.join().unwrap().status, 503);
 //!     report
 //! });
-//! assert_eq!((report.exit_status(), report.cut[0].target.path()), (1, "/report"));
+//! assert_eq!((report.exit_code(), report.cut[0].target.path()), (1, "/report"));
 //! assert_eq!(server.stop(), report); // instead of the panic of its drop
 //! ```
 //!
 //! # Several services
 //!
-//! A [`Group`] runs servers and other services together: the first that fails or panics, or a
+//! A [`Group`](group::Group) runs servers and other services together: the first that fails or panics, or a
 //! signal, stops them all, and its error is what comes out, with a report for each. A service that
-//! ends well stops nobody. [`notify`] is for programs that want a context which a signal cancels,
+//! ends well stops nobody. [`notify`](signal::notify) is for programs that want a context which a signal cancels,
 //! and nothing else.
 //!
 //! ```
-//! use lameduck::{Context, Group, Server};
+//! use lameduck::group::Group;
+//! use lameduck::{Context, Server};
 //!
 //! let group = Group::new();
 //! group.serve("web", Server::builder().bind("127.0.0.1:0")?, |_request, _context| "hello\n");
@@ -318,10 +323,10 @@
 //!
 //! # Upgraded connections
 //!
-//! [`upgrade`] answers 101 and gives the connection to a closure on a thread of its own, as
+//! [`upgrade`](upgrade::accept) answers 101 and gives the connection to a closure on a thread of its own, as
 //! something to read and write: for WebSocket, with a crate that speaks it, or any protocol that
-//! begins as HTTP. A stop tells it through its context and through [`Upgraded::on_shutdown`], waits
-//! for it, resets it at the deadline, and counts all three. An example is at [`upgrade`].
+//! begins as HTTP. A stop tells it through its context and through [`Upgraded::on_shutdown`](upgrade::Upgraded::on_shutdown), waits
+//! for it, resets it at the deadline, and counts all three. An example is at [`upgrade`](upgrade::accept).
 //!
 //! # Tests
 //!
@@ -347,11 +352,11 @@
 //!
 //! | where | waits by default | what to set |
 //! |---|---|---|
-//! | systemd | 90 s, `TimeoutStopSec` | [`on_signals`](Builder::on_signals)`([SIGTERM, SIGINT])`, nothing else |
+//! | systemd | 90 s, `TimeoutStopSec` | [`on_signals`](ServerBuilder::on_signals)`([SIGTERM, SIGINT])`, nothing else |
 //! | Kubernetes | 30 s, `terminationGracePeriodSeconds` | the same, `lame_duck(5 s)` and `grace_period(20 s)` |
 //! | Docker | 10 s, `docker stop -t` | the same, and `grace_period(8 s)` |
 //!
-//! * **systemd**, with a `.socket` unit: `.bind("inherited")`, or [`inherited`] with a name, takes
+//! * **systemd**, with a `.socket` unit: `.bind("inherited")`, or [`inherited`](net::inherited) with a name, takes
 //!   the sockets that systemd
 //!   has made. They stay open when the service stops, so a restart refuses nobody: who connects meanwhile waits in the
 //!   backlog for the next generation. The unit is `Type=exec`, and a restart is `systemctl restart`.
@@ -365,28 +370,29 @@
 //!   (`CMD ["app"]`), as a shell passes no signals on.
 //! * **Behind a proxy**, which brings TLS and HTTP/2: its idle timeout for connections to this
 //!   server should be below
-//!   [`idle_timeout`](Builder::idle_timeout) (60 s), so that it is the proxy that closes, and no request meets our close.
-//!   [`Context::peer`] is the proxy then; who was in front of it is in a field that it sets, which is worth as much as the
+//!   [`idle_timeout`](ServerBuilder::idle_timeout) (60 s), so that it is the proxy that closes, and no request meets our close.
+//!   [`Context::peer_addr`] is the proxy then; who was in front of it is in a field that it sets, which is worth as much as the
 //!   proxy is trusted. On the same machine, `unix:/run/app.sock` saves the ports.
 //!
-//! How many workers, which timeouts, what a connection costs: [`choosing`].
+//! How many workers, which timeouts, what a connection costs: [`choosing`](docs::choosing).
 //!
 //! # Addresses
 //!
-//! [`bind`](Builder::bind) takes what is [`Listen`]: a text such as `127.0.0.1:8080`, `[::]:8080`
+//! [`bind`](ServerBuilder::bind) takes what is [`Listen`](net::Listen): a text such as `127.0.0.1:8080`, `[::]:8080`
 //! or `unix:/run/app.sock`, a `SocketAddr`, a listener made elsewhere, or several of a kind. It
 //! fails early, for all addresses or none, and the kernel queues clients from then on, before the
 //! server runs.
 //!
 //! ```
-//! use lameduck::{Addr, Error, Server};
+//! use lameduck::net::Addr;
+//! use lameduck::{Error, Server};
 //!
 //! let path = std::env::temp_dir().join(format!("lameduck-{}.sock", std::process::id()));
 //! let bound = Server::builder().bind(["127.0.0.1:0".to_owned(), format!("unix:{}", path.display())])?;
-//! assert_ne!(bound.addr().port(), 0);
-//! assert_eq!(bound.addrs()[1], Addr::Unix(path));
+//! assert_ne!(bound.local_addr().port(), 0);
+//! assert_eq!(bound.local_addrs()[1], Addr::Unix(path));
 //!
-//! let taken = Server::builder().bind(bound.addr());
+//! let taken = Server::builder().bind(bound.local_addr());
 //! assert!(matches!(taken, Err(Error::Listen { .. })));
 //! # Ok::<(), lameduck::Error>(())
 //! ```
@@ -411,13 +417,13 @@
 //!
 //! # Coming from elsewhere
 //!
-//! From Go's `net/http` and `errgroup`: [`coming_from_go`]. From `tiny_http` and `rouille`:
-//! [`coming_from_tiny_http`].
+//! From Go's `net/http` and `errgroup`: [`coming_from_go`](docs::coming_from_go). From `tiny_http` and `rouille`:
+//! [`coming_from_tiny_http`](docs::coming_from_tiny_http).
 //!
 //! # How it is built
 //!
-//! [`architecture`] has the two journeys, of a connection and of the signal, the invariants and the
-//! modules. [`conformance`] says what it makes of each requirement of HTTP/1.1, and which test
+//! [`architecture`](docs::architecture) has the two journeys, of a connection and of the signal, the invariants and the
+//! modules. [`conformance`](docs::conformance) says what it makes of each requirement of HTTP/1.1, and which test
 //! shows it.
 
 #[cfg(not(unix))]
@@ -450,38 +456,82 @@ pub mod testing;
 
 pub use http;
 
-pub use conn::body::{Body, BodyWriter};
-pub use conn::collect::BodyError;
+pub use conn::body::Body;
 pub use conn::response::Response;
 pub use conn::stages::Request;
-pub use conn::upgraded::{Upgraded, upgrade};
 pub use error::{Error, Result};
-pub use handler::layer::{HandlerExt, Layer, Layered, Next};
-#[cfg(feature = "json")]
-pub use handler::respond::Json;
-pub use handler::respond::{Failure, Fields, Handler, HandlerResult, IntoResponse, OrAnswer};
+pub use handler::respond::{Handler, IntoResponse};
 #[cfg(feature = "router")]
-pub use handler::router::{Route, Router};
-pub use lifecycle::context::{Context, Readiness, Reason};
-pub use lifecycle::ledger::{CloseReason, Raced};
-pub use lifecycle::phase::{Cause, Phase};
-pub use lifecycle::report::{
-    CutRequest, HookOutcome, HookReport, Report, StuckWorker, UpgradedReport,
-};
-pub use listen::listener::{Addr, Inherited, Listen, Unix, inherited, unix};
-pub use server::group::{
-    Group, GroupBuilder, GroupCause, GroupHandle, GroupReport, MemberReport, Outcome,
-};
-pub use server::signals::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SignalGuard, notify};
-pub use server::{Bound, Builder, Handle, Running, Server, Stats};
+pub use handler::router::Router;
+pub use lifecycle::context::Context;
+pub use lifecycle::report::Report;
+pub use server::signals::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+pub use server::{Bound, Running, Server, ServerBuilder, ServerHandle};
 
-/// Ready-made [`Layer`]s: functions and builders that return one.
+/// What is written to a body, and why one could not be read.
+pub mod body {
+    pub use crate::conn::body::BodyWriter;
+    pub use crate::conn::collect::BodyError;
+}
+
+/// What a [`Context`] answers.
+pub mod context {
+    pub use crate::lifecycle::context::{CancelReason, Readiness};
+}
+
+/// Several services that stop as one.
+pub mod group {
+    pub use crate::server::group::{
+        Group, GroupBuilder, GroupCause, GroupHandle, GroupReport, MemberOutcome, MemberReport,
+    };
+}
+
+/// Layers: what is done around a handler, and the ready-made ones.
 pub mod layers {
     #[cfg(feature = "gzip")]
     pub use crate::handler::layer::gzip;
     pub use crate::handler::layer::{
         Cors, access_log, body_limit, concurrency_limit, ready_only, request_id, timeout,
     };
+    pub use crate::handler::layer::{HandlerExt, Layer, Layered, Next};
+}
+
+/// Addresses and sockets to listen on.
+pub mod net {
+    pub use crate::listen::listener::{Addr, Inherited, Listen, Unix, inherited, unix};
+}
+
+/// What a [`Report`] is made of.
+pub mod report {
+    pub use crate::lifecycle::ledger::{CloseReason, Raced};
+    pub use crate::lifecycle::phase::{Phase, StopCause};
+    pub use crate::lifecycle::report::{
+        CutRequest, HookOutcome, HookReport, StuckWorker, UpgradedReport,
+    };
+    pub use crate::server::Stats;
+}
+
+/// What makes a [`Response`], beside [`IntoResponse`]: errors with a response of their own, fields, JSON.
+pub mod response {
+    #[cfg(feature = "json")]
+    pub use crate::handler::respond::Json;
+    pub use crate::handler::respond::{Failure, Fields, HandlerResult, OrAnswer};
+}
+
+/// What a [`Router`] is made of.
+#[cfg(feature = "router")]
+pub mod routing {
+    pub use crate::handler::router::Route;
+}
+
+/// Signals caught for a program.
+pub mod signal {
+    pub use crate::server::signals::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SignalGuard, notify};
+}
+
+/// Connections that are no longer HTTP: WebSocket, and whatever else begins as HTTP.
+pub mod upgrade {
+    pub use crate::conn::upgraded::{Upgraded, accept};
 }
 
 #[cfg(all(test, loom))]
@@ -491,25 +541,28 @@ mod loom_models;
 #[doc(hidden)]
 pub mod fuzzing;
 
-#[doc = include_str!("docs/architecture.md")]
-pub mod architecture {}
+/// Pages to read: how it is built, how to choose its numbers, how to come to it from elsewhere.
+pub mod docs {
+    #[doc = include_str!("docs/architecture.md")]
+    pub mod architecture {}
 
-#[doc = include_str!("docs/conformance.md")]
-pub mod conformance {}
+    #[doc = include_str!("docs/conformance.md")]
+    pub mod conformance {}
 
-#[doc = include_str!("docs/choosing.md")]
-pub mod choosing {}
+    #[doc = include_str!("docs/choosing.md")]
+    pub mod choosing {}
 
-// Its programs have routes.
-#[cfg_attr(feature = "router", doc = include_str!("docs/coming_from_go.md"))]
-#[cfg_attr(
-    not(feature = "router"),
-    doc = "For those who come from Go: in the documentation with the feature `router`."
-)]
-pub mod coming_from_go {}
+    // Its programs have routes.
+    #[cfg_attr(feature = "router", doc = include_str!("docs/coming_from_go.md"))]
+    #[cfg_attr(
+        not(feature = "router"),
+        doc = "For those who come from Go: in the documentation with the feature `router`."
+    )]
+    pub mod coming_from_go {}
 
-#[doc = include_str!("docs/coming_from_tiny_http.md")]
-pub mod coming_from_tiny_http {}
+    #[doc = include_str!("docs/coming_from_tiny_http.md")]
+    pub mod coming_from_tiny_http {}
+}
 
 /// The README's program compiles.
 #[cfg(all(doctest, feature = "router"))]

@@ -24,7 +24,7 @@ use loom::thread;
 use crate::conn::egress::{Egress, InFlight, TakeOver};
 use crate::conn::transport::{Look, Transport};
 use crate::lifecycle::ledger::{CloseReason, Entry, Ledger, Raced, WakeAt};
-use crate::lifecycle::phase::{Cause, Lifecycle, Phase, PhaseWord};
+use crate::lifecycle::phase::{Lifecycle, Phase, PhaseWord, StopCause};
 use crate::pool::deadlines::{Deadlines, Due};
 use crate::pool::permits::{PollerWake, Semaphore, WorkerWord};
 use crate::pool::shared::{Lane, MonitorWake};
@@ -932,7 +932,7 @@ fn who_sees_the_stop_finds_the_plan() {
     check(None, || {
         let lifecycle = Lifecycle::new(Clock::System, Duration::ZERO, Duration::ZERO, Weak::new());
         let lifecycle = Arc::new(lifecycle);
-        let handles = [Cause::Handle, Cause::Dropped].map(|cause| {
+        let handles = [StopCause::Handle, StopCause::Dropped].map(|cause| {
             let lifecycle = lifecycle.clone();
             thread::spawn(move || lifecycle.begin_stop(cause))
         });

@@ -25,7 +25,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 
 use crate::handler::respond::Handler;
 use crate::lifecycle::report::Report;
-use crate::server::{Builder, Handle, Running, Server};
+use crate::server::{Running, Server, ServerBuilder, ServerHandle};
 use crate::sys::clock::Clock;
 
 /// A server on a free port of the loopback interface, for one test.
@@ -60,21 +60,21 @@ impl TestServer {
     ///
     /// If it cannot start.
     #[track_caller]
-    pub fn with(builder: Builder, handler: impl Handler) -> Self {
+    pub fn with(builder: ServerBuilder, handler: impl Handler) -> Self {
         let running = builder
             .bind("127.0.0.1:0")
             .and_then(|bound| bound.spawn(handler));
         let running = running
             .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
         Self {
-            addr: running.addr(),
+            addr: running.local_addr(),
             running: Some(running),
         }
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn addr(&self) -> SocketAddr {
+    pub fn local_addr(&self) -> SocketAddr {
         self.addr
     }
 
@@ -86,7 +86,7 @@ impl TestServer {
 
     /// What it can be stopped with while a request is under way.
     #[must_use]
-    pub fn handle(&self) -> Handle {
+    pub fn handle(&self) -> ServerHandle {
         self.running
             .as_ref()
             .expect("only `stop`, which consumes it, takes it")

@@ -9,8 +9,10 @@ use std::io::{self, Cursor, Read, Write};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use lameduck::body::BodyWriter;
 use lameduck::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
-use lameduck::{Body, BodyWriter, CloseReason, Context, IntoResponse, Request, Response};
+use lameduck::report::CloseReason;
+use lameduck::{Body, Context, IntoResponse, Request, Response};
 
 use support::{
     Answer, Client, Delimited, End, Gate, LIMIT, TestServer, builder, eventually, get, now,
@@ -713,7 +715,7 @@ fn slow_readers_hold_no_worker() {
     for path in [
         "/vec", "/bytes", "/reader", "/sized", "/file", "/reader", "/file", "/bytes",
     ] {
-        let mut client = Client::connect_narrow(server.addr());
+        let mut client = Client::connect_narrow(server.local_addr());
         client.send_get(path);
         assert_eq!(client.read_raw(17), b"HTTP/1.1 200 OK\r\n");
         slow.push(client);
@@ -734,7 +736,7 @@ fn slow_readers_hold_no_worker() {
 fn writers_with_slow_readers_hold_half_of_the_workers() {
     let server = TestServer::start(of_each_kind);
     let mut slow: Vec<_> = (0..8)
-        .map(|_| Client::connect_narrow(server.addr()))
+        .map(|_| Client::connect_narrow(server.local_addr()))
         .collect();
     // The first one has the only place; the others wait for it.
     slow[0].send_get("/writer");
@@ -875,7 +877,7 @@ fn a_request_body_can_be_the_response_body() {
             );
         }
         // More than fits between the two: the client has to read while it writes.
-        let addr = server.addr();
+        let addr = server.local_addr();
         let mut echo = Client::connect(addr);
         let (mut reader, writer) = (
             echo.second(),

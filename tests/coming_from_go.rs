@@ -20,9 +20,9 @@ mod interrupt {
     use lameduck::{Context, Report, Request, SIGINT, Server};
 
     pub(super) fn main() -> lameduck::Result<()> {
-        let (interrupted, _guard) = lameduck::notify([SIGINT])?;
+        let (interrupted, _guard) = lameduck::signal::notify([SIGINT])?;
         let server = Server::builder().bind("127.0.0.1:0")?.spawn(hello)?;
-        eprintln!("listening on http://{}", server.addr());
+        eprintln!("listening on http://{}", server.local_addr());
 
         let _ = interrupted.cancelled().recv();
         eprintln!("shutting down");
@@ -37,7 +37,7 @@ mod interrupt {
             .grace_period(Duration::from_secs(5))
             .on_signals([SIGINT])
             .bind("127.0.0.1:0")?;
-        eprintln!("listening on http://{}", bound.addr());
+        eprintln!("listening on http://{}", bound.local_addr());
         bound.run(|_request, _context| "hello\n")
     }
 
@@ -55,12 +55,12 @@ mod forced {
     const SIGKILL: i32 = 9;
 
     pub(super) fn main(within: Duration) -> lameduck::Result<()> {
-        if let Err(error) = lameduck::notify([SIGTERM, SIGINT, SIGKILL]) {
+        if let Err(error) = lameduck::signal::notify([SIGTERM, SIGINT, SIGKILL]) {
             eprintln!("{error}");
         }
-        let (signalled, guard) = lameduck::notify([SIGTERM, SIGINT])?;
+        let (signalled, guard) = lameduck::signal::notify([SIGTERM, SIGINT])?;
         let server = Server::builder().bind("127.0.0.1:0")?.spawn(hello)?;
-        eprintln!("listening on http://{}", server.addr());
+        eprintln!("listening on http://{}", server.local_addr());
 
         let _ = signalled.cancelled().recv();
         if let Some(reason) = signalled.reason() {
@@ -91,11 +91,11 @@ mod in_the_middle {
     use lameduck::{Context, Request, SIGINT, Server};
 
     pub(super) fn main() -> lameduck::Result<()> {
-        let (interrupted, _guard) = lameduck::notify([SIGINT])?;
+        let (interrupted, _guard) = lameduck::signal::notify([SIGINT])?;
         let bound = Server::builder()
             .grace_period(Duration::from_secs(30))
             .bind("127.0.0.1:0")?;
-        eprintln!("listening on http://{}", bound.addr());
+        eprintln!("listening on http://{}", bound.local_addr());
 
         let (closed, idle_connections_closed) = bounded::<()>(0);
         let handle = bound.handle();
@@ -210,7 +210,7 @@ mod framework {
             })
             .on_stopped("close the database", move || closes.database.close())
             .bind("127.0.0.1:0")?;
-        eprintln!("listening on http://{}", bound.addr());
+        eprintln!("listening on http://{}", bound.local_addr());
         bound.run(move |request: Request, context: Context| handles.handle(&request, &context))
     }
 
@@ -231,14 +231,15 @@ mod errgroup {
     use std::time::Duration;
 
     use crossbeam_channel::{bounded, select};
-    use lameduck::{Context, Group, GroupReport, Request, Router, SIGINT, SIGTERM, Server};
+    use lameduck::group::{Group, GroupReport};
+    use lameduck::{Context, Request, Router, SIGINT, SIGTERM, Server};
 
     pub(super) fn main(fails_after: Duration) -> lameduck::Result<GroupReport> {
         let app = Router::new()
             .get("/hello", hello)
             .get("/hello/{name}", hello);
         let web = Server::builder().bind("127.0.0.1:0")?;
-        eprintln!("listening on http://{}", web.addr());
+        eprintln!("listening on http://{}", web.local_addr());
         let group = Group::builder()
             .on_signals([SIGINT, SIGTERM])
             .stop_timeout(Duration::from_secs(10))
@@ -267,11 +268,11 @@ mod errgroup {
     }
 
     pub(super) fn by_hand(fails_after: Duration) -> lameduck::Result<()> {
-        let (program, _guard) = lameduck::notify([SIGINT])?;
+        let (program, _guard) = lameduck::signal::notify([SIGINT])?;
         let server = Server::builder()
             .bind("127.0.0.1:0")?
             .spawn(|_request, _context| "hello\n")?;
-        eprintln!("listening on http://{}", server.addr());
+        eprintln!("listening on http://{}", server.local_addr());
         let (ended, end_of_timer) = bounded(1);
         let context = program.clone();
         std::thread::spawn(move || ended.send(timer(context, fails_after)));

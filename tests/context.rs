@@ -5,7 +5,8 @@ mod support;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, select};
-use lameduck::{Context, Reason};
+use lameduck::Context;
+use lameduck::context::CancelReason;
 use support::{LIMIT, TestServer, builder, get, now};
 
 #[test]
@@ -34,7 +35,7 @@ fn a_client_that_resets_its_connection_ends_the_context_that_asked_for_it() {
         client.reset();
         assert_eq!(
             ended.recv_timeout(LIMIT),
-            Ok((false, Some(Reason::ClientGone), true)),
+            Ok((false, Some(CancelReason::ClientGone), true)),
             "{target}"
         );
     }
@@ -103,6 +104,6 @@ fn what_a_handler_derived_ends_with_the_stop() {
     assert_eq!(report.cut.len(), 1, "{report}");
     assert_eq!(
         ended.recv_timeout(LIMIT),
-        Ok((true, None, false, Some(Reason::Stopped)))
+        Ok((true, None, false, Some(CancelReason::Stopped)))
     );
 }

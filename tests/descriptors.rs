@@ -8,7 +8,8 @@ mod support;
 
 use std::time::Duration;
 
-use lameduck::{CloseReason, Context, Request, Server};
+use lameduck::report::CloseReason;
+use lameduck::{Context, Request, Server};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
 use support::child::{MODE, Program, this_program};
@@ -53,7 +54,7 @@ fn the_program() {
         .idle_grace(grace)
         .on_signals([libc::SIGTERM]);
     let bound = server.bind("127.0.0.1:0").unwrap();
-    eprintln!("listening on http://{}", bound.addr());
+    eprintln!("listening on http://{}", bound.local_addr());
     let report = bound.run(handler).unwrap();
     eprintln!("shed {}", report.closed_because(CloseReason::Evicted));
     eprintln!("paused {}", report.paused.as_millis());

@@ -281,7 +281,7 @@ fn compare(bytes: &[u8]) -> Result<Verdict, String> {
     }
     // Whatever else looks like a version is rewritten too.
     let requests = ours.requests.iter().map(Seen::without_lenience).collect();
-    let rewritten = Outcome {
+    let rewritten = MemberOutcome {
         requests,
         ..ours.clone()
     };
@@ -290,7 +290,7 @@ fn compare(bytes: &[u8]) -> Result<Verdict, String> {
         .map_err(explain)
 }
 
-fn verdict(ours: &Outcome, hypers: &Outcome) -> Result<Verdict, &'static str> {
+fn verdict(ours: &MemberOutcome, hypers: &MemberOutcome) -> Result<Verdict, &'static str> {
     if ours.end == End::Reset {
         return Err("we reset the connection");
     }
@@ -386,7 +386,7 @@ impl fmt::Debug for Seen {
 
 /// What became of a connection.
 #[derive(Debug, Clone)]
-struct Outcome {
+struct MemberOutcome {
     requests: Vec<Seen>,
     /// Responses of the handler to whole requests: 204 each, so that none has a body.
     answers: usize,
@@ -397,7 +397,7 @@ struct Outcome {
     end: End,
 }
 
-impl Outcome {
+impl MemberOutcome {
     fn new(requests: Vec<Seen>, mut received: &[u8], end: End) -> Self {
         let mut outcome = Self {
             requests,
@@ -427,7 +427,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for MemberOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -450,7 +450,7 @@ struct Subject {
 
 impl Subject {
     /// Sends these bytes and no more, and waits for the connection's end.
-    fn outcome(&self, bytes: &[u8]) -> Outcome {
+    fn outcome(&self, bytes: &[u8]) -> MemberOutcome {
         let mut client = Client::connect(self.addr);
         // Who refuses may close before it has taken all.
         let _ = client.try_send(bytes);
@@ -460,9 +460,9 @@ impl Subject {
             .log
             .lock()
             .unwrap()
-            .remove(&client.local())
+            .remove(&client.local_addr())
             .unwrap_or_default();
-        Outcome::new(requests, &received, end)
+        MemberOutcome::new(requests, &received, end)
     }
 }
 
@@ -476,7 +476,7 @@ static OURS: LazyLock<Subject> = LazyLock::new(|| {
             if body.read_to_end(&mut content).is_err() {
                 return StatusCode::BAD_REQUEST;
             }
-            let peer = context.peer().expect("it is a TCP connection");
+            let peer = context.peer_addr().expect("it is a TCP connection");
             seen.lock()
                 .unwrap()
                 .entry(peer)
@@ -485,7 +485,7 @@ static OURS: LazyLock<Subject> = LazyLock::new(|| {
             StatusCode::NO_CONTENT
         },
     );
-    let addr = server.addr();
+    let addr = server.local_addr();
     // It serves until the process ends.
     std::mem::forget(server);
     Subject { addr, log }

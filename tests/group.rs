@@ -9,10 +9,10 @@ use std::fmt;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded, select};
-use lameduck::{
-    Cause, Context, Error, Group, GroupCause, GroupReport, Outcome, Reason, Request, Running,
-    Server,
-};
+use lameduck::context::CancelReason;
+use lameduck::group::{Group, GroupCause, GroupReport, MemberOutcome};
+use lameduck::report::StopCause;
+use lameduck::{Context, Error, Request, Running, Server};
 
 use support::{Client, Gate, LIMIT, builder, eventually, get, millis, within_limit};
 
@@ -21,7 +21,7 @@ fn hello(_: Request, _: Context) -> &'static str {
 }
 
 /// Ends well when it is told to.
-fn until_told(context: Context) -> Result<(), Reason> {
+fn until_told(context: Context) -> Result<(), CancelReason> {
     let _ = context.cancelled().recv_timeout(LIMIT * 3);
     Ok(())
 }
@@ -56,7 +56,7 @@ fn the_first_that_fails_stops_the_others_and_a_request_in_flight_is_answered() {
     let (waits, fails) = (gate.clone(), fail.clone());
     let web = builder().workers(2).bind("127.0.0.1:0").unwrap();
     let admin = builder().workers(2).bind("127.0.0.1:0").unwrap();
-    let addrs = [web.addr(), admin.addr()];
+    let addrs = [web.local_addr(), admin.local_addr()];
     let group = Group::new();
     group.serve("web", web, move |_: Request, context: Context| {
         waits.pass();
@@ -82,7 +82,7 @@ fn the_first_that_fails_stops_the_others_and_a_request_in_flight_is_answered() {
     idle.expect_eof();
     let context = group.context().clone();
     context.cancelled().recv_timeout(LIMIT).unwrap_err();
-    assert_eq!(context.reason(), Some(Reason::Cancelled));
+    assert_eq!(context.reason(), Some(CancelReason::Cancelled));
     gate.open();
     assert_eq!(client.read_response().body, b"draining");
 
@@ -95,13 +95,13 @@ fn the_first_that_fails_stops_the_others_and_a_request_in_flight_is_answered() {
     assert_eq!(names(&report)[0], "broken", "{report}");
     assert_eq!(report.members.len(), 4, "{report}");
     assert!(
-        matches!(report.member("other").unwrap().outcome, Outcome::Done),
+        matches!(report.member("other").unwrap().outcome, MemberOutcome::Done),
         "{report}"
     );
     for name in ["web", "admin"] {
         let server = report.server(name).unwrap();
         assert!(
-            server.is_clean() && server.cause == Cause::Context,
+            server.is_clean() && server.cause == StopCause::Context,
             "{report}"
         );
     }
@@ -109,7 +109,7 @@ fn the_first_that_fails_stops_the_others_and_a_request_in_flight_is_answered() {
         report.first_error().unwrap().downcast_ref(),
         Some(&Broken(1))
     );
-    assert_eq!(report.exit_status(), 1);
+    assert_eq!(report.exit_code(), 1);
     let error = report.into_result().unwrap_err();
     assert_eq!(error.to_string(), "broken failed");
     assert_eq!(error.source().unwrap().downcast_ref(), Some(&Broken(1)));
@@ -126,14 +126,14 @@ fn a_panic_stops_the_others_as_an_error_does() {
     let report = wait(group);
     assert_eq!(report.cause, GroupCause::Failed("clumsy".to_owned()));
     assert!(
-        matches!(&report.member("clumsy").unwrap().outcome, Outcome::Panicked(text) if text == "dropped it")
+        matches!(&report.member("clumsy").unwrap().outcome, MemberOutcome::Panicked(text) if text == "dropped it")
     );
     assert!(matches!(
         report.member("other").unwrap().outcome,
-        Outcome::Done
+        MemberOutcome::Done
     ));
     assert_eq!(
-        (report.exit_status(), report.first_error().is_some()),
+        (report.exit_code(), report.first_error().is_some()),
         (1, false)
     );
     let error = report.into_result().unwrap_err();
@@ -179,8 +179,8 @@ fn one_that_ends_well_stops_nobody_and_when_all_have_the_group_is_done() {
 fn it_can_be_shared_between_threads() {
     fn check<T: Send + Sync + fmt::Debug>() {}
     check::<Group>();
-    check::<lameduck::GroupBuilder>();
-    check::<lameduck::GroupHandle>();
+    check::<lameduck::group::GroupBuilder>();
+    check::<lameduck::group::GroupHandle>();
     check::<GroupReport>();
     check::<lameduck::testing::TestServer>();
 }
@@ -204,7 +204,7 @@ fn members_that_end_before_the_next_one_comes_do_not_end_the_group() {
         wait(group)
             .members
             .iter()
-            .all(|member| matches!(member.outcome, Outcome::Done))
+            .all(|member| matches!(member.outcome, MemberOutcome::Done))
     );
 }
 
@@ -256,13 +256,13 @@ fn to_return_the_reason_one_was_told_is_to_end_well() {
     });
     group.spawn("late", |context: Context| {
         let _ = until_told(context);
-        Err(Reason::Deadline)
+        Err(CancelReason::Deadline)
     });
     group.handle().stop();
     let report = wait(group);
     assert_eq!(report.cause, GroupCause::Handle);
     assert!(
-        matches!(report.member("told").unwrap().outcome, Outcome::Done),
+        matches!(report.member("told").unwrap().outcome, MemberOutcome::Done),
         "{report}"
     );
     assert_eq!(report.errors().collect::<Vec<_>>().len(), 1, "{report}");
@@ -283,14 +283,14 @@ fn one_that_does_not_heed_its_context_is_left_behind_and_named() {
     let report = wait(group);
     assert_eq!(names(&report), ["told", "deaf"]);
     assert!(
-        matches!(report.members[1].outcome, Outcome::LeftBehind),
+        matches!(report.members[1].outcome, MemberOutcome::LeftBehind),
         "{report}"
     );
     assert!(
         report.took >= millis(20) && report.took < LIMIT / 2,
         "{report}"
     );
-    assert_eq!(report.exit_status(), 3);
+    assert_eq!(report.exit_code(), 3);
     let error = report.into_result().unwrap_err().to_string();
     assert!(
         error.starts_with("deaf did not end and was left behind after "),
@@ -309,7 +309,7 @@ fn a_server_is_cut_when_the_groups_time_is_over() {
         .cut_grace(LIMIT)
         .bind("127.0.0.1:0")
         .unwrap();
-    let mut client = Client::connect(bound.addr());
+    let mut client = Client::connect(bound.local_addr());
     let group = Group::builder().stop_timeout(millis(20)).start().unwrap();
     group.serve("web", bound, move |_: Request, context: Context| {
         waits.pass();
@@ -324,7 +324,7 @@ fn a_server_is_cut_when_the_groups_time_is_over() {
     drop(client);
     let report = wait(group);
     assert_eq!(report.server("web").unwrap().cut.len(), 1, "{report}");
-    assert_eq!(report.exit_status(), 1, "{report}");
+    assert_eq!(report.exit_code(), 1, "{report}");
     assert!(
         report
             .into_result()
@@ -362,14 +362,17 @@ fn one_that_comes_too_late_is_not_started_but_a_server_answers_who_is_there() {
         unreachable!("it does not start")
     });
     let bound = builder().workers(1).bind("127.0.0.1:0").unwrap();
-    let mut client = Client::connect(bound.addr());
+    let mut client = Client::connect(bound.local_addr());
     client.send(get("/"));
     group.serve("web", bound, hello);
     assert_eq!(client.read_response().status, 200);
     let report = wait(group);
     assert!(report.is_clean(), "{report}");
     assert!(
-        matches!(report.member("late").unwrap().outcome, Outcome::NotStarted),
+        matches!(
+            report.member("late").unwrap().outcome,
+            MemberOutcome::NotStarted
+        ),
         "{report}"
     );
     let answered = &report.server("web").unwrap().answered;
@@ -406,7 +409,7 @@ fn a_service_that_runs_a_server_itself_stops_it_by_its_context() {
         .context(group.context())
         .bind("127.0.0.1:0")
         .unwrap();
-    let mut client = Client::connect(bound.addr());
+    let mut client = Client::connect(bound.local_addr());
     group.spawn("web", move |_| bound.run(hello)?.into_result().map(drop));
     assert_eq!(client.get("/").status, 200);
     group.context().cancel();
@@ -547,7 +550,7 @@ mod signals {
             .grace_period(LIMIT * 6)
             .bind("127.0.0.1:0")
             .unwrap();
-        let addr = bound.addr();
+        let addr = bound.local_addr();
         group.serve("web", bound, |_: Request, _: Context| {
             eprintln!("entered");
             Gate::new().pass();
@@ -563,7 +566,7 @@ mod signals {
         eprintln!("listening on http://{addr}");
         let report = group.wait();
         eprintln!("{report}");
-        std::process::exit(report.exit_status().into());
+        std::process::exit(report.exit_code().into());
     }
 
     #[test]

@@ -7,7 +7,8 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 
-use lameduck::{Context, Handle, HookOutcome, Phase, Report, Request};
+use lameduck::report::{HookOutcome, Phase};
+use lameduck::{Context, Report, Request, ServerHandle};
 
 use support::{Client, Gate, LIMIT, TestServer, builder, eventually, millis, within_limit};
 
@@ -24,7 +25,7 @@ fn outcomes(report: &Report) -> Vec<(&str, HookOutcome)> {
 }
 
 /// A server whose handler waits at the gate, and a client of it that is there.
-fn blocked(builder: lameduck::Builder, gate: &Gate) -> (TestServer, Client) {
+fn blocked(builder: lameduck::ServerBuilder, gate: &Gate) -> (TestServer, Client) {
     let waits = gate.clone();
     let server = TestServer::with(builder, move |_: Request, _: Context| {
         waits.pass();
@@ -66,7 +67,7 @@ fn hooks_that_wait_for_each_other_both_return() {
 
 #[test]
 fn hooks_run_when_draining_starts_and_not_before() {
-    let own = Arc::new(OnceLock::<Handle>::new());
+    let own = Arc::new(OnceLock::<ServerHandle>::new());
     let (to, phase) = crossbeam_channel::unbounded();
     let known = own.clone();
     let description = builder()
@@ -160,7 +161,7 @@ fn a_hook_beyond_the_grace_period_is_left_behind_and_named() {
     assert!(report.hooks[1].took >= millis(145), "{report}");
     assert!(report.took < LIMIT / 5, "{report}");
     assert_eq!(
-        (report.is_clean(), report.exit_status()),
+        (report.is_clean(), report.exit_code()),
         (false, 1),
         "{report}"
     );
@@ -211,7 +212,7 @@ fn a_hook_that_panics_is_named_and_the_others_run() {
     ];
     assert_eq!(outcomes(&report), expected);
     assert_eq!(
-        (report.is_clean(), report.exit_status()),
+        (report.is_clean(), report.exit_code()),
         (false, 1),
         "{report}"
     );
@@ -283,7 +284,7 @@ fn on_stopped_runs_in_turn_and_after_those_that_run_when_draining_starts() {
     ];
     assert_eq!(outcomes(&report), expected);
     assert_eq!(
-        (report.is_clean(), report.exit_status()),
+        (report.is_clean(), report.exit_code()),
         (false, 1),
         "{report}"
     );
@@ -314,11 +315,7 @@ fn on_stopped_gets_cut_grace_even_when_the_deadline_is_over() {
     assert_eq!(outcomes(&report), expected, "{report}");
     assert!(report.hooks[1].took >= millis(250), "{report}");
     // The stuck worker is the graver matter.
-    assert_eq!(
-        (report.stuck.len(), report.exit_status()),
-        (1, 3),
-        "{report}"
-    );
+    assert_eq!((report.stuck.len(), report.exit_code()), (1, 3), "{report}");
     assert!(report.took < LIMIT / 4, "{report}");
     gate.open();
 }

@@ -59,7 +59,7 @@ fn an_idle_server_makes_no_wake_ups() {
 
     let threads: Vec<_> = (0..4)
         .map(|part| {
-            let addr = server.addr();
+            let addr = server.local_addr();
             std::thread::spawn(move || {
                 for i in 0..500 {
                     let mut client = Client::connect(addr);

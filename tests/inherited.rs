@@ -10,7 +10,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
-use lameduck::{Context, Error, Phase, Request};
+use lameduck::report::Phase;
+use lameduck::{Context, Error, Request};
 
 use support::{Client, Gate, LIMIT, builder, eventually, get};
 
@@ -57,7 +58,7 @@ fn in_time_wait(port: u16) -> usize {
 
 #[test]
 fn a_restart_on_the_same_port_never_finds_it_in_use() {
-    let addr = builder().bind("127.0.0.1:0").unwrap().addr();
+    let addr = builder().bind("127.0.0.1:0").unwrap().local_addr();
     for restart in 0..20 {
         let bound = builder()
             .workers(2)
@@ -85,12 +86,12 @@ fn a_port_that_another_server_listens_on_is_refused() {
         .unwrap()
         .spawn(hello)
         .unwrap();
-    let error = builder().bind(first.addr()).unwrap_err();
+    let error = builder().bind(first.local_addr()).unwrap_err();
     assert!(
         matches!(&error, Error::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse),
         "{error:?}"
     );
-    assert_eq!(Client::connect(first.addr()).get("/").status, 200);
+    assert_eq!(Client::connect(first.local_addr()).get("/").status, 200);
 }
 
 #[test]
@@ -243,7 +244,7 @@ fn a_given_listener_is_served_and_closed() {
         .unwrap()
         .spawn(hello)
         .unwrap();
-    assert_eq!(running.addr(), addr);
+    assert_eq!(running.local_addr(), addr);
     assert_eq!(early.read_response().status, 200);
     drop(early);
     assert!(running.handle().shutdown().is_clean());
@@ -256,11 +257,11 @@ fn a_given_listener_is_served_and_closed() {
 #[test]
 fn without_inherited_sockets_there_is_nothing_to_listen_on() {
     for error in [
-        builder().bind(lameduck::inherited()).unwrap_err(),
+        builder().bind(lameduck::net::inherited()).unwrap_err(),
         builder().bind("inherited").unwrap_err(),
         builder().bind("inherited:web").unwrap_err(),
         builder()
-            .bind(lameduck::inherited().named("web"))
+            .bind(lameduck::net::inherited().named("web"))
             .unwrap_err(),
         builder().bind("inherited-not").unwrap_err(),
     ] {
@@ -306,7 +307,7 @@ mod in_a_child {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let first = launch_demo(&listener, "--workers 4");
-        assert_eq!(first.addr(), addr);
+        assert_eq!(first.local_addr(), addr);
         let (answered, closed, over) = (
             Arc::new(AtomicU64::new(0)),
             Arc::new(AtomicU64::new(0)),
@@ -522,7 +523,7 @@ fn a_unix_socket_has_the_mode_it_was_given_and_is_gone_with_the_server() {
 
     let path = std::env::temp_dir().join(format!("lameduck-mode-{}.sock", std::process::id()));
     let running = builder()
-        .bind(lameduck::unix(&path).mode(0o600))
+        .bind(lameduck::net::unix(&path).mode(0o600))
         .unwrap()
         .spawn(hello)
         .unwrap();
@@ -531,7 +532,7 @@ fn a_unix_socket_has_the_mode_it_was_given_and_is_gone_with_the_server() {
         0o600
     );
     // One that somebody listens on is not taken away.
-    let taken = builder().bind(lameduck::unix(&path)).unwrap_err();
+    let taken = builder().bind(lameduck::net::unix(&path)).unwrap_err();
     assert!(taken.to_string().contains("unix:"), "{taken}");
     assert!(UnixStream::connect(&path).is_ok());
     assert!(running.handle().shutdown().is_clean());

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use lameduck::http::header::{CONNECTION, HeaderName, HeaderValue};
 use lameduck::http::{StatusCode, Version};
-use lameduck::{Body, CloseReason, Context, IntoResponse, Request, Response};
+use lameduck::report::CloseReason;
+use lameduck::{Body, Context, IntoResponse, Request, Response};
 
 use support::{
     Delimited, LIMIT, TestServer, builder, eventually, get, now, pattern, post, post_chunked,
@@ -335,19 +336,19 @@ fn a_handler_sees_the_request_as_it_was_sent() {
     let server = TestServer::start(|request: Request, cx: Context| {
         assert_eq!(request.version(), Version::HTTP_11);
         assert_eq!(request.headers()[HeaderName::from_static("x-own")], "a, b");
-        assert_eq!(cx.local().unwrap().ip(), cx.peer().unwrap().ip());
+        assert_eq!(cx.local_addr().unwrap().ip(), cx.peer_addr().unwrap().ip());
         format!(
             "{} {} {}",
             request.method(),
             request.uri(),
-            cx.peer().unwrap()
+            cx.peer_addr().unwrap()
         )
     });
     let mut client = server.client();
     client.send("BREW /pot%20a?x=1&y=%2F HTTP/1.1\r\nHost: test\r\nX-Own:\ta, b \r\n\r\n");
     assert_eq!(
         client.read_response().text(),
-        format!("BREW /pot%20a?x=1&y=%2F {}", client.local())
+        format!("BREW /pot%20a?x=1&y=%2F {}", client.local_addr())
     );
 }
 

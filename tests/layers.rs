@@ -11,9 +11,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use lameduck::http::header::{AUTHORIZATION, ETAG};
 use lameduck::http::{Method, StatusCode};
-use lameduck::{
-    Body, Context, Handler, HandlerExt, IntoResponse, Layer, Next, Request, Response, layers,
-};
+use lameduck::layers::{self, HandlerExt, Layer, Next};
+use lameduck::{Body, Context, Handler, IntoResponse, Request, Response};
 use support::{Client, Gate, LIMIT, TestServer, builder, get};
 
 /// Notes a request on its way in, and its response on its way out.
@@ -90,7 +89,7 @@ fn a_layer_may_answer_by_itself_and_return_what_a_handler_may() {
 fn a_handler_that_is_too_slow_is_answered_503_unless_it_has_said_so_itself() {
     let app = |request: Request, context: Context| {
         let ended_early = !context.wait(LIMIT);
-        assert!(ended_early && context.reason() == Some(lameduck::Reason::Deadline));
+        assert!(ended_early && context.reason() == Some(lameduck::context::CancelReason::Deadline));
         match request.uri().path() {
             "/knows" => (StatusCode::GATEWAY_TIMEOUT, "the database sleeps").into_response(),
             _ => "late".into_response(),

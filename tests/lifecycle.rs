@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use lameduck::body::BodyWriter;
+use lameduck::report::{CloseReason, Phase, StopCause};
 use lameduck::{
-    Body, BodyWriter, Cause, CloseReason, Context, Error, Handle, Handler, IntoResponse, Phase,
-    Request, Response, Server,
+    Body, Context, Error, Handler, IntoResponse, Request, Response, Server, ServerHandle,
 };
 
 use support::{
@@ -57,7 +58,7 @@ fn block(server: &TestServer, gate: &Gate, target: &str) -> Client {
     client
 }
 
-fn wait_for_phase(handle: &Handle, phase: Phase) {
+fn wait_for_phase(handle: &ServerHandle, phase: Phase) {
     eventually("the phase is reached", || handle.phase() >= phase);
 }
 
@@ -104,7 +105,7 @@ fn a_server_that_never_runs_leaves_nothing() {
     let _alone = alone();
     let before = descriptors();
     let bound = builder().bind("127.0.0.1:0").unwrap();
-    let addr = bound.addr();
+    let addr = bound.local_addr();
     let handle = bound.handle();
     drop(bound);
     assert_eq!(descriptors(), before);
@@ -117,7 +118,7 @@ fn a_server_that_never_runs_leaves_nothing() {
 #[test]
 fn a_hundred_starts_and_stops_on_one_port_leave_nothing() {
     let _alone = alone();
-    let addr = builder().bind("127.0.0.1:0").unwrap().addr();
+    let addr = builder().bind("127.0.0.1:0").unwrap().local_addr();
     let before = descriptors();
     for i in 0..100 {
         let running = builder()
@@ -373,7 +374,7 @@ fn after_a_stop_connections_are_refused() {
     let _shared = shared();
     let server = TestServer::start(|_: Request, _: Context| "hello");
     server.stop_cleanly();
-    let error = std::net::TcpStream::connect(server.addr()).unwrap_err();
+    let error = std::net::TcpStream::connect(server.local_addr()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
@@ -417,7 +418,7 @@ fn past_the_deadline_the_server_leaves_a_stuck_handler_and_names_it() {
     let report = server.stop();
     let took = now() - began;
     assert!(took >= millis(200) && took < LIMIT / 5, "{took:?}");
-    assert_eq!(report.exit_status(), 3, "{report}");
+    assert_eq!(report.exit_code(), 3, "{report}");
     assert!(!report.is_clean());
 
     let [cut] = &report.cut[..] else {
@@ -427,7 +428,7 @@ fn past_the_deadline_the_server_leaves_a_stuck_handler_and_names_it() {
         (cut.method.as_str(), cut.target.path()),
         ("GET", "/stuck/block")
     );
-    assert_eq!(cut.peer, Some(client.local()));
+    assert_eq!(cut.peer, Some(client.local_addr()));
     assert!(cut.started && cut.answered_503, "{cut:?}");
     assert!(cut.age >= millis(195), "{cut:?}");
     let [stuck] = &report.stuck[..] else {
@@ -526,7 +527,7 @@ fn a_handler_that_heeds_the_cancellation_is_not_stuck() {
     client.expect_eof();
     let report = server.stop();
     assert_eq!(
-        (report.cut.len(), report.stuck.len(), report.exit_status()),
+        (report.cut.len(), report.stuck.len(), report.exit_code()),
         (1, 0, 1),
         "{report}"
     );
@@ -576,7 +577,7 @@ fn a_response_that_its_client_does_not_take_is_reset_at_the_end() {
         .grace_period(millis(100))
         .cut_grace(millis(100));
     let server = TestServer::with(description, move |_: Request, _: Context| bytes.clone());
-    let mut client = Client::connect_narrow(server.addr());
+    let mut client = Client::connect_narrow(server.local_addr());
     client.send_get("/big");
     let head = client.read_raw(8);
     assert_eq!(head, b"HTTP/1.1");
@@ -616,7 +617,7 @@ fn a_four_megabyte_response_to_a_slow_reader_arrives_whole_through_a_stop() {
                     .into_response(),
             }
         });
-        let mut client = Client::connect_narrow(server.addr());
+        let mut client = Client::connect_narrow(server.local_addr());
         client.send_get(kind);
         // Its first bytes are here, so it has begun.
         let start = client.read_raw(17);
@@ -680,8 +681,8 @@ fn unchunk(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A handler that does `action` with the handle of the server it runs in.
-fn with_own_handle(action: impl Fn(&Handle) + Send + Sync + 'static) -> TestServer {
-    let own = Arc::new(OnceLock::<Handle>::new());
+fn with_own_handle(action: impl Fn(&ServerHandle) + Send + Sync + 'static) -> TestServer {
+    let own = Arc::new(OnceLock::<ServerHandle>::new());
     let known = own.clone();
     let server = TestServer::start(move |_: Request, _: Context| {
         action(known.get().unwrap());
@@ -694,7 +695,7 @@ fn with_own_handle(action: impl Fn(&Handle) + Send + Sync + 'static) -> TestServ
 #[test]
 fn a_handler_can_begin_the_shutdown() {
     let _shared = shared();
-    let server = with_own_handle(Handle::begin_shutdown);
+    let server = with_own_handle(ServerHandle::begin_shutdown);
     let mut client = server.client();
     let answer = client.get("/");
     assert_eq!(answer.text(), "done");
@@ -704,13 +705,13 @@ fn a_handler_can_begin_the_shutdown() {
     assert_eq!(server.handle().phase(), Phase::Stopped);
     let report = server.stop();
     assert!(report.is_clean(), "{report}");
-    assert_eq!(report.cause, Cause::Handle);
+    assert_eq!(report.cause, StopCause::Handle);
 }
 
 #[test]
 fn a_handler_that_waits_for_the_shutdown_begins_it_and_panics_with_the_reason() {
     let _shared = shared();
-    type Call = fn(&Handle);
+    type Call = fn(&ServerHandle);
     let calls: [(&str, Call); 3] = [
         ("shutdown", |handle| drop(handle.shutdown())),
         ("shutdown_within", |handle| {
@@ -783,11 +784,11 @@ fn every_shutdown_returns_an_equal_report() {
 fn a_server_that_was_stopped_before_it_ran_does_not_run() {
     let _shared = shared();
     for stop in [
-        |handle: &Handle| handle.begin_shutdown(),
-        |handle: &Handle| drop(handle.shutdown()),
+        |handle: &ServerHandle| handle.begin_shutdown(),
+        |handle: &ServerHandle| drop(handle.shutdown()),
     ] {
         let bound = builder().bind("127.0.0.1:0").unwrap();
-        let (addr, handle) = (bound.addr(), bound.handle());
+        let (addr, handle) = (bound.local_addr(), bound.handle());
         stop(&handle);
         assert_eq!(handle.phase(), Phase::Stopped);
         let error =
@@ -811,7 +812,7 @@ fn a_server_that_was_stopped_before_it_ran_does_not_run() {
 fn run_blocks_until_the_stop_and_gives_the_report() {
     let _shared = shared();
     let bound = builder().bind("127.0.0.1:0").unwrap();
-    let (addr, handle) = (bound.addr(), bound.handle());
+    let (addr, handle) = (bound.local_addr(), bound.handle());
     let thread = std::thread::spawn(move || bound.run(|_: Request, _: Context| "hello"));
     assert_eq!(Client::connect(addr).get("/").text(), "hello");
     let report = handle.shutdown();
@@ -830,7 +831,7 @@ fn dropping_the_running_server_begins_the_stop_and_does_not_wait() {
         .spawn(gated(&gate))
         .unwrap();
     let handle = running.handle();
-    let mut client = Client::connect(running.addr());
+    let mut client = Client::connect(running.local_addr());
     client.send_get("/block");
     gate.wait_entered(1);
     drop(running);
@@ -838,7 +839,7 @@ fn dropping_the_running_server_begins_the_stop_and_does_not_wait() {
     gate.open();
     assert!(client.read_response().closes());
     let report = handle.shutdown();
-    assert_eq!(report.cause, Cause::Dropped);
+    assert_eq!(report.cause, StopCause::Dropped);
     assert!(report.is_clean(), "{report}");
 }
 
@@ -963,7 +964,7 @@ fn a_signal_stops_the_server_and_a_second_one_cuts() {
     raise();
     assert_eq!(client.read_response().status, 503);
     let report = server.handle().shutdown();
-    assert_eq!(report.cause, Cause::Signal(libc::SIGUSR1));
+    assert_eq!(report.cause, StopCause::Signal(libc::SIGUSR1));
     assert_eq!((report.cut.len(), report.stuck.len()), (1, 1), "{report}");
     gate.open();
 }

@@ -9,7 +9,8 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use lameduck::{Body, Builder, CloseReason, Context, IntoResponse, Request, Response};
+use lameduck::report::CloseReason;
+use lameduck::{Body, Context, IntoResponse, Request, Response, ServerBuilder};
 
 use support::{Client, LIMIT, TestServer, builder, eventually, get, millis, now, post_chunked};
 
@@ -19,7 +20,12 @@ fn hello(_: Request, _: Context) -> &'static str {
 
 /// A request within a limit is served; one byte or field more is refused, and ends the connection.
 #[track_caller]
-fn check(build: impl FnOnce(Builder) -> Builder, within: &[u8], beyond: &[u8], status: u16) {
+fn check(
+    build: impl FnOnce(ServerBuilder) -> ServerBuilder,
+    within: &[u8],
+    beyond: &[u8],
+    status: u16,
+) {
     let server = TestServer::with(build(builder().workers(2)), hello);
     let mut client = server.client();
     client.send(within);
@@ -136,7 +142,7 @@ fn little_is_made_of_a_response_that_nobody_takes() {
     let server = TestServer::with(description, move |_: Request, _: Context| {
         Body::reader(Endless(counted.clone()))
     });
-    let mut client = Client::connect_with_buffer(server.addr(), 16 << 10);
+    let mut client = Client::connect_with_buffer(server.local_addr(), 16 << 10);
     client.send_get("/");
     eventually("it is given up", || server.handle().stats().open == 0);
     // The kernel alone would take 2.5 MB, and ten thousand clients 25 GB.

@@ -7,7 +7,8 @@ mod support;
 
 use std::time::Duration;
 
-use lameduck::{CloseReason, Context, Request};
+use lameduck::report::CloseReason;
+use lameduck::{Context, Request};
 
 use support::child::Program;
 use support::{Client, Gate, LIMIT, TestServer, builder, eventually, get, millis, pass_time};

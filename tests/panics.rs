@@ -10,7 +10,8 @@ use std::io::{self, Read, Write};
 use std::panic::panic_any;
 
 use lameduck::http::StatusCode;
-use lameduck::{Body, CloseReason, Context, IntoResponse, Request, Response};
+use lameduck::report::CloseReason;
+use lameduck::{Body, Context, IntoResponse, Request, Response};
 use rustix::process::Signal;
 
 use support::child::{MODE, Program, this_program};
@@ -276,7 +277,7 @@ fn the_program() {
     };
     let server = builder().workers(WORKERS).on_signals([libc::SIGTERM]);
     let bound = server.bind("127.0.0.1:0").unwrap();
-    eprintln!("listening on http://{}", bound.addr());
+    eprintln!("listening on http://{}", bound.local_addr());
     let report = bound.run(handler).unwrap();
     let ended: u64 = report.closed.iter().map(|(_, n)| n).sum();
     eprintln!(

@@ -559,7 +559,7 @@ fn a_body_that_blocks_holds_up_no_other_connection() {
                     }
                     "/writer" => {
                         let gate = of_writer.clone();
-                        let write = move |out: &mut lameduck::BodyWriter<'_>| {
+                        let write = move |out: &mut lameduck::body::BodyWriter<'_>| {
                             gate.pass();
                             std::io::Write::write_all(out, b"read")
                         };

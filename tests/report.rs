@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use lameduck::IntoResponse;
-use lameduck::{
-    Body, BodyWriter, Builder, Cause, CloseReason, Context, Error, Phase, Report, Request, Response,
-};
+use lameduck::body::BodyWriter;
+use lameduck::report::{CloseReason, Phase, StopCause};
+use lameduck::{Body, Context, Error, Report, Request, Response, ServerBuilder};
 
 use support::{Client, Gate, LIMIT, TestServer, builder, millis, within_limit};
 
 /// A server whose handler waits at the gate for `/block`, and begins and then waits for `/begun`.
-fn server(builder: Builder, gate: &Gate) -> TestServer {
+fn server(builder: ServerBuilder, gate: &Gate) -> TestServer {
     let gate = gate.clone();
     TestServer::with(builder, move |request: Request, _: Context| -> Response {
         let gate = gate.clone();
@@ -80,7 +80,7 @@ fn unclean() -> Report {
 #[test]
 fn a_clean_report_is_short_and_exits_with_0() {
     let report = clean();
-    assert_eq!((report.is_clean(), report.exit_status()), (true, 0));
+    assert_eq!((report.is_clean(), report.exit_code()), (true, 0));
     assert_eq!(
         format!("{:?}", report.exit_code()),
         format!("{:?}", std::process::ExitCode::SUCCESS)
@@ -109,7 +109,7 @@ fn a_clean_report_is_short_and_exits_with_0() {
 fn an_unclean_report_names_what_was_cut() {
     let report = unclean();
     assert_eq!(
-        (report.is_clean(), report.exit_status()),
+        (report.is_clean(), report.exit_code()),
         (false, 3),
         "{report}"
     );
@@ -171,7 +171,7 @@ fn what_was_cut_and_left_nobody_stuck_exits_with_1() {
     // It had begun, or not: in both cases nobody will answer it.
     assert_eq!(report.cut.len() + report.never_started.len(), 1, "{report}");
     assert_eq!(
-        (report.is_clean(), report.exit_status()),
+        (report.is_clean(), report.exit_code()),
         (false, 1),
         "{report}"
     );
@@ -215,7 +215,7 @@ fn the_counts_agree_with_each_other() {
 fn everyone_who_waits_gets_an_equal_report() {
     let gate = Gate::new();
     let bound = builder().workers(2).bind("127.0.0.1:0").unwrap();
-    let (addr, handle) = (bound.addr(), bound.handle());
+    let (addr, handle) = (bound.local_addr(), bound.handle());
     let waits = gate.clone();
     let running = std::thread::spawn(move || bound.run(move |_: Request, _: Context| waits.pass()));
     let mut client = Client::connect(addr);
@@ -235,7 +235,7 @@ fn everyone_who_waits_gets_an_equal_report() {
         assert_eq!(thread.join().unwrap(), report);
     }
     assert_eq!(handle.close(), report, "a later call changes nothing");
-    assert_eq!(report.cause, Cause::Handle);
+    assert_eq!(report.cause, StopCause::Handle);
 }
 
 #[test]
@@ -247,10 +247,7 @@ fn json_is_one_line_that_says_the_same() {
         assert_eq!(json.at("cause").text(), "a call of its handle");
         assert_eq!(json.at("accepted").number(), report.accepted as f64);
         assert_eq!(json.at("clean"), &Json::Bool(report.is_clean()));
-        assert_eq!(
-            json.at("exit_code").number(),
-            f64::from(report.exit_status())
-        );
+        assert_eq!(json.at("exit_code").number(), f64::from(report.exit_code()));
         assert_eq!(json.at("backlog").number(), report.backlog as f64);
         assert_eq!(json.at("backlog_left").number(), 0.0);
         let millis = json.at("took_ms").number();

@@ -8,11 +8,11 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::io::Write;
 
+use lameduck::body::BodyError;
 use lameduck::http::header::{CONTENT_TYPE, LOCATION, SET_COOKIE};
 use lameduck::http::{HeaderMap, HeaderValue, StatusCode};
-use lameduck::{
-    Body, BodyError, Context, Failure, HandlerResult, IntoResponse, OrAnswer, Request, Response,
-};
+use lameduck::response::{Failure, HandlerResult, OrAnswer};
+use lameduck::{Body, Context, IntoResponse, Request, Response};
 use support::{TestServer, builder};
 
 /// A response's status, content type and text.
@@ -286,7 +286,7 @@ fn a_client_that_ends_early_is_told_400_if_it_still_listens() {
 #[cfg(feature = "json")]
 #[test]
 fn json_comes_in_and_goes_out() {
-    use lameduck::Json;
+    use lameduck::response::Json;
     use std::collections::BTreeMap;
 
     let server = TestServer::start(|request: Request, _context: Context| {

@@ -8,10 +8,9 @@ mod support;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lameduck::http::{self, Method, StatusCode};
-use lameduck::{
-    Body, Context, Handler, HandlerExt, IntoResponse, Layer, Next, Request, Response, Route,
-    Router, layers,
-};
+use lameduck::layers::{self, HandlerExt, Layer, Next};
+use lameduck::routing::Route;
+use lameduck::{Body, Context, Handler, IntoResponse, Request, Response, Router};
 use support::TestServer;
 
 /// A handler that says `name`, and what the parameter `id` is.

@@ -10,10 +10,11 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lameduck::{
-    Body, BodyWriter, Cause, Context, Error, Handle, Phase, Reason, Report, Request, Running,
-    Server, SignalGuard,
-};
+use lameduck::body::BodyWriter;
+use lameduck::context::CancelReason;
+use lameduck::report::{Phase, StopCause};
+use lameduck::signal::SignalGuard;
+use lameduck::{Body, Context, Error, Report, Request, Running, Server, ServerHandle};
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
 use support::child::{MODE, Program, demo, this_program};
@@ -62,7 +63,7 @@ fn wait_for_the_end() -> ! {
 
 #[track_caller]
 fn serve(running: &Running) {
-    say(&format!("listening on http://{}", running.addr()));
+    say(&format!("listening on http://{}", running.local_addr()));
 }
 
 /// Not a test of its own: what the children of the tests below do.
@@ -73,7 +74,7 @@ fn the_program() {
     };
     let server = || builder().workers(2);
     let notified = |signals: &[i32]| -> (Context, SignalGuard) {
-        lameduck::notify(signals.iter().copied()).unwrap()
+        lameduck::signal::notify(signals.iter().copied()).unwrap()
     };
     match mode.as_str() {
         "nothing asked" => {
@@ -114,21 +115,24 @@ fn the_program() {
             let (context, guard) = notified(&[TERM]);
             raise(Signal::TERM);
             context.cancelled().recv_timeout(LIMIT).unwrap_err();
-            assert_eq!(context.reason(), Some(Reason::Signal(TERM)));
+            assert_eq!(context.reason(), Some(CancelReason::Signal(TERM)));
             drop(guard);
             say("ready");
             wait_for_the_end();
         }
         "one refused" => {
-            lameduck::notify([TERM, libc::SIGKILL]).unwrap_err();
-            lameduck::notify([TERM, 4711]).unwrap_err();
+            lameduck::signal::notify([TERM, libc::SIGKILL]).unwrap_err();
+            lameduck::signal::notify([TERM, 4711]).unwrap_err();
             builder()
                 .on_signals([TERM, libc::SIGSTOP])
                 .bind("127.0.0.1:0")
                 .unwrap_err();
             let taken = server().bind("127.0.0.1:0").unwrap();
             // This one was installed before the address was found to be taken.
-            server().on_signals([TERM]).bind(taken.addr()).unwrap_err();
+            server()
+                .on_signals([TERM])
+                .bind(taken.local_addr())
+                .unwrap_err();
             say("ready");
             wait_for_the_end();
         }
@@ -151,11 +155,11 @@ fn the_program() {
         "before it runs" => {
             for signals in 1..=2 {
                 let bound = server().on_signals([TERM]).bind("127.0.0.1:0").unwrap();
-                let mut client = Client::connect(bound.addr());
+                let mut client = Client::connect(bound.local_addr());
                 client.send(get("/"));
                 (0..signals).for_each(|_| raise(Signal::TERM));
                 let report = within_limit("run", || bound.run(hello)).unwrap();
-                assert_eq!(report.cause, Cause::Signal(TERM), "{report}");
+                assert_eq!(report.cause, StopCause::Signal(TERM), "{report}");
                 assert!(report.took < LIMIT / 2, "{report}");
                 if signals == 1 {
                     // It came before the stop, even if nobody served then.
@@ -196,7 +200,7 @@ fn the_program() {
                         .unwrap()
                         .spawn(hello)
                         .unwrap();
-                    let mut idle = Client::connect(running.addr());
+                    let mut idle = Client::connect(running.local_addr());
                     assert_eq!(idle.get("/").status, 200);
                     let handle = running.handle();
                     let both = Arc::new(std::sync::Barrier::new(2));
@@ -236,7 +240,7 @@ fn the_program() {
             serve(&servers[0]);
             serve(&servers[1]);
             let reports = servers.map(Running::join);
-            assert_eq!(context.reason(), Some(Reason::Signal(INT)));
+            assert_eq!(context.reason(), Some(CancelReason::Signal(INT)));
             for report in reports {
                 say(&format!(
                     "report: {:?}, {} cut",
@@ -284,7 +288,7 @@ fn the_first_signal_drains_the_second_cuts_and_the_third_kills() {
         let mut idle = child.client();
         child.signal(first);
         idle.expect_eof();
-        let refused = std::net::TcpStream::connect(child.addr());
+        let refused = std::net::TcpStream::connect(child.local_addr());
         assert!(refused.is_err(), "the first one closes the listener");
         silent.expect_nothing_yet();
         child.signal(second);
@@ -303,7 +307,7 @@ fn the_first_signal_drains_the_second_cuts_and_the_third_kills() {
 #[test]
 fn the_demo_drains_and_cuts_and_is_killed_by_the_third_signal() {
     let child = Program::demo(&["--idle-grace", "0", "--grace-period", "1h"]);
-    let mut client = Client::connect_narrow(child.addr());
+    let mut client = Client::connect_narrow(child.local_addr());
     client.send(get("/bytes?n=1000000000"));
     assert_eq!(client.read_raw(8), b"HTTP/1.1");
     child.signal(Signal::TERM);
@@ -402,10 +406,10 @@ fn a_context_that_is_cancelled_stops_its_servers() {
     for server in &servers {
         server.running().stopped().recv_timeout(LIMIT).unwrap_err();
         let report = server.stop();
-        assert_eq!(report.cause, Cause::Context, "{report}");
+        assert_eq!(report.cause, StopCause::Context, "{report}");
         assert!(report.is_clean(), "{report}");
     }
-    assert_eq!(context.reason(), Some(Reason::Cancelled));
+    assert_eq!(context.reason(), Some(CancelReason::Cancelled));
     assert_eq!(other.client().get("/").status, 200);
     // One that is made of it afterwards has nothing to do.
     let bound = description().bind("127.0.0.1:0").unwrap();
@@ -419,7 +423,11 @@ fn a_context_does_not_keep_its_servers_alive() {
     let reports: Vec<Report> = (0..3)
         .map(|_| TestServer::with(builder().workers(1).context(&context), hello).stop())
         .collect();
-    assert!(reports.iter().all(|report| report.cause == Cause::Handle));
+    assert!(
+        reports
+            .iter()
+            .all(|report| report.cause == StopCause::Handle)
+    );
     eventually("their threads are gone", || {
         support::server_threads().len() <= 3 * 4
     });
@@ -433,7 +441,7 @@ fn signals_that_nobody_may_catch_are_refused_by_name() {
         (libc::SIGSTOP, "SIGSTOP"),
         (libc::SIGSEGV, "SIGSEGV"),
     ] {
-        let error = lameduck::notify([libc::SIGUSR2, signal]).unwrap_err();
+        let error = lameduck::signal::notify([libc::SIGUSR2, signal]).unwrap_err();
         assert!(
             matches!(error, Error::SignalForbidden { signal: which } if which == signal),
             "{error:?}"
@@ -441,7 +449,7 @@ fn signals_that_nobody_may_catch_are_refused_by_name() {
         assert!(error.to_string().contains(name), "{error}");
     }
     for number in [0, -1, 65, 4711, i32::MIN] {
-        let error = lameduck::notify([number]).unwrap_err();
+        let error = lameduck::signal::notify([number]).unwrap_err();
         assert!(
             matches!(error, Error::Signal { signal, .. } if signal == number),
             "{error:?}"
@@ -451,13 +459,13 @@ fn signals_that_nobody_may_catch_are_refused_by_name() {
 
 #[test]
 fn to_catch_no_signal_is_a_context_like_any_other() {
-    let (context, guard) = lameduck::notify([]).unwrap();
+    let (context, guard) = lameduck::signal::notify([]).unwrap();
     let server = TestServer::with(Server::builder().workers(1).context(&context), hello);
     drop(guard);
     assert!(!context.is_cancelled());
     context.cancel();
     server.running().stopped().recv_timeout(LIMIT).unwrap_err();
-    assert_eq!(context.reason(), Some(Reason::Cancelled));
+    assert_eq!(context.reason(), Some(CancelReason::Cancelled));
 }
 
 // As the first process of a container.
@@ -522,7 +530,7 @@ fn as_the_first_process_it_ends_at_the_third_signal() {
         else {
             return;
         };
-        let mut client = Client::connect_narrow(program.addr());
+        let mut client = Client::connect_narrow(program.local_addr());
         client.send(get("/bytes?n=1000000000"));
         assert_eq!(client.read_raw(8), b"HTTP/1.1");
         kill_process(pid, signal).unwrap();
@@ -556,7 +564,7 @@ fn handles_and_signals_do_not_undo_each_other() {
     client.send(get("/block"));
     gate.wait_entered(1);
     context.cancel();
-    let stops: [fn(&Handle); 2] = [
+    let stops: [fn(&ServerHandle); 2] = [
         |handle| handle.begin_shutdown_within(millis(50)),
         |handle| handle.begin_shutdown_within(Duration::MAX),
     ];
@@ -566,7 +574,7 @@ fn handles_and_signals_do_not_undo_each_other() {
     let report = server.stop();
     assert_eq!(
         (report.cause, report.cut.len()),
-        (Cause::Context, 1),
+        (StopCause::Context, 1),
         "{report}"
     );
 }

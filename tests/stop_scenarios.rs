@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use lameduck::body::BodyWriter;
 use lameduck::http::StatusCode;
+use lameduck::report::{CloseReason, HookOutcome, Phase};
 use lameduck::{
-    Body, BodyWriter, Builder, CloseReason, Context, Handle, Handler, HookOutcome, IntoResponse,
-    Phase, Report, Request, Response, Server,
+    Body, Context, Handler, IntoResponse, Report, Request, Response, Server, ServerBuilder,
+    ServerHandle,
 };
 
 use support::{
@@ -53,7 +55,7 @@ fn sum(bytes: &[u8]) -> u64 {
 }
 
 /// Connections that wait for their next request have time for it.
-fn patient() -> Builder {
+fn patient() -> ServerBuilder {
     builder().idle_grace(LIMIT * 2)
 }
 
@@ -284,7 +286,7 @@ fn a_slow_response_with_a_request_pipelined_behind_it_loses_nothing() {
     for sent_before in [true, false] {
         let gate = Gate::new();
         let server = TestServer::start(app(&gate));
-        let mut client = Client::connect_narrow(server.addr());
+        let mut client = Client::connect_narrow(server.local_addr());
         client.send_get("/big");
         if sent_before {
             client.send_get("/next");
@@ -512,7 +514,7 @@ fn clients_that_reset_in_any_state_while_it_drains_cost_nothing() {
     let mut pipelined = server.client();
     pipelined.send(["/1", "/2/block", "/3"].map(get).concat());
     gate.wait_entered(2);
-    let mut in_response = Client::connect_narrow(server.addr());
+    let mut in_response = Client::connect_narrow(server.local_addr());
     in_response.send_get("/big");
     assert_eq!(in_response.read_raw(8), b"HTTP/1.1");
     let mut lingering = server.client();
@@ -583,7 +585,7 @@ fn under_twice_the_load_it_can_bear_a_stop_ends_soon_and_loses_nothing() {
         pass_time(millis(2));
         "hello"
     });
-    let addr = server.addr();
+    let addr = server.local_addr();
     let (answered, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let hammer = |keeps_alive: bool| {
         let (answered, lost) = (answered.clone(), lost.clone());
@@ -730,7 +732,7 @@ fn with_all_workers_blocked_queued_requests_get_503_at_the_cut() {
             "{:?}",
             String::from_utf8_lossy(&nothing)
         );
-        let names = |list: &[lameduck::CutRequest]| -> BTreeSet<_> {
+        let names = |list: &[lameduck::report::CutRequest]| -> BTreeSet<_> {
             list.iter()
                 .map(|request| request.target.path().to_owned())
                 .collect()
@@ -746,7 +748,7 @@ fn with_all_workers_blocked_queued_requests_get_503_at_the_cut() {
             "{report}"
         );
         assert_eq!(
-            (report.stuck.len(), report.exit_status()),
+            (report.stuck.len(), report.exit_code()),
             (workers, 3),
             "{report}"
         );
@@ -766,7 +768,7 @@ fn a_request_that_crosses_the_end_of_its_idle_connection_is_named() {
             |_: Request, _: Context| "hello",
         );
         let mut client = server.used_client("/");
-        let local = client.local();
+        let local = client.local_addr();
         server.handle().begin_shutdown();
         client.expect_eof();
         let _ = client.try_send([get("/raced?a=b"), get("/second")].concat());
@@ -787,7 +789,7 @@ fn a_request_that_crosses_the_end_of_its_idle_connection_is_named() {
             assert_eq!((raced.peer, raced.told), (Some(local), false), "{raced:?}");
         }
         assert_eq!(
-            (report.is_clean(), report.exit_status()),
+            (report.is_clean(), report.exit_code()),
             (false, 1),
             "{report}"
         );
@@ -821,7 +823,7 @@ fn a_request_behind_an_answer_that_said_close_is_named_and_the_client_knew() {
         ("POST", "/behind", true)
     );
     assert_eq!(
-        (report.is_clean(), report.exit_status()),
+        (report.is_clean(), report.exit_code()),
         (true, 0),
         "{report}"
     );
@@ -831,7 +833,7 @@ fn a_request_behind_an_answer_that_said_close_is_named_and_the_client_knew() {
 
 #[test]
 fn a_hook_that_waits_for_the_stop_panics_and_is_reported() {
-    let own = Arc::new(OnceLock::<Handle>::new());
+    let own = Arc::new(OnceLock::<ServerHandle>::new());
     let known = own.clone();
     let description = builder()
         .workers(2)
@@ -849,7 +851,7 @@ fn a_hook_that_waits_for_the_stop_panics_and_is_reported() {
         ("waits for itself", HookOutcome::Panicked)
     );
     assert_eq!(
-        (report.is_clean(), report.exit_status()),
+        (report.is_clean(), report.exit_code()),
         (false, 1),
         "{report}"
     );
@@ -858,7 +860,7 @@ fn a_hook_that_waits_for_the_stop_panics_and_is_reported() {
 
 #[test]
 fn a_hook_can_shorten_the_stop() {
-    let own = Arc::new(OnceLock::<Handle>::new());
+    let own = Arc::new(OnceLock::<ServerHandle>::new());
     let known = own.clone();
     let gate = Gate::new();
     let description =
@@ -891,11 +893,11 @@ fn eight_threads_that_stop_it_in_different_ways_get_equal_reports() {
         let mut client = server.client();
         client.send_get("/block");
         gate.wait_entered(1);
-        let stops: [fn(&Handle) -> Report; 4] = [
-            Handle::shutdown,
+        let stops: [fn(&ServerHandle) -> Report; 4] = [
+            ServerHandle::shutdown,
             |handle| handle.shutdown_within(millis(50)),
             |handle| handle.shutdown_within(Duration::MAX),
-            Handle::close,
+            ServerHandle::close,
         ];
         let threads: Vec<_> = (0..8)
             .map(|i| {
@@ -973,7 +975,7 @@ mod in_a_child {
         });
         let demo = Program::demo(&["--workers", "2", "--idle-grace", "1s"]);
         let mut clients: Vec<_> = (0..room)
-            .map(|_| TcpStream::connect(demo.addr()).unwrap())
+            .map(|_| TcpStream::connect(demo.local_addr()).unwrap())
             .collect();
         for client in &mut clients {
             client.set_read_timeout(Some(LIMIT)).unwrap();
@@ -1016,7 +1018,7 @@ fn answers_that_a_deaf_client_has_not_taken_are_each_named_when_they_are_cut() {
         builder().cut_grace(Duration::ZERO),
         |request: Request, _: Context| format!("{:>10000}", request.uri().path()),
     );
-    let mut client = Client::connect_narrow(server.addr());
+    let mut client = Client::connect_narrow(server.local_addr());
     client.send((0..100).map(|n| get(&format!("/{n}"))).collect::<String>());
     // It is stuck: what was answered fills the kernel's buffers, and what is made besides waits.
     let answered = || server.handle().stats().answered;

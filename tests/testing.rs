@@ -8,9 +8,11 @@ use std::io::{ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use lameduck::body::BodyWriter;
 use lameduck::http::{Method, StatusCode};
+use lameduck::report::Phase;
 use lameduck::testing::TestServer;
-use lameduck::{Body, BodyWriter, Context, IntoResponse, Phase, Request, Response, Server, http};
+use lameduck::{Body, Context, IntoResponse, Request, Response, Server, http};
 
 use support::{Gate, LIMIT, within_limit};
 
@@ -40,7 +42,7 @@ fn app(request: Request, _: Context) -> Response {
 #[test]
 fn it_sends_requests_and_reads_whole_responses() {
     let server = TestServer::start(app);
-    assert_eq!(server.url(), format!("http://{}", server.addr()));
+    assert_eq!(server.url(), format!("http://{}", server.local_addr()));
     assert_eq!(server.get("/target?a=b").text(), "/target?a=b");
     let missing = server.get("/missing");
     assert_eq!(
@@ -93,7 +95,7 @@ fn with_stuck_request() -> (TestServer, Gate) {
     let waits = gate.clone();
     let builder = Server::builder().workers(2).cut_grace(Duration::ZERO);
     let server = TestServer::with(builder, move |_: Request, _: Context| waits.pass());
-    let mut client = support::Client::connect(server.addr());
+    let mut client = support::Client::connect(server.local_addr());
     client.send(support::get("/stuck"));
     gate.wait_entered(1);
     // The client stays as long as the process does: it is the server that is to give up.
@@ -134,7 +136,7 @@ fn a_test_that_has_failed_already_fails_with_its_own_panic() {
 fn a_stop_gives_its_report_whatever_it_says() {
     let (server, gate) = with_stuck_request();
     let report = within_limit("the stop", || server.stop());
-    assert_eq!(report.exit_status(), 3, "{report}");
+    assert_eq!(report.exit_code(), 3, "{report}");
     gate.open();
 }
 

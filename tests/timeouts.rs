@@ -9,7 +9,9 @@ mod support;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use lameduck::{Body, BodyWriter, CloseReason, Context, IntoResponse, Request, Response};
+use lameduck::body::BodyWriter;
+use lameduck::report::CloseReason;
+use lameduck::{Body, Context, IntoResponse, Request, Response};
 
 use support::{
     Client, End, Gate, LIMIT, TestServer, builder, eventually, get, millis, now, pass_time,
@@ -255,7 +257,7 @@ fn flood(request: Request, _: Context) -> Response {
 fn a_client_that_does_not_read_is_reset() {
     let server = TestServer::with(builder().workers(4).write_timeout(SHORT), flood);
     for path in ["/bytes", "/reader", "/sized", "/writer"] {
-        let mut client = Client::connect_narrow(server.addr());
+        let mut client = Client::connect_narrow(server.local_addr());
         let before = server.handle().stats().closed;
         takes(SHORT, || {
             client.send_get(path);
@@ -280,7 +282,7 @@ fn a_client_that_does_not_read_the_answers_to_its_pipeline_is_reset() {
         builder().workers(1).write_timeout(SHORT),
         |_: Request, _: Context| "x".repeat(60_000),
     );
-    let mut client = Client::connect_narrow(server.addr());
+    let mut client = Client::connect_narrow(server.local_addr());
     client.send(get("/").repeat(400));
     eventually("it is given up", || server.handle().stats().closed == 1);
     let (_, end) = client.drain();
@@ -296,7 +298,7 @@ fn a_client_that_reads_slowly_is_waited_for() {
     let threads: Vec<_> = ["/bytes", "/reader", "/sized", "/writer"]
         .into_iter()
         .map(|path| {
-            let mut client = Client::connect_with_buffer(server.addr(), 512 << 10);
+            let mut client = Client::connect_with_buffer(server.local_addr(), 512 << 10);
             std::thread::spawn(move || {
                 client.send_get(path);
                 for _ in 0..5 {

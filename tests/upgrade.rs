@@ -12,7 +12,9 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded, unbounded};
 use lameduck::http::header::{CONTENT_TYPE, HeaderName};
 use lameduck::http::{HeaderValue, StatusCode};
-use lameduck::{Body, CloseReason, Context, Request, Response, Upgraded, upgrade};
+use lameduck::report::CloseReason;
+use lameduck::upgrade::{self, Upgraded};
+use lameduck::{Body, Context, Request, Response};
 use support::{Client, LIMIT, TestServer, builder, get, server_threads};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role};
@@ -21,7 +23,7 @@ use tungstenite::{Message, WebSocket};
 /// Answers a WebSocket's handshake, and echoes what comes. At a stop it says 1001.
 fn echo(request: Request, _context: Context) -> Response {
     let key = request.headers().get("sec-websocket-key").cloned();
-    let mut response = upgrade(&request, "websocket", |io: Upgraded, _context| {
+    let mut response = upgrade::accept(&request, "websocket", |io: Upgraded, _context| {
         io.on_shutdown(|io| {
             // A whole frame: nobody else writes while the thread waits for the peer.
             let mut last = WebSocket::from_raw_socket(io, Role::Server, None);
@@ -50,10 +52,10 @@ fn echo(request: Request, _context: Context) -> Response {
 }
 
 fn connect(server: &TestServer) -> WebSocket<TcpStream> {
-    let stream = TcpStream::connect(server.addr()).unwrap();
+    let stream = TcpStream::connect(server.local_addr()).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     let (socket, response) =
-        tungstenite::client(format!("ws://{}/echo", server.addr()), stream).unwrap();
+        tungstenite::client(format!("ws://{}/echo", server.local_addr()), stream).unwrap();
     assert_eq!(response.status().as_u16(), 101);
     socket
 }
@@ -174,7 +176,7 @@ fn a_peer_that_ignores_the_close_is_cut_at_the_deadline_and_named() {
         (
             report.upgraded.told,
             report.upgraded.cut,
-            report.exit_status()
+            report.exit_code()
         ),
         (1, 1, 1),
         "{report}"
@@ -200,7 +202,7 @@ fn a_closure_that_never_returns_is_named_as_stuck() {
         builder().cut_grace(Duration::ZERO),
         move |request: Request, _context: Context| {
             let (entered, gone) = (entered_sender.clone(), gone.clone());
-            upgrade(&request, "deaf", move |_io, _context| {
+            upgrade::accept(&request, "deaf", move |_io, _context| {
                 entered.send(()).unwrap();
                 let _ = gone.recv();
             })
@@ -210,11 +212,7 @@ fn a_closure_that_never_returns_is_named_as_stuck() {
     client.send("GET /deaf HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: deaf\r\n\r\n");
     entered.recv_timeout(LIMIT).unwrap();
     let report = server.handle().shutdown_within(Duration::from_millis(20));
-    assert_eq!(
-        (report.exit_status(), report.stuck.len()),
-        (3, 1),
-        "{report}"
-    );
+    assert_eq!((report.exit_code(), report.stuck.len()), (3, 1), "{report}");
     assert!(
         report.stuck[0].thread.starts_with("lameduck-own-"),
         "{report}"
@@ -247,7 +245,7 @@ fn who_does_not_ask_for_the_protocol_gets_426() {
 #[test]
 fn bytes_behind_the_request_are_the_upgraded_connections() {
     let server = TestServer::start(|request: Request, _context: Context| {
-        upgrade(&request, "count", |mut io: Upgraded, _context| {
+        upgrade::accept(&request, "count", |mut io: Upgraded, _context| {
             let mut bytes = Vec::new();
             io.read_to_end(&mut bytes).unwrap();
             io.write_all(format!("{} bytes", bytes.len()).as_bytes())
@@ -278,7 +276,7 @@ fn an_upgrade_asked_for_while_draining_is_answered_with_503() {
     gate.wait_entered(1);
     server.handle().begin_shutdown();
     support::eventually("it drains", || {
-        server.handle().phase() == lameduck::Phase::Draining
+        server.handle().phase() == lameduck::report::Phase::Draining
     });
     gate.open();
     let answer = client.read_response();
@@ -316,7 +314,7 @@ fn an_upgraded_connections_read_and_write_time_out() {
     let (sender, results) = unbounded();
     let server = TestServer::start(move |request: Request, _context: Context| {
         let sender: Sender<_> = sender.clone();
-        upgrade(&request, "slow", move |mut io: Upgraded, _context| {
+        upgrade::accept(&request, "slow", move |mut io: Upgraded, _context| {
             io.set_read_timeout(Some(Duration::from_millis(5)));
             sender.send(io.read(&mut [0]).unwrap_err().kind()).unwrap();
             let mut other = io.try_clone().unwrap();
@@ -329,7 +327,7 @@ fn an_upgraded_connections_read_and_write_time_out() {
             sender.send(error.kind()).unwrap();
         })
     });
-    let mut client = Client::connect_narrow(server.addr());
+    let mut client = Client::connect_narrow(server.local_addr());
     client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: slow\r\n\r\n");
     for _ in 0..2 {
         assert_eq!(
@@ -345,7 +343,7 @@ fn an_upgraded_connections_read_and_write_time_out() {
 fn a_panic_in_an_upgraded_connection_costs_that_one() {
     let server = TestServer::start(|request: Request, context: Context| {
         if request.uri().path() == "/panic" {
-            return upgrade(&request, "websocket", |_io, _context| {
+            return upgrade::accept(&request, "websocket", |_io, _context| {
                 panic!("for the test")
             });
         }

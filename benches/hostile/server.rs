@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lameduck::{Body, BodyWriter, Context, IntoResponse, Request, Response};
+use lameduck::body::BodyWriter;
+use lameduck::{Body, Context, IntoResponse, Request, Response};
 
 /// Workers of each server: the fewer there are, the more a client that holds one shows.
 const WORKERS: usize = 4;
@@ -69,7 +70,7 @@ pub(crate) fn serve_if_asked() -> bool {
         .unwrap()
         .spawn(handle)
         .unwrap();
-    println!("addr {}", running.addr());
+    println!("addr {}", running.local_addr());
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     let report = running.handle().shutdown_within(Duration::from_secs(2));
     for (reason, n) in &report.closed {

@@ -10,9 +10,9 @@ use lameduck::http::header::{
     ALLOW, CONTENT_RANGE, CONTENT_TYPE, PROXY_AUTHENTICATE, UPGRADE, WWW_AUTHENTICATE,
 };
 use lameduck::http::{HeaderName, HeaderValue, Method, StatusCode};
-use lameduck::{
-    Addr, Body, Context, IntoResponse, Report, Request, Response, SIGINT, SIGTERM, Server, Upgraded,
-};
+use lameduck::net::Addr;
+use lameduck::upgrade::Upgraded;
+use lameduck::{Body, Context, IntoResponse, Report, Request, Response, SIGINT, SIGTERM, Server};
 
 use crate::cli::args::DemoOptions;
 use crate::cli::query::{Invalid, Query};
@@ -28,7 +28,7 @@ pub(crate) fn run(options: DemoOptions) -> lameduck::Result<Report> {
         server = server.workers(workers);
     }
     let bound = server.bind(options.listen)?;
-    for addr in bound.addrs() {
+    for addr in bound.local_addrs() {
         match addr {
             Addr::Tcp(addr) => log::info!("listening on http://{addr}"),
             addr => log::info!("listening on {addr}"),
@@ -57,7 +57,7 @@ fn app(request: Request, context: Context) -> Response {
         (&Method::GET, "/bytes") => bytes(query).unwrap_or_else(bad_request("/bytes?n=1000000")),
         (&Method::GET, "/chunked") => chunked(context),
         (&Method::GET, "/events") => events(context),
-        (&Method::GET, "/shout") => lameduck::upgrade(&request, "shout", shout),
+        (&Method::GET, "/shout") => lameduck::upgrade::accept(&request, "shout", shout),
         (&Method::GET, "/headers") => headers(&request),
         (&Method::GET, "/readyz") => context.readiness().into_response(),
         (&Method::GET, "/setheader") => {
@@ -107,7 +107,7 @@ fn bytes(query: Query<'_>) -> Result<Response, Invalid> {
 /// Lines that come one by one. A stop waits for them all; at its deadline the rest comes without a
 /// pause, and so in time.
 fn chunked(context: Context) -> Response {
-    let write_lines = move |client: &mut lameduck::BodyWriter<'_>| {
+    let write_lines = move |client: &mut lameduck::body::BodyWriter<'_>| {
         for line in 1..=LINES {
             writeln!(client, "line {line} of {LINES}")?;
             client.flush()?;
@@ -123,7 +123,7 @@ fn chunked(context: Context) -> Response {
 /// A server-sent event each second, for as long as the client stays. It has a thread of its own; at
 /// a stop it ends at once.
 fn events(context: Context) -> Response {
-    let write_events = move |client: &mut lameduck::BodyWriter<'_>| {
+    let write_events = move |client: &mut lameduck::body::BodyWriter<'_>| {
         for n in 1_u64.. {
             write!(client, "data: {n}\n\n")?;
             client.flush()?;

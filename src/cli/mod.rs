@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: lexopt::Parser) -> Result<ExitCode, Failure> {
             } else {
                 report.to_string()
             });
-            Ok(report.exit_code())
+            Ok(report.exit_code().into())
         }
         Command::Prove(options) => {
             raise_descriptor_limit();

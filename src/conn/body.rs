@@ -129,7 +129,7 @@ impl Body {
 
     /// A body that `write` writes, as with [`writer`](Self::writer), on a thread of its own: for
     /// what goes on for as long as the client stays, such as server-sent events. It holds no
-    /// worker; at most [`max_dedicated_threads`](crate::Builder::max_dedicated_threads) run at a time, and a
+    /// worker; at most [`max_dedicated_threads`](crate::ServerBuilder::max_dedicated_threads) run at a time, and a
     /// further one is answered with 503. The response's head is sent at once, and what is written
     /// when it is [flushed](Write::flush).
     ///
@@ -633,7 +633,7 @@ impl Ingress {
 ///
 /// What is written is collected and sent in pieces of 16 KiB or more; [`flush`](Write::flush) sends
 /// what there is. Both block while the client is slower. Both fail when the client is gone or has
-/// taken nothing for [`write_timeout`](crate::Builder::write_timeout), and when the stop has cut
+/// taken nothing for [`write_timeout`](crate::ServerBuilder::write_timeout), and when the stop has cut
 /// the response: pass it on with `?`.
 pub struct BodyWriter<'a> {
     egress: &'a Egress,

@@ -26,7 +26,8 @@ impl Body {
     /// # Examples
     ///
     /// ```
-    /// use lameduck::{Body, BodyError};
+    /// use lameduck::body::BodyError;
+    /// use lameduck::Body;
     ///
     /// assert_eq!(Body::from("three").into_bytes(5)?, "three");
     /// assert!(matches!(Body::from("three").into_bytes(4), Err(BodyError::TooLong { max: 4 })));
@@ -72,7 +73,7 @@ impl Body {
     /// ```
     /// use lameduck::{Body, Context, IntoResponse, Request, Result};
     ///
-    /// fn shout(request: Request, _context: Context) -> Result<impl IntoResponse, lameduck::BodyError> {
+    /// fn shout(request: Request, _context: Context) -> Result<impl IntoResponse, lameduck::body::BodyError> {
     ///     let text = request.into_body().into_text(Body::MAX_BYTES)?;
     ///     Ok(text.to_uppercase())
     /// }
@@ -94,7 +95,8 @@ impl Body {
     /// # Examples
     ///
     /// ```
-    /// use lameduck::{Body, BodyError};
+    /// use lameduck::body::BodyError;
+    /// use lameduck::Body;
     ///
     /// let sum: u32 = Body::from("[1, 2, 3]").into_json::<Vec<u32>>(Body::MAX_BYTES)?.iter().sum();
     /// assert_eq!(sum, 6);

@@ -238,7 +238,7 @@ impl Egress {
         &*self.transport
     }
 
-    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+    pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
         self.peer
     }
 

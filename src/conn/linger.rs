@@ -114,7 +114,7 @@ impl Conn {
                     self.recv_buf.consume(head.len);
                     linger.bytes += head.len as u64;
                     let (peer, told) = (
-                        self.egress.peer(),
+                        self.egress.peer_addr(),
                         linger.reason != CloseReason::IdleStopping,
                     );
                     let (method, target) = (head.parts.method, head.parts.uri);

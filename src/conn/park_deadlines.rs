@@ -199,7 +199,7 @@ impl Conn {
                 }
                 let quiet = cx.now.saturating_duration_since(heard_at) >= quiet;
                 // What was written to a unix socket is with the peer.
-                let is_local = self.egress.peer().is_none();
+                let is_local = self.egress.peer_addr().is_none();
                 let acknowledged = || {
                     is_local
                         || self

@@ -670,7 +670,7 @@ pub(crate) struct Peer<'a>(pub(crate) &'a Egress);
 
 impl std::fmt::Display for Peer<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0.peer() {
+        match self.0.peer_addr() {
             Some(peer) => write!(f, "{peer}"),
             None => f.write_str("on a unix socket"),
         }

@@ -87,7 +87,7 @@ impl Socket {
     }
 
     /// The addresses of both ends. `None` where they are not internet addresses.
-    pub(crate) fn local(&self) -> Option<SocketAddr> {
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         rustix::net::getsockname(&self.fd).ok()?.try_into().ok()
     }
 }

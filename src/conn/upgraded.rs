@@ -29,7 +29,7 @@ pub(crate) type RunUpgraded = dyn FnOnce(Upgraded, Context) + Send;
 ///
 /// The response may be given fields that the protocol wants, such as `Sec-WebSocket-Accept`. A
 /// client that has not asked for `protocol` gets 426 with the `Upgrade` field; while the server
-/// drains, or when [`max_dedicated_threads`](crate::Builder::max_dedicated_threads) are busy, 503.
+/// drains, or when [`max_dedicated_threads`](crate::ServerBuilder::max_dedicated_threads) are busy, 503.
 ///
 /// A stop tells the connection ([`Context::draining`], [`Upgraded::on_shutdown`]), waits for it,
 /// and at its deadline resets it; the report counts all three. When `run` returns the connection
@@ -43,10 +43,11 @@ pub(crate) type RunUpgraded = dyn FnOnce(Upgraded, Context) + Send;
 ///
 /// ```
 /// use std::io::{Read, Write};
-/// use lameduck::{Context, Request, Response, Upgraded};
+/// use lameduck::upgrade::Upgraded;
+/// use lameduck::{Context, Request, Response};
 ///
 /// fn shout(request: Request, _context: Context) -> Response {
-///     lameduck::upgrade(&request, "shout", |mut io: Upgraded, _context| {
+///     lameduck::upgrade::accept(&request, "shout", |mut io: Upgraded, _context| {
 ///         let mut bytes = [0; 1024];
 ///         while let Ok(n @ 1..) = io.read(&mut bytes) {
 ///             bytes[..n].make_ascii_uppercase();
@@ -58,7 +59,7 @@ pub(crate) type RunUpgraded = dyn FnOnce(Upgraded, Context) + Send;
 /// }
 ///
 /// let server = lameduck::Server::builder().bind("127.0.0.1:0")?.spawn(shout)?;
-/// let mut client = std::net::TcpStream::connect(server.addr()).unwrap();
+/// let mut client = std::net::TcpStream::connect(server.local_addr()).unwrap();
 /// client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\nhello").unwrap();
 /// client.shutdown(std::net::Shutdown::Write).unwrap();
 /// let mut answer = String::new();
@@ -67,7 +68,7 @@ pub(crate) type RunUpgraded = dyn FnOnce(Upgraded, Context) + Send;
 /// # Ok::<(), lameduck::Error>(())
 /// ```
 #[must_use]
-pub fn upgrade(
+pub fn accept(
     request: &Request,
     protocol: &str,
     run: impl FnOnce(Upgraded, Context) + Send + 'static,
@@ -97,7 +98,7 @@ fn names(headers: &HeaderMap, field: &HeaderName, name: &str) -> bool {
     members(headers, field).any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// A connection that is no longer HTTP: see [`upgrade`]. It begins with the bytes that came behind
+/// A connection that is no longer HTTP: see [`accept`]. It begins with the bytes that came behind
 /// the request.
 ///
 /// Reading and writing block. [`try_clone`](Self::try_clone) gives another one, for a second thread
@@ -194,7 +195,7 @@ impl Upgraded {
     }
 
     /// How long a write waits for a peer that takes nothing before it fails with `TimedOut`.
-    /// Default: the server's [`write_timeout`](crate::Builder::write_timeout).
+    /// Default: the server's [`write_timeout`](crate::ServerBuilder::write_timeout).
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         self.write_timeout = timeout;
     }
@@ -206,8 +207,8 @@ impl Upgraded {
 
     /// The peer's address. `None` over a unix socket.
     #[must_use]
-    pub fn peer(&self) -> Option<SocketAddr> {
-        self.shared.egress.peer()
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.shared.egress.peer_addr()
     }
 
     /// Blocks until there may be something to read.
@@ -314,7 +315,7 @@ impl Write for Upgraded {
 impl fmt::Debug for Upgraded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upgraded")
-            .field("peer", &self.peer())
+            .field("peer", &self.peer_addr())
             .finish_non_exhaustive()
     }
 }

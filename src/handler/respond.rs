@@ -276,7 +276,8 @@ pub type HandlerResult<R> = Result<R, Failure>;
 ///
 /// ```
 /// use lameduck::http::StatusCode;
-/// use lameduck::{Body, Context, Failure, HandlerResult, IntoResponse, OrAnswer, Request};
+/// use lameduck::response::{Failure, HandlerResult, OrAnswer};
+/// use lameduck::{Body, Context, IntoResponse, Request};
 ///
 /// fn stock(request: Request, _context: Context) -> HandlerResult<impl IntoResponse> {
 ///     // Too long, not UTF-8, too slow: the client's doing, and answered so.
@@ -462,12 +463,13 @@ fn internal_error(error: &dyn Display) -> Response {
 /// A value as JSON: `application/json`. Reading one is [`Body::into_json`].
 ///
 /// ```
-/// use lameduck::{Body, IntoResponse, Json};
+/// use lameduck::response::Json;
+/// use lameduck::{Body, IntoResponse};
 ///
 /// let response = Json([1, 2]).into_response();
 /// assert_eq!(response.headers()["content-type"], "application/json");
 /// assert_eq!(response.into_body().into_text(Body::MAX_BYTES)?, "[1,2]");
-/// # Ok::<(), lameduck::BodyError>(())
+/// # Ok::<(), lameduck::body::BodyError>(())
 /// ```
 #[cfg(feature = "json")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

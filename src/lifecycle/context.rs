@@ -19,7 +19,7 @@ use crate::sys::clock::{Clock, after, earlier};
 /// Given to each handler: who asks, whether the server is stopping, and what the router and layers
 /// have added. A cheap clone.
 ///
-/// A program makes one of its own with [`root`](Self::root) or [`notify`](crate::notify), to stop
+/// A program makes one of its own with [`root`](Self::root) or [`notify`](crate::signal::notify), to stop
 /// its servers and its other threads by one word. From any context others can be derived, with a
 /// [timeout](Self::with_timeout), a [cancel](Self::with_cancel) of their own or a
 /// [value](Self::with_value); they are over when it is.
@@ -28,12 +28,13 @@ use crate::sys::clock::{Clock, after, earlier};
 ///
 /// ```
 /// use std::time::Duration;
-/// use lameduck::{Context, Reason};
+/// use lameduck::context::CancelReason;
+/// use lameduck::Context;
 ///
 /// let program = Context::root();
 /// let query = program.with_timeout(Duration::from_millis(5));
 /// assert!(!query.wait(Duration::MAX), "it ends before");
-/// assert_eq!(query.reason(), Some(Reason::Deadline));
+/// assert_eq!(query.reason(), Some(CancelReason::Deadline));
 /// assert!(!program.is_cancelled());
 /// ```
 #[derive(Debug, Clone)]
@@ -72,7 +73,7 @@ struct Root {
     cancelled: Flag,
     /// Asked for a second time: what still goes on is to be cut.
     forced: Flag,
-    reason: OnceLock<Reason>,
+    reason: OnceLock<CancelReason>,
 }
 
 /// A context that is over when its parent is, or before.
@@ -82,7 +83,7 @@ struct Derived {
     /// Raised with the parent's, or when it is cancelled itself.
     draining: Flag,
     cancelled: Flag,
-    reason: OnceLock<Reason>,
+    reason: OnceLock<CancelReason>,
     deadline: Option<Instant>,
     /// What the parent has to forget when this one is gone: of its draining, of its end.
     told_by_parent: OnceLock<(Option<u64>, Option<u64>)>,
@@ -104,7 +105,7 @@ enum What {
 /// Why a context is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum CancelReason {
     /// The time it was given is over: [`with_timeout`](Context::with_timeout).
     Deadline,
     /// Its [`cancel`](Context::cancel) was called, or that of one it was derived from.
@@ -117,7 +118,7 @@ pub enum Reason {
     Signal(i32),
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for CancelReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Deadline => f.write_str("its time is over"),
@@ -134,7 +135,7 @@ impl fmt::Display for Reason {
 }
 
 /// So that `?` can be used on it: `cx.reason().map_or(Ok(()), Err)?`.
-impl std::error::Error for Reason {}
+impl std::error::Error for CancelReason {}
 
 /// Whether new work should come here: see [`Context::readiness`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -201,7 +202,9 @@ impl Context {
     pub fn with_deadline(&self, deadline: Instant) -> Self {
         let derived = self.derive(Some(deadline));
         let weak = Arc::downgrade(&derived.scope);
-        let alarm = timer::at(deadline, move || cancel_if_there(&weak, Reason::Deadline));
+        let alarm = timer::at(deadline, move || {
+            cancel_if_there(&weak, CancelReason::Deadline)
+        });
         if let Scope::Derived(scope) = &*derived.scope {
             let _ = scope.alarm.set(alarm);
         }
@@ -209,7 +212,7 @@ impl Context {
     }
 
     /// A context that is over when this one is, or when the client resets its connection, with
-    /// [`Reason::ClientGone`]: for a handler whose work is for this client alone.
+    /// [`CancelReason::ClientGone`]: for a handler whose work is for this client alone.
     ///
     /// A client that has finished its side (FIN) may still read, and is not gone. Over a unix
     /// socket, and where the system does not tell, nothing is noticed. Only until the response is
@@ -222,7 +225,9 @@ impl Context {
             .connection()
             .and_then(|connection| connection.client.upgrade())
         {
-            client.on_gone(Box::new(move || cancel_if_there(&weak, Reason::ClientGone)));
+            client.on_gone(Box::new(move || {
+                cancel_if_there(&weak, CancelReason::ClientGone)
+            }));
         }
         derived
     }
@@ -272,7 +277,7 @@ impl Context {
         });
         let ends = parent_cancelled.on_raise(move || {
             if let Some(Scope::Derived(derived)) = cancelled.upgrade().as_deref() {
-                derived.end(derived.parent.reason().unwrap_or(Reason::Cancelled));
+                derived.end(derived.parent.reason().unwrap_or(CancelReason::Cancelled));
             }
         });
         if let Scope::Derived(derived) = &*scope {
@@ -288,13 +293,13 @@ impl Context {
 /// How contexts end.
 impl Context {
     /// Ends it, and what was derived from it; the stop of each server that was
-    /// [built with it](crate::Builder::context) begins. A second time, and in the context a handler
+    /// [built with it](crate::ServerBuilder::context) begins. A second time, and in the context a handler
     /// is given, it does nothing: that one is the server's to end.
     pub fn cancel(&self) {
-        self.cancel_because(Reason::Cancelled);
+        self.cancel_because(CancelReason::Cancelled);
     }
 
-    pub(crate) fn cancel_because(&self, reason: Reason) {
+    pub(crate) fn cancel_because(&self, reason: CancelReason) {
         match &*self.scope {
             Scope::Root(root) => {
                 let _ = root.reason.set(reason);
@@ -381,18 +386,19 @@ impl Context {
 
     /// Why it is over. `None` while it is not.
     #[must_use]
-    pub fn reason(&self) -> Option<Reason> {
+    pub fn reason(&self) -> Option<CancelReason> {
         match &*self.scope {
-            Scope::Connection(Connection { lifecycle, .. }) => {
-                lifecycle.cancelled.is_raised().then_some(Reason::Stopped)
-            }
+            Scope::Connection(Connection { lifecycle, .. }) => lifecycle
+                .cancelled
+                .is_raised()
+                .then_some(CancelReason::Stopped),
             Scope::Root(root) => root.reason.get().copied(),
             Scope::Derived(derived) => derived.reason.get().copied(),
         }
     }
 
     /// Whether new work should come here: what a readiness probe asks. It says no from the first
-    /// wish to stop on, while the server still accepts ([`lame_duck`](crate::Builder::lame_duck)).
+    /// wish to stop on, while the server still accepts ([`lame_duck`](crate::ServerBuilder::lame_duck)).
     ///
     /// It is a response too: `|_request, context| context.readiness()` is a whole handler.
     #[must_use]
@@ -430,14 +436,14 @@ impl Context {
 
     /// The client's address. `None` over a unix socket, and for what does not come from a request.
     #[must_use]
-    pub fn peer(&self) -> Option<SocketAddr> {
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.connection()?.peer
     }
 
     /// The address the client connected to. `None` over a unix socket, and for what does not come
     /// from a request.
     #[must_use]
-    pub fn local(&self) -> Option<SocketAddr> {
+    pub fn local_addr(&self) -> Option<SocketAddr> {
         self.connection()?.local
     }
 
@@ -479,7 +485,7 @@ impl Context {
 }
 
 impl Derived {
-    fn end(&self, reason: Reason) {
+    fn end(&self, reason: CancelReason) {
         let _ = self.reason.set(reason);
         self.draining.raise();
         self.cancelled.raise();
@@ -498,7 +504,7 @@ impl Drop for Derived {
     }
 }
 
-fn cancel_if_there(scope: &Weak<Scope>, reason: Reason) {
+fn cancel_if_there(scope: &Weak<Scope>, reason: CancelReason) {
     if let Some(Scope::Derived(derived)) = scope.upgrade().as_deref() {
         derived.end(reason);
     }
@@ -533,14 +539,14 @@ mod tests {
         );
         assert_eq!(
             (child.reason(), grandchild.reason()),
-            (Some(Reason::Cancelled), Some(Reason::Cancelled))
+            (Some(CancelReason::Cancelled), Some(CancelReason::Cancelled))
         );
         assert!(!root.is_cancelled() && !sibling.is_cancelled() && !sibling.is_draining());
-        root.cancel_because(Reason::Signal(15));
-        assert_eq!(sibling.reason(), Some(Reason::Signal(15)));
+        root.cancel_because(CancelReason::Signal(15));
+        assert_eq!(sibling.reason(), Some(CancelReason::Signal(15)));
         assert_eq!(
             child.reason(),
-            Some(Reason::Cancelled),
+            Some(CancelReason::Cancelled),
             "the first reason stays"
         );
     }
@@ -550,7 +556,7 @@ mod tests {
         let root = Context::root();
         root.cancel();
         let late = root.with_timeout(Duration::from_secs(1000));
-        assert_eq!(late.reason(), Some(Reason::Cancelled));
+        assert_eq!(late.reason(), Some(CancelReason::Cancelled));
         assert!(late.is_draining() && !late.wait(Duration::MAX));
     }
 
@@ -565,7 +571,7 @@ mod tests {
         assert!(longer.cancelled().recv().is_err());
         assert_eq!(
             (longer.reason(), short.reason()),
-            (Some(Reason::Deadline), Some(Reason::Deadline))
+            (Some(CancelReason::Deadline), Some(CancelReason::Deadline))
         );
         assert_eq!((long.reason(), root.deadline()), (None, None));
         assert_eq!(

@@ -9,7 +9,7 @@ use crate::lifecycle::report::{CutRequest, HookOutcome, Report};
 impl Report {
     /// The report as one line of JSON. Times are in milliseconds. What was listed by [`Report`]'s
     /// fields is listed under the same names; `clean` and `exit_code` are what
-    /// [`is_clean`](Self::is_clean) and [`exit_status`](Self::exit_status) say.
+    /// [`is_clean`](Self::is_clean) and [`exit_code`](Self::exit_code) say.
     #[must_use]
     pub fn to_json(&self) -> String {
         let phases = self.phases.iter().map(|(phase, took)| {
@@ -99,7 +99,7 @@ impl Report {
             ("stuck", array(stuck)),
             ("errors", array(self.errors.iter().map(|error| text(error)))),
             ("clean", self.is_clean().to_string()),
-            ("exit_code", self.exit_status().to_string()),
+            ("exit_code", self.exit_code().to_string()),
         ])
     }
 }
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_empty_report_is_one_object() {
-        let json = Report::new(crate::lifecycle::phase::Cause::Handle).to_json();
+        let json = Report::new(crate::lifecycle::phase::StopCause::Handle).to_json();
         assert!(
             json.starts_with("{\"cause\":\"a call of its handle\",\"took_ms\":0.000,\"phases\":[]"),
             "{json}"

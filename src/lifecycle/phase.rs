@@ -77,10 +77,10 @@ impl PhaseWord {
 /// Why a server stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Cause {
+pub enum StopCause {
     /// The process got this signal.
     Signal(i32),
-    /// A [`Handle`](crate::Handle) was told so.
+    /// A [`ServerHandle`](crate::ServerHandle) was told so.
     Handle,
     /// The [`Running`](crate::Running) was dropped.
     Dropped,
@@ -88,7 +88,7 @@ pub enum Cause {
     Context,
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for StopCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Signal(signal) => write!(f, "{}", crate::sys::socket::signal_name(*signal)),
@@ -102,7 +102,7 @@ impl fmt::Display for Cause {
 /// A stop that was asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
-    pub(crate) cause: Cause,
+    pub(crate) cause: StopCause,
     pub(crate) begun_at: Instant,
     /// When lame duck ends and draining starts; `None` is never.
     pub(crate) drain_at: Option<Instant>,
@@ -247,7 +247,7 @@ impl Lifecycle {
 
     /// Asks for a stop with the times the server was built with. A stop that was asked for already
     /// goes on unchanged.
-    pub(crate) fn begin_stop(&self, cause: Cause) {
+    pub(crate) fn begin_stop(&self, cause: StopCause) {
         let now = self.clock.now();
         let drain_at = after(now, self.lame_duck);
         let cut_at = drain_at.and_then(|at| after(at, self.grace_period));
@@ -260,7 +260,7 @@ impl Lifecycle {
     }
 
     /// Asks for a stop that skips lame duck, and cuts after `within` if not before.
-    pub(crate) fn begin_stop_within(&self, cause: Cause, within: Duration) {
+    pub(crate) fn begin_stop_within(&self, cause: StopCause, within: Duration) {
         let now = self.clock.now();
         self.shorten(Plan {
             cause,

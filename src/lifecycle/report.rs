@@ -9,7 +9,7 @@ use http::{Method, Uri};
 
 use crate::error::{Error, Result};
 use crate::lifecycle::ledger::{CloseReason, Raced};
-use crate::lifecycle::phase::{Cause, Phase};
+use crate::lifecycle::phase::{Phase, StopCause};
 
 /// How a server stopped: what was finished, what was cut, what was left behind.
 ///
@@ -20,7 +20,7 @@ use crate::lifecycle::phase::{Cause, Phase};
 #[must_use = "it says whether anything was cut"]
 pub struct Report {
     /// Why the server stopped.
-    pub cause: Cause,
+    pub cause: StopCause,
     /// From the first wish to stop to the end.
     pub took: Duration,
     /// How long each phase of the stop lasted, in their order.
@@ -61,7 +61,7 @@ pub struct Report {
     pub errors: Vec<String>,
 }
 
-/// What became of the [upgraded](crate::upgrade) connections that were open when draining started.
+/// What became of the [upgraded](crate::upgrade::accept) connections that were open when draining started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct UpgradedReport {
@@ -132,7 +132,7 @@ pub struct StuckWorker {
 }
 
 impl Report {
-    pub(crate) fn new(cause: Cause) -> Self {
+    pub(crate) fn new(cause: StopCause) -> Self {
         Self {
             cause,
             took: Duration::ZERO,
@@ -163,7 +163,7 @@ impl Report {
         }];
         Self {
             stuck,
-            ..Self::new(Cause::Handle)
+            ..Self::new(StopCause::Handle)
         }
     }
 
@@ -171,7 +171,7 @@ impl Report {
     /// thread has ended.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.exit_status() == 0
+        self.exit_code() == 0
     }
 
     /// What a program that did nothing else should exit with: 0 if the stop was clean, 1 if
@@ -180,7 +180,7 @@ impl Report {
     /// A request that the client had to expect not to be served, behind a response that said
     /// `Connection: close`, does not count; one that crossed our end of an idle connection does.
     #[must_use]
-    pub fn exit_status(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         if !self.stuck.is_empty() {
             return 3;
         }
@@ -192,13 +192,6 @@ impl Report {
             .iter()
             .all(|hook| hook.outcome == HookOutcome::Done);
         u8::from(!(nothing_cut && nothing_raced && hooks_done))
-    }
-
-    /// [`exit_status`](Self::exit_status) for a `main` that returns an [`ExitCode`]. A `main` can
-    /// return the report itself.
-    #[must_use]
-    pub fn exit_code(&self) -> ExitCode {
-        self.exit_status().into()
     }
 
     /// What happened, in one line.
@@ -277,7 +270,7 @@ impl Report {
 
 impl Termination for Report {
     fn report(self) -> ExitCode {
-        self.exit_code()
+        self.exit_code().into()
     }
 }
 

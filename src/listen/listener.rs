@@ -278,7 +278,7 @@ fn is_abandoned(path: &Path, addr: &SocketAddrUnix) -> bool {
 /// | `0.0.0.0:8080` | all IPv4 addresses |
 /// | `[::]:8080` | all addresses, IPv4 too unless the system says otherwise (`net.ipv6.bindv6only`) |
 /// | `localhost:8080` | each address the name has |
-/// | `127.0.0.1:0` | any free port: [`Bound::addr`](crate::Bound::addr) tells which |
+/// | `127.0.0.1:0` | any free port: [`Bound::local_addr`](crate::Bound::local_addr) tells which |
 /// | `unix:/run/app.sock` | a socket file, with the mode that the umask leaves; with another one by [`unix`] |
 /// | `inherited`, `inherited:NAME` | what the process was [started with](inherited), all of it or what has this name |
 ///
@@ -361,7 +361,7 @@ impl Listen for &str {
 /// # let dir = std::env::temp_dir().join(format!("lameduck-doc-{}", std::process::id()));
 /// # std::fs::create_dir_all(&dir).unwrap();
 /// # let path = dir.join("app.sock");
-/// let server = lameduck::Server::builder().bind(lameduck::unix(&path).mode(0o660))?;
+/// let server = lameduck::Server::builder().bind(lameduck::net::unix(&path).mode(0o660))?;
 /// # drop(server);
 /// # std::fs::remove_dir_all(&dir).unwrap();
 /// # Ok::<(), lameduck::Error>(())
@@ -455,13 +455,13 @@ fn take_given(fd: OwnedFd) -> Result<Listeners> {
 /// The sockets that the process was started with, as systemd and others pass them: see
 /// [`inherited`]. All of them, unless [`named`](Self::named) says which.
 #[derive(Debug, Clone)]
-#[must_use = "give it to `Builder::bind`"]
+#[must_use = "give it to `ServerBuilder::bind`"]
 pub struct Inherited {
     name: Option<String>,
 }
 
 /// The listeners that whoever has started the process has made for it (`LISTEN_PID`, `LISTEN_FDS`,
-/// `LISTEN_FDNAMES`, see sd_listen_fds(3)), for [`Builder::bind`](crate::Builder::bind). They stay
+/// `LISTEN_FDNAMES`, see sd_listen_fds(3)), for [`ServerBuilder::bind`](crate::ServerBuilder::bind). They stay
 /// open when this server stops: what is in their backlogs is for the next one, so that no client is
 /// refused in between.
 ///

@@ -32,7 +32,7 @@ use crate::sys::test_points::Point;
 use crate::sys::waker::Waker;
 
 /// A handler, whatever it was made of.
-pub(crate) type Handle = dyn Fn(Request, Context) -> Response + Send + Sync;
+pub(crate) type DynHandler = dyn Fn(Request, Context) -> Response + Send + Sync;
 
 /// A connection on its way from the acceptor to a worker.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub(crate) struct Pool {
     pub(crate) settings: Settings,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) handler: Box<Handle>,
+    pub(crate) handler: Box<DynHandler>,
     pub(crate) poller: Arc<Poller>,
     pub(crate) table: Table,
     pub(crate) deadlines: Deadlines,
@@ -148,7 +148,7 @@ impl Pool {
         settings: Settings,
         lifecycle: Arc<Lifecycle>,
         ledger: Arc<Ledger>,
-        handler: Box<Handle>,
+        handler: Box<DynHandler>,
         accepted: Receiver<Accepted>,
         waker: Arc<Waker>,
     ) -> std::io::Result<Self> {
@@ -215,7 +215,7 @@ impl Pool {
             mut entry,
         } = accepted;
         let socket = Socket::new(socket);
-        let local = socket.local();
+        let local = socket.local_addr();
         #[cfg(not(test))]
         let transport = Box::new(socket);
         #[cfg(test)]

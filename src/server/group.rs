@@ -15,12 +15,12 @@ use crossbeam_channel::Receiver;
 
 use crate::error::{Error, Result};
 use crate::handler::respond::Handler;
-use crate::lifecycle::context::{Context, Reason};
-use crate::lifecycle::phase::{Cause, Flag};
+use crate::lifecycle::context::{CancelReason, Context};
+use crate::lifecycle::phase::{Flag, StopCause};
 use crate::lifecycle::report::{Report, Short};
 use crate::lifecycle::timer::{self, Alarm};
 use crate::server::signals::{Caught, SignalThread};
-use crate::server::{Bound, Handle, Running};
+use crate::server::{Bound, Running, ServerHandle};
 use crate::settings::STOP_TIMEOUT;
 use crate::sys::clock::{Clock, after};
 use crate::sys::panics;
@@ -38,7 +38,8 @@ use crate::sys::socket::signal_name;
 ///
 /// ```
 /// use std::time::Duration;
-/// use lameduck::{Context, Group, Server};
+/// use lameduck::group::Group;
+/// use lameduck::{Context, Server};
 ///
 /// let web = Server::builder().bind("127.0.0.1:0")?;
 /// let group = Group::new();
@@ -91,7 +92,7 @@ impl GroupBuilder {
     /// How long members may take to end once the group stops. Default: 30 s. Zero does not wait;
     /// [`Duration::MAX`] is for ever.
     ///
-    /// Then a server is cut, even if its own [`grace_period`](crate::Builder::grace_period) is
+    /// Then a server is cut, even if its own [`grace_period`](crate::ServerBuilder::grace_period) is
     /// longer, and a service is left behind on its thread and named in the report.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.stop_timeout = timeout;
@@ -174,9 +175,9 @@ impl Group {
         let (shared, context) = (self.shared.clone(), self.shared.context.with_cancel());
         let run = move || {
             let outcome = match panics::catch(|| service(context)) {
-                Ok(Ok(())) => Outcome::Done,
-                Ok(Err(error)) => Outcome::Failed(Arc::from(error.into())),
-                Err(panic) => Outcome::Panicked(panic.to_string()),
+                Ok(Ok(())) => MemberOutcome::Done,
+                Ok(Err(error)) => MemberOutcome::Failed(Arc::from(error.into())),
+                Err(panic) => MemberOutcome::Panicked(panic.to_string()),
             };
             shared.ended(id, outcome);
         };
@@ -185,7 +186,7 @@ impl Group {
         if let Err(source) = thread.spawn(run) {
             self.shared.ended(
                 id,
-                Outcome::Failed(Arc::new(Error::Start {
+                MemberOutcome::Failed(Arc::new(Error::Start {
                     what: "thread for a service",
                     source,
                 })),
@@ -206,12 +207,16 @@ impl Group {
         };
         let running = match bound.spawn(handler) {
             Ok(running) => running,
-            Err(error) => return self.shared.ended(id, Outcome::Failed(Arc::new(error))),
+            Err(error) => {
+                return self
+                    .shared
+                    .ended(id, MemberOutcome::Failed(Arc::new(error)));
+            }
         };
         let handle = running.handle();
         self.shared.serves(id, running);
         let shared = self.shared.clone();
-        handle.on_stopped(move |report| shared.ended(id, Outcome::Served(Box::new(report))));
+        handle.on_stopped(move |report| shared.ended(id, MemberOutcome::Served(Box::new(report))));
     }
 
     /// The context that is cancelled when the group stops. Cancelling it stops the group.
@@ -239,7 +244,7 @@ impl Group {
     ///
     /// Blocks for as long as nobody fails, no signal comes and nobody stops it; from then on for at
     /// most [`stop_timeout`](GroupBuilder::stop_timeout), and for what a server needs to cut: its
-    /// [`cut_grace`](crate::Builder::cut_grace) and a moment.
+    /// [`cut_grace`](crate::ServerBuilder::cut_grace) and a moment.
     pub fn wait(self) -> GroupReport {
         let _ = self.stopped().recv();
         let mut state = self.shared.lock();
@@ -260,7 +265,7 @@ impl Group {
         let left = report
             .members
             .iter()
-            .filter(|member| matches!(member.outcome, Outcome::LeftBehind));
+            .filter(|member| matches!(member.outcome, MemberOutcome::LeftBehind));
         left.for_each(|member| log::warn!("{member}"));
         log::info!("{}", report.summary());
         report
@@ -354,7 +359,9 @@ impl Shared {
             state.done_at = Some(now);
             drop(state.stop.as_mut().and_then(|stop| stop.alarm.take()));
             for member in std::mem::take(&mut state.running).into_values() {
-                state.ended.push(member.report(now, Outcome::LeftBehind));
+                state
+                    .ended
+                    .push(member.report(now, MemberOutcome::LeftBehind));
             }
         }
         drop(state);
@@ -395,16 +402,16 @@ impl Shared {
         }
     }
 
-    fn ended(self: &Arc<Self>, id: u64, mut outcome: Outcome) {
+    fn ended(self: &Arc<Self>, id: u64, mut outcome: MemberOutcome) {
         let now = Clock::System.now();
         // To say what one was told is no failure.
-        if let Outcome::Failed(error) = &outcome
+        if let MemberOutcome::Failed(error) = &outcome
             && self
                 .context
                 .reason()
                 .is_some_and(|reason| error.downcast_ref() == Some(&reason))
         {
-            outcome = Outcome::Done;
+            outcome = MemberOutcome::Done;
         }
         let ended = self.settle(|state| {
             // `None`: it was left behind before.
@@ -471,8 +478,8 @@ impl Shared {
             .iter()
             .for_each(|server| server.begin(cause.of_server()));
         self.context.cancel_because(match cause {
-            GroupCause::Signal(signal) => Reason::Signal(signal),
-            _ => Reason::Cancelled,
+            GroupCause::Signal(signal) => CancelReason::Signal(signal),
+            _ => CancelReason::Cancelled,
         });
     }
 
@@ -490,7 +497,7 @@ impl Shared {
         let cause = state
             .stop
             .as_ref()
-            .map_or(Cause::Context, |stop| stop.cause.of_server());
+            .map_or(StopCause::Context, |stop| stop.cause.of_server());
         let servers = state.servers();
         drop(state);
         servers.iter().for_each(|server| server.cut(cause));
@@ -519,7 +526,7 @@ impl fmt::Debug for Shared {
 /// A stop that has just begun: who is to be told.
 struct Begun {
     cause: GroupCause,
-    servers: Vec<Handle>,
+    servers: Vec<ServerHandle>,
 }
 
 impl State {
@@ -533,7 +540,7 @@ impl State {
             self.ended.push(MemberReport {
                 name: member.name,
                 ran: Duration::ZERO,
-                outcome: Outcome::NotStarted,
+                outcome: MemberOutcome::NotStarted,
             });
             return None;
         }
@@ -542,7 +549,7 @@ impl State {
         Some(self.next)
     }
 
-    fn servers(&self) -> Vec<Handle> {
+    fn servers(&self) -> Vec<ServerHandle> {
         let servers = self
             .running
             .values()
@@ -555,7 +562,7 @@ impl State {
 }
 
 impl Member {
-    fn report(&self, now: Instant, outcome: Outcome) -> MemberReport {
+    fn report(&self, now: Instant, outcome: MemberOutcome) -> MemberReport {
         MemberReport {
             name: self.name.clone(),
             ran: now.saturating_duration_since(self.since),
@@ -598,10 +605,10 @@ pub enum GroupCause {
 
 impl GroupCause {
     /// As a server says it.
-    fn of_server(&self) -> Cause {
+    fn of_server(&self) -> StopCause {
         match self {
-            Self::Signal(signal) => Cause::Signal(*signal),
-            _ => Cause::Context,
+            Self::Signal(signal) => StopCause::Signal(*signal),
+            _ => StopCause::Context,
         }
     }
 }
@@ -628,7 +635,7 @@ pub struct MemberReport {
     /// How long it ran.
     pub ran: Duration,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: MemberOutcome,
 }
 
 impl MemberReport {
@@ -636,7 +643,7 @@ impl MemberReport {
     #[must_use]
     pub fn error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
         match &self.outcome {
-            Outcome::Failed(error) => Some(&**error),
+            MemberOutcome::Failed(error) => Some(&**error),
             _ => None,
         }
     }
@@ -645,7 +652,7 @@ impl MemberReport {
 /// How a member of a group ended.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Outcome {
+pub enum MemberOutcome {
     /// The service returned, and no error.
     Done,
     /// The server stopped, in this way.
@@ -660,17 +667,17 @@ pub enum Outcome {
     NotStarted,
 }
 
-impl Outcome {
+impl MemberOutcome {
     /// Whether it stops the group.
     fn is_failure(&self) -> bool {
         matches!(self, Self::Failed(_) | Self::Panicked(_))
     }
 
     /// 0 if it ended well, 1 if it failed or cut something, 3 if something was left behind.
-    fn exit_status(&self) -> u8 {
+    fn exit_code(&self) -> u8 {
         match self {
             Self::Done | Self::NotStarted => 0,
-            Self::Served(report) => report.exit_status(),
+            Self::Served(report) => report.exit_code(),
             Self::Failed(_) | Self::Panicked(_) => 1,
             Self::LeftBehind => 3,
         }
@@ -681,25 +688,18 @@ impl GroupReport {
     /// Whether no member has failed, each server has stopped cleanly and nothing was left behind.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.exit_status() == 0
+        self.exit_code() == 0
     }
 
     /// What a program that did nothing else should exit with: 0 if all is clean, 1 if a member has
     /// failed or something was cut, 3 if a service or a worker was left behind.
     #[must_use]
-    pub fn exit_status(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         self.members
             .iter()
-            .map(|member| member.outcome.exit_status())
+            .map(|member| member.outcome.exit_code())
             .max()
             .unwrap_or(0)
-    }
-
-    /// [`exit_status`](Self::exit_status) for a `main` that returns an [`ExitCode`]. A `main` can
-    /// return the report itself.
-    #[must_use]
-    pub fn exit_code(&self) -> ExitCode {
-        self.exit_status().into()
     }
 
     /// The errors of members with their names, in the order in which they came.
@@ -725,7 +725,7 @@ impl GroupReport {
     #[must_use]
     pub fn server(&self, name: &str) -> Option<&Report> {
         match &self.member(name)?.outcome {
-            Outcome::Served(report) => Some(report),
+            MemberOutcome::Served(report) => Some(report),
             _ => None,
         }
     }
@@ -750,7 +750,7 @@ impl GroupReport {
         let left = self
             .members
             .iter()
-            .filter(|member| matches!(member.outcome, Outcome::LeftBehind))
+            .filter(|member| matches!(member.outcome, MemberOutcome::LeftBehind))
             .count();
         let left = if left > 0 {
             format!(", {left} left behind")
@@ -776,14 +776,14 @@ impl GroupReport {
         failed.or_else(|| {
             self.members
                 .iter()
-                .find(|member| member.outcome.exit_status() > 0)
+                .find(|member| member.outcome.exit_code() > 0)
         })
     }
 }
 
 impl Termination for GroupReport {
     fn report(self) -> ExitCode {
-        self.exit_code()
+        self.exit_code().into()
     }
 }
 
@@ -792,7 +792,7 @@ impl fmt::Display for GroupReport {
         writeln!(f, "{}", self.summary())?;
         for member in &self.members {
             writeln!(f, "  {member}")?;
-            if let Outcome::Served(report) = &member.outcome {
+            if let MemberOutcome::Served(report) = &member.outcome {
                 // Its first line is said already.
                 for line in report.to_string().lines().skip(1) {
                     writeln!(f, "  {line}")?;
@@ -807,9 +807,9 @@ impl fmt::Display for MemberReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, ran) = (&self.name, Short(self.ran));
         match &self.outcome {
-            Outcome::Done => write!(f, "{name} ended after {ran}"),
-            Outcome::Served(report) => write!(f, "{name} {}", report.summary()),
-            Outcome::Failed(error) => {
+            MemberOutcome::Done => write!(f, "{name} ended after {ran}"),
+            MemberOutcome::Served(report) => write!(f, "{name} {}", report.summary()),
+            MemberOutcome::Failed(error) => {
                 write!(f, "{name} failed after {ran}: {error}")?;
                 let mut cause = error.source();
                 while let Some(error) = cause {
@@ -818,9 +818,11 @@ impl fmt::Display for MemberReport {
                 }
                 Ok(())
             }
-            Outcome::Panicked(text) => write!(f, "{name} panicked after {ran}: {text}"),
-            Outcome::LeftBehind => write!(f, "{name} did not end and was left behind after {ran}"),
-            Outcome::NotStarted => write!(f, "{name} was not started"),
+            MemberOutcome::Panicked(text) => write!(f, "{name} panicked after {ran}: {text}"),
+            MemberOutcome::LeftBehind => {
+                write!(f, "{name} did not end and was left behind after {ran}")
+            }
+            MemberOutcome::NotStarted => write!(f, "{name} was not started"),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::handler::respond::Handler;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::hooks::{Hook, Hooks};
 use crate::lifecycle::ledger::{CloseReason, Ledger};
-use crate::lifecycle::phase::{Cause, Lifecycle, Phase, is_awaited};
+use crate::lifecycle::phase::{Lifecycle, Phase, StopCause, is_awaited};
 use crate::lifecycle::report::Report;
 use crate::listen::acceptor::{Acceptor, Threads};
 use crate::listen::listener::{Addr, Listen, Listener};
@@ -36,8 +36,8 @@ pub struct Server(());
 impl Server {
     /// Starts to describe a server. Every limit and time has a default that is safe on the open
     /// internet.
-    pub fn builder() -> Builder {
-        Builder {
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder {
             settings: Settings::default(),
             signals: Vec::new(),
             hooks: Hooks::default(),
@@ -65,12 +65,12 @@ impl Server {
 ///     .grace_period(Duration::from_secs(20))
 ///     .on_signals([SIGINT, SIGTERM])
 ///     .bind("127.0.0.1:0")?;
-/// assert_ne!(bound.addr().port(), 0);
+/// assert_ne!(bound.local_addr().port(), 0);
 /// # Ok::<(), lameduck::Error>(())
 /// ```
 #[derive(Debug)]
 #[must_use = "nothing happens before `bind`"]
-pub struct Builder {
+pub struct ServerBuilder {
     settings: Settings,
     signals: Vec<i32>,
     hooks: Hooks,
@@ -78,7 +78,7 @@ pub struct Builder {
     clock: Clock,
 }
 
-impl Builder {
+impl ServerBuilder {
     /// Handlers that can run at the same time. Default: four for each core, at least 16. At least
     /// 1, at most 10,000.
     ///
@@ -184,7 +184,7 @@ impl Builder {
         self
     }
 
-    /// Connections that have a thread of their own at the same time: [upgraded](crate::upgrade)
+    /// Connections that have a thread of their own at the same time: [upgraded](crate::upgrade::accept)
     /// ones, and responses made by [`Body::stream`](crate::Body::stream). Default: 1000. A further
     /// one is answered with 503 and `Retry-After`.
     pub fn max_dedicated_threads(mut self, threads: usize) -> Self {
@@ -212,7 +212,7 @@ impl Builder {
         self
     }
 
-    /// Signals that stop the server: the first one as [`Handle::begin_shutdown`] does, a second one
+    /// Signals that stop the server: the first one as [`ServerHandle::begin_shutdown`] does, a second one
     /// cuts what is left, a third one ends the process. Default: none, and then nothing is
     /// installed.
     ///
@@ -247,7 +247,7 @@ impl Builder {
         self
     }
 
-    /// Stops the server when `context` is cancelled: one that [`notify`](crate::notify) or
+    /// Stops the server when `context` is cancelled: one that [`notify`](crate::signal::notify) or
     /// [`Context::root`] has made.
     pub fn context(mut self, context: &Context) -> Self {
         self.context = Some(context.clone());
@@ -284,12 +284,12 @@ impl Builder {
             ran: AtomicBool::new(false),
             report: OnceLock::new(),
         };
-        let handle = Handle(Arc::new(shared));
+        let handle = ServerHandle(Arc::new(shared));
         if let Some(context) = self.context {
             let (begin, cut) = (handle.downgrade(), handle.downgrade());
             context.on_cancel(
-                move || begin.begin(Cause::Context),
-                move || cut.cut(Cause::Context),
+                move || begin.begin(StopCause::Context),
+                move || cut.cut(StopCause::Context),
             );
         }
         Ok(Bound {
@@ -334,7 +334,7 @@ pub struct Bound {
     caught: Caught,
     listeners: Vec<Listener>,
     waker: Arc<Waker>,
-    handle: Handle,
+    handle: ServerHandle,
 }
 
 impl Bound {
@@ -342,15 +342,15 @@ impl Bound {
     ///
     /// # Panics
     ///
-    /// If it listens on unix sockets only; see [`addrs`](Self::addrs).
+    /// If it listens on unix sockets only; see [`local_addrs`](Self::local_addrs).
     #[must_use]
-    pub fn addr(&self) -> SocketAddr {
+    pub fn local_addr(&self) -> SocketAddr {
         first_tcp(self.listeners.iter().map(|listener| &listener.addr))
     }
 
     /// All addresses it listens on.
     #[must_use]
-    pub fn addrs(&self) -> Vec<Addr> {
+    pub fn local_addrs(&self) -> Vec<Addr> {
         self.listeners
             .iter()
             .map(|listener| listener.addr.clone())
@@ -359,14 +359,14 @@ impl Bound {
 
     /// What the server can be stopped with, from any thread.
     #[must_use]
-    pub fn handle(&self) -> Handle {
+    pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
 
     /// Serves until the server has stopped, and says how it did.
     ///
-    /// Blocks until something asks for the stop: a signal, a [`Handle`], the
-    /// [context](Builder::context) it was built with.
+    /// Blocks until something asks for the stop: a signal, a [`ServerHandle`], the
+    /// [context](ServerBuilder::context) it was built with.
     ///
     /// # Errors
     ///
@@ -415,8 +415,8 @@ impl Bound {
             source,
         })?;
         let (begin, cut) = (handle.clone(), handle.clone());
-        let begin = move |signal| begin.begin(Cause::Signal(signal));
-        let cut = move |signal| cut.cut(Cause::Signal(signal));
+        let begin = move |signal| begin.begin(StopCause::Signal(signal));
+        let cut = move |signal| cut.cut(StopCause::Signal(signal));
         let signals = caught.listen(begin, cut).map_err(|source| Error::Start {
             what: "signal thread",
             source,
@@ -508,7 +508,7 @@ fn start_pool(pool: &Arc<Pool>, workers: usize) -> std::io::Result<Threads> {
 #[derive(Debug)]
 #[must_use = "dropping it begins the stop"]
 pub struct Running {
-    handle: Handle,
+    handle: ServerHandle,
     addrs: Vec<Addr>,
 }
 
@@ -517,21 +517,21 @@ impl Running {
     ///
     /// # Panics
     ///
-    /// If it listens on unix sockets only; see [`addrs`](Self::addrs).
+    /// If it listens on unix sockets only; see [`local_addrs`](Self::local_addrs).
     #[must_use]
-    pub fn addr(&self) -> SocketAddr {
+    pub fn local_addr(&self) -> SocketAddr {
         first_tcp(self.addrs.iter())
     }
 
     /// All addresses it listens on.
     #[must_use]
-    pub fn addrs(&self) -> &[Addr] {
+    pub fn local_addrs(&self) -> &[Addr] {
         &self.addrs
     }
 
     /// What the server can be stopped with, from any thread.
     #[must_use]
-    pub fn handle(&self) -> Handle {
+    pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
 
@@ -550,13 +550,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.handle.begin(Cause::Dropped);
+        self.handle.begin(StopCause::Dropped);
     }
 }
 
 /// What a server can be stopped with, from any thread. A cheap clone.
 #[derive(Debug, Clone)]
-pub struct Handle(Arc<Shared>);
+pub struct ServerHandle(Arc<Shared>);
 
 /// What is left of a server whoever owns its parts.
 #[derive(Debug)]
@@ -570,23 +570,23 @@ struct Shared {
     report: OnceLock<Report>,
 }
 
-impl Handle {
+impl ServerHandle {
     /// Begins the stop and returns at once; also for handlers.
     ///
-    /// New connections are served for [`lame_duck`](Builder::lame_duck), then those in the kernel's
+    /// New connections are served for [`lame_duck`](ServerBuilder::lame_duck), then those in the kernel's
     /// accept backlog are still answered and the listeners close. A client with a request in flight
     /// gets its response, with `Connection: close`; an idle one sees its connection close. What is
-    /// left after [`grace_period`](Builder::grace_period) is cut and counted. A stop that was begun
+    /// left after [`grace_period`](ServerBuilder::grace_period) is cut and counted. A stop that was begun
     /// before goes on unchanged.
     pub fn begin_shutdown(&self) {
-        self.begin(Cause::Handle);
+        self.begin(StopCause::Handle);
     }
 
     /// Begins the stop without lame duck and with `within` instead of the grace period, and returns
     /// at once; also for handlers. A stop that was begun before can only become shorter.
     pub fn begin_shutdown_within(&self, within: Duration) {
         self.0
-            .begin(|lifecycle| lifecycle.begin_stop_within(Cause::Handle, within));
+            .begin(|lifecycle| lifecycle.begin_stop_within(StopCause::Handle, within));
     }
 
     /// Shuts the server down and waits until every connection has ended.
@@ -639,7 +639,7 @@ impl Handle {
     ///
     /// As [`shutdown`](Self::shutdown).
     pub fn close(&self) -> Report {
-        self.cut(Cause::Handle);
+        self.cut(StopCause::Handle);
         self.wait("close")
     }
 
@@ -679,12 +679,12 @@ impl Handle {
         }
     }
 
-    pub(crate) fn begin(&self, cause: Cause) {
+    pub(crate) fn begin(&self, cause: StopCause) {
         self.0.begin(|lifecycle| lifecycle.begin_stop(cause));
     }
 
     /// Ends every wait of the stop now.
-    pub(crate) fn cut(&self, cause: Cause) {
+    pub(crate) fn cut(&self, cause: StopCause) {
         self.0
             .begin(|lifecycle| lifecycle.begin_stop_within(cause, Duration::ZERO));
     }
@@ -721,15 +721,15 @@ impl Handle {
 struct WeakHandle(Weak<Shared>);
 
 impl WeakHandle {
-    fn begin(&self, cause: Cause) {
+    fn begin(&self, cause: StopCause) {
         if let Some(shared) = self.0.upgrade() {
-            Handle(shared).begin(cause);
+            ServerHandle(shared).begin(cause);
         }
     }
 
-    fn cut(&self, cause: Cause) {
+    fn cut(&self, cause: StopCause) {
         if let Some(shared) = self.0.upgrade() {
-            Handle(shared).cut(cause);
+            ServerHandle(shared).cut(cause);
         }
     }
 }
@@ -793,7 +793,7 @@ fn first_tcp<'a>(mut addrs: impl Iterator<Item = &'a Addr>) -> SocketAddr {
             None
         }
     });
-    tcp.expect("`addr` is for servers that listen on an internet address")
+    tcp.expect("`local_addr` is for servers that listen on an internet address")
 }
 
 #[cfg(test)]

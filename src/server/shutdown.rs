@@ -338,7 +338,7 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
 /// A request that does not get its whole response, as the report names it.
 fn cut_request(egress: &Egress, request: InFlight, now: Instant) -> CutRequest {
     CutRequest {
-        peer: egress.peer(),
+        peer: egress.peer_addr(),
         method: request.method,
         target: request.target,
         age: now.saturating_duration_since(request.since),

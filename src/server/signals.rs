@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
 use crate::error::{Error, Result};
-use crate::lifecycle::context::{Context, Reason};
+use crate::lifecycle::context::{CancelReason, Context};
 use crate::sys::socket::signal_name;
 
 /// A terminal that was closed, and by custom the wish that a daemon read its configuration again.
@@ -25,7 +25,7 @@ pub const SIGQUIT: i32 = consts::SIGQUIT;
 pub const SIGTERM: i32 = consts::SIGTERM;
 
 /// Catches `signals` for a program: the first one cancels the context, and with it begins the stop
-/// of each server that was [built with it](crate::Builder::context); a second one cuts what these
+/// of each server that was [built with it](crate::ServerBuilder::context); a second one cuts what these
 /// still wait for; a third one does what it does to a program that catches nothing. Dropping the
 /// guard stops catching.
 ///
@@ -39,7 +39,7 @@ pub const SIGTERM: i32 = consts::SIGTERM;
 /// ```
 /// use lameduck::{SIGINT, SIGTERM};
 ///
-/// let (context, guard) = lameduck::notify([SIGINT, SIGTERM])?;
+/// let (context, guard) = lameduck::signal::notify([SIGINT, SIGTERM])?;
 /// let server = lameduck::Server::builder()
 ///     .context(&context)
 ///     .bind("127.0.0.1:0")?
@@ -56,7 +56,7 @@ pub fn notify(signals: impl IntoIterator<Item = i32>) -> Result<(Context, Signal
     let (first, second) = (context.clone(), context.clone());
     let thread = caught
         .listen(
-            move |signal| first.cancel_because(Reason::Signal(signal)),
+            move |signal| first.cancel_because(CancelReason::Signal(signal)),
             move |_| second.force(),
         )
         .map_err(|source| Error::Start {

@@ -13,7 +13,7 @@ use super::*;
 use crate::conn::body::Body;
 use crate::conn::response::Response;
 use crate::conn::stages::Request;
-use crate::conn::upgraded::upgrade;
+use crate::conn::upgraded::accept;
 use crate::lifecycle::context::Context;
 use crate::sys::clock::ManualClock;
 use crate::sys::test_points::{Held, Point, TestPoints};
@@ -36,7 +36,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn new(build: impl FnOnce(Builder) -> Builder) -> Self {
+    fn new(build: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
         let (clock, test_points) = (ManualClock::new(), TestPoints::default());
         let (entered_in, entered) = unbounded();
         let (open, opened) = bounded::<()>(64);
@@ -89,7 +89,7 @@ impl Fixture {
             Body::from(request.uri().path().to_owned())
         };
         let handler = move |request: Request, _: Context| match request.uri().path() {
-            "/upgrade" => upgrade(&request, "shout", |mut io, _| {
+            "/upgrade" => accept(&request, "shout", |mut io, _| {
                 io.on_shutdown(|io| io.write_all(b"bye").unwrap());
                 let _ = io.read_to_end(&mut Vec::new());
             }),
@@ -115,7 +115,7 @@ impl Fixture {
     }
 
     fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.running.addr()).unwrap();
+        let stream = TcpStream::connect(self.running.local_addr()).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         Client(stream)
     }
@@ -207,7 +207,7 @@ impl Fixture {
     }
 }
 
-type Build = fn(Builder) -> Builder;
+type Build = fn(ServerBuilder) -> ServerBuilder;
 
 struct Client(TcpStream);
 
@@ -1102,7 +1102,7 @@ fn the_gate_keeps_new_connections_out_and_those_in_the_backlog_in() {
     client.send(&get("/a"));
     draining.release();
     gated.wait();
-    let late = TcpStream::connect_timeout(&server.running.addr(), Duration::from_millis(200));
+    let late = TcpStream::connect_timeout(&server.running.local_addr(), Duration::from_millis(200));
     assert_eq!(
         late.unwrap_err().kind(),
         ErrorKind::TimedOut,

@@ -222,7 +222,7 @@ enum End {
 
 impl Client {
     fn connect(server: &Running) -> Self {
-        let stream = TcpStream::connect(server.addr()).unwrap();
+        let stream = TcpStream::connect(server.local_addr()).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         Self {
             stream,

@@ -35,7 +35,7 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub(crate) struct Outcome {
+pub(crate) struct MemberOutcome {
     pub(crate) connections: u64,
     pub(crate) answers: u64,
     pub(crate) p99: Duration,
@@ -47,7 +47,7 @@ pub(crate) struct Outcome {
 }
 
 /// Soaks a server for that time.
-pub(crate) fn run(time: Duration) -> Outcome {
+pub(crate) fn run(time: Duration) -> MemberOutcome {
     server::raise_descriptor_limit();
     let server = Server::start(Times::Short);
     let began = Instant::now();
@@ -132,7 +132,7 @@ pub(crate) fn run(time: Duration) -> Outcome {
         .filter(|(is, _)| *is)
         .map(|(_, what)| what)
         .collect();
-    Outcome {
+    MemberOutcome {
         connections,
         answers,
         p99: visits.quantile(0.99),

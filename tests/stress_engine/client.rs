@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use lameduck::Handle;
+use lameduck::ServerHandle;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
@@ -24,7 +24,7 @@ pub(crate) struct Arena {
     /// From then on each connection that is opened is the last of its place.
     pub(crate) until: Instant,
     pub(crate) failed: AtomicBool,
-    pub(crate) handle: Handle,
+    pub(crate) handle: ServerHandle,
 }
 
 impl Arena {

@@ -18,7 +18,8 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lameduck::{CloseReason, Phase, Report, Running, Server};
+use lameduck::report::{CloseReason, Phase};
+use lameduck::{Report, Running, Server};
 
 pub(crate) use client::Tally;
 use rustix::net::sockopt;
@@ -40,7 +41,7 @@ pub(crate) struct Setup {
 
 /// What came of it.
 #[derive(Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct MemberOutcome {
     pub(crate) tally: Tally,
     pub(crate) failure: Option<String>,
 }
@@ -56,7 +57,7 @@ const IDLE_GRACE: Duration = Duration::from_millis(200);
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Starts a server, stresses it, and checks what is left.
-pub(crate) fn run(setup: &Setup) -> Outcome {
+pub(crate) fn run(setup: &Setup) -> MemberOutcome {
     silence_planned_panics();
     let descriptors = proc::descriptors();
     // Timeouts that an overloaded machine could reach would only blur what is looked for: hangs.
@@ -87,7 +88,7 @@ pub(crate) fn run(setup: &Setup) -> Outcome {
         )),
         _ => None,
     });
-    Outcome { tally, failure }
+    MemberOutcome { tally, failure }
 }
 
 /// A listener whose connections inherit a small send buffer, so that the server often has to wait
@@ -103,7 +104,7 @@ fn listener() -> TcpListener {
 fn stress(setup: &Setup, server: &Running) -> (Tally, Result<Vec<TcpStream>, String>) {
     let until = Instant::now() + setup.time;
     let arena = Arena {
-        addr: server.addr(),
+        addr: server.local_addr(),
         seed: setup.seed,
         until,
         failed: AtomicBool::new(false),

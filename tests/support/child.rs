@@ -73,7 +73,7 @@ impl Program {
         }
     }
 
-    pub(crate) fn addr(&self) -> SocketAddr {
+    pub(crate) fn local_addr(&self) -> SocketAddr {
         self.addr.unwrap()
     }
 
@@ -82,7 +82,7 @@ impl Program {
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::connect(self.addr())
+        Client::connect(self.local_addr())
     }
 
     /// The next line on its stderr that has `text`.

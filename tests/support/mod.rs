@@ -12,7 +12,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
-use lameduck::{Builder, Handle, Handler, Report, Running, Server};
+use lameduck::{Handler, Report, Running, Server, ServerBuilder, ServerHandle};
 
 /// How long a test waits for anything. Only ever a failure.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
@@ -28,18 +28,18 @@ impl TestServer {
         Self::with(builder().workers(2), handler)
     }
 
-    pub(crate) fn with(builder: Builder, handler: impl Handler) -> Self {
+    pub(crate) fn with(builder: ServerBuilder, handler: impl Handler) -> Self {
         raise_descriptor_limit();
         Self {
             running: builder.bind("127.0.0.1:0").unwrap().spawn(handler).unwrap(),
         }
     }
 
-    pub(crate) fn addr(&self) -> SocketAddr {
-        self.running.addr()
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.running.local_addr()
     }
 
-    pub(crate) fn handle(&self) -> Handle {
+    pub(crate) fn handle(&self) -> ServerHandle {
         self.running.handle()
     }
 
@@ -48,7 +48,7 @@ impl TestServer {
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::connect(self.addr())
+        Client::connect(self.local_addr())
     }
 
     /// A connection that has already been used for one request.
@@ -72,7 +72,7 @@ impl TestServer {
 
 /// A server description whose idle connections do not make a stop last, and whose requests are
 /// never too long in a queue for a test to notice.
-pub(crate) fn builder() -> Builder {
+pub(crate) fn builder() -> ServerBuilder {
     Server::builder()
         .idle_grace(Duration::ZERO)
         .queue_timeout(LIMIT * 3)
@@ -267,7 +267,7 @@ impl Client {
         Self::over(socket.into())
     }
 
-    pub(crate) fn local(&self) -> SocketAddr {
+    pub(crate) fn local_addr(&self) -> SocketAddr {
         self.stream.local_addr().unwrap()
     }
 

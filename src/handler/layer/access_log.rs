@@ -28,7 +28,8 @@ use crate::sys::clock::Clock;
 /// # Examples
 ///
 /// ```
-/// use lameduck::{Context, HandlerExt, Request, layers};
+/// use lameduck::layers::{self, HandlerExt};
+/// use lameduck::{Context, Request};
 ///
 /// fn hello(_request: Request, _context: Context) -> &'static str {
 ///     "hello\n"
@@ -93,7 +94,7 @@ impl Asked {
             user_agent,
         } = self;
         let (uri, version) = (uri.to_string(), format!("{version:?}"));
-        let peer = context.peer().map(|peer| peer.ip().to_string());
+        let peer = context.peer_addr().map(|peer| peer.ip().to_string());
         let line = format_args!(
             r#"{} - - [{}] "{method} {uri} {version}" {status} {} "{}" "{}""#,
             peer.as_deref().unwrap_or("-"),

@@ -29,7 +29,8 @@ use crate::lifecycle::context::Context;
 ///
 /// ```
 /// use lameduck::http::Method;
-/// use lameduck::{Context, Handler, HandlerExt, Request, layers};
+/// use lameduck::layers::{self, HandlerExt};
+/// use lameduck::{Context, Handler, Request};
 ///
 /// let cors = layers::Cors::new().origin("https://shop.example").methods([Method::GET, Method::PUT]);
 /// let app = (|_request, _context| "stock").with(cors);

@@ -31,7 +31,8 @@ use crate::lifecycle::context::Context;
 /// # Examples
 ///
 /// ```
-/// use lameduck::{Context, Handler, HandlerExt, Request, layers};
+/// use lameduck::layers::{self, HandlerExt};
+/// use lameduck::{Context, Handler, Request};
 ///
 /// let app = (|_request, _context| "a line that repeats\n".repeat(100)).with(layers::gzip());
 /// let mut request = Request::default();

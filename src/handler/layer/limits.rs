@@ -8,12 +8,12 @@ use crate::conn::collect::BodyError;
 use crate::conn::stages::Request;
 use crate::handler::layer::{Layer, Next};
 use crate::handler::respond::{IntoResponse, unavailable};
-use crate::lifecycle::context::{Context, Readiness, Reason};
+use crate::lifecycle::context::{CancelReason, Context, Readiness};
 
 /// Gives handlers `timeout` to answer.
 ///
 /// A handler cannot be stopped from outside: it is told, by a context that is
-/// [cancelled](Context::cancelled) with [`Reason::Deadline`] and whose [`wait`](Context::wait) ends
+/// [cancelled](Context::cancelled) with [`CancelReason::Deadline`] and whose [`wait`](Context::wait) ends
 /// then. The client waits until it returns. If that is too late, and the response is not already an
 /// error (4xx, 5xx), it is dropped and the client gets 503 with `Retry-After`: what a client is
 /// told succeeded, it was told in time. What the handler has done stays done.
@@ -25,7 +25,8 @@ use crate::lifecycle::context::{Context, Readiness, Reason};
 ///
 /// ```
 /// use std::time::Duration;
-/// use lameduck::{Context, Handler, HandlerExt, Request, layers};
+/// use lameduck::layers::{self, HandlerExt};
+/// use lameduck::{Context, Handler, Request};
 ///
 /// let slow = |_request, context: Context| if context.wait(Duration::from_secs(1000)) { "rested" } else { "woken" };
 /// let app = slow.with(layers::timeout(Duration::from_millis(5)));
@@ -37,7 +38,7 @@ pub fn timeout(timeout: Duration) -> impl Layer {
         let limited = context.with_timeout(timeout);
         let response = next.run(request, limited.clone());
         let status = response.status();
-        let is_late = limited.reason() == Some(Reason::Deadline) && !context.is_cancelled();
+        let is_late = limited.reason() == Some(CancelReason::Deadline) && !context.is_cancelled();
         if is_late && !status.is_client_error() && !status.is_server_error() {
             return unavailable(&"it takes too long");
         }
@@ -54,7 +55,8 @@ pub fn timeout(timeout: Duration) -> impl Layer {
 /// # Examples
 ///
 /// ```
-/// use lameduck::{Context, Handler, HandlerExt, Request, layers};
+/// use lameduck::layers::{self, HandlerExt};
+/// use lameduck::{Context, Handler, Request};
 ///
 /// let app = (|_request, _context| "taken").with(layers::body_limit(4));
 /// assert_eq!(app.handle(Request::new("1234".into()), Context::root()).status(), 200);
@@ -79,7 +81,8 @@ pub fn body_limit(max: u64) -> impl Layer {
 /// # Examples
 ///
 /// ```
-/// use lameduck::{Context, Handler, HandlerExt, Request, layers};
+/// use lameduck::layers::{self, HandlerExt};
+/// use lameduck::{Context, Handler, Request};
 ///
 /// let app = (|_request, _context| "served").with(layers::concurrency_limit(0));
 /// let response = app.handle(Request::default(), Context::root());
@@ -115,7 +118,8 @@ impl Drop for Inside<'_> {
 /// # Examples
 ///
 /// ```
-/// use lameduck::{Context, Handler, HandlerExt, Request, layers};
+/// use lameduck::layers::{self, HandlerExt};
+/// use lameduck::{Context, Handler, Request};
 ///
 /// let app = (|_request, _context| "begun").with(layers::ready_only());
 /// let program = Context::root();

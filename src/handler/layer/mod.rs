@@ -37,7 +37,8 @@ pub use request_id::request_id;
 ///
 /// ```
 /// use lameduck::http::StatusCode;
-/// use lameduck::{Context, Handler, HandlerExt, IntoResponse, Next, Request, Response};
+/// use lameduck::layers::{HandlerExt, Next};
+/// use lameduck::{Context, Handler, IntoResponse, Request, Response};
 ///
 /// struct User(String);
 ///
@@ -61,7 +62,7 @@ pub use request_id::request_id;
 ///     next.run(request, context)
 /// });
 /// assert_eq!(app.handle(Request::default(), Context::root()).into_body().into_text(100)?, "hello anna\n");
-/// # Ok::<(), lameduck::BodyError>(())
+/// # Ok::<(), lameduck::body::BodyError>(())
 /// ```
 pub trait Layer: Send + Sync + 'static {
     /// Answers a request, with or without what is inside.
@@ -118,7 +119,8 @@ pub trait HandlerExt: Handler + Sized {
     /// # Examples
     ///
     /// ```
-    /// use lameduck::{HandlerExt, Server, layers};
+    /// use lameduck::layers::{self, HandlerExt};
+    /// use lameduck::Server;
     ///
     /// let app = (|_request, _context| "hello\n").with(layers::body_limit(1 << 20)).with(layers::access_log());
     /// let server = Server::builder().bind("127.0.0.1:0")?.spawn(app)?;

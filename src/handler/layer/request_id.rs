@@ -20,13 +20,14 @@ use crate::lifecycle::context::Context;
 /// # Examples
 ///
 /// ```
-/// use lameduck::{Context, Handler, HandlerExt, Request, layers};
+/// use lameduck::layers::{self, HandlerExt};
+/// use lameduck::{Context, Handler, Request};
 ///
 /// let show = |_request, context: Context| context.request_id().map(str::to_owned);
 /// let response = show.with(layers::request_id()).handle(Request::default(), Context::root());
 /// let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
 /// assert_eq!(response.into_body().into_text(100)?, id);
-/// # Ok::<(), lameduck::BodyError>(())
+/// # Ok::<(), lameduck::body::BodyError>(())
 /// ```
 #[must_use]
 pub fn request_id() -> impl Layer {

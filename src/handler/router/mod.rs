@@ -72,7 +72,7 @@ pub use route::Route;
 /// assert_eq!(ask("PUT", "/api/stock/7").status(), 204);
 /// assert_eq!(ask("PUT", "/hello").headers()["allow"], "GET, HEAD, OPTIONS");
 /// assert_eq!(ask("GET", "/goodbye").status(), 404);
-/// # Ok::<(), lameduck::BodyError>(())
+/// # Ok::<(), lameduck::body::BodyError>(())
 /// ```
 #[derive(Default)]
 #[must_use]

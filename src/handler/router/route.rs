@@ -18,7 +18,8 @@ use crate::lifecycle::context::Context;
 ///
 /// ```
 /// use std::time::Duration;
-/// use lameduck::{Route, Router, layers};
+/// use lameduck::routing::Route;
+/// use lameduck::{Router, layers};
 ///
 /// let jobs = Route::new()
 ///     .get(|_request, _context| "the jobs\n")
