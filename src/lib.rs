@@ -150,7 +150,7 @@
 //!   What still goes on then is for nobody.
 //!
 //! Both are channels for `crossbeam_channel::select!`; [`is_draining`](Context::is_draining) and
-//! [`is_cancelled`](Context::is_cancelled) only ask, and [`wait`](Context::wait) is a sleep that
+//! [`is_cancelled`](Context::is_cancelled) only ask, and [`wait`](Context::sleep) is a sleep that
 //! ends early.
 //!
 //! From a context others are derived, which are over when it is, or before: after a time
@@ -168,7 +168,7 @@
 //! fn search(_request: Request, context: Context) -> &'static str {
 //!     let query = context.while_connected().with_timeout(Duration::from_millis(20));
 //!     // Instead of work that looks at `query.is_cancelled()` now and then.
-//!     if query.wait(Duration::from_secs(60)) {
+//!     if query.sleep(Duration::from_secs(60)).is_ok() {
 //!         return "all results\n";
 //!     }
 //!     if query.reason() == Some(CancelReason::Deadline) { "the first results\n" } else { "nobody will read this\n" }
@@ -183,7 +183,7 @@
 //! # Layers
 //!
 //! A [`Layer`](layers::Layer) is what is done around a handler: a function of a request, a context and the
-//! [`Next`](layers::Next) one. [`HandlerExt::with`](layers::HandlerExt::with) puts it around any handler, `Router::layer` and
+//! [`Next`](layers::Next) one. [`HandlerExt::layer`](layers::HandlerExt::layer) puts it around any handler, `Router::layer` and
 //! `Route::layer` around what they answer. The last added is the outermost. The
 //! [ready-made ones](layers): access log, request id, timeout, limits of bodies and of requests at
 //! a time, a gate that closes when the stop begins, CORS, gzip.
@@ -207,7 +207,7 @@
 //!     Some(format!("hello {}\n", context.value::<User>()?.0))
 //! }
 //!
-//! let server = TestServer::start(hello.with(authenticate).with(layers::body_limit(1 << 20)).with(layers::access_log()));
+//! let server = TestServer::start(hello.layer(authenticate).layer(layers::body_limit(1 << 20)).layer(layers::access_log()));
 //! assert_eq!(server.get("/?anna").text(), "hello anna\n");
 //! assert_eq!(server.get("/").status, 403);
 //! ```
@@ -296,7 +296,7 @@
 //!     report
 //! });
 //! assert_eq!((report.exit_code(), report.cut[0].target.path()), (1, "/report"));
-//! assert_eq!(server.stop(), report); // instead of the panic of its drop
+//! assert_eq!(server.shutdown(), report); // instead of the panic of its drop
 //! ```
 //!
 //! # Several services
@@ -315,7 +315,7 @@
 //! group.serve("admin", Server::builder().bind("127.0.0.1:0")?, |_request, context: Context| context.readiness());
 //! group.spawn("import", |_context| std::fs::read("/there/is/none").map(drop));
 //!
-//! let report = group.wait();
+//! let report = group.join();
 //! assert!(report.first_error().unwrap().is::<std::io::Error>());
 //! assert!(report.server("web").unwrap().is_clean() && report.server("admin").unwrap().is_clean());
 //! # Ok::<(), lameduck::Error>(())

@@ -89,7 +89,7 @@ impl TestServer {
     pub fn handle(&self) -> ServerHandle {
         self.running
             .as_ref()
-            .expect("only `stop`, which consumes it, takes it")
+            .expect("only `shutdown`, which consumes it, takes it")
             .handle()
     }
 
@@ -143,9 +143,9 @@ impl TestServer {
         exchange(self.addr, request)
     }
 
-    /// Stops it, and says how that went instead of panicking if it was not clean. It takes the
-    /// times of its builder.
-    pub fn stop(mut self) -> Report {
+    /// Stops the server with the times of its builder, waits for the stop, and returns its report
+    /// instead of panicking if it was not clean.
+    pub fn shutdown(mut self) -> Report {
         let running = self
             .running
             .take()

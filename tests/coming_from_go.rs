@@ -129,7 +129,7 @@ mod in_the_middle {
         eprintln!("hello: begins");
         // Until the signal has come, so that it comes in the middle, and for a while more.
         let _ = context.draining().recv();
-        let _whole_time = context.wait(Duration::from_millis(300));
+        let _interrupted = context.sleep(Duration::from_millis(300));
         eprintln!("hello: ends");
         "hello\n"
     }
@@ -247,7 +247,7 @@ mod errgroup {
         group.spawn("timer", move |context| timer(context, fails_after));
         group.serve("web", web, app);
 
-        let report = group.wait();
+        let report = group.join();
         eprint!("{report}");
         for (name, error) in report.errors() {
             eprintln!("{name}: {error}");
@@ -256,7 +256,7 @@ mod errgroup {
     }
 
     fn timer(context: Context, fails_after: Duration) -> Result<(), &'static str> {
-        if context.wait(fails_after) {
+        if context.sleep(fails_after).is_ok() {
             return Err("the time is over");
         }
         eprintln!("timer: told to stop");

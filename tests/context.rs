@@ -19,9 +19,9 @@ fn a_client_that_resets_its_connection_ends_the_context_that_asked_for_it() {
         }
         let context = context.while_connected();
         entered_sender.send(()).unwrap();
-        let waited = context.wait(LIMIT);
+        let slept = context.sleep(LIMIT);
         ended_sender
-            .send((waited, context.reason(), context.is_draining()))
+            .send((slept, context.reason(), context.is_draining()))
             .unwrap();
         "done"
     });
@@ -35,7 +35,11 @@ fn a_client_that_resets_its_connection_ends_the_context_that_asked_for_it() {
         client.reset();
         assert_eq!(
             ended.recv_timeout(LIMIT),
-            Ok((false, Some(CancelReason::ClientGone), true)),
+            Ok((
+                Err(CancelReason::ClientGone),
+                Some(CancelReason::ClientGone),
+                true
+            )),
             "{target}"
         );
     }
@@ -71,7 +75,7 @@ fn a_timeout_of_its_own_ends_a_handlers_wait_and_the_response_is_sent() {
         assert_eq!(context.deadline(), None);
         let query = context.with_timeout(Duration::from_millis(5));
         let began = now();
-        assert!(!query.wait(LIMIT));
+        assert!(query.sleep(LIMIT).is_err());
         assert!(query.deadline().unwrap() >= began && !context.is_cancelled());
         format!("{}", query.reason().unwrap())
     });
@@ -90,9 +94,9 @@ fn what_a_handler_derived_ends_with_the_stop() {
             entered_sender.send(()).unwrap();
             let drained = work.draining().recv_timeout(LIMIT).is_err();
             let early = work.reason();
-            let waited = work.wait(LIMIT);
+            let slept = work.sleep(LIMIT);
             ended_sender
-                .send((drained, early, waited, work.reason()))
+                .send((drained, early, slept, work.reason()))
                 .unwrap();
             "late"
         },
@@ -104,6 +108,11 @@ fn what_a_handler_derived_ends_with_the_stop() {
     assert_eq!(report.cut.len(), 1, "{report}");
     assert_eq!(
         ended.recv_timeout(LIMIT),
-        Ok((true, None, false, Some(CancelReason::Stopped)))
+        Ok((
+            true,
+            None,
+            Err(CancelReason::Stopped),
+            Some(CancelReason::Stopped)
+        ))
     );
 }

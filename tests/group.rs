@@ -28,7 +28,7 @@ fn until_told(context: Context) -> Result<(), CancelReason> {
 
 #[track_caller]
 fn wait(group: Group) -> GroupReport {
-    within_limit("the group's end", || group.wait())
+    within_limit("the group's end", || group.join())
 }
 
 fn names(report: &GroupReport) -> Vec<&str> {
@@ -225,7 +225,7 @@ fn errors_are_in_the_order_in_which_they_came() {
     group.spawn("first", |_| Err(Broken(1)));
     first.cancelled().recv_timeout(LIMIT).unwrap_err();
     let handle = group.handle();
-    let waiting = std::thread::spawn(move || group.wait());
+    let waiting = std::thread::spawn(move || group.join());
     // It is the last one: nothing else is waited for any more.
     eventually("the second has failed", || {
         !format!("{handle:?}").contains("second")
@@ -258,7 +258,7 @@ fn to_return_the_reason_one_was_told_is_to_end_well() {
         let _ = until_told(context);
         Err(CancelReason::Deadline)
     });
-    group.handle().stop();
+    group.handle().begin_shutdown();
     let report = wait(group);
     assert_eq!(report.cause, GroupCause::Handle);
     assert!(
@@ -279,7 +279,7 @@ fn one_that_does_not_heed_its_context_is_left_behind_and_named() {
     });
     group.spawn("told", until_told);
     gate.wait_entered(1);
-    group.handle().stop();
+    group.handle().begin_shutdown();
     let report = wait(group);
     assert_eq!(names(&report), ["told", "deaf"]);
     assert!(
@@ -318,7 +318,7 @@ fn a_server_is_cut_when_the_groups_time_is_over() {
     });
     client.send(get("/"));
     gate.wait_entered(1);
-    group.handle().stop();
+    group.handle().begin_shutdown();
     gate.open();
     assert_eq!(client.read_response().status, 503);
     drop(client);
@@ -357,7 +357,7 @@ fn its_end_is_received_in_a_select_beside_others() {
 #[test]
 fn one_that_comes_too_late_is_not_started_but_a_server_answers_who_is_there() {
     let group = Group::new();
-    group.handle().stop();
+    group.handle().begin_shutdown();
     group.spawn("late", |_| -> Result<(), Broken> {
         unreachable!("it does not start")
     });
@@ -436,7 +436,7 @@ fn it_stops_when_the_context_it_is_made_of_is_cancelled() {
     // And not the other way round.
     let (other, program) = (Context::root(), Context::root());
     let group = Group::builder().context(&program).start().unwrap();
-    group.handle().stop();
+    group.handle().begin_shutdown();
     assert!(wait(group).is_clean());
     assert!(!program.is_cancelled() && !other.is_cancelled());
 }
@@ -513,7 +513,7 @@ fn it_leaves_no_thread_and_no_server_behind() {
         let group = Group::builder().context(&context).start().unwrap();
         group.serve("web", server(), hello);
         group.spawn("no server of ours", until_told);
-        group.handle().stop();
+        group.handle().begin_shutdown();
         assert!(wait(group).is_clean());
     }
     let is_service = || {
@@ -564,7 +564,7 @@ mod signals {
         }
         // A member that comes after the signal would not be started.
         eprintln!("listening on http://{addr}");
-        let report = group.wait();
+        let report = group.join();
         eprintln!("{report}");
         std::process::exit(report.exit_code().into());
     }

@@ -45,7 +45,7 @@ fn send(client: &mut Client, request: &str, fields: &str) -> support::Answer {
 #[test]
 fn the_layer_that_was_added_last_is_the_outermost() {
     let app = |request: Request, _context: Context| path(&request).join(",");
-    let server = TestServer::start(app.with(note("inner")).with(note("outer")));
+    let server = TestServer::start(app.layer(note("inner")).layer(note("outer")));
     let answer = server.client().get("/");
     assert_eq!(answer.text(), "outer,inner");
     let out: Vec<_> = answer
@@ -75,7 +75,7 @@ fn a_layer_may_answer_by_itself_and_return_what_a_handler_may() {
             .ok_or(StatusCode::UNAUTHORIZED)?;
         Ok(next.run(request, context))
     }
-    let server = TestServer::start((|_: Request, _: Context| "secret").with(authorized));
+    let server = TestServer::start((|_: Request, _: Context| "secret").layer(authorized));
     let mut client = server.client();
     assert_eq!(client.get("/").status, 401);
     assert_eq!(
@@ -88,17 +88,17 @@ fn a_layer_may_answer_by_itself_and_return_what_a_handler_may() {
 #[test]
 fn a_handler_that_is_too_slow_is_answered_503_unless_it_has_said_so_itself() {
     let app = |request: Request, context: Context| {
-        let ended_early = !context.wait(LIMIT);
+        let ended_early = context.sleep(LIMIT).is_err();
         assert!(ended_early && context.reason() == Some(lameduck::context::CancelReason::Deadline));
         match request.uri().path() {
             "/knows" => (StatusCode::GATEWAY_TIMEOUT, "the database sleeps").into_response(),
             _ => "late".into_response(),
         }
     };
-    let fast = TestServer::start((|_: Request, _: Context| "fast").with(layers::timeout(LIMIT)));
+    let fast = TestServer::start((|_: Request, _: Context| "fast").layer(layers::timeout(LIMIT)));
     assert_eq!(fast.client().get("/").text(), "fast");
     fast.stop_cleanly();
-    let server = TestServer::start(app.with(layers::timeout(Duration::from_millis(5))));
+    let server = TestServer::start(app.layer(layers::timeout(Duration::from_millis(5))));
     let mut client = server.client();
     let late = client.get("/late");
     assert_eq!((late.status, late.field("retry-after")), (503, Some("1")));
@@ -111,7 +111,7 @@ fn a_handler_that_is_too_slow_is_answered_503_unless_it_has_said_so_itself() {
 fn a_body_beyond_the_limit_is_413_before_the_handler_or_when_it_reads() {
     let app = |request: Request, _: Context| request.into_body().into_text(1 << 20);
     let settings = builder().workers(2).collect_bytes(0);
-    let server = TestServer::with(settings, app.with(layers::body_limit(8)));
+    let server = TestServer::with(settings, app.layer(layers::body_limit(8)));
     let mut client = server.client();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
     let answer = client.read_response();
@@ -138,7 +138,7 @@ fn an_echo_of_a_body_beyond_the_limit_does_not_look_complete() {
     let app = |request: Request, _: Context| request.into_body();
     let server = TestServer::with(
         builder().workers(2).collect_bytes(0),
-        app.with(layers::body_limit(8)),
+        app.layer(layers::body_limit(8)),
     );
     let mut client = server.client();
     client.send(support::post_chunked("/", &[b"1234", b"56789"]));
@@ -156,8 +156,8 @@ fn a_body_that_a_layer_has_replaced_is_limited_too() {
         )
     };
     let app = (|request: Request, _: Context| request.into_body().into_text(1 << 20))
-        .with(layers::body_limit(9))
-        .with(unpack);
+        .layer(layers::body_limit(9))
+        .layer(unpack);
     let response = app.handle(Request::default(), Context::root());
     assert_eq!(response.status(), 413);
     let text = "413 Payload Too Large: the request body is longer than 9 bytes\n";
@@ -173,7 +173,10 @@ fn only_so_many_are_inside_at_a_time() {
         inside.pass();
         "served"
     };
-    let server = TestServer::with(builder().workers(4), app.with(layers::concurrency_limit(2)));
+    let server = TestServer::with(
+        builder().workers(4),
+        app.layer(layers::concurrency_limit(2)),
+    );
     let mut clients = [server.client(), server.client()];
     clients.iter_mut().for_each(|client| client.send_get("/"));
     gate.wait_entered(2);
@@ -197,7 +200,7 @@ fn only_so_many_are_inside_at_a_time() {
 
 #[test]
 fn what_should_not_begin_now_is_refused_from_the_lame_duck_phase_on() {
-    let app = (|_: Request, _: Context| "begun").with(layers::ready_only());
+    let app = (|_: Request, _: Context| "begun").layer(layers::ready_only());
     let server = TestServer::with(builder().workers(2).lame_duck(LIMIT), app);
     let mut client = server.used_client("/");
     server.handle().begin_shutdown();
@@ -215,7 +218,7 @@ fn what_should_not_begin_now_is_refused_from_the_lame_duck_phase_on() {
 #[test]
 fn a_request_has_the_id_it_came_with_if_that_is_harmless_and_else_a_new_one() {
     let app = |_: Request, context: Context| context.request_id().map(str::to_owned);
-    let server = TestServer::start(app.with(layers::request_id()));
+    let server = TestServer::start(app.layer(layers::request_id()));
     let mut client = server.client();
     let answer = send(&mut client, "GET /", "X-Request-Id: a-1_b.c\r\n");
     assert_eq!(
@@ -255,7 +258,7 @@ fn cors() -> layers::Cors {
 
 #[test]
 fn a_named_origin_may_read_and_another_may_not() {
-    let server = TestServer::start((|_: Request, _: Context| "stock").with(cors()));
+    let server = TestServer::start((|_: Request, _: Context| "stock").layer(cors()));
     let mut client = server.client();
     let answer = send(&mut client, "GET /", "Origin: https://shop.example\r\n");
     assert_eq!(
@@ -289,7 +292,7 @@ fn a_named_origin_may_read_and_another_may_not() {
 #[test]
 fn a_preflight_is_answered_in_place_of_the_handler() {
     let app = |request: Request, _: Context| request.method().to_string();
-    let server = TestServer::start(app.with(cors()));
+    let server = TestServer::start(app.layer(cors()));
     let mut client = server.client();
     let preflight = "Origin: https://shop.example\r\nAccess-Control-Request-Method: PUT\r\n";
     let answer = send(&mut client, "OPTIONS /", preflight);
@@ -317,7 +320,7 @@ fn a_preflight_is_answered_in_place_of_the_handler() {
 
 #[test]
 fn any_origin_is_a_star_and_excludes_credentials() {
-    let app = (|_: Request, _: Context| "open").with(layers::Cors::new().any_origin());
+    let app = (|_: Request, _: Context| "open").layer(layers::Cors::new().any_origin());
     let mut request = Request::default();
     request
         .headers_mut()
@@ -387,8 +390,8 @@ fn access_records_of(user_agent: &str) -> Receiver<AccessRecord> {
 fn each_request_is_a_line_in_the_combined_format_with_the_same_as_key_values() {
     let records = access_records_of("duck/1");
     let app = (|_: Request, _: Context| (StatusCode::CREATED, "made\n"))
-        .with(layers::access_log())
-        .with(layers::request_id());
+        .layer(layers::access_log())
+        .layer(layers::request_id());
     let server = TestServer::start(app);
     let fields = "User-Agent: duck/1\r\nReferer: http://a/\"b\r\nX-Request-Id: r7\r\n";
     assert_eq!(send(&mut server.client(), "GET /x?y=1", fields).status, 201);
@@ -417,7 +420,7 @@ fn each_request_is_a_line_in_the_combined_format_with_the_same_as_key_values() {
 fn a_handler_that_panics_is_logged_with_500() {
     let records = access_records_of("duck/2");
     let app = |_: Request, _: Context| -> &'static str { panic!("on purpose") };
-    let server = TestServer::start(app.with(layers::access_log()));
+    let server = TestServer::start(app.layer(layers::access_log()));
     assert_eq!(
         send(&mut server.client(), "GET /", "User-Agent: duck/2\r\n").status,
         500
@@ -433,7 +436,7 @@ fn a_handler_that_panics_is_logged_with_500() {
 #[test]
 fn layers_work_on_a_pipelined_connection() {
     let server = TestServer::start(
-        (|request: Request, _: Context| request.uri().to_string()).with(note("a")),
+        (|request: Request, _: Context| request.uri().to_string()).layer(note("a")),
     );
     let mut client = server.client();
     client.send([get("/1"), get("/2")].concat());
@@ -481,7 +484,7 @@ mod gzip {
 
     #[test]
     fn a_response_is_compressed_for_who_takes_it_and_says_that_it_depends() {
-        let server = TestServer::start(page.with(layers::gzip()));
+        let server = TestServer::start(page.layer(layers::gzip()));
         let mut client = server.client();
         for target in ["/", "/reader", "/length"] {
             let answer = send(
@@ -519,7 +522,7 @@ mod gzip {
 
     #[test]
     fn head_is_told_what_get_would_be() {
-        let server = TestServer::start(page.with(layers::gzip()));
+        let server = TestServer::start(page.layer(layers::gzip()));
         let mut client = server.client();
         client.send("HEAD / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n");
         let head = client.read_response_to_head();
@@ -533,7 +536,7 @@ mod gzip {
 
     #[test]
     fn what_does_not_gain_or_must_stay_as_it_is_stays() {
-        let server = TestServer::start(page.with(layers::gzip()));
+        let server = TestServer::start(page.layer(layers::gzip()));
         let mut client = server.client();
         for target in ["/short", "/image", "/part", "/encoded", "/exact"] {
             let answer = send(

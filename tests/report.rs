@@ -159,7 +159,7 @@ fn what_was_cut_and_left_nobody_stuck_exits_with_1() {
     let server = TestServer::with(
         builder().workers(2).cut_grace(LIMIT),
         |_: Request, context: Context| {
-            let _ = context.wait(LIMIT);
+            let _ = context.sleep(LIMIT);
             "too late"
         },
     );

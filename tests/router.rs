@@ -277,7 +277,7 @@ fn layers_are_around_a_route_a_nested_router_or_all() {
                 .layer(mark("second")),
         )
         .nest("/nested", inner)
-        .get("/one", say("one").with(mark("around")));
+        .get("/one", say("one").layer(mark("around")));
     check(&app, "/plain", "all(plain)");
     check(&app, "/route/7", "all7(second7(first7(r 7)))");
     check(&app, "/nested/x", "all(inner(x))");

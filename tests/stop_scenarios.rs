@@ -412,7 +412,7 @@ fn a_response_that_has_begun_and_ends_within_cut_grace_arrives_whole() {
             out.write_all(b"first part")?;
             out.flush()?;
             entered.send(()).unwrap();
-            let _ = context.wait(LIMIT);
+            let _ = context.sleep(LIMIT);
             out.write_all(b", last part")
         })
     });

@@ -64,7 +64,7 @@ fn it_sends_requests_and_reads_whole_responses() {
         .uri("/chunked")
         .body("");
     assert_eq!(server.request(request.unwrap()).body, b"");
-    let report = server.stop();
+    let report = server.shutdown();
     assert!(
         report.is_clean() && report.answered_in(Phase::Running) == 7,
         "{report}"
@@ -135,7 +135,7 @@ fn a_test_that_has_failed_already_fails_with_its_own_panic() {
 #[test]
 fn a_stop_gives_its_report_whatever_it_says() {
     let (server, gate) = with_stuck_request();
-    let report = within_limit("the stop", || server.stop());
+    let report = within_limit("the stop", || server.shutdown());
     assert_eq!(report.exit_code(), 3, "{report}");
     gate.open();
 }

@@ -86,8 +86,7 @@ fn app(request: Request, context: Context) -> Response {
 /// its place.
 fn sleep(query: Query<'_>, context: &Context) -> Result<Response, Invalid> {
     let duration = Duration::from_millis(query.number("ms", 0..=SLEEP_MILLIS_MAX)?);
-    let slept = context.wait(duration);
-    Ok(if slept {
+    Ok(if context.sleep(duration).is_ok() {
         "slept\n".into_response()
     } else {
         StatusCode::SERVICE_UNAVAILABLE.into_response()
@@ -112,7 +111,7 @@ fn chunked(context: Context) -> Response {
             writeln!(client, "line {line} of {LINES}")?;
             client.flush()?;
             if line < LINES {
-                let _whole_pause = context.wait(LINE_EVERY);
+                let _ = context.sleep(LINE_EVERY);
             }
         }
         Ok(())

@@ -33,7 +33,7 @@ use crate::sys::clock::{Clock, after, earlier};
 ///
 /// let program = Context::root();
 /// let query = program.with_timeout(Duration::from_millis(5));
-/// assert!(!query.wait(Duration::MAX), "it ends before");
+/// assert!(query.sleep(Duration::MAX).is_err(), "it ends before");
 /// assert_eq!(query.reason(), Some(CancelReason::Deadline));
 /// assert!(!program.is_cancelled());
 /// ```
@@ -426,12 +426,18 @@ impl Context {
         }
     }
 
-    /// Waits for `duration`, or until it is over. True: the whole time has passed.
+    /// Blocks for `duration`, or until this context is over: a sleep that the stop interrupts.
     ///
-    /// What a handler uses instead of `std::thread::sleep`.
-    #[must_use]
-    pub fn wait(&self, duration: Duration) -> bool {
-        self.cancelled().recv_timeout(duration) == Err(RecvTimeoutError::Timeout)
+    /// What a handler uses instead of [`std::thread::sleep`].
+    ///
+    /// # Errors
+    ///
+    /// Why this context is over, if that was the case before `duration` had passed.
+    pub fn sleep(&self, duration: Duration) -> Result<(), CancelReason> {
+        match self.cancelled().recv_timeout(duration) {
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            _ => Err(self.reason().unwrap_or(CancelReason::Cancelled)),
+        }
     }
 
     /// The client's address. `None` over a unix socket, and for what does not come from a request.
@@ -557,7 +563,7 @@ mod tests {
         root.cancel();
         let late = root.with_timeout(Duration::from_secs(1000));
         assert_eq!(late.reason(), Some(CancelReason::Cancelled));
-        assert!(late.is_draining() && !late.wait(Duration::MAX));
+        assert!(late.is_draining() && late.sleep(Duration::MAX).is_err());
     }
 
     #[test]

@@ -45,13 +45,13 @@ use crate::sys::socket::signal_name;
 /// let group = Group::new();
 /// group.serve("web", web, |_request, _context| "hello\n");
 /// group.spawn("timer", |context: Context| {
-///     if context.wait(Duration::from_millis(20)) {
+///     if context.sleep(Duration::from_millis(20)).is_ok() {
 ///         return Err("the time is over");
 ///     }
 ///     Ok(())
 /// });
 ///
-/// let report = group.wait();
+/// let report = group.join();
 /// assert_eq!(report.first_error().unwrap().to_string(), "the time is over");
 /// assert!(report.server("web").unwrap().is_clean());
 /// # Ok::<(), lameduck::Error>(())
@@ -74,9 +74,9 @@ pub struct GroupBuilder {
 }
 
 impl GroupBuilder {
-    /// Signals that stop the group: the first one as [`GroupHandle::stop`] does; a second one ends
-    /// the wait, so that servers cut what is left and services that still run are left behind; a
-    /// third one ends the process. Default: none, and then nothing is installed.
+    /// Signals that stop the group: the first one as [`GroupHandle::begin_shutdown`] does; a second
+    /// one ends the wait, so that servers cut what is left and services that still run are left
+    /// behind; a third one ends the process. Default: none, and then nothing is installed.
     pub fn on_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Self {
         self.signals.extend(signals);
         self
@@ -92,8 +92,8 @@ impl GroupBuilder {
     /// How long members may take to end once the group stops. Default: 30 s. Zero does not wait;
     /// [`Duration::MAX`] is for ever.
     ///
-    /// Then a server is cut, even if its own [`grace_period`](crate::ServerBuilder::grace_period) is
-    /// longer, and a service is left behind on its thread and named in the report.
+    /// Then a server is cut, even if its own [`grace_period`](crate::ServerBuilder::grace_period)
+    /// is longer, and a service is left behind on its thread and named in the report.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.stop_timeout = timeout;
         self
@@ -245,7 +245,7 @@ impl Group {
     /// Blocks for as long as nobody fails, no signal comes and nobody stops it; from then on for at
     /// most [`stop_timeout`](GroupBuilder::stop_timeout), and for what a server needs to cut: its
     /// [`cut_grace`](crate::ServerBuilder::cut_grace) and a moment.
-    pub fn wait(self) -> GroupReport {
+    pub fn join(self) -> GroupReport {
         let _ = self.stopped().recv();
         let mut state = self.shared.lock();
         let cause = state
@@ -294,7 +294,7 @@ impl GroupHandle {
     /// Begins the stop and returns at once; also for members and handlers. Services see their
     /// context cancelled, servers begin their shutdown. A stop that was begun before goes on
     /// unchanged.
-    pub fn stop(&self) {
+    pub fn begin_shutdown(&self) {
         self.0.stop(GroupCause::Handle);
     }
 }

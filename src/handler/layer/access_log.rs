@@ -35,7 +35,7 @@ use crate::sys::clock::Clock;
 ///     "hello\n"
 /// }
 ///
-/// let app = hello.with(layers::access_log()).with(layers::request_id());
+/// let app = hello.layer(layers::access_log()).layer(layers::request_id());
 /// # let _ = app;
 /// // 127.0.0.1 - - [21/Nov/2026:10:31:07 +0000] "GET /hello HTTP/1.1" 200 6 "-" "curl/8.14.1"
 /// ```

@@ -33,7 +33,7 @@ use crate::lifecycle::context::Context;
 /// use lameduck::{Context, Handler, Request};
 ///
 /// let cors = layers::Cors::new().origin("https://shop.example").methods([Method::GET, Method::PUT]);
-/// let app = (|_request, _context| "stock").with(cors);
+/// let app = (|_request, _context| "stock").layer(cors);
 ///
 /// let mut request = Request::default();
 /// request.headers_mut().insert("origin", "https://shop.example".parse().unwrap());

@@ -34,7 +34,7 @@ use crate::lifecycle::context::Context;
 /// use lameduck::layers::{self, HandlerExt};
 /// use lameduck::{Context, Handler, Request};
 ///
-/// let app = (|_request, _context| "a line that repeats\n".repeat(100)).with(layers::gzip());
+/// let app = (|_request, _context| "a line that repeats\n".repeat(100)).layer(layers::gzip());
 /// let mut request = Request::default();
 /// request.headers_mut().insert("accept-encoding", "gzip, br".parse().unwrap());
 /// let response = app.handle(request, Context::root());

@@ -13,7 +13,7 @@ use crate::lifecycle::context::{CancelReason, Context, Readiness};
 /// Gives handlers `timeout` to answer.
 ///
 /// A handler cannot be stopped from outside: it is told, by a context that is
-/// [cancelled](Context::cancelled) with [`CancelReason::Deadline`] and whose [`wait`](Context::wait) ends
+/// [cancelled](Context::cancelled) with [`CancelReason::Deadline`] and whose [`wait`](Context::sleep) ends
 /// then. The client waits until it returns. If that is too late, and the response is not already an
 /// error (4xx, 5xx), it is dropped and the client gets 503 with `Retry-After`: what a client is
 /// told succeeded, it was told in time. What the handler has done stays done.
@@ -28,8 +28,8 @@ use crate::lifecycle::context::{CancelReason, Context, Readiness};
 /// use lameduck::layers::{self, HandlerExt};
 /// use lameduck::{Context, Handler, Request};
 ///
-/// let slow = |_request, context: Context| if context.wait(Duration::from_secs(1000)) { "rested" } else { "woken" };
-/// let app = slow.with(layers::timeout(Duration::from_millis(5)));
+/// let slow = |_request, context: Context| if context.sleep(Duration::from_secs(1000)).is_ok() { "rested" } else { "woken" };
+/// let app = slow.layer(layers::timeout(Duration::from_millis(5)));
 /// assert_eq!(app.handle(Request::default(), Context::root()).status(), 503);
 /// ```
 #[must_use]
@@ -58,7 +58,7 @@ pub fn timeout(timeout: Duration) -> impl Layer {
 /// use lameduck::layers::{self, HandlerExt};
 /// use lameduck::{Context, Handler, Request};
 ///
-/// let app = (|_request, _context| "taken").with(layers::body_limit(4));
+/// let app = (|_request, _context| "taken").layer(layers::body_limit(4));
 /// assert_eq!(app.handle(Request::new("1234".into()), Context::root()).status(), 200);
 /// assert_eq!(app.handle(Request::new("12345".into()), Context::root()).status(), 413);
 /// ```
@@ -84,7 +84,7 @@ pub fn body_limit(max: u64) -> impl Layer {
 /// use lameduck::layers::{self, HandlerExt};
 /// use lameduck::{Context, Handler, Request};
 ///
-/// let app = (|_request, _context| "served").with(layers::concurrency_limit(0));
+/// let app = (|_request, _context| "served").layer(layers::concurrency_limit(0));
 /// let response = app.handle(Request::default(), Context::root());
 /// assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
 /// ```
@@ -121,7 +121,7 @@ impl Drop for Inside<'_> {
 /// use lameduck::layers::{self, HandlerExt};
 /// use lameduck::{Context, Handler, Request};
 ///
-/// let app = (|_request, _context| "begun").with(layers::ready_only());
+/// let app = (|_request, _context| "begun").layer(layers::ready_only());
 /// let program = Context::root();
 /// assert_eq!(app.handle(Request::default(), program.clone()).status(), 200);
 /// program.cancel();

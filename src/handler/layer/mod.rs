@@ -25,7 +25,7 @@ pub use request_id::request_id;
 /// Something done around a handler: any `Fn(Request, Context, Next<'_>) -> impl IntoResponse`.
 ///
 /// It may change the request or the context before it passes them to [`Next::run`], the response
-/// after it, or answer by itself. Around a handler it is put with [`HandlerExt::with`], around a
+/// after it, or answer by itself. Around a handler it is put with [`HandlerExt::layer`], around a
 /// `Router` or one `Route` of it with their `layer`. The ready-made ones are in
 /// [`layers`](crate::layers).
 ///
@@ -53,11 +53,11 @@ pub use request_id::request_id;
 ///     format!("hello {}\n", context.value::<User>().map_or("nobody", |user| &user.0))
 /// }
 ///
-/// let app = hello.with(authenticate);
+/// let app = hello.layer(authenticate);
 /// assert_eq!(app.handle(Request::default(), Context::root()).status(), 403);
 ///
 /// // A closure says the type of its last parameter.
-/// let app = app.with(|mut request: Request, context: Context, next: Next<'_>| {
+/// let app = app.layer(|mut request: Request, context: Context, next: Next<'_>| {
 ///     request.headers_mut().insert("x-user", "anna".parse().unwrap());
 ///     next.run(request, context)
 /// });
@@ -122,12 +122,12 @@ pub trait HandlerExt: Handler + Sized {
     /// use lameduck::layers::{self, HandlerExt};
     /// use lameduck::Server;
     ///
-    /// let app = (|_request, _context| "hello\n").with(layers::body_limit(1 << 20)).with(layers::access_log());
+    /// let app = (|_request, _context| "hello\n").layer(layers::body_limit(1 << 20)).layer(layers::access_log());
     /// let server = Server::builder().bind("127.0.0.1:0")?.spawn(app)?;
     /// # let _ = server.handle().shutdown();
     /// # Ok::<(), lameduck::Error>(())
     /// ```
-    fn with<L: Layer>(self, layer: L) -> Layered<Self, L> {
+    fn layer<L: Layer>(self, layer: L) -> Layered<Self, L> {
         Layered {
             handler: self,
             layer,
@@ -137,7 +137,7 @@ pub trait HandlerExt: Handler + Sized {
 
 impl<H: Handler> HandlerExt for H {}
 
-/// A handler with a layer around it, made by [`HandlerExt::with`].
+/// A handler with a layer around it, made by [`HandlerExt::layer`].
 #[derive(Clone, Copy)]
 #[must_use = "it is a handler, and serves nobody unless it is given to a server"]
 pub struct Layered<H, L> {

@@ -24,7 +24,7 @@ use crate::lifecycle::context::Context;
 /// use lameduck::{Context, Handler, Request};
 ///
 /// let show = |_request, context: Context| context.request_id().map(str::to_owned);
-/// let response = show.with(layers::request_id()).handle(Request::default(), Context::root());
+/// let response = show.layer(layers::request_id()).handle(Request::default(), Context::root());
 /// let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
 /// assert_eq!(response.into_body().into_text(100)?, id);
 /// # Ok::<(), lameduck::body::BodyError>(())
