@@ -798,6 +798,3 @@ fn first_tcp<'a>(mut addrs: impl Iterator<Item = &'a Addr>) -> SocketAddr {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod transport_tests;

@@ -1,5 +1,7 @@
-//! A transport that does what TLS does, without its secrets: a handshake, records, bytes kept on
-//! both sides, and a last word before the end. What the server does for it, it will do for TLS.
+//! A transport that works as TLS does gets from the server what a plain socket gets.
+//!
+//! The transport here has all of TLS but its secrets: a handshake, records, bytes kept on both
+//! sides, and a last word before the end. What the server does for it, it will do for TLS.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -17,14 +19,16 @@ use crate::{Body, Context, Report, Request, Running, Server};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// What a client says first, in two steps, and what it is answered.
+/// What a client says first, in two steps.
 const HELLO: [&[u8]; 2] = [b"HEL", b"LO"];
+/// What the server answers to that.
 const WELCOME: &[u8] = b"WELCOME";
-/// A record is its length in two bytes, and so many bytes, hidden. One of no bytes is the last
-/// word.
+/// The most bytes in one record, which is its length in two bytes and then so many hidden bytes. A
+/// record of no bytes is the last word.
 const RECORD_MAX: usize = 5000;
+/// A byte is hidden by xor with this one.
 const HIDDEN: u8 = 0x5a;
-/// No more is given in one read: most reads leave something behind.
+/// The most bytes that one read gives, so that most reads leave something in the transport.
 const PIECE: usize = 100;
 
 #[derive(Debug)]
@@ -35,22 +39,24 @@ struct Records {
 
 #[derive(Debug, Default)]
 struct Inside {
-    /// As it came.
+    /// Bytes as they came from the socket.
     received: Vec<u8>,
-    /// Of records, to be read.
+    /// The contents of whole records, not yet read.
     plain: Vec<u8>,
-    /// Records the kernel has not taken.
+    /// Records that the kernel has not taken.
     unsent: Vec<u8>,
+    /// The handshake is complete.
     is_welcome: bool,
+    /// The peer's last word came.
     end: bool,
-    /// The last word was said.
+    /// The server's last word was said.
     said: bool,
-    /// The kernel may hold more.
+    /// The kernel may hold more bytes to receive.
     more: bool,
 }
 
 impl Inside {
-    /// Makes of what came what is to be read.
+    /// Takes the handshake and whole records out of the received bytes.
     fn open(&mut self) {
         let hello = HELLO.concat();
         if !self.is_welcome && self.received.starts_with(&hello) {
@@ -70,6 +76,7 @@ impl Inside {
         }
     }
 
+    /// Sends the unsent records; false: the kernel has not taken all of them.
     fn flush(&mut self, socket: &Socket) -> io::Result<bool> {
         while !self.unsent.is_empty() {
             match socket.send(&self.unsent) {
@@ -82,6 +89,7 @@ impl Inside {
     }
 }
 
+/// `bytes` as records.
 fn seal(bytes: &[u8]) -> Vec<u8> {
     let mut records = Vec::new();
     for piece in bytes.chunks(RECORD_MAX) {
@@ -109,7 +117,7 @@ impl Transport for Records {
             let n = self.socket.recv(&mut piece)?;
             inside.more = n == piece.len();
             if n == 0 {
-                // Without a last word it is no end, but a cut.
+                // An end of stream without a last word is a cut.
                 return Err(ErrorKind::UnexpectedEof.into());
             }
             inside.received.extend_from_slice(&piece[..n]);
@@ -181,6 +189,7 @@ impl Transport for Records {
     }
 }
 
+/// A server with one worker that speaks through [`Records`].
 fn start(clock: &std::sync::Arc<ManualClock>) -> Running {
     let builder = Server::builder()
         .workers(1)
@@ -208,8 +217,10 @@ fn wait_stopped(server: Running, clock: &ManualClock) -> Report {
     server.join()
 }
 
+/// The client's end of such a connection.
 struct Client {
     stream: TcpStream,
+    /// The contents of the records that came.
     plain: Vec<u8>,
 }
 
@@ -245,7 +256,7 @@ impl Client {
         self.stream.write_all(&seal(text.as_bytes())).unwrap();
     }
 
-    /// Reads one more record. False: it was the last word.
+    /// Reads one more record; false: it was the last word.
     fn read_record(&mut self) -> Result<bool, End> {
         let mut len = [0; 2];
         if self.stream.read_exact(&mut len).is_err() {
@@ -257,7 +268,7 @@ impl Client {
         Ok(!record.is_empty())
     }
 
-    /// Reads until so many bytes of the answers came.
+    /// Reads records until what came is `done`.
     fn read_until(&mut self, done: impl Fn(&str) -> bool) -> String {
         while !done(&String::from_utf8_lossy(&self.plain)) {
             assert_eq!(
@@ -289,11 +300,12 @@ fn get(path: &str) -> String {
 fn requests_in_one_record_are_all_answered_although_no_event_tells_of_the_later_ones() {
     let server = start(&ManualClock::new());
     let mut client = Client::shake_hands(&server);
-    // One record: far more than one read gives, and the socket is empty behind it.
+    // All requests are in one record, far more than one read gives, and the socket is empty after
+    // it.
     client.send(&(0..40).map(|n| get(&format!("/{n}."))).collect::<String>());
     let answers = client.read_until(|text| text.ends_with("/39."));
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 40);
-    // And once more: nothing was left behind.
+    // One more request shows that the transport kept nothing.
     client.send(&get("/again"));
     client.read_until(|text| text.ends_with("/again"));
 }
@@ -316,7 +328,7 @@ fn what_the_transport_keeps_is_sent_when_there_is_room() {
     let server = start(&ManualClock::new());
     let mut slow = Client::shake_hands(&server);
     slow.send(&get("/large"));
-    // Meanwhile the kernel's buffers are full, and the only worker serves somebody else.
+    // The kernel's buffers are full, and meanwhile the only worker serves another client.
     let mut other = Client::shake_hands(&server);
     other.send(&get("/other"));
     other.read_until(|text| text.ends_with("/other"));
@@ -344,7 +356,7 @@ fn a_handshake_holds_no_worker_and_has_the_time_of_a_head() {
     let mut whole = Client::shake_hands(&server);
     whole.send(&get("/whole"));
     whole.read_until(|text| text.ends_with("/whole"));
-    // One of them goes on.
+    // One of the twenty completes its handshake late.
     let mut first = halves.remove(0);
     first.stream.write_all(HELLO[1]).unwrap();
     let mut welcome = [0; WELCOME.len()];
@@ -377,7 +389,7 @@ fn a_connection_that_closes_well_says_so_and_one_that_is_cut_does_not() {
     cut.read_until(|text| text.contains("xxx"));
     server.handle().begin_shutdown_within(Duration::ZERO);
     assert_eq!(idle.read_end(), End::LastWord);
-    // Its response is under way, and gets the second that those get.
+    // The large response is under way, so it gets the second that a cut leaves to such responses.
     let _ = wait_stopped(server, &clock);
     assert_eq!(cut.read_end(), End::Cut);
 }

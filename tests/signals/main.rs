@@ -1,24 +1,24 @@
-//! From a signal to a stop, in processes of their own: a signal belongs to a process, and here some
-//! are killed by one.
+//! From a signal to a stop: the first one drains, the second cuts, the third kills, and a signal
+//! that nobody asked for keeps its effect.
+//!
+//! Most tests do so in a process of its own, because a signal belongs to a process and may kill it.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod programs;
+#[path = "../support/mod.rs"]
 mod support;
 
-use std::io::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
-use lameduck::body::BodyWriter;
 use lameduck::context::CancelReason;
 use lameduck::report::{Phase, StopCause};
-use lameduck::signal::SignalGuard;
-use lameduck::{Body, Context, Error, Report, Request, Running, Server, ServerHandle};
-use rustix::process::{Pid, Signal, getpid, kill_process};
+use lameduck::{Context, Error, Report, Request, Server, ServerHandle};
+use rustix::process::{Pid, Signal, kill_process};
 
 use support::child::{MODE, Program, demo, this_program};
-use support::{Client, Gate, LIMIT, TestServer, builder, eventually, get, millis, within_limit};
+use support::{Client, Gate, LIMIT, TestServer, builder, eventually, get, millis};
 
 const TERM: i32 = libc::SIGTERM;
 const INT: i32 = libc::SIGINT;
@@ -27,231 +27,18 @@ fn hello(_: Request, _: Context) -> &'static str {
     "hello"
 }
 
-/// Sends its first part, and no second one for as long as the process lives; for `/silent` not even
-/// the first one.
-fn endless(request: Request, _: Context) -> Body {
-    if request.uri().path() == "/silent" {
-        Gate::new().pass();
-    }
-    Body::writer(|out: &mut BodyWriter<'_>| {
-        out.write_all(b"first part")?;
-        out.flush()?;
-        Gate::new().pass();
-        Ok(())
-    })
-}
-
-/// This binary as a program of its own: see [`the_program`].
+/// One of the [`programs`] in a process of its own: this binary again, with the mode `mode`.
 fn program(mode: &str) -> Program {
     Program::start(&mut this_program("the_program", mode))
 }
 
-fn raise(signal: Signal) {
-    kill_process(getpid(), signal).unwrap();
-}
-
-/// For the parent to read.
-fn say(text: &str) {
-    eprintln!("{text}");
-}
-
-/// The parent is to kill it.
-fn wait_for_the_end() -> ! {
-    within_limit("the signal", || Gate::new().pass());
-    unreachable!("the gate never opens");
-}
-
-#[track_caller]
-fn serve(running: &Running) {
-    say(&format!("listening on http://{}", running.local_addr()));
-}
-
-/// Not a test of its own: what the children of the tests below do.
+/// Not a test of its own: in the children of the tests below it runs one of the [`programs`].
 #[test]
 fn the_program() {
     let Ok(mode) = std::env::var(MODE) else {
         return;
     };
-    let server = || builder().workers(2);
-    let notified = |signals: &[i32]| -> (Context, SignalGuard) {
-        lameduck::signal::notify(signals.iter().copied()).unwrap()
-    };
-    match mode.as_str() {
-        "nothing asked" => {
-            let running = server().bind("127.0.0.1:0").unwrap().spawn(hello).unwrap();
-            serve(&running);
-            let _ = running.join();
-        }
-        "asked" => {
-            let description = server()
-                .workers(4)
-                .cut_grace(LIMIT * 6)
-                .on_signals([TERM, INT]);
-            let running = description
-                .bind("127.0.0.1:0")
-                .unwrap()
-                .spawn(endless)
-                .unwrap();
-            serve(&running);
-            let _ = running.join();
-        }
-        "guard dropped" => {
-            drop(notified(&[TERM]));
-            say("ready");
-            wait_for_the_end();
-        }
-        "guard kept by another" => {
-            let one = notified(&[TERM]);
-            let (context, _guard) = notified(&[TERM, INT]);
-            drop(one);
-            say("ready");
-            context.cancelled().recv_timeout(LIMIT).unwrap_err();
-            say(&format!("{:?}", context.reason()));
-        }
-        "caught again" => {
-            for _ in 0..3 {
-                drop(notified(&[TERM]));
-            }
-            let (context, guard) = notified(&[TERM]);
-            raise(Signal::TERM);
-            context.cancelled().recv_timeout(LIMIT).unwrap_err();
-            assert_eq!(context.reason(), Some(CancelReason::Signal(TERM)));
-            drop(guard);
-            say("ready");
-            wait_for_the_end();
-        }
-        "one refused" => {
-            lameduck::signal::notify([TERM, libc::SIGKILL]).unwrap_err();
-            lameduck::signal::notify([TERM, 4711]).unwrap_err();
-            builder()
-                .on_signals([TERM, libc::SIGSTOP])
-                .bind("127.0.0.1:0")
-                .unwrap_err();
-            let taken = server().bind("127.0.0.1:0").unwrap();
-            // This one was installed before the address was found to be taken.
-            server()
-                .on_signals([TERM])
-                .bind(taken.local_addr())
-                .unwrap_err();
-            say("ready");
-            wait_for_the_end();
-        }
-        "bound and dropped" => {
-            drop(server().on_signals([TERM]).bind("127.0.0.1:0").unwrap());
-            say("ready");
-            wait_for_the_end();
-        }
-        "stopped" => {
-            let running = server()
-                .on_signals([TERM])
-                .bind("127.0.0.1:0")
-                .unwrap()
-                .spawn(hello)
-                .unwrap();
-            assert!(running.handle().shutdown().is_clean());
-            say("ready");
-            wait_for_the_end();
-        }
-        "before it runs" => {
-            for signals in 1..=2 {
-                let bound = server().on_signals([TERM]).bind("127.0.0.1:0").unwrap();
-                let mut client = Client::connect(bound.local_addr());
-                client.send(get("/"));
-                (0..signals).for_each(|_| raise(Signal::TERM));
-                let report = within_limit("run", || bound.run(hello)).unwrap();
-                assert_eq!(report.cause, StopCause::Signal(TERM), "{report}");
-                assert!(report.took < LIMIT / 2, "{report}");
-                if signals == 1 {
-                    // It came before the stop, even if nobody served then.
-                    assert_eq!(client.read_response().status, 200);
-                    assert!(report.is_clean(), "{report}");
-                }
-            }
-            let (context, _guard) = notified(&[TERM]);
-            raise(Signal::TERM);
-            let bound = server().context(&context).bind("127.0.0.1:0").unwrap();
-            context.cancelled().recv_timeout(LIMIT).unwrap_err();
-            // Whichever comes first: it has stopped, or it stops at once.
-            match within_limit("run", || bound.run(hello)) {
-                Ok(report) => assert!(report.is_clean(), "{report}"),
-                Err(error) => assert!(matches!(error, Error::Stopped), "{error:?}"),
-            }
-            say("done");
-        }
-        "stops that race" => {
-            type Stop = fn(Running);
-            let stops: [(&str, Stop); 5] = [
-                ("shutdown", |running| drop(running.handle().shutdown())),
-                ("shutdown_within", |running| {
-                    drop(running.handle().shutdown_within(LIMIT))
-                }),
-                ("close", |running| drop(running.handle().close())),
-                ("join", |running| drop(running.join())),
-                ("drop", drop),
-            ];
-            for (name, stop) in stops {
-                for _ in 0..10 {
-                    // A signal that comes when the server has stopped is to find somebody who
-                    // catches it.
-                    let (context, _guard) = notified(&[TERM]);
-                    let running = server()
-                        .on_signals([TERM])
-                        .bind("127.0.0.1:0")
-                        .unwrap()
-                        .spawn(hello)
-                        .unwrap();
-                    let mut idle = Client::connect(running.local_addr());
-                    assert_eq!(idle.get("/").status, 200);
-                    let handle = running.handle();
-                    let both = Arc::new(std::sync::Barrier::new(2));
-                    let there = both.clone();
-                    let thread = std::thread::spawn(move || {
-                        there.wait();
-                        stop(running);
-                    });
-                    both.wait();
-                    raise(Signal::TERM);
-                    within_limit(name, || thread.join().unwrap());
-                    let first = within_limit(name, {
-                        let handle = handle.clone();
-                        move || handle.shutdown()
-                    });
-                    assert_eq!(handle.shutdown(), first, "{name}");
-                    assert!(
-                        first.is_clean() && first.answered_in(Phase::Running) == 1,
-                        "{name}: {first}"
-                    );
-                    assert!(first.took < LIMIT / 2, "{name}: {first}");
-                    context.cancelled().recv_timeout(LIMIT).unwrap_err();
-                }
-            }
-            say("done");
-        }
-        "context" => {
-            let (context, _guard) = notified(&[TERM, INT]);
-            let servers = [0, 1].map(|_| {
-                server()
-                    .context(&context)
-                    .bind("127.0.0.1:0")
-                    .unwrap()
-                    .spawn(endless)
-                    .unwrap()
-            });
-            serve(&servers[0]);
-            serve(&servers[1]);
-            let reports = servers.map(Running::join);
-            assert_eq!(context.reason(), Some(CancelReason::Signal(INT)));
-            for report in reports {
-                say(&format!(
-                    "report: {:?}, {} cut",
-                    report.cause,
-                    report.cut.len()
-                ));
-            }
-            std::process::exit(7);
-        }
-        mode => panic!("{mode:?} is no mode"),
-    }
+    programs::run(&mode);
 }
 
 #[track_caller]
@@ -293,7 +80,7 @@ fn the_first_signal_drains_the_second_cuts_and_the_third_kills() {
         silent.expect_nothing_yet();
         child.signal(second);
         assert_eq!(silent.read_response().status, 503);
-        // The response that has begun has a minute left, which the third signal does not wait for.
+        // The response that has begun has a minute left, for which the third signal does not wait.
         child.signal(third);
         let ended = child.end();
         assert_eq!(
@@ -411,7 +198,7 @@ fn a_context_that_is_cancelled_stops_its_servers() {
     }
     assert_eq!(context.reason(), Some(CancelReason::Cancelled));
     assert_eq!(other.client().get("/").status, 200);
-    // One that is made of it afterwards has nothing to do.
+    // A server that gets the context afterwards has nothing to do.
     let bound = description().bind("127.0.0.1:0").unwrap();
     assert_eq!(bound.handle().phase(), Phase::Stopped);
     assert!(matches!(bound.run(hello), Err(Error::Stopped)));
@@ -470,8 +257,8 @@ fn to_catch_no_signal_is_a_context_like_any_other() {
 
 // As the first process of a container.
 
-/// The demo as the first process of a namespace of its own, and its id outside. `None`: that is not
-/// permitted here.
+/// The demo as the first process of a namespace of its own, and that process's id outside it.
+/// `None`: a namespace is not permitted here.
 #[cfg(target_os = "linux")]
 fn first_process(options: &[&str]) -> Option<(Program, Pid)> {
     let allowed = std::process::Command::new("unshare")
@@ -550,7 +337,7 @@ fn as_the_first_process_it_ends_at_the_third_signal() {
 
 #[test]
 fn handles_and_signals_do_not_undo_each_other() {
-    // A signal that begins a stop with much time, then a call with less, then one with more.
+    // The context begins a stop with much time; then comes a call with less, then one with more.
     let gate = Gate::new();
     let waits = gate.clone();
     let context = Context::root();

@@ -1,0 +1,133 @@
+//! Sections: no more connections are inside than there are places, and none waits beside a free
+//! one.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use loom::sync::Arc;
+use loom::sync::atomic::AtomicUsize;
+use loom::thread;
+
+use super::{Queues, check, join};
+use crate::pool::permits::Semaphore;
+use crate::pool::shared::Lane;
+
+/// Catches: a connection that begins to wait while the last worker leaves, and is seen by neither
+/// of the two; also when the leaving worker comes back for an entry that the sweeper has made
+/// stale, and leaves again.
+#[test]
+fn nobody_waits_beside_a_free_place() {
+    for stale in [false, true] {
+        check(None, move || {
+            let waiting = Waiting::new();
+            assert!(waiting.lane.semaphore.acquire());
+            if stale {
+                waiting.queues.enqueue(1, &waiting.lane.waiting);
+                assert!(waiting.queues.table.slot(1).word.claim_queued());
+            }
+            let comer = {
+                let waiting = waiting.clone();
+                thread::spawn(move || {
+                    if waiting.enter_or_wait(0) {
+                        waiting.serve_all();
+                    }
+                })
+            };
+            waiting.serve_all();
+            comer.join().unwrap();
+            waiting.assert_nobody_waits();
+        });
+    }
+}
+
+/// Catches: a connection that begins to wait because the monitor counts a slow handler in, and is
+/// forgotten when the monitor finds that the handler has just ended and counts it out.
+#[test]
+fn the_monitor_leaves_a_place_like_anybody() {
+    check(None, || {
+        let waiting = Waiting::new();
+        let monitor = {
+            let waiting = waiting.clone();
+            thread::spawn(move || {
+                waiting.lane.semaphore.acquire_beyond();
+                waiting.lane.semaphore.release();
+                waiting.try_again(waiting.lane.claim_beside_room(&waiting.queues.table));
+            })
+        };
+        if waiting.enter_or_wait(0) {
+            waiting.serve_all();
+        }
+        monitor.join().unwrap();
+        waiting.assert_nobody_waits();
+    });
+}
+
+/// Catches: two threads that both take the last place.
+#[test]
+fn there_are_no_more_inside_than_places() {
+    check(None, || {
+        let semaphore = Arc::new(Semaphore::new(1));
+        let inside = Arc::new(AtomicUsize::new(0));
+        let work = |semaphore: &Semaphore, inside: &AtomicUsize| {
+            if semaphore.acquire() {
+                assert_eq!(inside.fetch_add(1, Relaxed), 0);
+                inside.fetch_sub(1, Relaxed);
+                semaphore.release();
+            }
+        };
+        let others = [(); 2].map(|()| {
+            let (semaphore, inside) = (semaphore.clone(), inside.clone());
+            thread::spawn(move || work(&semaphore, &inside))
+        });
+        work(&semaphore, &inside);
+        join(others);
+        assert!(semaphore.acquire());
+    });
+}
+
+/// A section with one place, and connections that wait for it.
+struct Waiting {
+    queues: Queues,
+    lane: Lane,
+}
+
+impl Waiting {
+    fn new() -> Arc<Self> {
+        let queues = Queues::new();
+        let lane = Lane::new(1);
+        // Stored once beforehand, for loom: see [`super`].
+        lane.waiting.drop_stale(&queues.table);
+        lane.semaphore.acquire_beyond();
+        lane.semaphore.release();
+        Arc::new(Self { queues, lane })
+    }
+
+    /// A worker whose connection needs a place gets one, or has the connection wait; true: it got
+    /// one.
+    fn enter_or_wait(&self, key: u32) -> bool {
+        if self.lane.semaphore.acquire() {
+            return true;
+        }
+        self.queues.table.slot(key).word.park_queued();
+        self.try_again(self.lane.wait(key, &self.queues.table));
+        false
+    }
+
+    /// Has a worker look at a connection that was claimed while it waited.
+    fn try_again(&self, claimed: Option<u32>) {
+        if let Some(key) = claimed {
+            self.queues.enqueue(key, &self.queues.ready);
+        }
+    }
+
+    fn serve_all(&self) {
+        while self.lane.leave_or_next(&self.queues.table).is_some() {}
+    }
+
+    fn assert_nobody_waits(&self) {
+        assert!(self.lane.semaphore.has_room());
+        assert!(
+            self.lane.waiting.claim(&self.queues.table).is_none(),
+            "somebody waits beside a free place"
+        );
+    }
+}

@@ -1,0 +1,256 @@
+//! A server that listens, and one that serves: what lies between is the start of its threads.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, bounded, unbounded};
+
+use crate::error::{Error, Result};
+use crate::handler::respond::Handler;
+use crate::lifecycle::hooks::Hooks;
+use crate::lifecycle::phase::{Phase, StopCause};
+use crate::lifecycle::report::Report;
+use crate::listen::acceptor::{Acceptor, Threads};
+use crate::listen::listener::{Addr, Listener};
+use crate::pool::monitor::Monitor;
+use crate::pool::shared::Pool;
+use crate::pool::worker::{Ended, Worker};
+use crate::server::handle::ServerHandle;
+use crate::server::shutdown;
+use crate::server::signals::{Caught, SignalThread};
+use crate::settings::{MAX_ACCEPTED, Settings};
+use crate::sys::panics;
+use crate::sys::waker::Waker;
+
+/// A server that listens and does not serve yet. Dropping it closes the listeners: who has
+/// connected meanwhile is reset.
+#[derive(Debug)]
+#[must_use = "clients that connect wait until it runs"]
+pub struct Bound {
+    pub(super) settings: Settings,
+    pub(super) hooks: Hooks,
+    pub(super) caught: Caught,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) waker: Arc<Waker>,
+    pub(super) handle: ServerHandle,
+}
+
+impl Bound {
+    /// The first internet address it listens on.
+    ///
+    /// # Panics
+    ///
+    /// If it listens on unix sockets only; see [`local_addrs`](Self::local_addrs).
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        first_tcp(self.listeners.iter().map(|listener| &listener.addr))
+    }
+
+    /// All addresses it listens on.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<Addr> {
+        self.listeners
+            .iter()
+            .map(|listener| listener.addr.clone())
+            .collect()
+    }
+
+    /// What the server can be stopped with, from any thread.
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Serves until the server has stopped, and says how it did.
+    ///
+    /// Blocks until something asks for the stop: a signal, a [`ServerHandle`], the
+    /// [context](ServerBuilder::context) it was built with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] if it was told to stop before; [`Error::Start`] if a thread cannot be
+    /// made.
+    pub fn run(self, handler: impl Handler) -> Result<Report> {
+        Ok(self.spawn(handler)?.join())
+    }
+
+    /// Serves on threads of its own, and returns at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn spawn(self, handler: impl Handler) -> Result<Running> {
+        if !self.handle.claim_run() {
+            return Err(Error::Stopped);
+        }
+        let cannot_start = |what| move |source| Error::Start { what, source };
+        let Self {
+            settings,
+            hooks,
+            caught,
+            listeners,
+            waker,
+            handle,
+        } = self;
+        let addrs = listeners
+            .iter()
+            .map(|listener| listener.addr.clone())
+            .collect();
+        let (sender, accepted) = bounded(MAX_ACCEPTED);
+        let handler = DroppedInSafety(Some(handler));
+        let handler = Box::new(move |request, context| handler.get().handle(request, context));
+        let (lifecycle, ledger) = (handle.lifecycle().clone(), handle.ledger().clone());
+        let pool = Pool::new(settings, lifecycle, ledger, handler, accepted, waker);
+        let pool = Arc::new(pool.map_err(cannot_start("poller"))?);
+        handle.set_pool(&pool);
+
+        let threads = start_pool(&pool).map_err(cannot_start("threads"))?;
+        let (stop, cut) = (handle.clone(), handle.clone());
+        let signals = caught
+            .listen(
+                move |signal| stop.begin_stop(StopCause::Signal(signal)),
+                move |signal| cut.cut(StopCause::Signal(signal)),
+            )
+            .map_err(cannot_start("signal thread"))?;
+        let acceptor = Acceptor::new(pool, listeners, sender, threads, hooks);
+        let concluding = handle.clone();
+        std::thread::Builder::new()
+            .name("lameduck-acceptor".to_owned())
+            .spawn(move || accept_and_drain(acceptor, &concluding, signals))
+            .map_err(cannot_start("acceptor thread"))?;
+        Ok(Running { handle, addrs })
+    }
+}
+
+/// A handler, which is user code's to drop: by whichever of our threads is the last.
+struct DroppedInSafety<H>(Option<H>);
+
+impl<H> DroppedInSafety<H> {
+    fn get(&self) -> &H {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl<H> Drop for DroppedInSafety<H> {
+    fn drop(&mut self) {
+        if let Err(panic) = panics::catch(|| drop(self.0.take())) {
+            log::error!("a handler panicked when it was dropped: {panic}");
+        }
+    }
+}
+
+/// The acceptor's thread.
+fn accept_and_drain(mut acceptor: Acceptor, handle: &ServerHandle, signals: Option<SignalThread>) {
+    let accepted_and_drained = panics::catch(|| {
+        acceptor.run_until(Phase::Draining);
+        shutdown::drain(acceptor)
+    });
+    // Nobody who waits for the stop is to wait for ever for a fault of ours.
+    let report = accepted_and_drained.unwrap_or_else(|panic| {
+        log::error!("the acceptor panicked: {panic}");
+        handle.lifecycle().enter(Phase::Stopped);
+        Report::of_fault("lameduck-acceptor")
+    });
+    drop(signals);
+    handle.conclude(report);
+}
+
+/// Starts the workers and the monitor. If one cannot be started, those that were end again.
+fn start_pool(pool: &Arc<Pool>) -> std::io::Result<Threads> {
+    let workers = pool.settings.workers;
+    let (to, ended) = unbounded();
+    let mut handles = Vec::with_capacity(workers + 1);
+    for me in 0..=workers {
+        let shared = pool.clone();
+        let ended = Ended {
+            thread: me,
+            to: to.clone(),
+        };
+        let (name, run): (_, Box<dyn FnOnce() + Send>) = if me < workers {
+            (
+                format!("lameduck-worker-{me}"),
+                Box::new(move || Worker::new(me, &shared).run()),
+            )
+        } else {
+            (
+                "lameduck-monitor".to_owned(),
+                Box::new(move || Monitor::new(&shared).run()),
+            )
+        };
+        let run = move || {
+            let _ended = ended;
+            run();
+        };
+        let started = std::thread::Builder::new()
+            .name(name)
+            .spawn(run)
+            .inspect_err(|_| {
+                pool.lifecycle.enter(Phase::Stopped);
+                pool.permits.close();
+                pool.poller.wake();
+            });
+        handles.push(started?);
+    }
+    Ok(Threads { handles, ended })
+}
+
+/// A server that serves. Dropping it begins the stop, and does not wait for it.
+#[derive(Debug)]
+#[must_use = "dropping it begins the stop"]
+pub struct Running {
+    handle: ServerHandle,
+    addrs: Vec<Addr>,
+}
+
+impl Running {
+    /// The first internet address it listens on.
+    ///
+    /// # Panics
+    ///
+    /// If it listens on unix sockets only; see [`local_addrs`](Self::local_addrs).
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        first_tcp(self.addrs.iter())
+    }
+
+    /// All addresses it listens on.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[Addr] {
+        &self.addrs
+    }
+
+    /// What the server can be stopped with, from any thread.
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Waits until the server has stopped, which something else has to ask for, and says how it
+    /// did.
+    pub fn join(self) -> Report {
+        self.handle.wait_for_report()
+    }
+
+    /// A channel that disconnects when the server has stopped, for `select!` beside others.
+    #[must_use]
+    pub fn stopped(&self) -> &Receiver<()> {
+        self.handle.stopped()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.handle.begin_stop(StopCause::Dropped);
+    }
+}
+
+fn first_tcp<'a>(mut addrs: impl Iterator<Item = &'a Addr>) -> SocketAddr {
+    let tcp = addrs.find_map(|addr| {
+        if let Addr::Tcp(addr) = addr {
+            Some(*addr)
+        } else {
+            None
+        }
+    });
+    tcp.expect("`local_addr` is for servers that listen on an internet address")
+}

@@ -1,0 +1,205 @@
+//! A request that meets any step of a stop is answered, or is named in the report.
+
+#[cfg(target_os = "linux")]
+use std::io::ErrorKind;
+use std::net::Shutdown;
+#[cfg(target_os = "linux")]
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::fixture::{Fixture, SECOND, get};
+use crate::lifecycle::ledger::CloseReason;
+use crate::lifecycle::phase::Phase;
+use crate::sys::test_points::Point;
+
+#[test]
+fn a_draining_server_gives_idle_connections_their_grace_and_not_more() {
+    let server = Fixture::new(|builder| builder);
+    let mut idle = server.parked(&get("/a"));
+    idle.expect_body("/a");
+    let closed = server.test_points.hold(Point::Closed);
+    server.running.handle().begin_shutdown();
+    closed.wait();
+    closed.release();
+    idle.send(&get("/b"));
+    let (head, body) = idle.response();
+    assert!(body == "/b" && head.contains("Connection: close"), "{head}");
+    idle.expect_end();
+    drop(idle);
+    assert!(server.stop().is_clean());
+}
+
+#[test]
+fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
+    let server = Fixture::new(|builder| builder);
+    let mut silent = server.parked(b"");
+    let mut idle = server.parked(&get("/a"));
+    idle.expect_body("/a");
+    let closed = server.test_points.hold(Point::Closed);
+    server.running.handle().begin_shutdown();
+    closed.wait();
+    closed.release();
+    server.clock.advance(SECOND);
+    silent.expect_end();
+    idle.expect_end();
+    let report = server.stop();
+    assert_eq!(
+        report.closed_because(CloseReason::IdleStopping),
+        2,
+        "{report}"
+    );
+}
+
+#[test]
+fn a_connection_in_the_acceptors_hand_at_the_stop_is_served() {
+    let server = Fixture::new(|builder| builder);
+    let held = server.test_points.hold(Point::Accepted);
+    let mut client = server.connect();
+    client.send(&get("/a"));
+    held.wait();
+    server.running.handle().begin_shutdown();
+    held.release();
+    client.expect_body("/a");
+    drop(client);
+    assert!(server.stop().is_clean());
+}
+
+#[test]
+fn a_connection_that_comes_before_the_listener_closes_is_served() {
+    let server = Fixture::new(|builder| builder);
+    let held = server.test_points.hold(Point::Draining);
+    server.running.handle().begin_shutdown();
+    held.wait();
+    let mut client = server.connect();
+    client.send(&get("/a"));
+    held.release();
+    client.expect_body("/a");
+    drop(client);
+    let report = server.stop();
+    assert_eq!(report.backlog, 1, "{report}");
+    assert!(report.is_clean());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_gate_keeps_new_connections_out_and_those_in_the_backlog_in() {
+    let server = Fixture::new(|builder| builder);
+    let (draining, gated) = (
+        server.test_points.hold(Point::Draining),
+        server.test_points.hold(Point::Gated),
+    );
+    server.running.handle().begin_shutdown();
+    draining.wait();
+    let mut client = server.connect();
+    client.send(&get("/a"));
+    draining.release();
+    gated.wait();
+    let late = TcpStream::connect_timeout(&server.running.local_addr(), Duration::from_millis(200));
+    assert_eq!(
+        late.unwrap_err().kind(),
+        ErrorKind::TimedOut,
+        "its SYN was dropped, neither answered nor refused"
+    );
+    gated.release();
+    client.expect_body("/a");
+    drop(client);
+    let report = server.stop();
+    assert_eq!(
+        (report.backlog, report.backlog_left, report.ungated),
+        (1, 0, 0),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_request_that_crosses_our_end_of_an_idle_connection_is_reported() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.parked(&get("/a"));
+    client.expect_body("/a");
+    let closed = server.test_points.hold(Point::Closed);
+    server.running.handle().begin_shutdown();
+    closed.wait();
+    closed.release();
+    server.clock.advance(SECOND);
+    client.expect_end();
+    client.send(&get("/late?x=1"));
+    client.0.shutdown(Shutdown::Write).unwrap();
+    let report = server.stop();
+    assert_eq!(report.raced.len(), 1, "{report}");
+    assert_eq!(report.raced[0].target, "/late?x=1");
+    assert!(!report.raced[0].told && !report.is_clean(), "{report}");
+}
+
+#[test]
+fn a_handler_that_returns_just_before_the_cut_is_answered() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.enter_gate();
+    let held = server.test_points.hold(Point::Cutting);
+    server
+        .running
+        .handle()
+        .begin_shutdown_within(Duration::ZERO);
+    held.wait();
+    server.open.send(()).unwrap();
+    client.expect_body("/gate");
+    held.release();
+    drop(client);
+    let report = server.stop();
+    assert!(report.is_clean(), "{report}");
+}
+
+#[test]
+fn a_handler_that_returns_after_the_cut_writes_nothing() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.enter_gate();
+    let stopping = server.running.handle();
+    stopping.begin_shutdown_within(Duration::ZERO);
+    client.expect_status("503");
+    server.open.send(()).unwrap();
+    client.expect_end();
+    drop(client);
+    let report = server.stop();
+    assert_eq!(report.cut.len(), 1, "{report}");
+    assert!(
+        report.cut[0].answered_503 && report.cut[0].started,
+        "{report}"
+    );
+}
+
+#[test]
+fn a_request_that_is_read_while_the_cut_goes_by_is_answered_by_its_next_pass() {
+    let server = Fixture::new(|builder| builder);
+    let mut client = server.parked(&get("/a"));
+    client.expect_body("/a");
+    let held = server.test_points.hold(Point::Claimed);
+    client.send(&get("/b"));
+    held.wait();
+    // `other` comes later in the table: when it has its 503, the cut has passed both.
+    let mut other = server.enter_gate();
+    server
+        .running
+        .handle()
+        .begin_shutdown_within(Duration::ZERO);
+    other.expect_status("503");
+    held.release();
+    let answer = std::thread::spawn(move || {
+        client.expect_status("503");
+        client.expect_end();
+    });
+    while !answer.is_finished() && server.running.handle().phase() < Phase::Stopped {
+        server.clock.advance(Duration::from_millis(20));
+        let _ = server
+            .running
+            .stopped()
+            .recv_timeout(Duration::from_millis(1));
+    }
+    server.open.send(()).unwrap();
+    drop(other);
+    answer.join().unwrap();
+    let report = server.stop();
+    assert_eq!(
+        (report.cut.len(), report.never_started.len()),
+        (1, 1),
+        "{report}"
+    );
+}
