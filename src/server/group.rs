@@ -395,7 +395,7 @@ impl Shared {
         let is_over = state.is_over;
         drop(state);
         if let Some(cause) = stop {
-            handle.begin(cause);
+            handle.begin_stop(cause);
             if is_over {
                 handle.cut(cause);
             }
@@ -476,7 +476,7 @@ impl Shared {
         }
         servers
             .iter()
-            .for_each(|server| server.begin(cause.of_server()));
+            .for_each(|server| server.begin_stop(cause.of_server()));
         self.context.cancel_because(match cause {
             GroupCause::Signal(signal) => CancelReason::Signal(signal),
             _ => CancelReason::Cancelled,

@@ -117,7 +117,7 @@ impl ServerHandle {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let (ledger, report) = (&self.0.ledger, self.0.report.get());
-        let pool = self.0.pool.get().and_then(Weak::upgrade);
+        let pool = self.pool();
         Stats {
             open: ledger.len(),
             accepted: ledger.accepted(),
@@ -164,6 +164,11 @@ impl ServerHandle {
     /// The pool whose counts [`stats`](Self::stats) reads while the server runs.
     pub(super) fn set_pool(&self, pool: &Arc<Pool>) {
         let _ = self.0.pool.set(Arc::downgrade(pool));
+    }
+
+    /// The pool, while the server runs.
+    pub(super) fn pool(&self) -> Option<Arc<Pool>> {
+        self.0.pool.get().and_then(Weak::upgrade)
     }
 
     /// Gives the report to everyone who waits for the stop. The server counts as stopped from now on.

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -153,14 +153,7 @@ impl Fixture {
 
     /// Waits until `n` connections are parked and silent: no request and no response is under way.
     pub(super) fn wait_silent(&self, n: usize) {
-        let pool = self
-            .running
-            .handle()
-            .0
-            .pool
-            .get()
-            .and_then(Weak::upgrade)
-            .unwrap();
+        let pool = self.running.handle().pool().unwrap();
         let silent = || {
             pool.table
                 .keys()
@@ -175,7 +168,7 @@ impl Fixture {
     pub(super) fn wait_paused(&self, left: usize) {
         wait_until(|| {
             self.test_points.accept_errors_left() == left
-                && self.running.handle().0.ledger.waits_for_any_end()
+                && self.running.handle().ledger().waits_for_any_end()
         });
     }
 
