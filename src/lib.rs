@@ -430,7 +430,7 @@
 compile_error!("lameduck runs on Unix only: it is built on signals, poll(2) and descriptors");
 
 // The floors of the architecture, from the bottom: a module uses its own floor and those above it
-// in this list. `tests/tidy.rs` sees to it.
+// in this list. `tests/tidy` sees to it.
 
 mod error;
 
