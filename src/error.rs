@@ -3,12 +3,14 @@
 use std::fmt;
 use std::io;
 
+use crate::lifecycle::report::Report;
+
 /// What lameduck's fallible calls return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What lameduck was doing when it failed; the cause, where there is one, is the error's `source`.
 ///
-/// A connection that had to be cut is not an error but a line of the [`Report`](crate::Report).
+/// A connection that had to be cut is not an error but a line of the [`Report`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -49,7 +51,7 @@ pub enum Error {
     /// The server was told to stop before it ran, and a stopped server does not run again.
     Stopped,
     /// The stop was not clean: the report that says what was cut or left behind.
-    Unclean(Box<crate::Report>),
+    Unclean(Box<Report>),
     /// A member of a group failed or did not end cleanly: the report that says how each ended. The
     /// error of the first one that failed is the `source`.
     Group(Box<crate::group::GroupReport>),
@@ -95,6 +97,21 @@ impl std::error::Error for Error {
             | Self::SignalForbidden { .. }
             | Self::Stopped
             | Self::Unclean(_) => None,
+        }
+    }
+}
+
+impl Report {
+    /// Returns the report if the stop was clean, else an error with it: for those who want `?`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unclean`] with this report.
+    pub fn into_result(self) -> Result<Self> {
+        if self.is_clean() {
+            Ok(self)
+        } else {
+            Err(Error::Unclean(Box::new(self)))
         }
     }
 }

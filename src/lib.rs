@@ -267,9 +267,8 @@
 //! # The report
 //!
 //! However a stop ends, it ends with a [`Report`], the same for everybody who waits. It says how
-//! long each phase took, how each connection ended, and names what was lost:
-//! [requests that were cut](Report::cut), those that were [never started](Report::never_started) or
-//! [crossed the end of their connection](Report::raced) and can be sent again, workers that are
+//! long each phase took, how each connection ended, and names each request that
+//! [was not answered](Report::unanswered), with its [fate](report::Fate), and each worker that is
 //! [stuck](Report::stuck) in a handler. From `main` it is the exit code: 0 if the stop was clean, 1
 //! if something was cut, 3 if a handler never came back. It prints as a few lines for people;
 //! [`summary`](Report::summary) is one line, and [`to_json`](Report::to_json) is for machines.
@@ -295,7 +294,7 @@
 //!     assert_eq!(client.join().unwrap().status, 503);
 //!     report
 //! });
-//! assert_eq!((report.exit_code(), report.cut[0].target.path()), (1, "/report"));
+//! assert_eq!((report.exit_code(), report.unanswered[0].target.path()), (1, "/report"));
 //! assert_eq!(server.shutdown(), report); // instead of the panic of its drop
 //! ```
 //!
@@ -432,8 +431,6 @@ compile_error!("lameduck runs on Unix only: it is built on signals, poll(2) and 
 // The floors of the architecture, from the bottom: a module uses its own floor and those above it
 // in this list. `tests/tidy` sees to it.
 
-mod error;
-
 mod sys;
 
 mod wire;
@@ -441,6 +438,8 @@ mod wire;
 mod settings;
 
 mod lifecycle;
+
+mod error;
 
 mod conn;
 
@@ -503,11 +502,12 @@ pub mod net {
 
 /// What a [`Report`] is made of.
 pub mod report {
-    pub use crate::lifecycle::ledger::{CloseReason, Raced};
+    pub use crate::lifecycle::ledger::CloseReason;
     pub use crate::lifecycle::phase::{Phase, StopCause};
     pub use crate::lifecycle::report::{
-        CutRequest, HookOutcome, HookReport, StuckWorker, UpgradedReport,
+        HookOutcome, HookReport, ListenersReport, StuckWorker, UpgradedReport,
     };
+    pub use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
     pub use crate::server::Stats;
 }
 

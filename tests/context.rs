@@ -105,7 +105,7 @@ fn what_a_handler_derived_ends_with_the_stop() {
     client.send(get("/"));
     entered.recv_timeout(LIMIT).unwrap();
     let report = server.handle().shutdown_within(Duration::from_millis(50));
-    assert_eq!(report.cut.len(), 1, "{report}");
+    assert_eq!(support::cut(&report).len(), 1, "{report}");
     assert_eq!(
         ended.recv_timeout(LIMIT),
         Ok((

@@ -57,7 +57,7 @@ fn the_program() {
     eprintln!("listening on http://{}", bound.local_addr());
     let report = bound.run(handler).unwrap();
     eprintln!("shed {}", report.closed_because(CloseReason::Evicted));
-    eprintln!("paused {}", report.paused.as_millis());
+    eprintln!("paused {}", report.listeners.accept_paused.as_millis());
     eprintln!("accepted {}", report.accepted);
 }
 

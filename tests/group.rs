@@ -323,7 +323,11 @@ fn a_server_is_cut_when_the_groups_time_is_over() {
     assert_eq!(client.read_response().status, 503);
     drop(client);
     let report = wait(group);
-    assert_eq!(report.server("web").unwrap().cut.len(), 1, "{report}");
+    assert_eq!(
+        support::cut(report.server("web").unwrap()).len(),
+        1,
+        "{report}"
+    );
     assert_eq!(report.exit_code(), 1, "{report}");
     assert!(
         report

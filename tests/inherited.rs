@@ -128,7 +128,7 @@ fn what_is_queued_on_a_unix_socket_is_served_and_its_file_is_gone_at_once() {
     let report = running.handle().shutdown();
     assert!(report.is_clean(), "{report}");
     assert_eq!(
-        (report.backlog, report.accepted),
+        (report.listeners.backlog_served, report.accepted),
         (QUEUED, QUEUED as u64 + 1),
         "{report}"
     );

@@ -442,7 +442,7 @@ fn layers_work_on_a_pipelined_connection() {
     client.send([get("/1"), get("/2")].concat());
     assert_eq!(
         (client.read_response().text(), client.read_response().text()),
-        ("/1".into(), "/2".into())
+        ("/1", "/2")
     );
     server.stop_cleanly();
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWrite
 use std::time::Duration;
 
 use lameduck::body::BodyWriter;
-use lameduck::report::{CloseReason, Phase, StopCause};
+use lameduck::report::{CloseReason, Fate, Phase, StopCause};
 use lameduck::{
     Body, Context, Error, Handler, IntoResponse, Request, Response, Server, ServerHandle,
 };
@@ -399,7 +399,11 @@ fn requests_in_the_accept_backlog_are_answered_in_a_stop() {
     }
     let report = server.stop();
     assert!(report.is_clean(), "{report}");
-    assert_eq!((report.accepted, report.backlog), (21, 20), "{report}");
+    assert_eq!(
+        (report.accepted, report.listeners.backlog_served),
+        (21, 20),
+        "{report}"
+    );
 }
 
 #[test]
@@ -421,7 +425,7 @@ fn past_the_deadline_the_server_leaves_a_stuck_handler_and_names_it() {
     assert_eq!(report.exit_code(), 3, "{report}");
     assert!(!report.is_clean());
 
-    let [cut] = &report.cut[..] else {
+    let [cut] = &support::cut(&report)[..] else {
         panic!("{report}")
     };
     assert_eq!(
@@ -429,7 +433,7 @@ fn past_the_deadline_the_server_leaves_a_stuck_handler_and_names_it() {
         ("GET", "/stuck/block")
     );
     assert_eq!(cut.peer, Some(client.local_addr()));
-    assert!(cut.started && cut.answered_503, "{cut:?}");
+    assert_eq!(cut.fate, Fate::Answered503, "{cut:?}");
     assert!(cut.age >= millis(195), "{cut:?}");
     let [stuck] = &report.stuck[..] else {
         panic!("{report}")
@@ -475,20 +479,18 @@ fn what_waited_for_a_stuck_worker_is_reported_as_never_started() {
         client.expect_eof();
     }
     assert_eq!(
-        (report.cut.len(), report.never_started.len()),
+        (
+            support::cut(&report).len(),
+            support::never_started(&report).len()
+        ),
         (1, 10),
         "{report}"
     );
     assert!(
         report
-            .cut
+            .unanswered
             .iter()
-            .chain(&report.never_started)
-            .all(|cut| cut.answered_503),
-        "{report}"
-    );
-    assert!(
-        report.cut[0].started && report.never_started.iter().all(|cut| !cut.started),
+            .all(|request| matches!(request.fate, Fate::Answered503 | Fate::NeverStarted)),
         "{report}"
     );
     assert_eq!(report.stuck.len(), 1, "{report}");
@@ -527,7 +529,11 @@ fn a_handler_that_heeds_the_cancellation_is_not_stuck() {
     client.expect_eof();
     let report = server.stop();
     assert_eq!(
-        (report.cut.len(), report.stuck.len(), report.exit_code()),
+        (
+            support::cut(&report).len(),
+            report.stuck.len(),
+            report.exit_code()
+        ),
         (1, 0, 1),
         "{report}"
     );
@@ -556,12 +562,12 @@ fn a_response_that_has_begun_is_reset_at_the_end() {
     let incomplete = client.expect_incomplete();
     assert_eq!(incomplete.end, End::Reset);
     assert_eq!(incomplete.answer.map_or(0, |answer| answer.status), 200);
-    let [cut] = &report.cut[..] else {
+    let [cut] = &support::cut(&report)[..] else {
         panic!("{report}")
     };
     assert_eq!(cut.target.path(), "/begun");
     assert!(
-        cut.started && !cut.answered_503 && cut.bytes_sent > 10,
+        matches!(cut.fate, Fate::Cut { bytes_sent } if bytes_sent > 10),
         "{cut:?}"
     );
     gate.open();
@@ -585,11 +591,11 @@ fn a_response_that_its_client_does_not_take_is_reset_at_the_end() {
     let (rest, end) = client.drain();
     assert!(rest.len() < body.len());
     assert_eq!(end, End::Reset);
-    let [cut] = &report.cut[..] else {
+    let [cut] = &support::cut(&report)[..] else {
         panic!("{report}")
     };
     assert!(
-        cut.bytes_sent > 0 && !cut.answered_503 && cut.started,
+        matches!(cut.fate, Fate::Cut { bytes_sent } if bytes_sent > 0),
         "{cut:?}"
     );
     assert!(report.stuck.is_empty(), "{report}");
@@ -772,7 +778,7 @@ fn every_shutdown_returns_an_equal_report() {
         .map(|thread| thread.join().unwrap())
         .collect();
     let last = server.stop();
-    assert_eq!(last.cut.len(), 1, "{last}");
+    assert_eq!(support::cut(&last).len(), 1, "{last}");
     for report in reports {
         assert_eq!(report, last);
     }
@@ -861,7 +867,11 @@ fn close_cuts_at_once() {
     assert!(nothing.is_empty());
     let (nothing, _) = half.drain();
     assert!(nothing.is_empty());
-    assert_eq!((report.cut.len(), report.stuck.len()), (1, 1), "{report}");
+    assert_eq!(
+        (support::cut(&report).len(), report.stuck.len()),
+        (1, 1),
+        "{report}"
+    );
     gate.open();
 }
 
@@ -885,7 +895,7 @@ fn a_stop_without_end_can_be_cut_short() {
     // A longer one does not undo it.
     server.handle().begin_shutdown_within(LIMIT * 2);
     assert_eq!(client.read_response().status, 503);
-    assert_eq!(server.stop().cut.len(), 1);
+    assert_eq!(support::cut(&server.stop()).len(), 1);
     gate.open();
 }
 
@@ -965,7 +975,11 @@ fn a_signal_stops_the_server_and_a_second_one_cuts() {
     assert_eq!(client.read_response().status, 503);
     let report = server.handle().shutdown();
     assert_eq!(report.cause, StopCause::Signal(libc::SIGUSR1));
-    assert_eq!((report.cut.len(), report.stuck.len()), (1, 1), "{report}");
+    assert_eq!(
+        (support::cut(&report).len(), report.stuck.len()),
+        (1, 1),
+        "{report}"
+    );
     gate.open();
 }
 

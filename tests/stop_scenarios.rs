@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use lameduck::body::BodyWriter;
 use lameduck::http::StatusCode;
-use lameduck::report::{CloseReason, HookOutcome, Phase};
+use lameduck::report::{CloseReason, Fate, HookOutcome, Phase, UnansweredRequest};
 use lameduck::{
     Body, Context, Handler, IntoResponse, Report, Request, Response, Server, ServerBuilder,
     ServerHandle,
@@ -361,12 +361,17 @@ fn a_chunked_response_that_is_cut_lacks_its_last_chunk() {
     let text = String::from_utf8(bytes).unwrap();
     assert!(text.ends_with("a\r\nfirst part\r\n"), "{text}");
     assert_eq!(end, End::Reset);
-    let [cut] = &report.cut[..] else {
+    let [cut] = &support::cut(&report)[..] else {
         panic!("{report}")
     };
     assert_eq!(
-        (cut.target.path(), cut.answered_503, cut.bytes_sent),
-        ("/chunked", false, text.len() as u64)
+        (cut.target.path(), cut.fate),
+        (
+            "/chunked",
+            Fate::Cut {
+                bytes_sent: text.len() as u64
+            }
+        )
     );
 }
 
@@ -393,7 +398,7 @@ fn a_response_without_a_length_that_is_cut_ends_with_a_reset() {
         (answer.delimited, answer.text()),
         (Delimited::ByClose, "first part")
     );
-    assert_eq!(report.cut.len(), 1, "{report}");
+    assert_eq!(support::cut(&report).len(), 1, "{report}");
 }
 
 #[test]
@@ -445,12 +450,12 @@ fn of_a_pipelined_batch_whose_second_handler_is_cut_the_first_answer_comes_befor
             let second = client.read_response();
             assert_eq!((second.status, second.closes()), (503, true));
             client.expect_eof();
-            let [cut] = &report.cut[..] else {
+            let [cut] = &support::cut(&report)[..] else {
                 panic!("{report}")
             };
             assert_eq!(
-                (cut.target.path(), cut.started, cut.answered_503),
-                ("/second/block", true, true)
+                (cut.target.path(), cut.fate),
+                ("/second/block", Fate::Answered503)
             );
         }
     }
@@ -488,7 +493,10 @@ fn a_client_that_never_closes_after_our_end_is_not_waited_for_longer_than_the_li
             .into_iter()
             .for_each(|thread| thread.join().unwrap());
         assert!(took < millis(2000) + LIMIT / 5, "{chatters}: {took:?}");
-        assert!(report.cut.is_empty() && report.stuck.is_empty(), "{report}");
+        assert!(
+            support::cut(&report).is_empty() && report.stuck.is_empty(),
+            "{report}"
+        );
         let _ = (client.drain(), idle.drain());
     }
 }
@@ -570,7 +578,11 @@ fn a_thousand_connections_in_the_accept_backlog_are_answered() {
     let report = stopped(&server);
     assert!(report.is_clean(), "{report}");
     assert_eq!(
-        (report.backlog, report.backlog_left, report.accepted),
+        (
+            report.listeners.backlog_served,
+            report.listeners.backlog_reset,
+            report.accepted
+        ),
         (QUEUED, 0, QUEUED as u64 + 1),
         "{report}"
     );
@@ -729,18 +741,18 @@ fn with_all_workers_blocked_queued_requests_get_503_at_the_cut() {
             "{:?}",
             String::from_utf8_lossy(&nothing)
         );
-        let names = |list: &[lameduck::report::CutRequest]| -> BTreeSet<_> {
+        let names = |list: &[&UnansweredRequest]| -> BTreeSet<_> {
             list.iter()
                 .map(|request| request.target.path().to_owned())
                 .collect()
         };
         assert_eq!(
-            names(&report.cut),
+            names(&support::cut(&report)),
             (0..workers).map(|i| format!("/{i}/block")).collect(),
             "{report}"
         );
         assert_eq!(
-            names(&report.never_started),
+            names(&support::never_started(&report)),
             (0..3).map(|i| format!("/queued/{i}")).collect(),
             "{report}"
         );
@@ -771,10 +783,10 @@ fn a_request_that_crosses_the_end_of_its_idle_connection_is_named() {
         let _ = client.try_send([get("/raced?a=b"), get("/second")].concat());
         let report = stopped(&server);
         attempts += 1;
-        if report.raced.is_empty() && attempts < 10 {
+        if support::raced(&report).is_empty() && attempts < 10 {
             continue;
         }
-        let [first, second] = &report.raced[..] else {
+        let [first, second] = &support::raced(&report)[..] else {
             panic!("after {attempts} attempts: {report}")
         };
         assert_eq!(
@@ -783,7 +795,11 @@ fn a_request_that_crosses_the_end_of_its_idle_connection_is_named() {
         );
         assert_eq!(second.target.path(), "/second");
         for raced in [first, second] {
-            assert_eq!((raced.peer, raced.told), (Some(local), false), "{raced:?}");
+            assert_eq!(
+                (raced.peer, raced.fate),
+                (Some(local), Fate::Raced),
+                "{raced:?}"
+            );
         }
         assert_eq!(
             (report.is_clean(), report.exit_code()),
@@ -812,12 +828,12 @@ fn a_request_behind_an_answer_that_said_close_is_named_and_the_client_knew() {
     // The linger of 250 ms and more is time enough.
     client.send(post("/behind", b"five!"));
     let report = stopped(&server);
-    let [raced] = &report.raced[..] else {
+    let [raced] = &support::raced(&report)[..] else {
         panic!("{report}")
     };
     assert_eq!(
-        (raced.method.as_str(), raced.target.path(), raced.told),
-        ("POST", "/behind", true)
+        (raced.method.as_str(), raced.target.path(), raced.fate),
+        ("POST", "/behind", Fate::AfterClose)
     );
     assert_eq!(
         (report.is_clean(), report.exit_code()),
@@ -876,7 +892,7 @@ fn a_hook_can_shorten_the_stop() {
     gate.open();
     assert_eq!(client.read_response().status, 503);
     assert_eq!(
-        (report.hooks[0].outcome, report.cut.len()),
+        (report.hooks[0].outcome, support::cut(&report).len()),
         (HookOutcome::Done, 1),
         "{report}"
     );
@@ -911,7 +927,7 @@ fn eight_threads_that_stop_it_in_different_ways_get_equal_reports() {
             reports.iter().all(|report| *report == reports[0]),
             "{reports:#?}"
         );
-        assert_eq!(reports[0].cut.len(), 1, "{}", reports[0]);
+        assert_eq!(support::cut(&reports[0]).len(), 1, "{}", reports[0]);
         assert!(reports[0].took < LIMIT / 5, "{}", reports[0]);
         assert_eq!(client.read_response().status, 503);
     }
@@ -1026,18 +1042,19 @@ fn answers_that_a_deaf_client_has_not_taken_are_each_named_when_they_are_cut() {
     });
     let report = server.handle().shutdown_within(Duration::ZERO);
     let answered: u64 = report.answered.iter().map(|(_, n)| n).sum();
-    assert!(!report.is_clean() && report.cut.len() > 1, "{report}");
-    let first = answered - report.cut.len() as u64;
-    for (n, cut) in (first..answered).zip(&report.cut) {
-        assert_eq!(
-            (cut.target.path(), cut.answered_503),
-            (format!("/{n}").as_str(), false),
-            "{report}"
-        );
-        assert!(cut.bytes_sent == 0 || n == first, "{report}");
+    assert!(
+        !report.is_clean() && support::cut(&report).len() > 1,
+        "{report}"
+    );
+    let first = answered - support::cut(&report).len() as u64;
+    for (n, cut) in (first..answered).zip(&support::cut(&report)) {
+        assert_eq!(cut.target.path(), format!("/{n}"), "{report}");
+        let Fate::Cut { bytes_sent } = cut.fate else {
+            panic!("{report}")
+        };
+        assert!(bytes_sent == 0 || n == first, "{report}");
     }
-    let unread: Vec<_> = report
-        .never_started
+    let unread: Vec<_> = support::never_started(&report)
         .iter()
         .map(|cut| cut.target.path().to_owned())
         .collect();

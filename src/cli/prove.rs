@@ -19,7 +19,7 @@ use crate::cli::args::ProveOptions;
 use crate::cli::prove::child::{Server, pause};
 use crate::cli::prove::client::{Client, World};
 use crate::cli::prove::plan::{Plan, Random};
-use crate::cli::prove::report::Told;
+use crate::cli::prove::report::ServerReport;
 use crate::cli::prove::tally::{Outcome, Tally};
 
 mod answer;
@@ -139,25 +139,25 @@ fn stop_once(options: &ProveOptions, plan: &Plan) -> io::Result<Outcomes> {
         signalled.map(|()| sum)
     })?;
     let end = server.wait(limit)?;
-    let told = Told::find(&end.stdout);
+    let report = ServerReport::find(&end.stdout);
     let mut problems = Vec::new();
-    if let Some(told) = &told {
-        clients.settle(told);
-        problems.extend(told.contradictions(&clients));
+    if let Some(report) = &report {
+        clients.settle(report);
+        problems.extend(report.contradictions(&clients));
     }
     // How another server ends is its own affair, as long as it does.
-    let is_as_told = options.target.is_some()
-        || told
+    let is_as_reported = options.target.is_some()
+        || report
             .as_ref()
-            .is_some_and(|told| end.exit_code() == Some(told.exit_code));
-    if !is_as_told || !end.is_over() {
+            .is_some_and(|report| end.exit_code() == Some(report.exit_code));
+    if !is_as_reported || !end.is_over() {
         problems.push(end.to_string());
     }
     Ok(Outcomes {
         clients,
         problems,
         took: end.at.saturating_duration_since(signal),
-        compared: told.is_some(),
+        compared: report.is_some(),
     })
 }
 

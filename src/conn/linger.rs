@@ -7,7 +7,8 @@ use http::{Method, StatusCode};
 use crate::conn::egress::InFlight;
 use crate::conn::serve_context::ServeContext;
 use crate::conn::stages::{Conn, Flush, Next, Peer, RETRY_AFTER, Source, Stage};
-use crate::lifecycle::ledger::{CloseReason, Raced};
+use crate::lifecycle::ledger::CloseReason;
+use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
 use crate::settings::{
     LINGER_QUIET, LINGER_TIMEOUT, MAX_LINGER_BYTES, MAX_LINGER_TIMEOUT, PULL_BUDGET,
 };
@@ -113,16 +114,16 @@ impl Conn {
                 Ok(Some(head)) => {
                     self.recv_buf.consume(head.len);
                     linger.bytes += head.len as u64;
-                    let (peer, told) = (
-                        self.egress.peer_addr(),
-                        linger.reason != CloseReason::IdleStopping,
-                    );
-                    let (method, target) = (head.parts.method, head.parts.uri);
-                    self.entry.raced(Raced {
-                        peer,
-                        method,
-                        target,
-                        told,
+                    let fate = match linger.reason {
+                        CloseReason::IdleStopping => Fate::Raced,
+                        _ => Fate::AfterClose,
+                    };
+                    self.entry.name_unanswered(UnansweredRequest {
+                        peer: self.egress.peer_addr(),
+                        method: head.parts.method,
+                        target: head.parts.uri,
+                        age: Duration::ZERO,
+                        fate,
                     });
                     // What follows a request with a body is that body.
                     linger.late = (head.framing == Framing::Empty).then(HeadScan::new);

@@ -4,7 +4,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::lifecycle::report::{CutRequest, HookOutcome, Report};
+use crate::lifecycle::report::{HookOutcome, ListenersReport, Report};
+use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
 
 impl Report {
     /// The report as one line of JSON. Times are in milliseconds. What was listed by [`Report`]'s
@@ -29,17 +30,6 @@ impl Report {
             .iter()
             .map(|(reason, n)| (reason.as_str(), n.clone()))
             .collect();
-        let raced = self.raced.iter().map(|raced| {
-            object(&[
-                (
-                    "peer",
-                    raced.peer.map_or_else(null, |peer| text(&peer.to_string())),
-                ),
-                ("method", text(raced.method.as_str())),
-                ("target", text(&raced.target.to_string())),
-                ("told", raced.told.to_string()),
-            ])
-        });
         let hooks = self.hooks.iter().map(|hook| {
             let outcome = match hook.outcome {
                 HookOutcome::Done => "done",
@@ -78,15 +68,8 @@ impl Report {
                     .sum::<u64>()
                     .to_string(),
             ),
-            ("paused_ms", millis(self.paused)),
-            ("gate_ms", millis(self.gate)),
-            ("ungated", self.ungated.to_string()),
-            ("backlog", self.backlog.to_string()),
-            ("backlog_left", self.backlog_left.to_string()),
             ("closed", object(&closed)),
-            ("cut", array(self.cut.iter().map(cut))),
-            ("never_started", array(self.never_started.iter().map(cut))),
-            ("raced", array(raced)),
+            ("unanswered", array(self.unanswered.iter().map(unanswered))),
             (
                 "upgraded",
                 object(&[
@@ -97,28 +80,41 @@ impl Report {
             ),
             ("hooks", array(hooks)),
             ("stuck", array(stuck)),
-            ("errors", array(self.errors.iter().map(|error| text(error)))),
+            ("listeners", listeners(&self.listeners)),
             ("clean", self.is_clean().to_string()),
             ("exit_code", self.exit_code().to_string()),
         ])
     }
 }
 
-fn cut(request: &CutRequest) -> String {
-    object(&[
-        (
-            "peer",
-            request
-                .peer
-                .map_or_else(null, |peer| text(&peer.to_string())),
-        ),
+fn unanswered(request: &UnansweredRequest) -> String {
+    let peer = request
+        .peer
+        .map_or_else(null, |peer| text(&peer.to_string()));
+    let mut members = vec![
+        ("peer", peer),
         ("method", text(request.method.as_str())),
         ("target", text(&request.target.to_string())),
         ("age_ms", millis(request.age)),
-        ("started", request.started.to_string()),
-        ("bytes_sent", request.bytes_sent.to_string()),
-        ("answered_503", request.answered_503.to_string()),
-        ("upgraded", request.upgraded.to_string()),
+        ("fate", text(request.fate.name())),
+    ];
+    if let Fate::Cut { bytes_sent } | Fate::UpgradeCut { bytes_sent } = request.fate {
+        members.push(("bytes_sent", bytes_sent.to_string()));
+    }
+    object(&members)
+}
+
+fn listeners(report: &ListenersReport) -> String {
+    object(&[
+        ("accept_paused_ms", millis(report.accept_paused)),
+        ("syn_gate_ms", millis(report.syn_gate)),
+        ("without_syn_gate", report.without_syn_gate.to_string()),
+        ("backlog_served", report.backlog_served.to_string()),
+        ("backlog_reset", report.backlog_reset.to_string()),
+        (
+            "errors",
+            array(report.errors.iter().map(|error| text(error))),
+        ),
     ])
 }
 
@@ -175,7 +171,7 @@ mod tests {
             "{json}"
         );
         assert!(
-            json.ends_with("\"errors\":[],\"clean\":true,\"exit_code\":0}"),
+            json.ends_with("\"errors\":[]},\"clean\":true,\"exit_code\":0}"),
             "{json}"
         );
     }

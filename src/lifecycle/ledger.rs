@@ -3,13 +3,11 @@
 //! **Invariant:** a connection holds an [`Entry`] from accept to close; dropping it is what counts
 //! its end.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::{Method, Uri};
-
+use crate::lifecycle::unanswered::UnansweredRequest;
 use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, lock};
 use crate::sys::waker::Waker;
 
@@ -83,7 +81,7 @@ pub(crate) struct Ledger {
     ended: [AtomicU64; CloseReason::ALL.len()],
     /// Nanoseconds in which clients waited to be accepted for want of room.
     paused: AtomicU64,
-    raced: Mutex<Vec<Raced>>,
+    unanswered: Mutex<Vec<UnansweredRequest>>,
     /// What the acceptor waits for.
     wake: AtomicU8,
     /// The acceptor's. It is gone when the server has stopped.
@@ -97,7 +95,7 @@ impl Ledger {
             accepted: AtomicU64::new(0),
             ended: std::array::from_fn(|_| AtomicU64::new(0)),
             paused: AtomicU64::new(0),
-            raced: Mutex::default(),
+            unanswered: Mutex::default(),
             wake: AtomicU8::new(WakeAt::Never as u8),
             waker,
         })
@@ -137,16 +135,16 @@ impl Ledger {
     }
 
     /// Takes down a request that nobody will answer.
-    fn raced(&self, raced: Raced) {
-        let mut all = lock(&self.raced);
-        if all.len() < MAX_RACED {
-            all.push(raced);
+    fn name_unanswered(&self, request: UnansweredRequest) {
+        let mut all = lock(&self.unanswered);
+        if all.len() < MAX_UNANSWERED {
+            all.push(request);
         }
     }
 
-    /// The requests that came too late.
-    pub(crate) fn take_raced(&self) -> Vec<Raced> {
-        std::mem::take(&mut lock(&self.raced))
+    /// Takes the requests that connections have named.
+    pub(crate) fn take_unanswered(&self) -> Vec<UnansweredRequest> {
+        std::mem::take(&mut lock(&self.unanswered))
     }
 
     /// Whether the acceptor waits for any connection's end.
@@ -175,24 +173,8 @@ impl Ledger {
     }
 }
 
-/// A request that crossed the server's end of its connection, and was not answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Raced {
-    /// Who asked. `None` over a unix socket.
-    pub peer: Option<SocketAddr>,
-    /// The request's method.
-    pub method: Method,
-    /// The request's target.
-    pub target: Uri,
-    /// The response before it said `Connection: close`, so the client knows that it was not served
-    /// (RFC 9112 section 9.6). Without that the connection was idle, and the client must have
-    /// written while our end was on its way.
-    pub told: bool,
-}
-
 /// No report names more of them: a client can send as many behind our end as it likes.
-const MAX_RACED: usize = 10_000;
+const MAX_UNANSWERED: usize = 10_000;
 
 /// Which end of a connection the acceptor waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,9 +199,9 @@ impl Entry {
         self.reason = reason;
     }
 
-    /// A request came after our end.
-    pub(crate) fn raced(&self, raced: Raced) {
-        self.ledger.raced(raced);
+    /// A request came on this connection that nobody will answer.
+    pub(crate) fn name_unanswered(&self, request: UnansweredRequest) {
+        self.ledger.name_unanswered(request);
     }
 }
 

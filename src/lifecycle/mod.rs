@@ -7,5 +7,6 @@ pub(crate) mod ledger;
 pub(crate) mod phase;
 pub(crate) mod report;
 pub(crate) mod timer;
+pub(crate) mod unanswered;
 
 mod json;

@@ -1,15 +1,14 @@
 //! What a stop did: to whom, and how long it took.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::process::{ExitCode, Termination};
 use std::time::Duration;
 
 use http::{Method, Uri};
 
-use crate::error::{Error, Result};
-use crate::lifecycle::ledger::{CloseReason, Raced};
+use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::{Phase, StopCause};
+use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
 
 /// How a server stopped: what was finished, what was cut, what was left behind.
 ///
@@ -27,73 +26,56 @@ pub struct Report {
     pub phases: Vec<(Phase, Duration)>,
     /// Connections accepted in the server's whole life.
     pub accepted: u64,
-    /// How long in all clients had to wait in the accept backlog, because as many connections as
-    /// allowed were open and none was idle, or the process was out of descriptors.
-    pub paused: Duration,
-    /// How long the listeners took to close, with new connections kept out.
-    pub gate: Duration,
-    /// Listeners whose new connections could not be kept out meanwhile: the system knows no such
-    /// thing, or the socket may belong to others too. One that came in the very moment of the close
-    /// may have been reset.
-    pub ungated: usize,
-    /// Connections that were still in the accept backlog when draining started. They were served.
-    pub backlog: usize,
-    /// Connections that were in it nevertheless when the listeners closed. They were reset.
-    pub backlog_left: u32,
     /// Responses made in the server's whole life, by the phase they were made in.
     pub answered: Vec<(Phase, u64)>,
     /// How connections ended, in the server's whole life. What never happened is not listed.
     pub closed: Vec<(CloseReason, u64)>,
-    /// Requests that were cut at the deadline, in their handler or while their response was sent.
-    pub cut: Vec<CutRequest>,
-    /// Requests that were given to no handler, and answered with 503, or reset behind an answer
-    /// that their client had not taken: safe to repeat.
-    pub never_started: Vec<CutRequest>,
-    /// Requests that crossed our end of their connection: not served, and safe to repeat.
-    pub raced: Vec<Raced>,
+    /// Requests that did not get their complete response because of the stop, each with its
+    /// [`Fate`].
+    pub unanswered: Vec<UnansweredRequest>,
     /// What became of upgraded connections.
     pub upgraded: UpgradedReport,
+    /// What became of the listeners and of the connections in their accept backlogs.
+    pub listeners: ListenersReport,
     /// What became of the hooks.
     pub hooks: Vec<HookReport>,
     /// Workers whose handler did not return, and were left behind.
     pub stuck: Vec<StuckWorker>,
+}
+
+/// What became of the listeners, and of the connections in their accept backlogs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ListenersReport {
+    /// How long in all clients had to wait in the accept backlog, in the server's whole life:
+    /// as many connections as allowed were open and none was idle, or the process was out of
+    /// descriptors.
+    pub accept_paused: Duration,
+    /// How long new connections were kept out by the SYN gate while the listeners closed.
+    pub syn_gate: Duration,
+    /// Listeners that closed without a SYN gate: the system has none, or the socket may belong to
+    /// others too. A connection that was being made in the very moment of the close may have been
+    /// reset.
+    pub without_syn_gate: usize,
+    /// Connections that were still in an accept backlog when draining started, and were served.
+    pub backlog_served: usize,
+    /// Connections that were in a backlog nevertheless when its listener closed, and were reset. A
+    /// stop with any of them is not clean.
+    pub backlog_reset: u32,
     /// What went wrong in closing listeners.
     pub errors: Vec<String>,
 }
 
-/// What became of the [upgraded](crate::upgrade::accept) connections that were open when draining started.
+/// What became of the [upgraded](crate::upgrade) connections that were open when draining started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct UpgradedReport {
-    /// They were told of the stop.
+    /// Connections that were told of the stop.
     pub told: usize,
-    /// They came to their own end in time.
+    /// Connections that came to their own end in time.
     pub finished: usize,
-    /// They were reset at the deadline. Each is listed in [`Report::cut`].
+    /// Connections that were reset at the deadline. Each is listed in [`Report::unanswered`].
     pub cut: usize,
-}
-
-/// A request that did not get its whole response, or whose upgraded connection was cut.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CutRequest {
-    /// Who asked. `None` over a unix socket.
-    pub peer: Option<SocketAddr>,
-    /// The request's method.
-    pub method: Method,
-    /// The request's target.
-    pub target: Uri,
-    /// How long ago its head was complete.
-    pub age: Duration,
-    /// It was given to a handler. If not, nothing has happened and it is safe to repeat.
-    pub started: bool,
-    /// Bytes of its response that were sent.
-    pub bytes_sent: u64,
-    /// The client was answered with 503 instead.
-    pub answered_503: bool,
-    /// It had been answered with 101, and its connection was reset; `bytes_sent` are those sent on
-    /// it since.
-    pub upgraded: bool,
 }
 
 /// What became of a hook.
@@ -138,20 +120,13 @@ impl Report {
             took: Duration::ZERO,
             phases: Vec::new(),
             accepted: 0,
-            paused: Duration::ZERO,
-            gate: Duration::ZERO,
-            ungated: 0,
-            backlog: 0,
-            backlog_left: 0,
             answered: Vec::new(),
             closed: Vec::new(),
-            cut: Vec::new(),
-            never_started: Vec::new(),
-            raced: Vec::new(),
+            unanswered: Vec::new(),
             upgraded: UpgradedReport::default(),
+            listeners: ListenersReport::default(),
             hooks: Vec::new(),
             stuck: Vec::new(),
-            errors: Vec::new(),
         }
     }
 
@@ -177,47 +152,33 @@ impl Report {
     /// What a program that did nothing else should exit with: 0 if the stop was clean, 1 if
     /// something was cut, 3 if a worker was left behind. (2 is for who could not even start.)
     ///
-    /// A request that the client had to expect not to be served, behind a response that said
-    /// `Connection: close`, does not count; one that crossed our end of an idle connection does.
+    /// Of the fates of unanswered requests, [`Fate::AfterClose`] alone does not count: the client
+    /// had to expect it.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         if !self.stuck.is_empty() {
             return 3;
         }
-        let nothing_cut =
-            self.cut.is_empty() && self.never_started.is_empty() && self.backlog_left == 0;
-        let nothing_raced = self.raced.iter().all(|raced| raced.told);
-        let hooks_done = self
-            .hooks
-            .iter()
-            .all(|hook| hook.outcome == HookOutcome::Done);
-        u8::from(!(nothing_cut && nothing_raced && hooks_done))
+        let lost = self.unanswered.iter().any(|request| request.fate.is_loss());
+        let hook_failed = self.failed_hooks() > 0;
+        u8::from(lost || hook_failed || self.listeners.backlog_reset > 0)
     }
 
     /// What happened, in one line.
     #[must_use]
     pub fn summary(&self) -> String {
+        let fated = |is: fn(Fate) -> bool| self.unanswered.iter().filter(|r| is(r.fate)).count();
+        let never_started = |fate| matches!(fate, Fate::NeverStarted | Fate::Unread);
         let counted = [
-            (self.cut.len(), "request", " cut"),
-            (self.never_started.len(), "request", " never started"),
+            (fated(Fate::is_cut), "request", " cut"),
+            (fated(never_started), "request", " never started"),
+            (fated(|fate| fate == Fate::Raced), "request", " raced"),
             (
-                self.raced.iter().filter(|raced| !raced.told).count(),
-                "request",
-                " raced",
-            ),
-            (
-                self.backlog_left as usize,
+                self.listeners.backlog_reset as usize,
                 "connection",
                 " reset in the backlog",
             ),
-            (
-                self.hooks
-                    .iter()
-                    .filter(|hook| hook.outcome != HookOutcome::Done)
-                    .count(),
-                "hook",
-                " failed",
-            ),
+            (self.failed_hooks(), "hook", " failed"),
             (self.stuck.len(), "worker", " left behind"),
         ];
         let counted = counted.iter().filter(|(n, ..)| *n > 0);
@@ -236,17 +197,9 @@ impl Report {
         )
     }
 
-    /// For those who want `?`: a report that is not clean becomes an error.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unclean`] with this report.
-    pub fn into_result(self) -> Result<Self> {
-        if self.is_clean() {
-            Ok(self)
-        } else {
-            Err(Error::Unclean(Box::new(self)))
-        }
+    fn failed_hooks(&self) -> usize {
+        let failed = |hook: &&HookReport| hook.outcome != HookOutcome::Done;
+        self.hooks.iter().filter(failed).count()
     }
 
     /// Responses made in `phase`.
@@ -293,38 +246,17 @@ impl fmt::Display for Report {
             count(self.accepted, "connection"),
             count(total, "response")
         )?;
-        if !self.paused.is_zero() {
-            writeln!(
-                f,
-                "  accepting paused for want of room: {} in all",
-                Short(self.paused)
-            )?;
-        }
-        if self.ungated > 0 {
-            writeln!(
-                f,
-                "  {} closed without keeping new connections out",
-                count(self.ungated as u64, "listener")
-            )?;
-        }
-        if self.backlog > 0 {
-            writeln!(
-                f,
-                "  {} in the accept backlog served after the listeners closed",
-                count(self.backlog as u64, "connection")
-            )?;
-        }
+        self.listeners.fmt(f)?;
         for (reason, n) in &self.closed {
             writeln!(f, "  {n:>9} {reason}")?;
         }
-        for cut in &self.cut {
-            writeln!(f, "  cut: {cut}")?;
-        }
-        for request in &self.never_started {
-            writeln!(f, "  never started: {request}")?;
-        }
-        for raced in &self.raced {
-            writeln!(f, "  raced: {raced}")?;
+        for request in &self.unanswered {
+            let what = match request.fate {
+                Fate::NeverStarted | Fate::Unread => "never started",
+                Fate::Raced | Fate::AfterClose => "raced",
+                _ => "cut",
+            };
+            writeln!(f, "  {what}: {request}")?;
         }
         if self.upgraded.told > 0 {
             let UpgradedReport {
@@ -344,43 +276,35 @@ impl fmt::Display for Report {
         for stuck in &self.stuck {
             writeln!(f, "  stuck: {stuck}")?;
         }
-        for error in &self.errors {
+        for error in &self.listeners.errors {
             writeln!(f, "  error: {error}")?;
         }
         Ok(())
     }
 }
 
-impl fmt::Display for CutRequest {
+impl ListenersReport {
+    /// The lines of a report that tell of waiting and closing.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.target)?;
-        if let Some(peer) = self.peer {
-            write!(f, " of {peer}")?;
+        if !self.accept_paused.is_zero() {
+            let paused = Short(self.accept_paused);
+            writeln!(f, "  accepting paused for want of room: {paused} in all")?;
         }
-        write!(f, ", {} old, ", Short(self.age))?;
-        match (self.answered_503, self.started) {
-            (true, true) => f.write_str("in its handler: answered with 503"),
-            (true, false) => f.write_str("safe to repeat: answered with 503"),
-            (false, false) => f.write_str("safe to repeat: reset unread"),
-            (false, _) if self.upgraded => {
-                write!(f, "upgraded: reset after {} bytes", self.bytes_sent)
-            }
-            (false, _) => write!(f, "reset after {} bytes of its response", self.bytes_sent),
+        if self.without_syn_gate > 0 {
+            let listeners = count(self.without_syn_gate as u64, "listener");
+            writeln!(
+                f,
+                "  {listeners} closed without keeping new connections out"
+            )?;
         }
-    }
-}
-
-impl fmt::Display for Raced {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.target)?;
-        if let Some(peer) = self.peer {
-            write!(f, " of {peer}")?;
+        if self.backlog_served > 0 {
+            let served = count(self.backlog_served as u64, "connection");
+            writeln!(
+                f,
+                "  {served} in the accept backlog served after the listeners closed"
+            )?;
         }
-        f.write_str(if self.told {
-            " behind a last response, as the client knew"
-        } else {
-            " as we closed its idle connection"
-        })
+        Ok(())
     }
 }
 

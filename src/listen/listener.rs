@@ -289,7 +289,7 @@ fn is_abandoned(path: &Path, addr: &SocketAddrUnix) -> bool {
 /// A listener that was made elsewhere keeps its own backlog; it becomes non-blocking and has
 /// `TCP_NODELAY` set, which every accepted connection has. When the server stops, new connections
 /// cannot be kept out of it while it closes, as others may hold the same socket: see
-/// [`Report::ungated`](crate::Report::ungated).
+/// [`ListenersReport::without_syn_gate`](crate::report::ListenersReport::without_syn_gate).
 pub trait Listen {
     /// Makes the listeners.
     ///

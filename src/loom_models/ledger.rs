@@ -8,7 +8,8 @@ use http::{Method, Uri};
 use loom::thread;
 
 use super::{check, join};
-use crate::lifecycle::ledger::{CloseReason, Entry, Ledger, Raced, WakeAt};
+use crate::lifecycle::ledger::{CloseReason, Entry, Ledger, WakeAt};
+use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
 use crate::sys::waker::{Waker, wait_for};
 
 /// Catches: an end that the acceptor misses, because the connection looks for a waiting acceptor
@@ -68,11 +69,12 @@ fn who_has_seen_the_last_end_counts_all() {
         let ends = entries.map(|entry| {
             thread::spawn(move || {
                 let (method, target) = (Method::GET, Uri::from_static("/late"));
-                entry.raced(Raced {
+                entry.name_unanswered(UnansweredRequest {
                     peer: None,
                     method,
                     target,
-                    told: true,
+                    age: Duration::ZERO,
+                    fate: Fate::AfterClose,
                 });
                 drop(entry);
             })
@@ -88,7 +90,7 @@ fn who_has_seen_the_last_end_counts_all() {
             ),
             (1, 1)
         );
-        assert_eq!((ledger.accepted(), ledger.take_raced().len()), (2, 2));
+        assert_eq!((ledger.accepted(), ledger.take_unanswered().len()), (2, 2));
         join(ends);
     });
 }

@@ -64,7 +64,7 @@ impl Bound {
     /// Serves until the server has stopped, and says how it did.
     ///
     /// Blocks until something asks for the stop: a signal, a [`ServerHandle`], the
-    /// [context](ServerBuilder::context) it was built with.
+    /// [context](crate::ServerBuilder::context) it was built with.
     ///
     /// # Errors
     ///

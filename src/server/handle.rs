@@ -31,10 +31,10 @@ struct Shared {
 impl ServerHandle {
     /// Begins the stop and returns at once; also for handlers.
     ///
-    /// New connections are served for [`lame_duck`](ServerBuilder::lame_duck), then those in the kernel's
+    /// New connections are served for [`lame_duck`](crate::ServerBuilder::lame_duck), then those in the kernel's
     /// accept backlog are still answered and the listeners close. A client with a request in flight
     /// gets its response, with `Connection: close`; an idle one sees its connection close. What is
-    /// left after [`grace_period`](ServerBuilder::grace_period) is cut and counted. A stop that was begun
+    /// left after [`grace_period`](crate::ServerBuilder::grace_period) is cut and counted. A stop that was begun
     /// before goes on unchanged.
     pub fn begin_shutdown(&self) {
         self.begin_stop(StopCause::Handle);
@@ -264,7 +264,7 @@ pub struct Stats {
     /// with 503.
     pub overloaded: u64,
     /// How long in all clients had to wait in the accept backlog for want of room: see
-    /// [`Report::paused`].
+    /// [`ListenersReport::accept_paused`](crate::report::ListenersReport::accept_paused).
     pub paused: Duration,
 }
 

@@ -16,7 +16,8 @@ use crate::conn::stages::{Conn, RETRY_AFTER};
 use crate::lifecycle::hooks;
 use crate::lifecycle::ledger::{CloseReason, WakeAt};
 use crate::lifecycle::phase::{Lifecycle, Phase, Plan};
-use crate::lifecycle::report::{CutRequest, Report, Short, StuckWorker};
+use crate::lifecycle::report::{Report, Short, StuckWorker};
+use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
 use crate::listen::acceptor::{Acceptor, Threads};
 use crate::listen::closing::{self, BacklogState};
 use crate::listen::listener::Listener;
@@ -148,11 +149,12 @@ fn close_listeners(
     loop {
         let taken = closing.accept(syn_gate_time, pool);
         let connections = std::mem::take(&mut closing.connections);
-        report.backlog += connections.len();
+        report.listeners.backlog_served += connections.len();
         if taken == BacklogState::Empty {
-            report.ungated = closing.ungated;
-            report.errors.append(&mut closing.errors);
-            (report.gate, report.backlog_left) = closing.close(&lifecycle.clock);
+            report.listeners.without_syn_gate = closing.ungated;
+            report.listeners.errors.append(&mut closing.errors);
+            (report.listeners.syn_gate, report.listeners.backlog_reset) =
+                closing.close(&lifecycle.clock);
             serve(connections, pool, buffers);
             return;
         }
@@ -170,9 +172,11 @@ fn close_listeners(
         }
         if cut_at(lifecycle).is_some_and(|at| at <= lifecycle.clock.now()) {
             report
+                .listeners
                 .errors
                 .push("no descriptors were left for the rest of the accept backlog".to_owned());
-            (report.gate, report.backlog_left) = closing.close(&lifecycle.clock);
+            (report.listeners.syn_gate, report.listeners.backlog_reset) =
+                closing.close(&lifecycle.clock);
             return;
         }
     }
@@ -335,17 +339,14 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     }
 }
 
-/// A request that does not get its whole response, as the report names it.
-fn cut_request(egress: &Egress, request: InFlight, now: Instant) -> CutRequest {
-    CutRequest {
+/// A request that does not get its complete response, as the report names it.
+fn unanswered(egress: &Egress, request: InFlight, fate: Fate, now: Instant) -> UnansweredRequest {
+    UnansweredRequest {
         peer: egress.peer_addr(),
         method: request.method,
         target: request.target,
         age: now.saturating_duration_since(request.since),
-        started: request.started,
-        bytes_sent: 0,
-        answered_503: false,
-        upgraded: false,
+        fate,
     }
 }
 
@@ -354,32 +355,31 @@ fn note_answered(taken: &TakeOver, egress: &Egress, now: Instant, report: &mut R
     let TakeOver::Answered(request) = taken else {
         return;
     };
-    let list = if request.started {
-        &mut report.cut
+    let fate = if request.started {
+        Fate::Answered503
     } else {
-        &mut report.never_started
+        Fate::NeverStarted
     };
-    list.push(CutRequest {
-        answered_503: true,
-        ..cut_request(egress, request.clone(), now)
-    });
+    report
+        .unanswered
+        .push(unanswered(egress, request.clone(), fate, now));
 }
 
 /// Names the requests whose responses are about to be cut, and the upgraded connection.
 fn note_unfinished(egress: &Egress, now: Instant, report: &mut Report) {
     let upgraded = egress.is_upgraded();
     report.upgraded.cut += usize::from(upgraded);
-    report.cut.extend(
-        egress
-            .unfinished()
-            .into_iter()
-            .map(|(request, bytes_sent)| CutRequest {
-                started: true,
-                bytes_sent,
-                upgraded,
-                ..cut_request(egress, request, now)
-            }),
-    );
+    let unfinished = egress.unfinished().into_iter();
+    report
+        .unanswered
+        .extend(unfinished.map(|(request, bytes_sent)| {
+            let fate = if upgraded {
+                Fate::UpgradeCut { bytes_sent }
+            } else {
+                Fate::Cut { bytes_sent }
+            };
+            unanswered(egress, request, fate, now)
+        }));
 }
 
 /// What a request is answered with that nobody will serve any more.
@@ -416,10 +416,10 @@ fn reset(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
                 // Nobody has read what is behind an answer that its client has not taken.
                 let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
                 let unread = conn.take_unread(&mut cx);
-                report.never_started.extend(
+                report.unanswered.extend(
                     unread
                         .into_iter()
-                        .map(|request| cut_request(&egress, request, now)),
+                        .map(|request| unanswered(&egress, request, Fate::Unread, now)),
                 );
                 pool.close(key, conn, CloseReason::Cut);
             }
@@ -531,8 +531,8 @@ fn stuck(pool: &Pool, thread: String, key: u32) -> StuckWorker {
 /// The counts of the server's whole life.
 fn count(pool: &Arc<Pool>, report: &mut Report) {
     report.accepted = pool.ledger.accepted();
-    report.paused = pool.ledger.paused();
-    report.raced = pool.ledger.take_raced();
+    report.listeners.accept_paused = pool.ledger.paused();
+    report.unanswered.append(&mut pool.ledger.take_unanswered());
     report.answered = Phase::ALL
         .iter()
         .map(|phase| (*phase, pool.answered(*phase)))

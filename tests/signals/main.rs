@@ -359,7 +359,7 @@ fn handles_and_signals_do_not_undo_each_other() {
     gate.open();
     let report = server.stop();
     assert_eq!(
-        (report.cause, report.cut.len()),
+        (report.cause, crate::support::cut(&report).len()),
         (StopCause::Context, 1),
         "{report}"
     );

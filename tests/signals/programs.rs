@@ -224,7 +224,7 @@ fn context() {
         say(&format!(
             "report: {:?}, {} cut",
             report.cause,
-            report.cut.len()
+            crate::support::cut(&report).len()
         ));
     }
     std::process::exit(7);

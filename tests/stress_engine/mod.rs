@@ -230,7 +230,7 @@ fn check_report(report: &Report, tally: &Tally) -> Result<(), String> {
     let answered: u64 = report.answered.iter().map(|(_, n)| n).sum();
     let wrong = [
         (
-            !report.is_clean() || !report.errors.is_empty(),
+            !report.is_clean() || !report.listeners.errors.is_empty(),
             "it is not clean",
         ),
         (report.took > STOP_MAX, "it took too long"),

@@ -14,6 +14,7 @@ mod response;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use lameduck::report::{Fate, UnansweredRequest};
 use lameduck::{Handler, Report, Running, Server, ServerBuilder, ServerHandle};
 
 #[allow(unused_imports, reason = "each test binary uses its own part")]
@@ -160,4 +161,26 @@ pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len)
         .map(|i| (i % 251) as u8 ^ (i / 251 % 256) as u8)
         .collect()
+}
+
+/// The requests whose responses the stop's deadline took away.
+pub(crate) fn cut(report: &Report) -> Vec<&UnansweredRequest> {
+    unanswered(report, Fate::is_cut)
+}
+
+/// The requests that were given to no handler, though their connections were served.
+pub(crate) fn never_started(report: &Report) -> Vec<&UnansweredRequest> {
+    let is_so = |fate| matches!(fate, Fate::NeverStarted | Fate::Unread);
+    unanswered(report, is_so)
+}
+
+/// The requests that came after the server's end of their connections.
+pub(crate) fn raced(report: &Report) -> Vec<&UnansweredRequest> {
+    let is_so = |fate| matches!(fate, Fate::Raced | Fate::AfterClose);
+    unanswered(report, is_so)
+}
+
+fn unanswered(report: &Report, is_so: impl Fn(Fate) -> bool) -> Vec<&UnansweredRequest> {
+    let requests = report.unanswered.iter();
+    requests.filter(|request| is_so(request.fate)).collect()
 }

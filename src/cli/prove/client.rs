@@ -560,7 +560,7 @@ impl<'a> Client<'a> {
                     format!("{how} after {} bytes", flight.reader.bytes),
                 ),
                 _ if flight.told => {
-                    tally.count(self.kind, Outcome::Told);
+                    tally.count(self.kind, Outcome::AfterClose);
                     continue;
                 }
                 _ if decided < *request_end => (

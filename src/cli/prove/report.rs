@@ -6,7 +6,7 @@ use crate::cli::prove::tally::{Outcome, Tally};
 
 /// The parts of a server's report that its clients can check.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Told {
+pub(super) struct ServerReport {
     accepted: u64,
     answered: u64,
     /// Requests, by method and target, that crossed the end of a connection, and whose client could
@@ -17,31 +17,26 @@ pub(super) struct Told {
     pub(super) exit_code: i32,
 }
 
-impl Told {
+impl ServerReport {
     /// Finds the report in what a server has printed.
     pub(super) fn find(stdout: &str) -> Option<Self> {
         let report = stdout.lines().rev().find_map(Json::parse)?;
-        let raced = report.get("raced").items();
-        let unexpected = raced
+        let unanswered = report.get("unanswered").items();
+        let raced = unanswered
             .iter()
-            .filter(|raced| *raced.get("told") != Json::Bool(true));
+            .filter(|request| *request.get("fate") == Json::Text("raced".to_owned()));
         let stuck = report
             .get("stuck")
             .items()
             .iter()
             .map(|stuck| stuck.get("request"));
-        let cut = ["cut", "never_started"]
-            .map(|key| report.get(key).items())
-            .into_iter()
-            .flatten();
         Some(Self {
             accepted: report.get("accepted").number(),
             answered: report.get("answered").number(),
-            raced: unexpected.filter_map(Json::request).collect(),
-            named: raced
+            raced: raced.filter_map(Json::request).collect(),
+            named: unanswered
                 .iter()
                 .chain(stuck)
-                .chain(cut)
                 .filter_map(Json::request)
                 .collect(),
             exit_code: i32::try_from(report.get("exit_code").number()).unwrap_or(i32::MAX),
@@ -245,16 +240,20 @@ mod tests {
 
     #[test]
     fn a_report_is_found_behind_other_output() {
-        let line = r#"{"answered":42, "accepted" : 7, "x": [[], {}, null, -1.5e3, "\u0041\"{"], "raced":
-            [{"method":"GET","target":"/a","told":false},{"method":"GET","target":"/told","told":true}],
-            "cut":[{"method":"POST","target":"/b"}],"stuck":[{"request":{"method":"PUT","target":"/c"}},{"request":null}],
-            "exit_code":3}"#
+        let line = r#"{"answered":42, "accepted" : 7, "x": [[], {}, null, -1.5e3, "\u0041\"{"],
+            "unanswered":[{"method":"GET","target":"/a","fate":"raced"},
+            {"method":"GET","target":"/after","fate":"after_close"},
+            {"method":"POST","target":"/b","fate":"cut","bytes_sent":3}],
+            "stuck":[{"request":{"method":"PUT","target":"/c"}},{"request":null}],"exit_code":3}"#
             .replace('\n', " ");
-        let told = Told::find(&format!("starting\n{{}} {{\n{line}\n")).unwrap();
-        assert_eq!((told.accepted, told.answered, told.exit_code), (7, 42, 3));
-        assert_eq!(told.raced, HashSet::from(["GET /a".to_owned()]));
-        let named = ["GET /a", "GET /told", "POST /b", "PUT /c"];
-        assert_eq!(told.named, HashSet::from(named.map(str::to_owned)));
+        let report = ServerReport::find(&format!("starting\n{{}} {{\n{line}\n")).unwrap();
+        assert_eq!(
+            (report.accepted, report.answered, report.exit_code),
+            (7, 42, 3)
+        );
+        assert_eq!(report.raced, HashSet::from(["GET /a".to_owned()]));
+        let named = ["GET /a", "GET /after", "POST /b", "PUT /c"];
+        assert_eq!(report.named, HashSet::from(named.map(str::to_owned)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::cli::prove::plan::{IDLE_GRACE, Kind};
-use crate::cli::prove::report::Told;
+use crate::cli::prove::report::ServerReport;
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(super) enum Outcome {
     Refused,
     /// It stood behind a request whose answer said `Connection: close`: the client knows, RFC 9112,
     /// 9.6.
-    Told,
+    AfterClose,
     /// It was answered with 503 and `Retry-After`.
     Unavailable,
     /// It crossed the end of a connection that had been silent for long, and the server's report
@@ -84,7 +84,7 @@ impl AfterSignal {
 const OUTCOMES: [(Outcome, &str); 6] = [
     (Outcome::Answered, "answered"),
     (Outcome::Refused, "refused"),
-    (Outcome::Told, "told"),
+    (Outcome::AfterClose, "after close"),
     (Outcome::Unavailable, "503"),
     (Outcome::Raced, "raced"),
     (Outcome::Lost, "lost"),
@@ -125,10 +125,10 @@ impl Tally {
     /// for long, and finds its request named there, has lost a race and knows it. Half of the idle
     /// grace is long enough: the server's silence began before the client's, and each thread of
     /// either may have had to wait for a processor.
-    pub(super) fn settle(&mut self, told: &Told) {
+    pub(super) fn settle(&mut self, report: &ServerReport) {
         let losses = std::mem::take(&mut self.losses);
         for mut loss in losses {
-            let is_race = loss.way == Way::Unanswered && told.raced.contains(&loss.request);
+            let is_race = loss.way == Way::Unanswered && report.raced.contains(&loss.request);
             if is_race && loss.silence >= IDLE_GRACE / 2 {
                 let counts = &mut self.counts[loss.kind as usize].0;
                 counts[Outcome::Lost as usize] -= 1;
@@ -137,7 +137,7 @@ impl Tally {
             }
             let named = if is_race {
                 "raced, according to the report, although its connection was not idle"
-            } else if told.named.contains(&loss.request) {
+            } else if report.named.contains(&loss.request) {
                 "named in the report"
             } else {
                 "not named in the report"

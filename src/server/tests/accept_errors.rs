@@ -72,7 +72,7 @@ fn without_descriptors_and_idle_connections_the_server_waits_and_does_not_spin()
     }
     new.expect_body("/new");
     let report = server.stop();
-    assert_eq!(report.paused, 3 * SECOND / 10, "{report}");
+    assert_eq!(report.listeners.accept_paused, 3 * SECOND / 10, "{report}");
 }
 
 #[test]
@@ -93,7 +93,10 @@ fn a_connection_that_is_gone_before_it_is_accepted_holds_up_nobody() {
         let _new = assert_served(&server);
         let report = server.stop();
         assert_eq!(
-            (report.closed_because(CloseReason::Evicted), report.paused),
+            (
+                report.closed_because(CloseReason::Evicted),
+                report.listeners.accept_paused
+            ),
             (0, Duration::ZERO),
             "{error}"
         );

@@ -14,6 +14,7 @@ use crate::conn::upgraded::accept;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::phase::Phase;
 use crate::lifecycle::report::Report;
+use crate::lifecycle::unanswered::Fate;
 use crate::server::{Running, Server, ServerBuilder};
 use crate::sys::clock::{Clock, ManualClock};
 use crate::sys::test_points::{Held, Point, TestPoints};
@@ -291,4 +292,13 @@ pub(super) fn wait_until(mut is_so: impl FnMut() -> bool) {
         let _ = never.recv_timeout(Duration::from_millis(1));
     }
     panic!("not within {LIMIT:?}");
+}
+
+/// What became of each request that was not answered, in the order of the report.
+pub(super) fn fates(report: &Report) -> Vec<Fate> {
+    report
+        .unanswered
+        .iter()
+        .map(|request| request.fate)
+        .collect()
 }

@@ -67,7 +67,10 @@ fn a_new_connection_waits_until_somebody_has_been_idle_for_long_enough() {
     });
     idle.expect_end();
     new.expect_body("/new");
-    assert!(server.stop().paused >= SECOND, "it was not let in at once");
+    assert!(
+        server.stop().listeners.accept_paused >= SECOND,
+        "it was not let in at once"
+    );
 }
 
 #[test]
