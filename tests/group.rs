@@ -113,7 +113,9 @@ fn the_first_that_fails_stops_the_others_and_a_request_in_flight_is_answered() {
     let error = report.into_result().unwrap_err();
     assert_eq!(error.to_string(), "broken failed");
     assert_eq!(error.source().unwrap().downcast_ref(), Some(&Broken(1)));
-    assert!(matches!(error, Error::Group(report) if report.members.len() == 4));
+    assert_eq!(format!("{error:?}"), "broken failed: broken 1");
+    assert_eq!(error.report().members.len(), 4);
+    assert_eq!(error.into_report().members.len(), 4);
 }
 
 #[test]
@@ -142,6 +144,7 @@ fn a_panic_stops_the_others_as_an_error_does() {
         "{error}"
     );
     assert!(error.source().is_none());
+    assert_eq!(format!("{error:?}"), error.to_string());
 }
 
 #[test]
@@ -180,6 +183,7 @@ fn it_can_be_shared_between_threads() {
     fn check<T: Send + Sync + fmt::Debug>() {}
     check::<Group>();
     check::<lameduck::group::GroupBuilder>();
+    check::<lameduck::group::GroupFailed>();
     check::<lameduck::group::GroupHandle>();
     check::<GroupReport>();
     check::<lameduck::testing::TestServer>();
@@ -410,7 +414,11 @@ fn a_service_that_runs_a_server_itself_stops_it_by_its_context() {
         .bind("127.0.0.1:0")
         .unwrap();
     let mut client = Client::connect(bound.local_addr());
-    group.spawn("web", move |_| bound.run(hello)?.into_result().map(drop));
+    group.spawn("web", move |_| {
+        let report = bound.run(hello)?;
+        assert!(report.is_clean(), "{report}");
+        Ok::<_, Error>(())
+    });
     assert_eq!(client.get("/").status, 200);
     group.context().cancel();
     client.expect_eof();

@@ -104,7 +104,7 @@ impl Shared {
         if let Some(member) = state.running.get_mut(&id) {
             member.kind = Kind::Server(Some(running));
         }
-        let stop = state.stop.as_ref().map(|stop| stop.cause.of_server());
+        let stop = state.stop.as_ref().map(|stop| stop.cause.as_stop_cause());
         let is_over = state.is_over;
         drop(state);
         if let Some(cause) = stop {
@@ -189,7 +189,7 @@ impl Shared {
         }
         servers
             .iter()
-            .for_each(|server| server.begin_stop(cause.of_server()));
+            .for_each(|server| server.begin_stop(cause.as_stop_cause()));
         self.context.cancel_because(match cause {
             GroupCause::Signal(signal) => CancelReason::Signal(signal),
             _ => CancelReason::Cancelled,
@@ -210,7 +210,7 @@ impl Shared {
         let cause = state
             .stop
             .as_ref()
-            .map_or(StopCause::Context, |stop| stop.cause.of_server());
+            .map_or(StopCause::Context, |stop| stop.cause.as_stop_cause());
         let servers = state.servers();
         drop(state);
         servers.iter().for_each(|server| server.cut(cause));

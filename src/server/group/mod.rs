@@ -23,7 +23,9 @@ use crate::server::signals::{Caught, SignalThread};
 use crate::settings::STOP_TIMEOUT;
 use crate::sys::panics;
 
-pub use crate::server::group::report::{GroupCause, GroupReport, MemberOutcome, MemberReport};
+pub use crate::server::group::report::{
+    GroupCause, GroupFailed, GroupReport, MemberOutcome, MemberReport,
+};
 
 /// Several services and servers that stop together: when the first one fails or panics, when a
 /// signal comes, or when somebody says so. A service that ends well stops nobody; when all have
@@ -261,11 +263,9 @@ impl Group {
             members: std::mem::take(&mut state.ended),
         };
         drop(state);
-        let left = report
-            .members
-            .iter()
-            .filter(|member| matches!(member.outcome, MemberOutcome::LeftBehind));
-        left.for_each(|member| log::warn!("{member}"));
+        report
+            .left_behind()
+            .for_each(|member| log::warn!("{member}"));
         log::info!("{}", report.summary());
         report
     }
