@@ -1,146 +1,149 @@
-//! What the group and its members share.
+//! The state that a group, its handles and its members share: which members run, how the others
+//! ended, and the stop.
+//!
+//! No thread polls, and none waits for a member: the thread on which a member ends, or on which
+//! somebody stops the group, also does what follows from it. **Invariant:** no callback of a
+//! context, a server or a timer is called under the lock.
 
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
 
 use crate::lifecycle::context::{CancelReason, Context};
 use crate::lifecycle::phase::{Flag, StopCause};
 use crate::lifecycle::timer::{self, Alarm};
-use crate::server::group::report::{GroupCause, MemberOutcome, MemberReport};
+use crate::server::group::report::{GroupCause, GroupReport, MemberOutcome, MemberReport};
 use crate::server::{Running, ServerHandle};
 use crate::sys::clock::{Clock, after};
+use crate::sys::panics;
 
-/// What the group and its members share.
+/// What a group, its handles and its members share.
 pub(super) struct Shared {
     pub(super) context: Context,
-    pub(super) stop_timeout: Duration,
-    pub(super) state: Mutex<State>,
-    /// Raised when it is done.
-    pub(super) stopped: Flag,
+    stop_timeout: Duration,
+    state: Mutex<State>,
+    /// Raised when the group has ended.
+    stopped: Flag,
+    /// Made by the first caller that waits for the end.
+    report: OnceLock<GroupReport>,
 }
 
 #[derive(Default)]
-pub(super) struct State {
-    pub(super) stop: Option<Stop>,
-    /// By the order in which they came.
+struct State {
+    stop: Option<Stop>,
+    /// The members that run, in the order in which they came.
     running: BTreeMap<u64, Member>,
-    next: u64,
-    /// In the order in which they ended.
-    pub(super) ended: Vec<MemberReport>,
-    /// Somebody waits: no further members are expected.
-    pub(super) is_complete: bool,
-    /// Services are not waited for any more.
-    is_over: bool,
-    pub(super) done_at: Option<Instant>,
+    /// The key of the latest member in `running`.
+    last_id: u64,
+    /// The other members, in the order in which they ended.
+    ended: Vec<MemberReport>,
+    /// Whether somebody waits for the end, so that no further members are expected.
+    is_complete: bool,
+    /// Whether the group waits for its servers only, and no longer for services.
+    has_given_up: bool,
+    ended_at: Option<Instant>,
 }
 
-pub(super) struct Stop {
-    pub(super) cause: GroupCause,
-    pub(super) begun_at: Instant,
-    /// Comes at the end of the wait, unless the group is done before.
-    alarm: Option<Alarm>,
+struct Stop {
+    cause: GroupCause,
+    begun_at: Instant,
+    /// Goes off after the stop timeout.
+    timeout: Option<Alarm>,
 }
 
-pub(super) struct Member {
+/// A member that runs.
+struct Member {
     name: String,
     since: Instant,
     kind: Kind,
 }
 
-pub(super) enum Kind {
+enum Kind {
     Service,
-    /// `None` while it starts.
+    /// `None` while the server starts.
     Server(Option<Running>),
 }
 
+/// How a group takes its members in, and how they end.
 impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes the state, and sees whether the group is done with it.
-    pub(super) fn settle<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.lock();
-        let value = change(&mut state);
-        let waits_for = |member: &Member| matches!(member.kind, Kind::Server(_)) || !state.is_over;
-        let is_done =
-            state.is_complete && state.done_at.is_none() && !state.running.values().any(waits_for);
-        if is_done {
-            let now = Clock::System.now();
-            state.done_at = Some(now);
-            drop(state.stop.as_mut().and_then(|stop| stop.alarm.take()));
-            for member in std::mem::take(&mut state.running).into_values() {
-                state
-                    .ended
-                    .push(member.report(now, MemberOutcome::LeftBehind));
-            }
+    pub(super) fn new(context: Context, stop_timeout: Duration) -> Self {
+        Self {
+            context,
+            stop_timeout,
+            state: Mutex::default(),
+            stopped: Flag::new(),
+            report: OnceLock::new(),
         }
-        drop(state);
-        if is_done {
-            self.stopped.raise();
-        }
-        value
     }
 
-    /// Takes a service in. `None`: it is too late for it.
-    pub(super) fn join(&self, name: &str) -> Option<u64> {
+    /// Takes a service in. `None`: the group is stopping, and the service must not start.
+    pub(super) fn add_service(&self, name: &str) -> Option<u64> {
         let mut state = self.lock();
-        let is_late = state.stop.is_some() || state.done_at.is_some();
-        state.join(name, Kind::Service, is_late)
+        let is_late = state.stop.is_some() || state.ended_at.is_some();
+        state.add(name, Kind::Service, is_late)
     }
 
-    /// Takes a server in, which has clients to answer even if the group stops.
-    pub(super) fn join_serving(&self, name: &str) -> Option<u64> {
+    /// Takes a server in. A group that is stopping takes it too, because clients may be waiting in
+    /// the server's accept backlog. `None`: the group has ended, and the server must not start.
+    pub(super) fn add_server(&self, name: &str) -> Option<u64> {
         let mut state = self.lock();
-        let is_late = state.done_at.is_some();
-        state.join(name, Kind::Server(None), is_late)
+        let is_late = state.ended_at.is_some();
+        state.add(name, Kind::Server(None), is_late)
     }
 
-    pub(super) fn serves(&self, id: u64, running: Running) {
+    /// Runs a service on the calling thread until it ends.
+    pub(super) fn run_service<E>(self: &Arc<Self>, id: u64, service: impl FnOnce() -> Result<(), E>)
+    where
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let outcome = match panics::catch(service) {
+            Ok(Ok(())) => MemberOutcome::Done,
+            Ok(Err(error)) => MemberOutcome::Failed(Arc::from(error.into())),
+            Err(panic) => MemberOutcome::Panicked(panic.to_string()),
+        };
+        self.member_ended(id, outcome);
+    }
+
+    /// Keeps a server that has started, and stops it if the group is stopping.
+    pub(super) fn server_started(&self, id: u64, running: Running) {
         let handle = running.handle();
         let mut state = self.lock();
         if let Some(member) = state.running.get_mut(&id) {
             member.kind = Kind::Server(Some(running));
         }
-        let stop = state.stop.as_ref().map(|stop| stop.cause.as_stop_cause());
-        let is_over = state.is_over;
+        let (is_stopping, cause) = (state.stop.is_some(), state.stop_cause());
+        let has_given_up = state.has_given_up;
         drop(state);
-        if let Some(cause) = stop {
+        if is_stopping {
             handle.begin_stop(cause);
-            if is_over {
-                handle.cut(cause);
-            }
+        }
+        if has_given_up {
+            handle.cut(cause);
         }
     }
 
-    pub(super) fn ended(self: &Arc<Self>, id: u64, mut outcome: MemberOutcome) {
-        let now = Clock::System.now();
-        // To say what one was told is no failure.
-        if let MemberOutcome::Failed(error) = &outcome
-            && self
-                .context
-                .reason()
-                .is_some_and(|reason| error.downcast_ref() == Some(&reason))
-        {
-            outcome = MemberOutcome::Done;
-        }
-        let ended = self.settle(|state| {
-            // `None`: it was left behind before.
+    /// Records how a member ended. A failure stops the group.
+    pub(super) fn member_ended(self: &Arc<Self>, id: u64, outcome: MemberOutcome) {
+        let outcome = self.without_cancel_reason(outcome);
+        let ended = self.update(|state| {
+            // `None`: the member was left behind before.
             let member = state.running.remove(&id)?;
-            let report = member.report(now, outcome);
+            let report = member.report(Clock::System.now(), outcome);
             state.ended.push(report.clone());
-            // In the same breath, so that the first failure is the cause.
-            let failure = report
-                .outcome
-                .is_failure()
-                .then(|| GroupCause::Failed(report.name.clone()));
-            let begun = failure.and_then(|cause| self.begin(state, cause));
+            // Under the same lock, so that the failure that is listed first is the cause.
+            let begun = if report.outcome.is_failure() {
+                self.record_stop(state, GroupCause::Failed(report.name.clone()))
+            } else {
+                None
+            };
             Some((member, report, begun))
         });
-        // Not under the lock: a logger, and a server, which asks for its own stop when it is
-        // dropped.
+        // The member is dropped at the end and not under the lock: a server that is dropped asks
+        // for its own stop.
         let Some((_member, report, begun)) = ended else {
             return;
         };
@@ -150,78 +153,122 @@ impl Shared {
             log::info!("{report}");
         }
         if let Some(begun) = begun {
-            self.tell(begun);
+            self.stop_members(begun);
         }
     }
 
-    pub(super) fn stop(self: &Arc<Self>, cause: GroupCause) {
-        let begun = self.settle(|state| self.begin(state, cause));
+    /// A service that returns the reason for which its context was cancelled has not failed.
+    fn without_cancel_reason(&self, outcome: MemberOutcome) -> MemberOutcome {
+        match (&outcome, self.context.reason()) {
+            (MemberOutcome::Failed(error), Some(reason))
+                if error.downcast_ref() == Some(&reason) =>
+            {
+                MemberOutcome::Done
+            }
+            _ => outcome,
+        }
+    }
+}
+
+/// How a group stops and ends.
+impl Shared {
+    /// Begins the stop. A stop that was begun before goes on unchanged.
+    pub(super) fn begin_stop(self: &Arc<Self>, cause: GroupCause) {
+        let begun = self.record_stop(&mut self.lock(), cause);
         if let Some(begun) = begun {
-            self.tell(begun);
+            self.stop_members(begun);
         }
     }
 
-    /// What is to be done for the stop to begin. `None` if it has begun before.
-    fn begin(self: &Arc<Self>, state: &mut State, cause: GroupCause) -> Option<Begun> {
-        if state.stop.is_some() || state.done_at.is_some() {
+    /// Begins the stop if nobody has, and cuts it short.
+    pub(super) fn cut(self: &Arc<Self>, cause: GroupCause) {
+        self.begin_stop(cause);
+        // Cuts what members have built with the context, servers of their own for example.
+        self.context.force();
+        self.give_up();
+    }
+
+    /// Returns a channel that disconnects when the group has ended, which it does as soon as no
+    /// member runs.
+    pub(super) fn stopped(&self) -> &Receiver<()> {
+        self.update(|state| state.is_complete = true);
+        self.stopped.receiver()
+    }
+
+    /// Waits for the end. The first caller makes the report and logs it; everybody gets the same.
+    pub(super) fn wait(&self) -> GroupReport {
+        let _ = self.stopped().recv();
+        let report = self.report.get_or_init(|| {
+            let report = self.lock().report();
+            for member in report.left_behind() {
+                log::warn!("{member}");
+            }
+            log::info!("{}", report.summary());
+            report
+        });
+        report.clone()
+    }
+
+    /// Records that the stop begins. `None` if it has begun before, or the group has ended.
+    fn record_stop(self: &Arc<Self>, state: &mut State, cause: GroupCause) -> Option<BegunStop> {
+        if state.stop.is_some() || state.ended_at.is_some() {
             return None;
         }
         let begun_at = Clock::System.now();
-        let shared = Arc::downgrade(self);
-        let alarm = after(begun_at, self.stop_timeout)
-            .map(|at| timer::at(at, move || if_there(&shared, |shared| shared.give_up())));
-        let begun = Begun {
-            cause: cause.clone(),
-            servers: state.servers(),
-        };
         state.stop = Some(Stop {
-            cause,
+            cause: cause.clone(),
             begun_at,
-            alarm,
+            timeout: self.give_up_at(after(begun_at, self.stop_timeout)),
         });
-        Some(begun)
+        let servers = state.servers();
+        Some(BegunStop { cause, servers })
     }
 
-    fn tell(&self, begun: Begun) {
-        let Begun { cause, servers } = begun;
-        if self.lock().done_at.is_none() {
+    /// Tells all members of a stop that has just begun.
+    fn stop_members(&self, begun: BegunStop) {
+        let BegunStop { cause, servers } = begun;
+        // If the last member has failed, nothing is left to be stopped.
+        if self.lock().ended_at.is_none() {
             log::info!("the group stops: {cause}");
         }
-        servers
-            .iter()
-            .for_each(|server| server.begin_stop(cause.as_stop_cause()));
+        for server in servers {
+            server.begin_stop(cause.as_stop_cause());
+        }
         self.context.cancel_because(match cause {
             GroupCause::Signal(signal) => CancelReason::Signal(signal),
             _ => CancelReason::Cancelled,
         });
     }
 
-    /// The stop is to end now.
-    pub(super) fn cut(self: &Arc<Self>) {
-        self.stop(GroupCause::Context);
-        // For what members have derived from it.
-        self.context.force();
-        self.give_up();
+    /// Sets an alarm that ends the wait for services; `None` is never.
+    fn give_up_at(self: &Arc<Self>, at: Option<Instant>) -> Option<Alarm> {
+        let shared = Arc::downgrade(self);
+        at.map(|at| timer::at(at, move || if_alive(&shared, |shared| shared.give_up())))
     }
 
-    /// Services are not waited for any more, and servers have only what cutting takes.
+    /// Ends the wait for services, and has servers cut what is left.
     fn give_up(&self) {
         let state = self.lock();
-        let cause = state
-            .stop
-            .as_ref()
-            .map_or(StopCause::Context, |stop| stop.cause.as_stop_cause());
-        let servers = state.servers();
+        let (servers, cause) = (state.servers(), state.stop_cause());
         drop(state);
         servers.iter().for_each(|server| server.cut(cause));
-        self.settle(|state| state.is_over = true);
+        self.update(|state| state.has_given_up = true);
     }
-}
 
-/// For contexts and timers, which must not keep a group.
-pub(super) fn if_there(shared: &Weak<Shared>, then: impl FnOnce(&Arc<Shared>)) {
-    if let Some(shared) = shared.upgrade() {
-        then(&shared);
+    /// Changes the state, and ends the group if nothing is left to wait for.
+    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let value = change(&mut state);
+        let ends = state.end_if_idle();
+        drop(state);
+        if ends {
+            self.stopped.raise();
+        }
+        value
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -236,30 +283,27 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// A stop that has just begun: who is to be told.
-struct Begun {
+/// A stop that has just begun, and the servers that are to be told.
+struct BegunStop {
     cause: GroupCause,
     servers: Vec<ServerHandle>,
 }
 
 impl State {
-    fn join(&mut self, name: &str, kind: Kind, is_late: bool) -> Option<u64> {
+    fn add(&mut self, name: &str, kind: Kind, is_late: bool) -> Option<u64> {
         let member = Member {
             name: name.to_owned(),
             since: Clock::System.now(),
             kind,
         };
         if is_late {
-            self.ended.push(MemberReport {
-                name: member.name,
-                ran: Duration::ZERO,
-                outcome: MemberOutcome::NotStarted,
-            });
+            let report = member.report(member.since, MemberOutcome::NotStarted);
+            self.ended.push(report);
             return None;
         }
-        self.next += 1;
-        self.running.insert(self.next, member);
-        Some(self.next)
+        self.last_id += 1;
+        self.running.insert(self.last_id, member);
+        Some(self.last_id)
     }
 
     fn servers(&self) -> Vec<ServerHandle> {
@@ -272,6 +316,48 @@ impl State {
             });
         servers.collect()
     }
+
+    /// What servers name as the cause of their stop.
+    fn stop_cause(&self) -> StopCause {
+        self.stop
+            .as_ref()
+            .map_or(StopCause::Context, |stop| stop.cause.as_stop_cause())
+    }
+
+    /// Ends the group if there is nothing left to wait for, and returns whether it did. Services
+    /// that still run then are left behind.
+    fn end_if_idle(&mut self) -> bool {
+        let is_awaited =
+            |member: &Member| matches!(member.kind, Kind::Server(_)) || !self.has_given_up;
+        if !self.is_complete || self.ended_at.is_some() || self.running.values().any(is_awaited) {
+            return false;
+        }
+        let now = Clock::System.now();
+        self.ended_at = Some(now);
+        if let Some(stop) = &mut self.stop {
+            stop.timeout = None;
+        }
+        let left_behind = std::mem::take(&mut self.running).into_values();
+        self.ended
+            .extend(left_behind.map(|member| member.report(now, MemberOutcome::LeftBehind)));
+        true
+    }
+
+    /// The report of a group that has ended.
+    fn report(&mut self) -> GroupReport {
+        let (cause, took) = match (&self.stop, self.ended_at) {
+            (Some(stop), Some(ended_at)) => (
+                stop.cause.clone(),
+                ended_at.saturating_duration_since(stop.begun_at),
+            ),
+            _ => (GroupCause::Ended, Duration::ZERO),
+        };
+        GroupReport {
+            cause,
+            took,
+            members: std::mem::take(&mut self.ended),
+        }
+    }
 }
 
 impl Member {
@@ -281,5 +367,12 @@ impl Member {
             ran: now.saturating_duration_since(self.since),
             outcome,
         }
+    }
+}
+
+/// Does `then` with what a context or a timer refers to, neither of which may keep a group alive.
+pub(super) fn if_alive(shared: &Weak<Shared>, then: impl FnOnce(&Arc<Shared>)) {
+    if let Some(shared) = shared.upgrade() {
+        then(&shared);
     }
 }

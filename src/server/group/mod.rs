@@ -1,14 +1,10 @@
 //! Several services as one: the first that fails stops the others, and its error is what comes out.
-//!
-//! Nothing here polls and nothing waits for a member: whoever ends, fails or stops the group does
-//! what follows from it, on its own thread. **Invariant:** no callback, of a context, a server or a
-//! timer, is called under the lock.
 
 mod members;
 mod report;
 
 use std::error::Error as StdError;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -16,24 +12,24 @@ use crossbeam_channel::Receiver;
 use crate::error::{Error, Result};
 use crate::handler::respond::Handler;
 use crate::lifecycle::context::Context;
-use crate::lifecycle::phase::Flag;
 use crate::server::Bound;
-use crate::server::group::members::{Shared, if_there};
+use crate::server::group::members::{Shared, if_alive};
 use crate::server::signals::{Caught, SignalThread};
 use crate::settings::STOP_TIMEOUT;
-use crate::sys::panics;
 
 pub use crate::server::group::report::{
     GroupCause, GroupFailed, GroupReport, MemberOutcome, MemberReport,
 };
 
-/// Several services and servers that stop together: when the first one fails or panics, when a
-/// signal comes, or when somebody says so. A service that ends well stops nobody; when all have
-/// ended well the group is done.
+/// Several services and servers that stop together.
 ///
-/// To stop is to end well: the services' [`Context`] is cancelled, the servers begin their
-/// shutdown. Both have [`stop_timeout`](GroupBuilder::stop_timeout). Dropping a group stops it, and
-/// does not wait.
+/// A group stops when the first of its members fails or panics, when a signal comes, when its
+/// context is cancelled, or when a [`GroupHandle`] is told so. A service that returns `Ok` stops no
+/// other member; when all members have ended, so has the group.
+///
+/// The stop cancels the [`Context`] of each service, and begins the shutdown of each server. All of
+/// them have [`stop_timeout`](GroupBuilder::stop_timeout) to end. Dropping a group begins the stop
+/// and does not wait for it.
 ///
 /// # Examples
 ///
@@ -53,7 +49,8 @@ pub use crate::server::group::report::{
 /// });
 ///
 /// let report = group.join();
-/// assert_eq!(report.first_error().unwrap().to_string(), "the time is over");
+/// let error = report.first_error().unwrap();
+/// assert_eq!(error.to_string(), "the time is over");
 /// assert!(report.server("web").unwrap().is_clean());
 /// # Ok::<(), lameduck::Error>(())
 /// ```
@@ -65,7 +62,7 @@ pub struct Group {
     signals: Option<SignalThread>,
 }
 
-/// What a group will be like: see [`Group::builder`].
+/// The description of a group that is to be started: see [`Group::builder`].
 #[derive(Debug)]
 #[must_use = "nothing happens before `start`"]
 pub struct GroupBuilder {
@@ -75,59 +72,58 @@ pub struct GroupBuilder {
 }
 
 impl GroupBuilder {
-    /// Signals that stop the group: the first one as [`GroupHandle::begin_shutdown`] does; a second
-    /// one ends the wait, so that servers cut what is left and services that still run are left
-    /// behind; a third one ends the process. Default: none, and then nothing is installed.
+    /// Sets the signals that stop the group. Default: none, and no signal handler is installed.
+    ///
+    /// The first signal does what [`GroupHandle::begin_shutdown`] does. A second one cuts the stop
+    /// short: servers cut what is left, and services that still run are left behind. A third one
+    /// does what it does to a program that catches no signals, which is to end it.
     pub fn on_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Self {
         self.signals.extend(signals);
         self
     }
 
-    /// What the members' context is derived from: when it is cancelled, the group stops. Default:
-    /// none.
+    /// Sets the context that the members' contexts are derived from. Cancelling it stops the group.
+    /// Default: none.
     pub fn context(mut self, context: &Context) -> Self {
         self.context = Some(context.clone());
         self
     }
 
-    /// How long members may take to end once the group stops. Default: 30 s. Zero does not wait;
-    /// [`Duration::MAX`] is for ever.
+    /// Sets how long members may take to end once the group stops. Default: 30 s. Zero does not
+    /// wait; [`Duration::MAX`] waits for ever.
     ///
-    /// Then a server is cut, even if its own [`grace_period`](crate::ServerBuilder::grace_period)
-    /// is longer, and a service is left behind on its thread and named in the report.
+    /// A server that has not stopped after this time is cut, even if its own
+    /// [`grace_period`](crate::ServerBuilder::grace_period) is longer. A service that still runs is
+    /// left behind on its thread, and the report names it.
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.stop_timeout = timeout;
         self
     }
 
-    /// Makes the group. Signals are caught from here on until it is dropped or was waited for.
+    /// Makes the group. Its signals are caught from now on, until the group is dropped or
+    /// [joined](Group::join).
     ///
     /// # Errors
     ///
-    /// [`Error::SignalForbidden`], [`Error::Signal`] if a signal cannot be caught; [`Error::Start`]
-    /// if no thread can be made for them.
+    /// [`Error::SignalForbidden`] and [`Error::Signal`] if a signal cannot be caught;
+    /// [`Error::Start`] if the thread that takes the signals cannot be made.
     pub fn start(self) -> Result<Group> {
         let caught = Caught::install(self.signals)?;
         let context = self
             .context
             .map_or_else(Context::root, |context| context.with_cancel());
-        let shared = Arc::new(Shared {
-            context,
-            stop_timeout: self.stop_timeout,
-            state: Mutex::default(),
-            stopped: Flag::new(),
-        });
-        // Weak: a context may live longer than its groups.
+        let shared = Arc::new(Shared::new(context, self.stop_timeout));
+        // Weak, because a context may live longer than the groups that are made with it.
         let (stop, cut) = (Arc::downgrade(&shared), Arc::downgrade(&shared));
         shared.context.on_cancel(
-            move || if_there(&stop, |shared| shared.stop(GroupCause::Context)),
-            move || if_there(&cut, Shared::cut),
+            move || if_alive(&stop, |shared| shared.begin_stop(GroupCause::Context)),
+            move || if_alive(&cut, |shared| shared.cut(GroupCause::Context)),
         );
         let (stop, cut) = (shared.clone(), shared.clone());
         let signals = caught
             .listen(
-                move |signal| stop.stop(GroupCause::Signal(signal)),
-                move |_| cut.cut(),
+                move |signal| stop.begin_stop(GroupCause::Signal(signal)),
+                move |signal| cut.cut(GroupCause::Signal(signal)),
             )
             .map_err(|source| Error::Start {
                 what: "signal thread",
@@ -138,11 +134,11 @@ impl GroupBuilder {
 }
 
 impl Group {
-    /// A group that catches no signals and has every other default.
+    /// Makes a group that catches no signals and has every other default.
     pub fn new() -> Self {
         Self::builder()
             .start()
-            .expect("without signals nothing can fail")
+            .expect("a group without signals needs nothing that can fail")
     }
 
     /// Starts to describe a group.
@@ -154,120 +150,93 @@ impl Group {
         }
     }
 
-    /// Runs `service` on a thread of its own, which has its name.
+    /// Runs `service` on a thread that belongs to it and that has its name.
     ///
-    /// Its context is cancelled when the group stops; a service that does not heed it is left
-    /// behind when [`stop_timeout`](GroupBuilder::stop_timeout) is over. An error, of any type, and
-    /// a panic stop the group. To return the context's [`reason`](Context::reason) as the error
-    /// once the group stops is to end well.
+    /// The context of the service is cancelled when the group stops. A service that does not end
+    /// then is left behind after [`stop_timeout`](GroupBuilder::stop_timeout).
     ///
-    /// A service that is given to a group that stops does not start any more, and the report says
-    /// so. A thread that cannot be made is this service's failure.
+    /// An error, of any type, and a panic stop the group. A service that returns the
+    /// [`reason`](Context::reason) for which its context was cancelled has not failed. A service
+    /// whose thread cannot be made has failed. A service that comes when the group is already
+    /// stopping is not started, and the report says so.
     pub fn spawn<F, E>(&self, name: impl Into<String>, service: F)
     where
         F: FnOnce(Context) -> Result<(), E> + Send + 'static,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
         let name = name.into();
-        let Some(id) = self.shared.join(&name) else {
+        let Some(id) = self.shared.add_service(&name) else {
             return;
         };
-        // Its own: what one member cancels is not the others'.
+        // Each service has a context of its own, so that cancelling it does not stop the others.
         let (shared, context) = (self.shared.clone(), self.shared.context.with_cancel());
-        let run = move || {
-            let outcome = match panics::catch(|| service(context)) {
-                Ok(Ok(())) => MemberOutcome::Done,
-                Ok(Err(error)) => MemberOutcome::Failed(Arc::from(error.into())),
-                Err(panic) => MemberOutcome::Panicked(panic.to_string()),
-            };
-            shared.ended(id, outcome);
-        };
-        // A name with a zero byte would be a panic.
+        let run = move || shared.run_service(id, || service(context));
+        // `std` panics on a thread name with a zero byte.
         let thread = std::thread::Builder::new().name(name.replace('\0', " "));
         if let Err(source) = thread.spawn(run) {
-            self.shared.ended(
-                id,
-                MemberOutcome::Failed(Arc::new(Error::Start {
-                    what: "thread for a service",
-                    source,
-                })),
-            );
+            let error = Error::Start {
+                what: "thread for a service",
+                source,
+            };
+            self.shared
+                .member_ended(id, MemberOutcome::Failed(Arc::new(error)));
         }
     }
 
-    /// Serves with `handler` as a member of the group. When the group stops, the server's shutdown
-    /// begins with the times it was built with; how it stopped is in the report.
+    /// Serves with `handler` as a member of the group.
     ///
-    /// A server that is stopped by somebody else has ended well, and stops nobody. If the group
-    /// stops already, the server answers who has connected and stops too. A server that cannot
-    /// start is a member that has failed.
+    /// When the group stops, the shutdown of the server begins, with the times that the server was
+    /// built with; the group's report holds the server's. A server that something else stops has
+    /// ended well, and stops no other member. A server that cannot start has failed.
+    ///
+    /// A server that comes when the group is already stopping answers the clients that have
+    /// connected, and stops too. One that comes when the group has ended is not started.
     pub fn serve(&self, name: impl Into<String>, bound: Bound, handler: impl Handler) {
-        let name = name.into();
-        let Some(id) = self.shared.join_serving(&name) else {
+        let shared = &self.shared;
+        let Some(id) = shared.add_server(&name.into()) else {
             return;
         };
         let running = match bound.spawn(handler) {
             Ok(running) => running,
-            Err(error) => {
-                return self
-                    .shared
-                    .ended(id, MemberOutcome::Failed(Arc::new(error)));
-            }
+            Err(error) => return shared.member_ended(id, MemberOutcome::Failed(Arc::new(error))),
         };
         let handle = running.handle();
-        self.shared.serves(id, running);
-        let shared = self.shared.clone();
-        handle.on_stopped(move |report| shared.ended(id, MemberOutcome::Served(Box::new(report))));
+        shared.server_started(id, running);
+        let shared = shared.clone();
+        handle.on_stopped(move |report| {
+            shared.member_ended(id, MemberOutcome::Served(Box::new(report)));
+        });
     }
 
-    /// The context that is cancelled when the group stops. Cancelling it stops the group.
+    /// Returns the context that is cancelled when the group stops. Cancelling it stops the group.
     #[must_use]
     pub fn context(&self) -> &Context {
         &self.shared.context
     }
 
-    /// What the group can be stopped with, from any thread.
+    /// Returns a handle that stops the group from any thread.
     #[must_use]
     pub fn handle(&self) -> GroupHandle {
         GroupHandle(self.shared.clone())
     }
 
-    /// A channel that disconnects when every member has ended or was left behind, for `select!`
-    /// beside others. Call it when all members are there: a group none of whose members runs any
-    /// more is done from then on.
+    /// Returns a channel that disconnects when every member has ended or was left behind, for a
+    /// `select!` with other channels.
+    ///
+    /// Call it when the group has all its members: from then on the group ends as soon as no member
+    /// runs.
     #[must_use]
     pub fn stopped(&self) -> &Receiver<()> {
-        self.shared.settle(|state| state.is_complete = true);
-        self.shared.stopped.receiver()
+        self.shared.stopped()
     }
 
-    /// Waits until every member has ended, and says how each did.
+    /// Waits until every member has ended, and returns how each did.
     ///
-    /// Blocks for as long as nobody fails, no signal comes and nobody stops it; from then on for at
-    /// most [`stop_timeout`](GroupBuilder::stop_timeout), and for what a server needs to cut: its
-    /// [`cut_grace`](crate::ServerBuilder::cut_grace) and a moment.
+    /// Blocks until the group stops or all members have ended by themselves. A stop takes at most
+    /// [`stop_timeout`](GroupBuilder::stop_timeout) and the time that a server needs to cut what is
+    /// left: its [`cut_grace`](crate::ServerBuilder::cut_grace) and a moment.
     pub fn join(self) -> GroupReport {
-        let _ = self.stopped().recv();
-        let mut state = self.shared.lock();
-        let cause = state
-            .stop
-            .as_ref()
-            .map_or(GroupCause::Ended, |stop| stop.cause.clone());
-        let took = match (&state.stop, state.done_at) {
-            (Some(stop), Some(done_at)) => done_at.saturating_duration_since(stop.begun_at),
-            _ => Duration::ZERO,
-        };
-        let report = GroupReport {
-            cause,
-            took,
-            members: std::mem::take(&mut state.ended),
-        };
-        drop(state);
-        report
-            .left_behind()
-            .for_each(|member| log::warn!("{member}"));
-        log::info!("{}", report.summary());
-        report
+        self.shared.wait()
     }
 }
 
@@ -279,21 +248,22 @@ impl Default for Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.shared.stop(GroupCause::Dropped);
-        // Of a group that was done without a stop it is still to come.
+        self.shared.begin_stop(GroupCause::Dropped);
+        // A group whose members have all ended by themselves was never stopped.
         self.shared.context.cancel();
     }
 }
 
-/// What a group can be stopped with, from any thread. A cheap clone.
+/// Stops a group, from any thread. A clone is cheap.
 #[derive(Debug, Clone)]
 pub struct GroupHandle(Arc<Shared>);
 
 impl GroupHandle {
-    /// Begins the stop and returns at once; also for members and handlers. Services see their
-    /// context cancelled, servers begin their shutdown. A stop that was begun before goes on
-    /// unchanged.
+    /// Begins the stop and returns at once. Services and handlers may call it too.
+    ///
+    /// The context of each service is cancelled, and the shutdown of each server begins. A stop
+    /// that was begun before goes on unchanged.
     pub fn begin_shutdown(&self) {
-        self.0.stop(GroupCause::Handle);
+        self.0.begin_stop(GroupCause::Handle);
     }
 }
