@@ -148,6 +148,23 @@ fn a_panic_stops_the_others_as_an_error_does() {
 }
 
 #[test]
+fn a_panic_in_the_conversion_of_a_services_error_is_the_services() {
+    struct Unspeakable;
+    impl From<Unspeakable> for Box<dyn std::error::Error + Send + Sync> {
+        fn from(_: Unspeakable) -> Self {
+            panic!("no words")
+        }
+    }
+    let group = Group::new();
+    group.spawn("speechless", |_| Err(Unspeakable));
+    let report = wait(group);
+    assert!(
+        matches!(&report.members[0].outcome, MemberOutcome::Panicked(text) if text == "no words"),
+        "{report}"
+    );
+}
+
+#[test]
 fn one_that_ends_well_stops_nobody_and_when_all_have_the_group_is_done() {
     let group = Group::new();
     let release = Gate::new();

@@ -100,9 +100,9 @@ impl Shared {
     where
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let outcome = match panics::catch(service) {
+        let outcome = match panics::catch(|| service().map_err(Into::into)) {
             Ok(Ok(())) => MemberOutcome::Done,
-            Ok(Err(error)) => MemberOutcome::Failed(Arc::from(error.into())),
+            Ok(Err(error)) => MemberOutcome::Failed(Arc::from(error)),
             Err(panic) => MemberOutcome::Panicked(panic.to_string()),
         };
         self.member_ended(id, outcome);
@@ -248,11 +248,11 @@ impl Shared {
 
     /// Ends the wait for services, and has servers cut what is left.
     fn give_up(&self) {
-        let state = self.lock();
-        let (servers, cause) = (state.servers(), state.stop_cause());
-        drop(state);
+        let (servers, cause) = self.update(|state| {
+            state.has_given_up = true;
+            (state.servers(), state.stop_cause())
+        });
         servers.iter().for_each(|server| server.cut(cause));
-        self.update(|state| state.has_given_up = true);
     }
 
     /// Changes the state, and ends the group if nothing is left to wait for.
