@@ -6,11 +6,13 @@ mod support;
 
 use std::error::Error as _;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 use lameduck::context::CancelReason;
-use lameduck::group::{Group, GroupCause, GroupReport, MemberOutcome};
+use lameduck::group::{Group, GroupCause, GroupHandle, GroupReport, MemberOutcome};
 use lameduck::report::StopCause;
 use lameduck::{Context, Error, Request, Running, Server};
 
@@ -37,6 +39,56 @@ fn names(report: &GroupReport) -> Vec<&str> {
         .iter()
         .map(|member| member.name.as_str())
         .collect()
+}
+
+/// [`GroupHandle::shutdown`] or [`GroupHandle::close`].
+type WaitingCall = fn(&GroupHandle) -> GroupReport;
+
+/// Makes each of the calls on a thread. The channel has the reports as they come.
+fn on_threads<const N: usize>(group: &Group, calls: [WaitingCall; N]) -> Receiver<GroupReport> {
+    let (sender, reports) = bounded(N);
+    for call in calls {
+        let (handle, sender) = (group.handle(), sender.clone());
+        std::thread::spawn(move || sender.send(call(&handle)));
+    }
+    reports
+}
+
+/// Returns the text that `call` panics with.
+fn text_of_panic(call: impl FnOnce() -> GroupReport) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(call)).unwrap_err();
+    panic.downcast_ref::<String>().unwrap().clone()
+}
+
+/// Everything that this process logs at *info* and above.
+struct Lines(Mutex<Vec<String>>);
+
+static LINES: Lines = Lines(Mutex::new(Vec::new()));
+
+impl Lines {
+    /// Starts to record.
+    fn of_this_process() -> &'static Self {
+        log::set_logger(&LINES).unwrap();
+        log::set_max_level(log::LevelFilter::Info);
+        &LINES
+    }
+
+    fn count(&self, start: &str) -> usize {
+        let lines = self.0.lock().unwrap();
+        lines.iter().filter(|line| line.starts_with(start)).count()
+    }
+}
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
 }
 
 #[derive(Debug, PartialEq)]
@@ -318,6 +370,209 @@ fn one_that_does_not_heed_its_context_is_left_behind_and_named() {
         "{error}"
     );
     gate.open();
+}
+
+#[test]
+fn shutdown_begins_the_stop_and_waits_for_every_member() {
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let web = builder().workers(2).bind("127.0.0.1:0").unwrap();
+    let mut client = Client::connect(web.local_addr());
+    let group = Group::new();
+    group.serve("web", web, move |_: Request, _: Context| {
+        waits.pass();
+        "answered"
+    });
+    group.spawn("told", until_told);
+    client.send(get("/"));
+    gate.wait_entered(1);
+    let reports = on_threads(&group, [GroupHandle::shutdown]);
+    group.context().cancelled().recv_timeout(LIMIT).unwrap_err();
+    assert!(reports.try_recv().is_err(), "a request is in flight");
+    gate.open();
+    assert_eq!(client.read_response().body, b"answered");
+    let report = reports.recv_timeout(LIMIT).unwrap();
+    assert_eq!(report.cause, GroupCause::Handle);
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.members.len(), 2, "{report}");
+}
+
+#[test]
+fn all_callers_that_wait_get_the_same_report_and_its_last_line_is_logged_once() {
+    let lines = Lines::of_this_process();
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let group = Group::new();
+    group.spawn("slow", move |_| {
+        waits.pass();
+        Ok::<_, Broken>(())
+    });
+    group.spawn("falls over", |_| Err(Broken(1)));
+    group.context().cancelled().recv_timeout(LIMIT).unwrap_err();
+    let handle = group.handle();
+    let reports = on_threads(&group, [GroupHandle::shutdown; 3]);
+    assert!(reports.try_recv().is_err(), "a member still runs");
+    gate.open();
+    let first = wait(group);
+    let mut others: Vec<_> = (0..3)
+        .map(|_| reports.recv_timeout(LIMIT).unwrap())
+        .collect();
+    // The group has ended by now.
+    others.extend([handle.shutdown(), handle.close()]);
+    for other in others {
+        assert_eq!(format!("{other:?}"), format!("{first:?}"));
+        assert!(std::ptr::addr_eq(
+            other.first_error().unwrap(),
+            first.first_error().unwrap()
+        ));
+    }
+    assert_eq!(
+        lines.count("the group has stopped: falls over has failed; it took "),
+        1
+    );
+}
+
+#[test]
+fn close_cuts_servers_and_leaves_a_service_behind_that_ignores_its_context() {
+    let (gate, deaf) = (Gate::new(), Gate::new());
+    let (waits, ignores) = (gate.clone(), deaf.clone());
+    let web = builder()
+        .workers(2)
+        .grace_period(Duration::MAX)
+        .cut_grace(LIMIT)
+        .bind("127.0.0.1:0")
+        .unwrap();
+    let mut client = Client::connect(web.local_addr());
+    let group = Group::builder()
+        .stop_timeout(Duration::MAX)
+        .start()
+        .unwrap();
+    group.serve("web", web, move |_: Request, _: Context| waits.pass());
+    group.spawn("told", until_told);
+    group.spawn("deaf", move |_| {
+        ignores.pass();
+        Ok::<_, Broken>(())
+    });
+    client.send(get("/"));
+    gate.wait_entered(1);
+    deaf.wait_entered(1);
+
+    let reports = on_threads(&group, [GroupHandle::close]);
+    assert_eq!(client.read_response().status, 503);
+    drop(client);
+    // The server's handler keeps the group from ending until then.
+    eventually("the service that was told has ended", || {
+        !format!("{group:?}").contains("told")
+    });
+    gate.open();
+    let report = reports.recv_timeout(LIMIT).unwrap();
+    assert_eq!(report.cause, GroupCause::Handle);
+    assert_eq!(report.server("web").unwrap().cut.len(), 1, "{report}");
+    let outcome = |name| &report.member(name).unwrap().outcome;
+    assert!(matches!(outcome("told"), MemberOutcome::Done), "{report}");
+    assert!(
+        matches!(outcome("deaf"), MemberOutcome::LeftBehind),
+        "{report}"
+    );
+    // As long as a service may take to notice.
+    assert!(report.took >= millis(100), "{report}");
+    assert_eq!(report.exit_code(), 3);
+    deaf.open();
+}
+
+#[test]
+fn close_cuts_a_stop_short_that_others_already_wait_for() {
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let group = Group::builder()
+        .stop_timeout(Duration::MAX)
+        .start()
+        .unwrap();
+    group.spawn("deaf", move |_| {
+        waits.pass();
+        Ok::<_, Broken>(())
+    });
+    gate.wait_entered(1);
+    let reports = on_threads(&group, [GroupHandle::shutdown]);
+    group.context().cancelled().recv_timeout(LIMIT).unwrap_err();
+    let handle = group.handle();
+    let closed = within_limit("the end of `close`", move || handle.close());
+    let waited = reports.recv_timeout(LIMIT).unwrap();
+    assert_eq!(format!("{waited:?}"), format!("{closed:?}"));
+    assert!(
+        matches!(closed.members[0].outcome, MemberOutcome::LeftBehind),
+        "{closed}"
+    );
+    gate.open();
+}
+
+#[test]
+fn a_service_that_would_wait_for_itself_begins_the_stop_and_then_panics() {
+    let calls: [(&str, WaitingCall); 2] = [
+        ("shutdown", GroupHandle::shutdown),
+        ("close", GroupHandle::close),
+    ];
+    for (name, call) in calls {
+        let group = Group::new();
+        let (handle, (sender, refusal)) = (group.handle(), bounded(1));
+        group.spawn("waits for itself", move |_| {
+            sender.send(text_of_panic(|| call(&handle)))
+        });
+        let refusal = refusal.recv_timeout(LIMIT).unwrap();
+        assert!(
+            refusal.starts_with(&format!("`{name}` waits for the service"))
+                && refusal.ends_with("use `begin_shutdown`"),
+            "{refusal}"
+        );
+        assert!(group.context().is_cancelled());
+        assert_eq!(wait(group).cause, GroupCause::Handle);
+    }
+}
+
+#[test]
+fn a_handler_that_would_wait_for_itself_begins_the_stop_and_then_panics() {
+    let calls: [WaitingCall; 2] = [GroupHandle::shutdown, GroupHandle::close];
+    for call in calls {
+        let group = Group::new();
+        let (handle, (sender, refusal)) = (group.handle(), bounded(1));
+        let web = builder().workers(1).bind("127.0.0.1:0").unwrap();
+        let mut client = Client::connect(web.local_addr());
+        group.serve("web", web, move |_: Request, _: Context| {
+            sender.send(text_of_panic(|| call(&handle))).unwrap();
+        });
+        client.send(get("/"));
+        let refusal = refusal.recv_timeout(LIMIT).unwrap();
+        assert!(refusal.ends_with("use `begin_shutdown`"), "{refusal}");
+        assert_eq!(wait(group).cause, GroupCause::Handle);
+    }
+}
+
+#[test]
+fn a_service_may_shut_another_group_and_any_server_down() {
+    let other = Group::new();
+    other.spawn("told", until_told);
+    let group = Group::new();
+    let (alone, member) = (
+        builder().workers(1).bind("127.0.0.1:0").unwrap(),
+        builder().workers(1).bind("127.0.0.1:0").unwrap(),
+    );
+    let (own_group, another) = (group.handle(), other.handle());
+    let servers = [alone.handle(), member.handle()];
+    let alone = alone.spawn(hello).unwrap();
+    group.serve("web", member, hello);
+    group.spawn("closes all", move |_| {
+        assert!(another.shutdown().is_clean());
+        assert!(another.close().is_clean());
+        for server in servers {
+            assert!(server.shutdown().is_clean());
+        }
+        own_group.begin_shutdown();
+        Ok::<_, Broken>(())
+    });
+    let report = wait(group);
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(wait(other).cause, GroupCause::Handle);
+    assert!(alone.join().is_clean());
 }
 
 #[test]

@@ -5,9 +5,11 @@
 //! somebody stops the group, also does what follows from it. **Invariant:** no callback of a
 //! context, a server or a timer is called under the lock.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
+use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,16 @@ use crate::server::group::report::{GroupCause, GroupReport, MemberOutcome, Membe
 use crate::server::{Running, ServerHandle};
 use crate::sys::clock::{Clock, after};
 use crate::sys::panics;
+
+/// How long a service has to end once the wait is cut short, before it is left behind: as long as
+/// a server's worker has. Without it, `close` would report a service that heeds its context as left
+/// behind whenever the thread of that service was not scheduled at once.
+const SERVICE_CUT_GRACE: Duration = Duration::from_millis(100);
+
+thread_local! {
+    /// The address of the group whose service this thread runs; null on any other thread.
+    static SERVICE_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
+}
 
 /// What a group, its handles and its members share.
 pub(super) struct Shared {
@@ -53,6 +65,8 @@ struct Stop {
     begun_at: Instant,
     /// Goes off after the stop timeout.
     timeout: Option<Alarm>,
+    /// Goes off a moment after the stop was cut short, if it was.
+    cut_timeout: Option<Alarm>,
 }
 
 /// A member that runs.
@@ -100,12 +114,19 @@ impl Shared {
     where
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
+        SERVICE_OF.set(Arc::as_ptr(self));
         let outcome = match panics::catch(|| service().map_err(Into::into)) {
             Ok(Ok(())) => MemberOutcome::Done,
             Ok(Err(error)) => MemberOutcome::Failed(Arc::from(error)),
             Err(panic) => MemberOutcome::Panicked(panic.to_string()),
         };
+        SERVICE_OF.set(ptr::null());
         self.member_ended(id, outcome);
+    }
+
+    /// Returns whether the calling thread runs a service of this group.
+    pub(super) fn is_service_thread(&self) -> bool {
+        ptr::eq(SERVICE_OF.get(), self)
     }
 
     /// Keeps a server that has started, and stops it if the group is stopping.
@@ -180,12 +201,22 @@ impl Shared {
         }
     }
 
-    /// Begins the stop if nobody has, and cuts it short.
+    /// Begins the stop if nobody has, and cuts it short: servers cut what is left at once, and
+    /// services have [`SERVICE_CUT_GRACE`] to end.
     pub(super) fn cut(self: &Arc<Self>, cause: GroupCause) {
         self.begin_stop(cause);
         // Cuts what members have built with the context, servers of their own for example.
         self.context.force();
-        self.give_up();
+        let mut state = self.lock();
+        let (servers, cause) = (state.servers(), state.stop_cause());
+        if let Some(stop) = &mut state.stop
+            && stop.cut_timeout.is_none()
+        {
+            let give_up_at = after(Clock::System.now(), SERVICE_CUT_GRACE);
+            stop.cut_timeout = self.give_up_at(give_up_at);
+        }
+        drop(state);
+        servers.iter().for_each(|server| server.cut(cause));
     }
 
     /// Returns a channel that disconnects when the group has ended, which it does as soon as no
@@ -219,6 +250,7 @@ impl Shared {
             cause: cause.clone(),
             begun_at,
             timeout: self.give_up_at(after(begun_at, self.stop_timeout)),
+            cut_timeout: None,
         });
         let servers = state.servers();
         Some(BegunStop { cause, servers })
@@ -335,7 +367,7 @@ impl State {
         let now = Clock::System.now();
         self.ended_at = Some(now);
         if let Some(stop) = &mut self.stop {
-            stop.timeout = None;
+            (stop.timeout, stop.cut_timeout) = (None, None);
         }
         let left_behind = std::mem::take(&mut self.running).into_values();
         self.ended

@@ -12,6 +12,7 @@ use crossbeam_channel::Receiver;
 use crate::error::{Error, Result};
 use crate::handler::respond::Handler;
 use crate::lifecycle::context::Context;
+use crate::lifecycle::phase::is_awaited;
 use crate::server::Bound;
 use crate::server::group::members::{Shared, if_alive};
 use crate::server::signals::{Caught, SignalThread};
@@ -75,8 +76,8 @@ impl GroupBuilder {
     /// Sets the signals that stop the group. Default: none, and no signal handler is installed.
     ///
     /// The first signal does what [`GroupHandle::begin_shutdown`] does. A second one cuts the stop
-    /// short: servers cut what is left, and services that still run are left behind. A third one
-    /// does what it does to a program that catches no signals, which is to end it.
+    /// short, as [`GroupHandle::close`] does. A third one does what it does to a program that
+    /// catches no signals, which is to end it.
     pub fn on_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Self {
         self.signals.extend(signals);
         self
@@ -265,5 +266,69 @@ impl GroupHandle {
     /// that was begun before goes on unchanged.
     pub fn begin_shutdown(&self) {
         self.0.begin_stop(GroupCause::Handle);
+    }
+
+    /// Begins the stop, waits until every member has ended, and returns how each did.
+    ///
+    /// Blocks for at most [`stop_timeout`](GroupBuilder::stop_timeout) and the time that a server
+    /// needs to cut what is left: its [`cut_grace`](crate::ServerBuilder::cut_grace) and a moment.
+    /// Call it when the group has all its members, as [`Group::stopped`]. Any number of threads may
+    /// call it, and [`Group::join`] beside it; all wait for the same stop, and get the same report.
+    ///
+    /// # Panics
+    ///
+    /// A service of this group, a handler or a hook would wait for itself. Called from there it
+    /// begins the stop and then panics; use [`begin_shutdown`](Self::begin_shutdown) instead. A
+    /// service of another group may call it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use lameduck::group::{Group, GroupCause};
+    /// use lameduck::{Context, Server};
+    ///
+    /// let web = Server::builder().bind("127.0.0.1:0")?;
+    /// let group = Group::new();
+    /// group.serve("web", web, |_request, _context| "hello\n");
+    /// group.spawn("cleaner", |context: Context| {
+    ///     let _ = context.cancelled().recv();
+    ///     context.reason().map_or(Ok(()), Err)
+    /// });
+    ///
+    /// let report = group.handle().shutdown();
+    /// assert!(report.is_clean(), "{report}");
+    /// assert_eq!(report.cause, GroupCause::Handle);
+    /// # Ok::<(), lameduck::Error>(())
+    /// ```
+    pub fn shutdown(&self) -> GroupReport {
+        self.begin_shutdown();
+        self.wait("shutdown")
+    }
+
+    /// Stops the group now, waits until that is done, and returns how each member ended.
+    ///
+    /// Each server cuts what is left, as [`ServerHandle::close`](crate::ServerHandle::close) does:
+    /// a client with a request in flight gets 503 if its response is not begun, and a reset
+    /// connection if it is. The context of each service is cancelled, and a service that has not
+    /// ended 100 ms later is left behind on its thread. A stop that was begun before is cut short
+    /// in the same way, also for callers that wait for it already.
+    ///
+    /// Blocks for at most these 100 ms, or for the `cut_grace` of a server and a moment.
+    ///
+    /// # Panics
+    ///
+    /// As [`shutdown`](Self::shutdown), after it has cut the stop short.
+    pub fn close(&self) -> GroupReport {
+        self.0.cut(GroupCause::Handle);
+        self.wait("close")
+    }
+
+    fn wait(&self, call: &str) -> GroupReport {
+        assert!(
+            !is_awaited() && !self.0.is_service_thread(),
+            "`{call}` waits for the service, handler or hook it was called from; \
+             use `begin_shutdown`"
+        );
+        self.0.wait()
     }
 }
