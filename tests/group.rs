@@ -22,7 +22,7 @@ fn hello(_: Request, _: Context) -> &'static str {
     "hello"
 }
 
-/// Ends well when it is told to.
+/// A service that ends well when its context is cancelled.
 fn until_told(context: Context) -> Result<(), CancelReason> {
     let _ = context.cancelled().recv_timeout(LIMIT * 3);
     Ok(())
@@ -103,7 +103,7 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 #[test]
-fn the_first_that_fails_stops_the_others_and_a_request_in_flight_is_answered() {
+fn the_first_member_that_fails_stops_the_others_and_a_request_in_flight_is_answered() {
     let (gate, fail) = (Gate::new(), Gate::new());
     let (waits, fails) = (gate.clone(), fail.clone());
     let web = builder().workers(2).bind("127.0.0.1:0").unwrap();
@@ -217,7 +217,7 @@ fn a_panic_in_the_conversion_of_a_services_error_is_the_services() {
 }
 
 #[test]
-fn one_that_ends_well_stops_nobody_and_when_all_have_the_group_is_done() {
+fn a_member_that_ends_well_stops_no_other_and_the_group_ends_with_the_last() {
     let group = Group::new();
     let release = Gate::new();
     let waits = release.clone();
@@ -229,7 +229,7 @@ fn one_that_ends_well_stops_nobody_and_when_all_have_the_group_is_done() {
     let bound = builder().workers(1).bind("127.0.0.1:0").unwrap();
     let server = bound.handle();
     group.serve("web", bound, hello);
-    // A server that somebody else stops has ended well too.
+    // A server that is stopped from outside its group has ended well too.
     assert!(server.shutdown().is_clean());
     assert_eq!(
         group.stopped().recv_timeout(millis(20)),
@@ -248,7 +248,7 @@ fn one_that_ends_well_stops_nobody_and_when_all_have_the_group_is_done() {
 }
 
 #[test]
-fn it_can_be_shared_between_threads() {
+fn groups_and_their_handles_can_be_shared_between_threads() {
     fn check<T: Send + Sync + fmt::Debug>() {}
     check::<Group>();
     check::<lameduck::group::GroupBuilder>();
@@ -259,7 +259,7 @@ fn it_can_be_shared_between_threads() {
 }
 
 #[test]
-fn a_group_without_members_is_done() {
+fn a_group_without_members_has_ended() {
     assert_eq!(wait(Group::default()).cause, GroupCause::Ended);
 }
 
@@ -282,7 +282,7 @@ fn members_that_end_before_the_next_one_comes_do_not_end_the_group() {
 }
 
 #[test]
-fn errors_are_in_the_order_in_which_they_came() {
+fn errors_are_reported_in_the_order_in_which_they_came() {
     let group = Group::new();
     let first = group.context().clone();
     let second = Gate::new();
@@ -299,7 +299,7 @@ fn errors_are_in_the_order_in_which_they_came() {
     first.cancelled().recv_timeout(LIMIT).unwrap_err();
     let handle = group.handle();
     let waiting = std::thread::spawn(move || group.join());
-    // It is the last one: nothing else is waited for any more.
+    // The third service is the last one that the group waits for.
     eventually("the second has failed", || {
         !format!("{handle:?}").contains("second")
     });
@@ -321,7 +321,7 @@ fn errors_are_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn to_return_the_reason_one_was_told_is_to_end_well() {
+fn a_service_that_returns_the_reason_for_its_cancellation_has_not_failed() {
     let group = Group::new();
     group.spawn("told", |context: Context| {
         let _ = until_told(context.clone());
@@ -342,7 +342,7 @@ fn to_return_the_reason_one_was_told_is_to_end_well() {
 }
 
 #[test]
-fn one_that_does_not_heed_its_context_is_left_behind_and_named() {
+fn a_service_that_ignores_its_context_is_left_behind_and_named() {
     let gate = Gate::new();
     let waits = gate.clone();
     let group = Group::builder().stop_timeout(millis(20)).start().unwrap();
@@ -474,7 +474,7 @@ fn close_cuts_servers_and_leaves_a_service_behind_that_ignores_its_context() {
         matches!(outcome("deaf"), MemberOutcome::LeftBehind),
         "{report}"
     );
-    // As long as a service may take to notice.
+    // The service that ignores its context had this long to end.
     assert!(report.took >= millis(100), "{report}");
     assert_eq!(report.exit_code(), 3);
     deaf.open();
@@ -576,7 +576,7 @@ fn a_service_may_shut_another_group_and_any_server_down() {
 }
 
 #[test]
-fn a_server_is_cut_when_the_groups_time_is_over() {
+fn a_server_is_cut_after_the_stop_timeout_of_its_group() {
     let gate = Gate::new();
     let waits = gate.clone();
     let bound = builder()
@@ -611,7 +611,7 @@ fn a_server_is_cut_when_the_groups_time_is_over() {
 }
 
 #[test]
-fn its_end_is_received_in_a_select_beside_others() {
+fn the_end_of_a_group_is_received_in_a_select() {
     let group = Group::new();
     group.spawn("broken", |_| Err(Broken(1)));
     let (_sender, never) = bounded::<()>(0);
@@ -631,7 +631,7 @@ fn its_end_is_received_in_a_select_beside_others() {
 }
 
 #[test]
-fn one_that_comes_too_late_is_not_started_but_a_server_answers_who_is_there() {
+fn a_late_service_is_not_started_but_a_late_server_answers_its_accept_backlog() {
     let group = Group::new();
     group.handle().begin_shutdown();
     group.spawn("late", |_| -> Result<(), Broken> {
@@ -700,7 +700,7 @@ fn a_service_that_runs_a_server_itself_stops_it_by_its_context() {
 }
 
 #[test]
-fn it_stops_when_the_context_it_is_made_of_is_cancelled() {
+fn a_group_stops_when_the_context_it_was_built_with_is_cancelled() {
     let program = Context::root().with_value(7_u32);
     let group = Group::builder().context(&program).start().unwrap();
     group.spawn("told", |context: Context| {
@@ -713,7 +713,7 @@ fn it_stops_when_the_context_it_is_made_of_is_cancelled() {
         report.is_clean() && report.cause == GroupCause::Context,
         "{report}"
     );
-    // And not the other way round.
+    // A group that stops does not cancel the context it was built with.
     let (other, program) = (Context::root(), Context::root());
     let group = Group::builder().context(&program).start().unwrap();
     group.handle().begin_shutdown();
@@ -722,7 +722,7 @@ fn it_stops_when_the_context_it_is_made_of_is_cancelled() {
 }
 
 #[test]
-fn what_one_service_cancels_is_its_own() {
+fn a_service_that_cancels_its_context_stops_no_other() {
     let group = Group::new();
     let (sender, cancelled) = bounded(1);
     group.spawn("selfish", move |context: Context| {
@@ -735,7 +735,7 @@ fn what_one_service_cancels_is_its_own() {
 }
 
 #[test]
-fn dropping_it_stops_its_members() {
+fn dropping_a_group_stops_its_members() {
     let (sender, ended) = bounded::<()>(0);
     let bound = builder().workers(1).bind("127.0.0.1:0").unwrap();
     let server = bound.handle();
@@ -786,7 +786,7 @@ fn a_signal_that_nobody_may_catch_is_refused() {
 }
 
 #[test]
-fn it_leaves_no_thread_and_no_server_behind() {
+fn a_group_leaves_no_thread_and_no_server_behind() {
     let server = || Server::builder().workers(1).bind("127.0.0.1:0").unwrap();
     let context = Context::root();
     for _ in 0..3 {
@@ -814,7 +814,7 @@ mod signals {
     use super::support::child::{MODE, Program, this_program};
     use super::*;
 
-    /// Not a test of its own: what the child of the test below does.
+    /// No test: the program that the children of the tests below run.
     #[test]
     fn the_program() {
         let Ok(mode) = std::env::var(MODE) else {
@@ -842,7 +842,7 @@ mod signals {
                 Ok::<_, Broken>(())
             });
         }
-        // A member that comes after the signal would not be started.
+        // Only now, because a service that comes after the signal would not be started.
         eprintln!("listening on http://{addr}");
         let report = group.join();
         eprintln!("{report}");
