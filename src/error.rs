@@ -52,9 +52,6 @@ pub enum Error {
     Stopped,
     /// The stop was not clean: the report that says what was cut or left behind.
     Unclean(Box<Report>),
-    /// A member of a group failed or did not end cleanly: the report that says how each ended. The
-    /// error of the first one that failed is the `source`.
-    Group(Box<crate::group::GroupReport>),
 }
 
 impl fmt::Display for Error {
@@ -77,11 +74,6 @@ impl fmt::Display for Error {
             Self::Start { what, .. } => write!(f, "cannot start the server's {what}"),
             Self::Stopped => write!(f, "cannot run a server that was already stopped"),
             Self::Unclean(report) => write!(f, "the server did not stop cleanly: {report}"),
-            Self::Group(report) => match report.first_problem() {
-                Some(member) if member.error().is_some() => write!(f, "{} failed", member.name),
-                Some(member) => write!(f, "{member}"),
-                None => write!(f, "{}", report.summary()),
-            },
         }
     }
 }
@@ -92,7 +84,6 @@ impl std::error::Error for Error {
             Self::Listen { source, .. }
             | Self::Signal { source, .. }
             | Self::Start { source, .. } => Some(source),
-            Self::Group(report) => report.first_problem()?.error().map(|error| error as _),
             Self::Address { .. }
             | Self::SignalForbidden { .. }
             | Self::Stopped

@@ -481,7 +481,8 @@ pub mod context {
 /// Several services that stop as one.
 pub mod group {
     pub use crate::server::group::{
-        Group, GroupBuilder, GroupCause, GroupHandle, GroupReport, MemberOutcome, MemberReport,
+        Group, GroupBuilder, GroupCause, GroupFailed, GroupHandle, GroupReport, MemberOutcome,
+        MemberReport,
     };
 }
 

@@ -6,11 +6,13 @@ mod support;
 
 use std::error::Error as _;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, bounded, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, select};
 use lameduck::context::CancelReason;
-use lameduck::group::{Group, GroupCause, GroupReport, MemberOutcome};
+use lameduck::group::{Group, GroupCause, GroupHandle, GroupReport, MemberOutcome};
 use lameduck::report::StopCause;
 use lameduck::{Context, Error, Request, Running, Server};
 
@@ -20,7 +22,7 @@ fn hello(_: Request, _: Context) -> &'static str {
     "hello"
 }
 
-/// Ends well when it is told to.
+/// A service that ends well when its context is cancelled.
 fn until_told(context: Context) -> Result<(), CancelReason> {
     let _ = context.cancelled().recv_timeout(LIMIT * 3);
     Ok(())
@@ -39,6 +41,56 @@ fn names(report: &GroupReport) -> Vec<&str> {
         .collect()
 }
 
+/// [`GroupHandle::shutdown`] or [`GroupHandle::close`].
+type WaitingCall = fn(&GroupHandle) -> GroupReport;
+
+/// Makes each of the calls on a thread. The channel has the reports as they come.
+fn on_threads<const N: usize>(group: &Group, calls: [WaitingCall; N]) -> Receiver<GroupReport> {
+    let (sender, reports) = bounded(N);
+    for call in calls {
+        let (handle, sender) = (group.handle(), sender.clone());
+        std::thread::spawn(move || sender.send(call(&handle)));
+    }
+    reports
+}
+
+/// Returns the text that `call` panics with.
+fn text_of_panic(call: impl FnOnce() -> GroupReport) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(call)).unwrap_err();
+    panic.downcast_ref::<String>().unwrap().clone()
+}
+
+/// Everything that this process logs at *info* and above.
+struct Lines(Mutex<Vec<String>>);
+
+static LINES: Lines = Lines(Mutex::new(Vec::new()));
+
+impl Lines {
+    /// Starts to record.
+    fn of_this_process() -> &'static Self {
+        log::set_logger(&LINES).unwrap();
+        log::set_max_level(log::LevelFilter::Info);
+        &LINES
+    }
+
+    fn count(&self, start: &str) -> usize {
+        let lines = self.0.lock().unwrap();
+        lines.iter().filter(|line| line.starts_with(start)).count()
+    }
+}
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
 #[derive(Debug, PartialEq)]
 struct Broken(u32);
 
@@ -51,7 +103,7 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 #[test]
-fn the_first_that_fails_stops_the_others_and_a_request_in_flight_is_answered() {
+fn the_first_member_that_fails_stops_the_others_and_a_request_in_flight_is_answered() {
     let (gate, fail) = (Gate::new(), Gate::new());
     let (waits, fails) = (gate.clone(), fail.clone());
     let web = builder().workers(2).bind("127.0.0.1:0").unwrap();
@@ -113,7 +165,9 @@ fn the_first_that_fails_stops_the_others_and_a_request_in_flight_is_answered() {
     let error = report.into_result().unwrap_err();
     assert_eq!(error.to_string(), "broken failed");
     assert_eq!(error.source().unwrap().downcast_ref(), Some(&Broken(1)));
-    assert!(matches!(error, Error::Group(report) if report.members.len() == 4));
+    assert_eq!(format!("{error:?}"), "broken failed: broken 1");
+    assert_eq!(error.report().members.len(), 4);
+    assert_eq!(error.into_report().members.len(), 4);
 }
 
 #[test]
@@ -142,10 +196,28 @@ fn a_panic_stops_the_others_as_an_error_does() {
         "{error}"
     );
     assert!(error.source().is_none());
+    assert_eq!(format!("{error:?}"), error.to_string());
 }
 
 #[test]
-fn one_that_ends_well_stops_nobody_and_when_all_have_the_group_is_done() {
+fn a_panic_in_the_conversion_of_a_services_error_is_the_services() {
+    struct Unspeakable;
+    impl From<Unspeakable> for Box<dyn std::error::Error + Send + Sync> {
+        fn from(_: Unspeakable) -> Self {
+            panic!("no words")
+        }
+    }
+    let group = Group::new();
+    group.spawn("speechless", |_| Err(Unspeakable));
+    let report = wait(group);
+    assert!(
+        matches!(&report.members[0].outcome, MemberOutcome::Panicked(text) if text == "no words"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_member_that_ends_well_stops_no_other_and_the_group_ends_with_the_last() {
     let group = Group::new();
     let release = Gate::new();
     let waits = release.clone();
@@ -157,7 +229,7 @@ fn one_that_ends_well_stops_nobody_and_when_all_have_the_group_is_done() {
     let bound = builder().workers(1).bind("127.0.0.1:0").unwrap();
     let server = bound.handle();
     group.serve("web", bound, hello);
-    // A server that somebody else stops has ended well too.
+    // A server that is stopped from outside its group has ended well too.
     assert!(server.shutdown().is_clean());
     assert_eq!(
         group.stopped().recv_timeout(millis(20)),
@@ -176,17 +248,18 @@ fn one_that_ends_well_stops_nobody_and_when_all_have_the_group_is_done() {
 }
 
 #[test]
-fn it_can_be_shared_between_threads() {
+fn groups_and_their_handles_can_be_shared_between_threads() {
     fn check<T: Send + Sync + fmt::Debug>() {}
     check::<Group>();
     check::<lameduck::group::GroupBuilder>();
+    check::<lameduck::group::GroupFailed>();
     check::<lameduck::group::GroupHandle>();
     check::<GroupReport>();
     check::<lameduck::testing::TestServer>();
 }
 
 #[test]
-fn a_group_without_members_is_done() {
+fn a_group_without_members_has_ended() {
     assert_eq!(wait(Group::default()).cause, GroupCause::Ended);
 }
 
@@ -209,7 +282,7 @@ fn members_that_end_before_the_next_one_comes_do_not_end_the_group() {
 }
 
 #[test]
-fn errors_are_in_the_order_in_which_they_came() {
+fn errors_are_reported_in_the_order_in_which_they_came() {
     let group = Group::new();
     let first = group.context().clone();
     let second = Gate::new();
@@ -226,7 +299,7 @@ fn errors_are_in_the_order_in_which_they_came() {
     first.cancelled().recv_timeout(LIMIT).unwrap_err();
     let handle = group.handle();
     let waiting = std::thread::spawn(move || group.join());
-    // It is the last one: nothing else is waited for any more.
+    // The third service is the last one that the group waits for.
     eventually("the second has failed", || {
         !format!("{handle:?}").contains("second")
     });
@@ -248,7 +321,7 @@ fn errors_are_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn to_return_the_reason_one_was_told_is_to_end_well() {
+fn a_service_that_returns_the_reason_for_its_cancellation_has_not_failed() {
     let group = Group::new();
     group.spawn("told", |context: Context| {
         let _ = until_told(context.clone());
@@ -269,7 +342,7 @@ fn to_return_the_reason_one_was_told_is_to_end_well() {
 }
 
 #[test]
-fn one_that_does_not_heed_its_context_is_left_behind_and_named() {
+fn a_service_that_ignores_its_context_is_left_behind_and_named() {
     let gate = Gate::new();
     let waits = gate.clone();
     let group = Group::builder().stop_timeout(millis(20)).start().unwrap();
@@ -300,7 +373,210 @@ fn one_that_does_not_heed_its_context_is_left_behind_and_named() {
 }
 
 #[test]
-fn a_server_is_cut_when_the_groups_time_is_over() {
+fn shutdown_begins_the_stop_and_waits_for_every_member() {
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let web = builder().workers(2).bind("127.0.0.1:0").unwrap();
+    let mut client = Client::connect(web.local_addr());
+    let group = Group::new();
+    group.serve("web", web, move |_: Request, _: Context| {
+        waits.pass();
+        "answered"
+    });
+    group.spawn("told", until_told);
+    client.send(get("/"));
+    gate.wait_entered(1);
+    let reports = on_threads(&group, [GroupHandle::shutdown]);
+    group.context().cancelled().recv_timeout(LIMIT).unwrap_err();
+    assert!(reports.try_recv().is_err(), "a request is in flight");
+    gate.open();
+    assert_eq!(client.read_response().body, b"answered");
+    let report = reports.recv_timeout(LIMIT).unwrap();
+    assert_eq!(report.cause, GroupCause::Handle);
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.members.len(), 2, "{report}");
+}
+
+#[test]
+fn all_callers_that_wait_get_the_same_report_and_its_last_line_is_logged_once() {
+    let lines = Lines::of_this_process();
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let group = Group::new();
+    group.spawn("slow", move |_| {
+        waits.pass();
+        Ok::<_, Broken>(())
+    });
+    group.spawn("falls over", |_| Err(Broken(1)));
+    group.context().cancelled().recv_timeout(LIMIT).unwrap_err();
+    let handle = group.handle();
+    let reports = on_threads(&group, [GroupHandle::shutdown; 3]);
+    assert!(reports.try_recv().is_err(), "a member still runs");
+    gate.open();
+    let first = wait(group);
+    let mut others: Vec<_> = (0..3)
+        .map(|_| reports.recv_timeout(LIMIT).unwrap())
+        .collect();
+    // The group has ended by now.
+    others.extend([handle.shutdown(), handle.close()]);
+    for other in others {
+        assert_eq!(format!("{other:?}"), format!("{first:?}"));
+        assert!(std::ptr::addr_eq(
+            other.first_error().unwrap(),
+            first.first_error().unwrap()
+        ));
+    }
+    assert_eq!(
+        lines.count("the group has stopped: falls over has failed; it took "),
+        1
+    );
+}
+
+#[test]
+fn close_cuts_servers_and_leaves_a_service_behind_that_ignores_its_context() {
+    let (gate, deaf) = (Gate::new(), Gate::new());
+    let (waits, ignores) = (gate.clone(), deaf.clone());
+    let web = builder()
+        .workers(2)
+        .grace_period(Duration::MAX)
+        .cut_grace(LIMIT)
+        .bind("127.0.0.1:0")
+        .unwrap();
+    let mut client = Client::connect(web.local_addr());
+    let group = Group::builder()
+        .stop_timeout(Duration::MAX)
+        .start()
+        .unwrap();
+    group.serve("web", web, move |_: Request, _: Context| waits.pass());
+    group.spawn("told", until_told);
+    group.spawn("deaf", move |_| {
+        ignores.pass();
+        Ok::<_, Broken>(())
+    });
+    client.send(get("/"));
+    gate.wait_entered(1);
+    deaf.wait_entered(1);
+
+    let reports = on_threads(&group, [GroupHandle::close]);
+    assert_eq!(client.read_response().status, 503);
+    drop(client);
+    // The server's handler keeps the group from ending until then.
+    eventually("the service that was told has ended", || {
+        !format!("{group:?}").contains("told")
+    });
+    gate.open();
+    let report = reports.recv_timeout(LIMIT).unwrap();
+    assert_eq!(report.cause, GroupCause::Handle);
+    assert_eq!(report.server("web").unwrap().cut.len(), 1, "{report}");
+    let outcome = |name| &report.member(name).unwrap().outcome;
+    assert!(matches!(outcome("told"), MemberOutcome::Done), "{report}");
+    assert!(
+        matches!(outcome("deaf"), MemberOutcome::LeftBehind),
+        "{report}"
+    );
+    // The service that ignores its context had this long to end.
+    assert!(report.took >= millis(100), "{report}");
+    assert_eq!(report.exit_code(), 3);
+    deaf.open();
+}
+
+#[test]
+fn close_cuts_a_stop_short_that_others_already_wait_for() {
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let group = Group::builder()
+        .stop_timeout(Duration::MAX)
+        .start()
+        .unwrap();
+    group.spawn("deaf", move |_| {
+        waits.pass();
+        Ok::<_, Broken>(())
+    });
+    gate.wait_entered(1);
+    let reports = on_threads(&group, [GroupHandle::shutdown]);
+    group.context().cancelled().recv_timeout(LIMIT).unwrap_err();
+    let handle = group.handle();
+    let closed = within_limit("the end of `close`", move || handle.close());
+    let waited = reports.recv_timeout(LIMIT).unwrap();
+    assert_eq!(format!("{waited:?}"), format!("{closed:?}"));
+    assert!(
+        matches!(closed.members[0].outcome, MemberOutcome::LeftBehind),
+        "{closed}"
+    );
+    gate.open();
+}
+
+#[test]
+fn a_service_that_would_wait_for_itself_begins_the_stop_and_then_panics() {
+    let calls: [(&str, WaitingCall); 2] = [
+        ("shutdown", GroupHandle::shutdown),
+        ("close", GroupHandle::close),
+    ];
+    for (name, call) in calls {
+        let group = Group::new();
+        let (handle, (sender, refusal)) = (group.handle(), bounded(1));
+        group.spawn("waits for itself", move |_| {
+            sender.send(text_of_panic(|| call(&handle)))
+        });
+        let refusal = refusal.recv_timeout(LIMIT).unwrap();
+        assert!(
+            refusal.starts_with(&format!("`{name}` waits for the service"))
+                && refusal.ends_with("use `begin_shutdown`"),
+            "{refusal}"
+        );
+        assert!(group.context().is_cancelled());
+        assert_eq!(wait(group).cause, GroupCause::Handle);
+    }
+}
+
+#[test]
+fn a_handler_that_would_wait_for_itself_begins_the_stop_and_then_panics() {
+    let calls: [WaitingCall; 2] = [GroupHandle::shutdown, GroupHandle::close];
+    for call in calls {
+        let group = Group::new();
+        let (handle, (sender, refusal)) = (group.handle(), bounded(1));
+        let web = builder().workers(1).bind("127.0.0.1:0").unwrap();
+        let mut client = Client::connect(web.local_addr());
+        group.serve("web", web, move |_: Request, _: Context| {
+            sender.send(text_of_panic(|| call(&handle))).unwrap();
+        });
+        client.send(get("/"));
+        let refusal = refusal.recv_timeout(LIMIT).unwrap();
+        assert!(refusal.ends_with("use `begin_shutdown`"), "{refusal}");
+        assert_eq!(wait(group).cause, GroupCause::Handle);
+    }
+}
+
+#[test]
+fn a_service_may_shut_another_group_and_any_server_down() {
+    let other = Group::new();
+    other.spawn("told", until_told);
+    let group = Group::new();
+    let (alone, member) = (
+        builder().workers(1).bind("127.0.0.1:0").unwrap(),
+        builder().workers(1).bind("127.0.0.1:0").unwrap(),
+    );
+    let (own_group, another) = (group.handle(), other.handle());
+    let servers = [alone.handle(), member.handle()];
+    let alone = alone.spawn(hello).unwrap();
+    group.serve("web", member, hello);
+    group.spawn("closes all", move |_| {
+        assert!(another.shutdown().is_clean());
+        assert!(another.close().is_clean());
+        for server in servers {
+            assert!(server.shutdown().is_clean());
+        }
+        own_group.begin_shutdown();
+        Ok::<_, Broken>(())
+    });
+    let report = wait(group);
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(wait(other).cause, GroupCause::Handle);
+    assert!(alone.join().is_clean());
+}
+
+#[test]
+fn a_server_is_cut_after_the_stop_timeout_of_its_group() {
     let gate = Gate::new();
     let waits = gate.clone();
     let bound = builder()
@@ -339,7 +615,7 @@ fn a_server_is_cut_when_the_groups_time_is_over() {
 }
 
 #[test]
-fn its_end_is_received_in_a_select_beside_others() {
+fn the_end_of_a_group_is_received_in_a_select() {
     let group = Group::new();
     group.spawn("broken", |_| Err(Broken(1)));
     let (_sender, never) = bounded::<()>(0);
@@ -359,7 +635,7 @@ fn its_end_is_received_in_a_select_beside_others() {
 }
 
 #[test]
-fn one_that_comes_too_late_is_not_started_but_a_server_answers_who_is_there() {
+fn a_late_service_is_not_started_but_a_late_server_answers_its_accept_backlog() {
     let group = Group::new();
     group.handle().begin_shutdown();
     group.spawn("late", |_| -> Result<(), Broken> {
@@ -414,7 +690,11 @@ fn a_service_that_runs_a_server_itself_stops_it_by_its_context() {
         .bind("127.0.0.1:0")
         .unwrap();
     let mut client = Client::connect(bound.local_addr());
-    group.spawn("web", move |_| bound.run(hello)?.into_result().map(drop));
+    group.spawn("web", move |_| {
+        let report = bound.run(hello)?;
+        assert!(report.is_clean(), "{report}");
+        Ok::<_, Error>(())
+    });
     assert_eq!(client.get("/").status, 200);
     group.context().cancel();
     client.expect_eof();
@@ -424,7 +704,7 @@ fn a_service_that_runs_a_server_itself_stops_it_by_its_context() {
 }
 
 #[test]
-fn it_stops_when_the_context_it_is_made_of_is_cancelled() {
+fn a_group_stops_when_the_context_it_was_built_with_is_cancelled() {
     let program = Context::root().with_value(7_u32);
     let group = Group::builder().context(&program).start().unwrap();
     group.spawn("told", |context: Context| {
@@ -437,7 +717,7 @@ fn it_stops_when_the_context_it_is_made_of_is_cancelled() {
         report.is_clean() && report.cause == GroupCause::Context,
         "{report}"
     );
-    // And not the other way round.
+    // A group that stops does not cancel the context it was built with.
     let (other, program) = (Context::root(), Context::root());
     let group = Group::builder().context(&program).start().unwrap();
     group.handle().begin_shutdown();
@@ -446,7 +726,7 @@ fn it_stops_when_the_context_it_is_made_of_is_cancelled() {
 }
 
 #[test]
-fn what_one_service_cancels_is_its_own() {
+fn a_service_that_cancels_its_context_stops_no_other() {
     let group = Group::new();
     let (sender, cancelled) = bounded(1);
     group.spawn("selfish", move |context: Context| {
@@ -459,7 +739,7 @@ fn what_one_service_cancels_is_its_own() {
 }
 
 #[test]
-fn dropping_it_stops_its_members() {
+fn dropping_a_group_stops_its_members() {
     let (sender, ended) = bounded::<()>(0);
     let bound = builder().workers(1).bind("127.0.0.1:0").unwrap();
     let server = bound.handle();
@@ -510,7 +790,7 @@ fn a_signal_that_nobody_may_catch_is_refused() {
 }
 
 #[test]
-fn it_leaves_no_thread_and_no_server_behind() {
+fn a_group_leaves_no_thread_and_no_server_behind() {
     let server = || Server::builder().workers(1).bind("127.0.0.1:0").unwrap();
     let context = Context::root();
     for _ in 0..3 {
@@ -538,7 +818,7 @@ mod signals {
     use super::support::child::{MODE, Program, this_program};
     use super::*;
 
-    /// Not a test of its own: what the child of the test below does.
+    /// No test: the program that the children of the tests below run.
     #[test]
     fn the_program() {
         let Ok(mode) = std::env::var(MODE) else {
@@ -566,7 +846,7 @@ mod signals {
                 Ok::<_, Broken>(())
             });
         }
-        // A member that comes after the signal would not be started.
+        // Only now, because a service that comes after the signal would not be started.
         eprintln!("listening on http://{addr}");
         let report = group.join();
         eprintln!("{report}");
