@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::sys::test_points::TestPoints;
 use crate::wire;
 
 /// How long a phase of the stop lasts.
@@ -94,12 +93,6 @@ pub(crate) struct Settings {
     pub(crate) collect_bytes: usize,
     pub(crate) max_dedicated_threads: usize,
     pub(crate) limits: wire::Limits,
-    /// What a test puts in the socket's place.
-    #[cfg(test)]
-    pub(crate) transport:
-        fn(crate::conn::transport::Socket) -> Box<dyn crate::conn::transport::Transport>,
-    /// Where a test holds threads.
-    pub(crate) test_points: TestPoints,
 }
 
 impl Default for Settings {
@@ -121,9 +114,6 @@ impl Default for Settings {
             collect_bytes: COLLECT_BYTES,
             max_dedicated_threads: MAX_DEDICATED_THREADS,
             limits: wire::Limits::default(),
-            #[cfg(test)]
-            transport: |socket| Box::new(socket),
-            test_points: TestPoints::default(),
         }
     }
 }
