@@ -5,8 +5,9 @@
 
 use http::Method;
 
+use crate::settings::Limits;
 use crate::wire::framing::Framing;
-use crate::wire::{Limits, oracle};
+use crate::wire::oracle;
 
 /// Any bytes as a request head, and as a request target.
 pub fn head(data: &[u8]) {

@@ -434,11 +434,11 @@ compile_error!("lameduck runs on Unix only: it is built on signals, poll(2) and 
 
 mod error;
 
+mod settings;
+
 mod sys;
 
 mod wire;
-
-mod settings;
 
 mod lifecycle;
 

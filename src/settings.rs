@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::wire;
-
 /// How long a phase of the stop lasts.
 pub(crate) const LAME_DUCK: Duration = Duration::ZERO;
 /// Kubernetes kills a pod 30 s after SIGTERM; 5 s of that are left for everything else.
@@ -92,7 +90,7 @@ pub(crate) struct Settings {
     pub(crate) min_rate: u64,
     pub(crate) collect_bytes: usize,
     pub(crate) max_dedicated_threads: usize,
-    pub(crate) limits: wire::Limits,
+    pub(crate) limits: Limits,
 }
 
 impl Default for Settings {
@@ -113,7 +111,51 @@ impl Default for Settings {
             min_rate: MIN_RATE,
             collect_bytes: COLLECT_BYTES,
             max_dedicated_threads: MAX_DEDICATED_THREADS,
-            limits: wire::Limits::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Limits on what a peer may send in a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Method, target and version, without the line end. More is 414.
+    pub(crate) max_request_line_bytes: usize,
+    /// The whole head: empty lines before it, request line, fields, and the empty line that ends
+    /// it. More is 431.
+    pub(crate) max_head_bytes: usize,
+    /// Field lines in a head. More is 431.
+    pub(crate) max_fields: usize,
+    /// What follows the size of one chunk on its line. More is 400.
+    pub(crate) max_chunk_extension_bytes: usize,
+    /// The same, added up over a whole body. More is 400.
+    pub(crate) max_chunk_extensions_bytes: usize,
+    /// The lines of a trailer section, without their line ends. More is 431.
+    pub(crate) max_trailer_bytes: usize,
+    /// Field lines in a trailer section, also those that are dropped. More is 431.
+    pub(crate) max_trailer_fields: usize,
+}
+
+impl Limits {
+    pub(crate) const MAX_REQUEST_LINE_BYTES: usize = 16 * 1024;
+    pub(crate) const MAX_HEAD_BYTES: usize = 64 * 1024;
+    pub(crate) const MAX_FIELDS: usize = 100;
+    pub(crate) const MAX_CHUNK_EXTENSION_BYTES: usize = 256;
+    pub(crate) const MAX_CHUNK_EXTENSIONS_BYTES: usize = 16 * 1024;
+    pub(crate) const MAX_TRAILER_BYTES: usize = 8 * 1024;
+    pub(crate) const MAX_TRAILER_FIELDS: usize = 32;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_request_line_bytes: Self::MAX_REQUEST_LINE_BYTES,
+            max_head_bytes: Self::MAX_HEAD_BYTES,
+            max_fields: Self::MAX_FIELDS,
+            max_chunk_extension_bytes: Self::MAX_CHUNK_EXTENSION_BYTES,
+            max_chunk_extensions_bytes: Self::MAX_CHUNK_EXTENSIONS_BYTES,
+            max_trailer_bytes: Self::MAX_TRAILER_BYTES,
+            max_trailer_fields: Self::MAX_TRAILER_FIELDS,
         }
     }
 }

@@ -7,10 +7,11 @@
 
 use http::header::HeaderMap;
 
+use super::Refusal;
 use super::framing::Framing;
 use super::syntax::is_tchar;
 use super::trailers::Trailers;
-use super::{Limits, Refusal};
+use crate::settings::Limits;
 
 /// Appends one chunk. For empty data that is nothing, as an empty chunk would end the body.
 pub(crate) fn encode_chunk(data: &[u8], out: &mut Vec<u8>) {

@@ -18,7 +18,8 @@ use super::framing::{Framing, request_framing};
 use super::lines::{self, Lines};
 use super::persist::{Persist, persist};
 use super::syntax::{is_tchar, members};
-use super::{Limits, Refusal, target};
+use super::{Refusal, target};
+use crate::settings::Limits;
 
 /// A complete request head.
 #[derive(Debug)]

@@ -9,11 +9,12 @@ use http::header::{
 };
 use http::{Method, Uri, Version};
 
+use super::Refusal;
 use super::chunked::{Decoder, LAST_CHUNK, encode_chunk};
 use super::framing::Framing;
 use super::head::{Head, HeadScan};
 use super::persist::Persist;
-use super::{Limits, Refusal};
+use crate::settings::Limits;
 
 /// A head is read the same however it arrives, and says what its bytes say.
 pub(crate) fn head(bytes: &[u8], pieces: &[usize], limits: &Limits) {

@@ -9,8 +9,9 @@ use proptest::sample::select;
 
 use super::chunked::{Decoder, LAST_CHUNK, encode_chunk};
 use super::framing::{Framing, response_framing};
+use super::oracle;
 use super::reply::{Connection, ReplyHead, write_head, write_refusal};
-use super::{Limits, oracle};
+use crate::settings::Limits;
 
 #[path = "../../tests/support/generators.rs"]
 mod generators;

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName};
 
-use super::{Limits, Refusal, lines};
+use super::{Refusal, lines};
+use crate::settings::Limits;
 
 /// The trailer fields that have arrived, and the begun line of the next.
 #[derive(Debug, Default)]
