@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+use crate::error::signal_name::signal_name;
 use crate::error::{Error, Result};
 use crate::handler::respond::Handler;
 use crate::lifecycle::context::{CancelReason, Context};
@@ -24,7 +25,6 @@ use crate::server::{Bound, Running, ServerHandle};
 use crate::settings::STOP_TIMEOUT;
 use crate::sys::clock::{Clock, after};
 use crate::sys::panics;
-use crate::sys::socket::signal_name;
 
 /// Several services and servers that stop together: when the first one fails or panics, when a
 /// signal comes, or when somebody says so. A service that ends well stops nobody; when all have

@@ -11,9 +11,9 @@ use signal_hook::consts::{self, FORBIDDEN};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
+use crate::error::signal_name::signal_name;
 use crate::error::{Error, Result};
 use crate::lifecycle::context::{CancelReason, Context};
-use crate::sys::socket::signal_name;
 
 /// A terminal that was closed, and by custom the wish that a daemon read its configuration again.
 pub const SIGHUP: i32 = consts::SIGHUP;

@@ -187,9 +187,3 @@ pub(crate) fn adopt(fd: std::os::fd::RawFd) -> std::io::Result<std::os::fd::Owne
     // SAFETY: it is open, and the caller sees to it that the process claims it once.
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
 }
-
-/// A signal's name, as in `SIGTERM`.
-pub(crate) fn signal_name(signal: i32) -> String {
-    signal_hook::low_level::signal_name(signal)
-        .map_or_else(|| format!("signal {signal}"), str::to_owned)
-}
