@@ -11,7 +11,7 @@ use super::Refusal;
 pub(super) struct Lines {
     /// Where the next line begins.
     start: usize,
-    /// Where to look on: from `start` to here there is no end of line and no fault.
+    /// Where the search goes on: between `start` and here there is no line end and no fault.
     seen: usize,
 }
 
@@ -168,8 +168,7 @@ mod tests {
         for byte in 0..=u8::MAX {
             for len in 0..20 {
                 for at in 0..len {
-                    // These bytes are next to the control characters, in value or without their
-                    // high bit, and are none.
+                    // None of these fillers is a control character, but each is close to one.
                     for filler in [b' ', b'~', 0x80, 0x9f, 0xff] {
                         let mut bytes = vec![filler; len];
                         bytes[at] = byte;
