@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::lifecycle::report::Report;
+use crate::sys::signal_name::signal_name;
 
 /// What lameduck's fallible calls return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -63,14 +64,10 @@ impl fmt::Display for Error {
                 write!(
                     f,
                     "cannot catch {}: no process is ever allowed to",
-                    crate::sys::socket::signal_name(*signal)
+                    signal_name(*signal)
                 )
             }
-            Self::Signal { signal, .. } => write!(
-                f,
-                "cannot catch {}",
-                crate::sys::socket::signal_name(*signal)
-            ),
+            Self::Signal { signal, .. } => write!(f, "cannot catch {}", signal_name(*signal)),
             Self::Start { what, .. } => write!(f, "cannot start the server's {what}"),
             Self::Stopped => write!(f, "cannot run a server that was already stopped"),
             Self::Unclean(report) => write!(f, "the server did not stop cleanly: {report}"),

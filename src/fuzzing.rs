@@ -1,21 +1,22 @@
-//! What the fuzz targets in `tests/fuzz` call; only cargo-fuzz builds it.
+//! The functions that the fuzz targets in `tests/fuzz` call. Only cargo-fuzz builds this module.
 //!
-//! The first four bytes of an input say how the rest is cut, what room there is for content, which
-//! limits hold and what frames a body.
+//! The first four bytes of an input choose how the rest is cut into pieces, how much room there is
+//! for content, which limits apply, and how the body is framed. The rest is what a peer sends.
 
 use http::Method;
 
+use crate::settings::Limits;
 use crate::wire::framing::Framing;
-use crate::wire::{Limits, oracle};
+use crate::wire::oracle;
 
-/// Any bytes as a request head, and as a request target.
+/// Reads any bytes as a request head, and as a request target.
 pub fn head(data: &[u8]) {
     let Some(case) = Case::of(data) else { return };
     oracle::target(&Method::OPTIONS, case.bytes);
     oracle::head(case.bytes, &case.pieces, &case.limits);
 }
 
-/// Any bytes as a body, chunked or of a declared length.
+/// Reads any bytes as a body, of the framing that the input chooses.
 pub fn body(data: &[u8]) {
     let Some(case) = Case::of(data) else { return };
     oracle::body(
@@ -27,12 +28,13 @@ pub fn body(data: &[u8]) {
     );
 }
 
-/// Any bytes as all that arrives on a connection.
+/// Reads any bytes as all that arrives on a connection.
 pub fn connection(data: &[u8]) {
     let Some(case) = Case::of(data) else { return };
     oracle::connection(case.bytes, &case.pieces, &case.limits);
 }
 
+/// An input of the fuzzer, taken apart.
 struct Case<'a> {
     bytes: &'a [u8],
     pieces: [usize; 2],
@@ -63,7 +65,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// The default limits, or some that a short input reaches.
+/// Returns the default limits, or low ones that a short input reaches.
 fn limits(byte: u8) -> Limits {
     let most = usize::from(byte);
     match most {

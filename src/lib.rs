@@ -431,11 +431,11 @@ compile_error!("lameduck runs on Unix only: it is built on signals, poll(2) and 
 // The floors of the architecture, from the bottom: a module uses its own floor and those above it
 // in this list. `tests/tidy` sees to it.
 
+mod settings;
+
 mod sys;
 
 mod wire;
-
-mod settings;
 
 mod lifecycle;
 

@@ -1,81 +1,104 @@
-//! Every limit and time of the server: its name, its default and why it is that.
+//! Every limit and every time of the server, with its default and the reason for it.
+//!
+//! This is the second floor from the bottom. It uses nothing of the crate but the errors, and each
+//! floor above it takes its numbers from here.
 
 use std::time::Duration;
 
-use crate::sys::test_points::TestPoints;
-use crate::wire;
-
-/// How long a phase of the stop lasts.
+/// The default time for which a stopping server still accepts. Zero skips the phase, which only a
+/// server that others route to needs.
 pub(crate) const LAME_DUCK: Duration = Duration::ZERO;
-/// Kubernetes kills a pod 30 s after SIGTERM; 5 s of that are left for everything else.
+/// The default time that requests in flight get once draining starts. Kubernetes kills a pod 30 s
+/// after SIGTERM; 5 s of that are left for everything else.
 pub(crate) const GRACE_PERIOD: Duration = Duration::from_secs(25);
-/// A client whose pool still holds the connection has had time to notice, or to speak.
+/// The default time for which an idle connection must have been silent before a draining server
+/// closes it. In this time a client whose pool still holds the connection can notice the stop, or
+/// send a request.
 pub(crate) const IDLE_GRACE: Duration = Duration::from_secs(1);
-/// For answers that are under way at the deadline, and for 503s to arrive.
+/// The default time that responses under way at the deadline, and the 503s that are sent then, get
+/// to arrive.
 pub(crate) const CUT_GRACE: Duration = Duration::from_secs(1);
 
-/// For a group's members to end: what a server takes by default, and some.
+/// The default time that a group's members get to end: somewhat more than a server takes by
+/// default.
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// From the first byte of a head, or from the connection's start, to the head's end.
+/// The default time in which a request's head must be complete, from its first byte or from the
+/// start of the connection.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The default time for which a connection is kept open between two requests.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two reads of a body.
+/// The default longest time in which the peer sends no byte of a request body that is expected.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Without the peer having acknowledged a byte.
+/// The default longest time in which the peer acknowledges no byte of its response.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Of a complete request for a worker.
+/// The default longest time for which a complete request waits for a worker.
 pub(crate) const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes per second, in both directions, while we wait for the peer.
+/// The default rate, in bytes per second and in either direction, below which a peer that is waited
+/// for is given up.
 pub(crate) const MIN_RATE: u64 = 500;
-/// From when on the rate counts: a burst of loss must not cut an honest peer.
+/// The time for which a peer must have been waited for before its rate counts: a burst of packet
+/// loss must not cut an honest peer.
 pub(crate) const RATE_AFTER: Duration = Duration::from_secs(10);
-/// Of a request body the handler did not read, so that the connection can be kept.
+/// The longest time for which the rest of a request body that the handler did not read is read and
+/// dropped, so that the connection can be kept.
 pub(crate) const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+/// The most bytes of such a rest that are read and dropped.
 pub(crate) const MAX_DISCARD_BYTES: u64 = 256 << 10;
-/// Of the peer's silence after our FIN: RFC 9112 section 9.6 asks to wait, not for how long.
+/// The longest silence of the peer after our FIN. RFC 9112 section 9.6 asks a server to wait, but
+/// does not say for how long.
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Of all that it sends after our FIN. Many clients read no answer before they have sent all of
-/// their body, and a reset meanwhile hides the answer from them.
+/// The longest time for which the peer may go on sending after our FIN. Many clients read no
+/// response before they have sent all of their body, and a reset meanwhile hides the response from
+/// them.
 pub(crate) const MAX_LINGER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes that the peer may send after our FIN.
 pub(crate) const MAX_LINGER_BYTES: u64 = 32 << 20;
-/// For a request that crosses our end of an idle connection, at least; two round trips if those are
-/// longer.
+/// The shortest time that a stopping server waits for a request which crosses its FIN on an idle
+/// connection. It waits for two round trips where these take longer.
 pub(crate) const MIN_GOODBYE: Duration = Duration::from_millis(50);
-/// Of silence after the peer has acknowledged everything: no RST can destroy an answer any more.
+/// The silence that ends a lingering close once the peer has acknowledged everything: from then on
+/// no RST can destroy a response.
 pub(crate) const LINGER_QUIET: Duration = Duration::from_millis(250);
 
-/// A request body up to this size is collected before the handler is called.
+/// The default size up to which a request body is collected before the handler is called.
 pub(crate) const COLLECT_BYTES: usize = 64 << 10;
-/// Of the accepted channel: connections on their way to the pool. Further ones wait in the kernel's
-/// accept backlog.
+/// The capacity of the accepted channel, which holds connections on their way to the pool. Further
+/// ones wait in the kernel's accept backlog.
 pub(crate) const MAX_ACCEPTED: usize = 1024;
-/// Of the kernel's accept backlog; the kernel cuts it to `net.core.somaxconn`, 4096 by default.
+/// The default length of the kernel's accept backlog. The kernel cuts it to `net.core.somaxconn`,
+/// which is 4096 by default.
 pub(crate) const BACKLOG: i32 = 4096;
-/// Answers to pipelined requests are sent when there are this many bytes, if not before.
+/// The number of bytes at which the responses to pipelined requests are sent, if they were not sent
+/// before.
 pub(crate) const MAX_PENDING_BYTES: usize = 64 << 10;
-/// Of a connection, in the kernel and not on their way: a thousand clients that read nothing would
-/// otherwise have it take several gigabytes, and the pool's time to fill them. Half of it is enough
-/// to bridge the moment until a worker sees that there is room again.
+/// The most bytes of a connection that the kernel holds and has not put on their way.
+///
+/// Without this limit a thousand clients that read nothing would have the kernel take several
+/// gigabytes, and the pool spend its time to fill them. Half of it is enough to bridge the moment
+/// until a worker sees that there is room again.
 pub(crate) const MAX_UNSENT_BYTES: u32 = 128 << 10;
-/// Each has a stack; beyond this the system's own limits on threads and mappings are near.
+/// The most workers that a pool may have. Each has a stack, and beyond this number the system's own
+/// limits on threads and mappings are near.
 pub(crate) const MAX_WORKERS: usize = 10_000;
-/// Requests on one connection before others get their turn.
+/// The number of requests that are served on one connection before other connections get their
+/// turn.
 pub(crate) const REQUEST_BUDGET: usize = 64;
-/// Connections that have given way to others, before the poller's next one gets its turn: each of
-/// them may be a megabyte.
+/// The number of connections that gave way to others and are served again before the poller's next
+/// connection gets its turn. Each of them may send a megabyte in that.
 pub(crate) const READY_BUDGET: usize = 4;
-/// Pulls of a response body before others get their turn: 1 MiB.
+/// The number of pieces of a response body that are read before other connections get their turn:
+/// 1 MiB in all.
 pub(crate) const PULL_BUDGET: usize = 16;
-/// Of a response body, in one pull.
+/// The most bytes of a response body that are read in one piece.
 pub(crate) const MAX_PULL_BYTES: usize = 64 << 10;
-/// Connections with a thread of their own: upgraded ones and streams. As many threads are no burden
-/// on any system.
+/// The default number of connections that may have a dedicated thread: upgraded ones and streams.
+/// So many threads are no burden on any system.
 pub(crate) const MAX_DEDICATED_THREADS: usize = 1000;
-/// A worker's read buffer: a read shorter than it means that the socket is drained.
+/// The size of a worker's read buffer. A read that does not fill it has emptied the socket.
 pub(crate) const READ_BYTES: usize = 16 << 10;
 
-/// The server's limits and times, as its builder was told.
+/// The limits and times of one server. `ServerBuilder` has a method for each, which documents it.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) workers: usize,
@@ -93,13 +116,7 @@ pub(crate) struct Settings {
     pub(crate) min_rate: u64,
     pub(crate) collect_bytes: usize,
     pub(crate) max_dedicated_threads: usize,
-    pub(crate) limits: wire::Limits,
-    /// What a test puts in the socket's place.
-    #[cfg(test)]
-    pub(crate) transport:
-        fn(crate::conn::transport::Socket) -> Box<dyn crate::conn::transport::Transport>,
-    /// Where a test holds threads.
-    pub(crate) test_points: TestPoints,
+    pub(crate) limits: Limits,
 }
 
 impl Default for Settings {
@@ -120,28 +137,77 @@ impl Default for Settings {
             min_rate: MIN_RATE,
             collect_bytes: COLLECT_BYTES,
             max_dedicated_threads: MAX_DEDICATED_THREADS,
-            limits: wire::Limits::default(),
-            #[cfg(test)]
-            transport: |socket| Box::new(socket),
-            test_points: TestPoints::default(),
+            limits: Limits::default(),
         }
     }
 }
 
-/// Cores the process may use.
+/// The limits on what a peer may send in one message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// The most bytes of a request line: method, target and version, without the line end. A longer
+    /// one is answered with 414.
+    pub(crate) max_request_line_bytes: usize,
+    /// The most bytes of a whole head: the empty lines before it, the request line, the fields, and
+    /// the empty line that ends it. A longer one is answered with 431.
+    pub(crate) max_head_bytes: usize,
+    /// The most field lines in a head. If there are more, the answer is 431.
+    pub(crate) max_fields: usize,
+    /// The most bytes that may follow the size of one chunk on its line. A longer extension is
+    /// answered with 400.
+    pub(crate) max_chunk_extension_bytes: usize,
+    /// The most bytes of chunk extensions in a whole body. If there are more, the answer is 400.
+    pub(crate) max_chunk_extensions_bytes: usize,
+    /// The most bytes in the lines of a trailer section, without their line ends. A longer section
+    /// is answered with 431.
+    pub(crate) max_trailer_bytes: usize,
+    /// The most field lines in a trailer section, those that are dropped included. If there are
+    /// more, the answer is 431.
+    pub(crate) max_trailer_fields: usize,
+}
+
+/// The defaults.
+impl Limits {
+    pub(crate) const MAX_REQUEST_LINE_BYTES: usize = 16 * 1024;
+    pub(crate) const MAX_HEAD_BYTES: usize = 64 * 1024;
+    pub(crate) const MAX_FIELDS: usize = 100;
+    pub(crate) const MAX_CHUNK_EXTENSION_BYTES: usize = 256;
+    pub(crate) const MAX_CHUNK_EXTENSIONS_BYTES: usize = 16 * 1024;
+    pub(crate) const MAX_TRAILER_BYTES: usize = 8 * 1024;
+    pub(crate) const MAX_TRAILER_FIELDS: usize = 32;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_request_line_bytes: Self::MAX_REQUEST_LINE_BYTES,
+            max_head_bytes: Self::MAX_HEAD_BYTES,
+            max_fields: Self::MAX_FIELDS,
+            max_chunk_extension_bytes: Self::MAX_CHUNK_EXTENSION_BYTES,
+            max_chunk_extensions_bytes: Self::MAX_CHUNK_EXTENSIONS_BYTES,
+            max_trailer_bytes: Self::MAX_TRAILER_BYTES,
+            max_trailer_fields: Self::MAX_TRAILER_FIELDS,
+        }
+    }
+}
+
+/// Returns how many cores the process may use.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Handlers block; four for each core keep the cores busy, and 16 are cheap.
+/// Returns the default number of workers. Handlers block: four workers for each core keep the cores
+/// busy, and 16 are cheap.
 fn default_workers() -> usize {
     (4 * cores()).max(16)
 }
 
-/// 80 % of the descriptors the process may have: the rest are the program's.
+/// Returns the default limit on connections: 80 % of the descriptors that the process may have. The
+/// rest are left to the program.
 pub(crate) fn default_max_connections() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    // Without a limit the table's keys are the limit; a million connections are beyond any pool.
+    // Where the system sets no limit, or a higher one, a million: more connections than any pool
+    // can serve, and few enough for the keys of the slot table.
     let limit = limit
         .map_or(1 << 20, |limit| {
             usize::try_from(limit).unwrap_or(usize::MAX)

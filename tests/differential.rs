@@ -1,13 +1,13 @@
-//! The same bytes to this server and to hyper's: what handlers are given is equal, or we are the
-//! stricter one.
+//! Sends the same bytes to this server and to one of hyper, and checks that the handlers of both
+//! are given the same requests, or that lameduck is the stricter of the two.
 //!
-//! Two readers that find different requests in the same bytes are what request smuggling lives on.
-//! hyper is the reader that many others are built on; where it refuses, accepting has to be
-//! explained: see [`without_lenience`].
+//! Request smuggling needs two readers that find different requests in the same bytes. Many other
+//! servers are built on hyper. Where lameduck accepts what hyper refuses, there has to be a reason:
+//! see [`without_lenience`].
 //!
-//! A connection gets all its bytes in one write and then the client's end, so nothing depends on
-//! time: both servers answer what is complete and close. (hyper does so with `half_close` alone;
-//! without it a client that has finished its side loses its answers.)
+//! Each client sends all its bytes in one write and then finishes its side, so nothing depends on
+//! time: both servers answer what is complete, and close. (hyper does so with `half_close` only;
+//! without it, a client that has finished its side loses its responses.)
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -42,8 +42,8 @@ proptest! {
     }
 }
 
-/// Sends each with a request behind it that would be smuggled, or hidden, if its end was found
-/// elsewhere.
+/// Sends each of `requests` with another one after it, which would be smuggled or hidden if the end
+/// of the first was found elsewhere, and expects the same verdict for all.
 #[track_caller]
 fn check(expected: Verdict, requests: &[&str]) {
     let differences: Vec<_> = requests
@@ -224,23 +224,24 @@ fn a_later_minor_version_is_taken_by_us_alone() {
     }
 }
 
-/// What a comparison has shown, if it has not shown us to be the lenient one.
+/// The result of a comparison that shows no fault of lameduck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// Both gave their handlers the same, and both refused the rest or neither.
+    /// Both gave their handlers the same requests, and both refused the rest or neither did.
     Equal,
-    /// We refused what hyper took.
+    /// lameduck refused what hyper accepted.
     Stricter,
-    /// We took what hyper refused, and took it for what [`without_lenience`] makes of it.
+    /// lameduck accepted what hyper refused, and read it as [`without_lenience`] rewrites it.
     Lenient,
 }
 
-/// Rewrites what we take and hyper refuses to what we take it for. It is one thing: a later minor
-/// version is compatible by definition (RFC 9110 section 2.5), to hyper it is a malformed one.
+/// Rewrites what lameduck accepts and hyper refuses to what lameduck reads it as. There is one such
+/// thing: a later minor version, which is compatible by definition (RFC 9110 section 2.5), while
+/// hyper takes it for a malformed version.
 ///
-/// Two more differences are not seen by a handler and not counted. hyper answers a head that the
-/// client's end cuts off with 400, we with our end (RFC 9112 section 8: MAY). hyper does not tell
-/// its handler that the host of a URL is the one that counts (see [`Seen::new`]).
+/// Two more differences cannot be seen by a handler and do not count. To a head that the client's
+/// end cuts off, hyper answers 400, while lameduck closes (RFC 9112 section 8: MAY). And hyper does
+/// not tell its handler that the host of a URL replaces the `Host` field (see [`Seen::new`]).
 fn without_lenience(bytes: &[u8]) -> Vec<u8> {
     let mut rewritten = bytes.to_vec();
     for at in 0..bytes.len() {
@@ -262,7 +263,7 @@ fn without_lenience(bytes: &[u8]) -> Vec<u8> {
     rewritten
 }
 
-/// Sends the bytes to both and says how we differ, or why that is a fault.
+/// Sends the bytes to both servers. Returns how lameduck differs, or an error if that is a fault.
 fn compare(bytes: &[u8]) -> Result<Verdict, String> {
     let ours = OURS.outcome(bytes);
     let hypers = HYPER.outcome(bytes);
@@ -279,7 +280,7 @@ fn compare(bytes: &[u8]) -> Result<Verdict, String> {
     if understood == bytes {
         return Err(explain("hyper refuses what we take"));
     }
-    // Whatever else looks like a version is rewritten too.
+    // Everything else that looks like a version is rewritten too, so what lameduck saw has to be.
     let requests = ours.requests.iter().map(Seen::without_lenience).collect();
     let rewritten = MemberOutcome {
         requests,
@@ -308,7 +309,7 @@ fn verdict(ours: &MemberOutcome, hypers: &MemberOutcome) -> Result<Verdict, &'st
     }
     let fewer = ours.requests.len() < hypers.requests.len();
     match (ours.refusal, hypers.refusal) {
-        // As with `close` among options that are not ASCII, which hyper passes over.
+        // One case is `close` among options that are not ASCII, which hyper skips.
         _ if fewer && ours.closes => Ok(Verdict::Stricter),
         _ if fewer => {
             Err("a request that hyper answers gets no answer from us, and nothing says why")
@@ -318,13 +319,14 @@ fn verdict(ours: &MemberOutcome, hypers: &MemberOutcome) -> Result<Verdict, &'st
     }
 }
 
-/// A request as its handler was given it, when its body had come whole.
+/// A request as its handler saw it, once its body was complete.
 #[derive(Clone, PartialEq, Eq)]
 struct Seen {
     method: String,
     target: String,
     version: String,
-    /// In the order of their names, each name's values in the order they came in.
+    /// The fields in the order of their names. The values of a name are in the order in which they
+    /// came.
     fields: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
 }
@@ -332,8 +334,8 @@ struct Seen {
 impl Seen {
     fn new(parts: &Parts, body: Vec<u8>) -> Self {
         let mut fields = parts.headers.clone();
-        // RFC 9112 section 3.2.2: the host of a URL counts, whatever the field says. hyper leaves
-        // that to its handlers.
+        // RFC 9112 section 3.2.2: the host of a URL replaces the field. hyper leaves that to its
+        // handlers.
         if let Some(authority) = parts.uri.authority() {
             fields.insert(
                 HOST,
@@ -384,15 +386,16 @@ impl fmt::Debug for Seen {
     }
 }
 
-/// What became of a connection.
+/// What happened on a connection.
 #[derive(Debug, Clone)]
 struct MemberOutcome {
     requests: Vec<Seen>,
-    /// Responses of the handler to whole requests: 204 each, so that none has a body.
+    /// The number of responses of the handler to complete requests. Each is 204, so that none has a
+    /// body.
     answers: usize,
-    /// The status of the first other response, which is the last.
+    /// The status of the first response that is not 204 or 100. It is also the last response.
     refusal: Option<u16>,
-    /// The last response says that the connection closes.
+    /// Whether the last response says that the connection closes.
     closes: bool,
     end: End,
 }
@@ -440,19 +443,20 @@ impl fmt::Display for MemberOutcome {
     }
 }
 
-/// The requests of each connection, by the client's address.
+/// The requests of each connection, by the address of the client.
 type Log = Arc<Mutex<HashMap<SocketAddr, Vec<Seen>>>>;
 
+/// A server under test, and what its handler saw.
 struct Subject {
     addr: SocketAddr,
     log: Log,
 }
 
 impl Subject {
-    /// Sends these bytes and no more, and waits for the connection's end.
+    /// Sends these bytes and then the client's end, and waits until the server closes.
     fn outcome(&self, bytes: &[u8]) -> MemberOutcome {
         let mut client = Client::connect(self.addr);
-        // Who refuses may close before it has taken all.
+        // A server that refuses the bytes may close before it has read all of them.
         let _ = client.try_send(bytes);
         let _ = client.try_half_close();
         let (received, end) = client.drain();
@@ -486,7 +490,7 @@ static OURS: LazyLock<Subject> = LazyLock::new(|| {
         },
     );
     let addr = server.local_addr();
-    // It serves until the process ends.
+    // The server goes on until the process ends.
     std::mem::forget(server);
     Subject { addr, log }
 });

@@ -467,7 +467,11 @@ fn close_cuts_servers_and_leaves_a_service_behind_that_ignores_its_context() {
     gate.open();
     let report = reports.recv_timeout(LIMIT).unwrap();
     assert_eq!(report.cause, GroupCause::Handle);
-    assert_eq!(report.server("web").unwrap().cut.len(), 1, "{report}");
+    assert_eq!(
+        support::cut(report.server("web").unwrap()).len(),
+        1,
+        "{report}"
+    );
     let outcome = |name| &report.member(name).unwrap().outcome;
     assert!(matches!(outcome("told"), MemberOutcome::Done), "{report}");
     assert!(

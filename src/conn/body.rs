@@ -13,10 +13,10 @@ use crate::conn::collect::BodyError;
 use crate::conn::egress::Egress;
 use crate::conn::progress::{Progress, ProgressLimit};
 use crate::conn::upgraded::RunUpgraded;
+use crate::settings::Limits;
 use crate::settings::{MAX_DISCARD_BYTES, READ_BYTES};
 use crate::sys::clock::Clock;
-use crate::sys::waker::wait_for_peer;
-use crate::wire::Limits;
+use crate::sys::waker::{wait_readable, wait_writable};
 use crate::wire::chunked::{Decoder, encode_chunk};
 use crate::wire::framing::Framing;
 use crate::wire::reply::CONTINUE;
@@ -615,7 +615,7 @@ impl Ingress {
                     "the client is too slow with its request body",
                 ));
             };
-            wait_for_peer(egress.transport().as_fd(), false, self.clock.slice(until));
+            wait_readable(egress.transport().as_fd(), self.clock.slice(until));
         };
         let n = *result.as_ref().unwrap_or(&0);
         self.came += n as u64;
@@ -727,7 +727,7 @@ pub(super) fn send_all(
                 "the client does not take its response",
             ));
         };
-        wait_for_peer(egress.transport().as_fd(), true, clock.slice(until));
+        wait_writable(egress.transport().as_fd(), clock.slice(until));
     }
     Ok(())
 }

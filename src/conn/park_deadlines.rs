@@ -13,7 +13,7 @@ use crate::conn::transport::Look;
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::Phase;
 use crate::settings::{DISCARD_TIMEOUT, LINGER_QUIET, LINGER_TIMEOUT, MIN_GOODBYE};
-use crate::sys::waker::wait_for_peer;
+use crate::sys::waker::wait_writable;
 use crate::wire::Refusal;
 
 /// What a deadline that is over, or a want of room, leads to.
@@ -174,9 +174,7 @@ impl Conn {
                 Overdue::Close(CloseReason::Overloaded)
             }
             // There is room: it is our turn that is late, not the peer's.
-            Stage::Flush(_)
-                if wait_for_peer(self.egress.transport().as_fd(), true, Duration::ZERO) =>
-            {
+            Stage::Flush(_) if wait_writable(self.egress.transport().as_fd(), Duration::ZERO) => {
                 Overdue::Advance
             }
             Stage::Flush(_) => {

@@ -18,7 +18,7 @@ use crate::conn::response::Response;
 use crate::conn::stages::Request;
 use crate::lifecycle::context::Context;
 use crate::sys::sync::{Mutex, lock};
-use crate::sys::waker::{Waker, wait_for, wait_for_peer};
+use crate::sys::waker::{Waker, wait_for, wait_writable};
 use crate::wire::syntax::members;
 
 /// The code that gets the connection.
@@ -297,7 +297,7 @@ impl Write for Upgraded {
                 return Ok(taken);
             }
             let fd = self.shared.egress.transport().as_fd();
-            if !wait_for_peer(fd, true, self.write_timeout.unwrap_or(Duration::MAX)) {
+            if !wait_writable(fd, self.write_timeout.unwrap_or(Duration::MAX)) {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
                     "the peer takes nothing",

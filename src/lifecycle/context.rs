@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use crate::lifecycle::phase::{Flag, Lifecycle, Phase};
 use crate::lifecycle::timer::{self, Alarm};
 use crate::sys::clock::{Clock, after, earlier};
+use crate::sys::signal_name::signal_name;
 
 /// Given to each handler: who asks, whether the server is stopping, and what the router and layers
 /// have added. A cheap clone.
@@ -125,11 +126,9 @@ impl fmt::Display for CancelReason {
             Self::Cancelled => f.write_str("it was cancelled"),
             Self::Stopped => f.write_str("the server has stopped"),
             Self::ClientGone => f.write_str("the client is gone"),
-            Self::Signal(signal) => write!(
-                f,
-                "the process got {}",
-                crate::sys::socket::signal_name(*signal)
-            ),
+            Self::Signal(signal) => {
+                write!(f, "the process got {}", signal_name(*signal))
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::sys::clock::{Clock, after, earlier};
+use crate::sys::signal_name::signal_name;
 use crate::sys::sync::{AtomicU8, Mutex, lock};
 use crate::sys::waker::Waker;
 
@@ -91,7 +92,9 @@ pub enum StopCause {
 impl fmt::Display for StopCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Signal(signal) => write!(f, "{}", crate::sys::socket::signal_name(*signal)),
+            Self::Signal(signal) => {
+                write!(f, "{}", signal_name(*signal))
+            }
             Self::Handle => f.write_str("a call of its handle"),
             Self::Dropped => f.write_str("the running server being dropped"),
             Self::Context => f.write_str("its context being cancelled"),

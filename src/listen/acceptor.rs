@@ -153,12 +153,12 @@ impl Acceptor {
         // same way.
         let mut evicted_in_vain = false;
         while !self.is_over() && self.can_send() && (!self.is_full() || self.make_room(listener)) {
-            match self.listeners[listener].accept(&self.pool.settings.test_points) {
+            match self.listeners[listener].accept(&self.pool.test_points) {
                 Ok(Some((socket, peer))) => {
                     self.count_pause();
                     evicted_in_vain = false;
                     let entry = Ledger::open(&self.pool.ledger);
-                    self.pool.settings.test_points.at(Point::Accepted);
+                    self.pool.test_points.at(Point::Accepted);
                     // There is room, and nobody else sends.
                     let _ = self.accepted.try_send(Accepted {
                         socket,

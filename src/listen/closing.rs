@@ -111,7 +111,7 @@ impl Closing {
     fn accept_all(&mut self, pool: &Pool) -> BacklogState {
         for listener in &self.listeners {
             loop {
-                match listener.accept(&pool.settings.test_points) {
+                match listener.accept(&pool.test_points) {
                     Ok(Some((socket, peer))) => {
                         let entry = Ledger::open(&pool.ledger);
                         // It has inherited the gate, and hears nothing from its peer before it is

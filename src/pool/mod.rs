@@ -7,4 +7,5 @@ pub(crate) mod monitor;
 pub(crate) mod permits;
 pub(crate) mod shared;
 pub(crate) mod slots;
+pub(crate) mod test_seams;
 pub(crate) mod worker;

@@ -17,6 +17,8 @@ use crate::conn::response::Response;
 use crate::conn::serve_context::{Buffers, ServeContext};
 use crate::conn::stages::{Conn, Request};
 use crate::conn::transport::Socket;
+#[cfg(test)]
+use crate::conn::transport::Transport;
 use crate::lifecycle::context::{Client, Context};
 use crate::lifecycle::ledger::{CloseReason, Entry, Ledger};
 use crate::lifecycle::phase::{Lifecycle, Phase};
@@ -24,11 +26,12 @@ use crate::pool::deadlines::Deadlines;
 use crate::pool::dedicated::DedicatedThreads;
 use crate::pool::permits::{Permit, Permits, PollerWake, Semaphore, WorkerWord};
 use crate::pool::slots::{KeyQueue, Mark, Slot, Table};
+use crate::pool::test_seams::TestSeams;
 use crate::settings::{Settings, cores};
 use crate::sys::panics;
 use crate::sys::poller::Poller;
 use crate::sys::sync::AtomicBool;
-use crate::sys::test_points::Point;
+use crate::sys::test_points::{Point, TestPoints};
 use crate::sys::waker::Waker;
 
 /// A handler, whatever it was made of.
@@ -45,6 +48,10 @@ pub(crate) struct Accepted {
 /// What the threads share.
 pub(crate) struct Pool {
     pub(crate) settings: Settings,
+    pub(crate) test_points: TestPoints,
+    /// Makes the transport of each accepted socket.
+    #[cfg(test)]
+    transport: fn(Socket) -> Box<dyn Transport>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) handler: Box<DynHandler>,
@@ -146,6 +153,7 @@ pub(crate) struct Marked(pub(crate) Box<Conn>, pub(crate) Mark);
 impl Pool {
     pub(crate) fn new(
         settings: Settings,
+        seams: TestSeams,
         lifecycle: Arc<Lifecycle>,
         ledger: Arc<Ledger>,
         handler: Box<DynHandler>,
@@ -192,6 +200,9 @@ impl Pool {
             monitor: MonitorWake::new(monitor),
             caretaker: WorkerWord::new(),
             settings,
+            test_points: seams.test_points,
+            #[cfg(test)]
+            transport: seams.transport,
             lifecycle,
             ledger,
             handler,
@@ -219,7 +230,7 @@ impl Pool {
         #[cfg(not(test))]
         let transport = Box::new(socket);
         #[cfg(test)]
-        let transport = (self.settings.transport)(socket);
+        let transport = (self.transport)(socket);
         let egress = Arc::new(Egress::new(transport, peer));
         let client: Weak<dyn Client> = Arc::<Egress>::downgrade(&egress);
         let context = Context::of_connection(self.lifecycle.clone(), peer, local, client);
@@ -262,7 +273,7 @@ impl Pool {
         self.set_deadline(key, conn.deadline(cx));
         slot.show_silence(conn.silent_since().map(|since| self.nanos(since)));
         slot.put(conn);
-        self.settings.test_points.at(Point::Put);
+        self.test_points.at(Point::Put);
         slot.word.park().map_err(|mark| Marked(slot.take(), mark))
     }
 
@@ -291,7 +302,7 @@ impl Pool {
             // The mark may have been the sweeper's, who then has dropped the deadline.
             self.set_deadline(key, deadline);
         }
-        self.settings.test_points.at(Point::Queued);
+        self.test_points.at(Point::Queued);
         match queue {
             Queue::Ready => self.ready.push(key),
             Queue::Calls => self.calls.push(key),
@@ -361,7 +372,7 @@ impl Pool {
     /// Passes a permit on. There may be nobody to take it: then a poller that sleeps has to see
     /// what is queued.
     pub(crate) fn give(&self, permit: Permit) {
-        self.settings.test_points.at(Point::Giving);
+        self.test_points.at(Point::Giving);
         self.permits.give(permit);
         if self.has_queued() {
             self.wake_poller();

@@ -14,6 +14,7 @@ use crate::listen::acceptor::{Acceptor, Threads};
 use crate::listen::listener::{Addr, Listener};
 use crate::pool::monitor::Monitor;
 use crate::pool::shared::Pool;
+use crate::pool::test_seams::TestSeams;
 use crate::pool::worker::{Ended, Worker};
 use crate::server::handle::ServerHandle;
 use crate::server::shutdown;
@@ -28,6 +29,7 @@ use crate::sys::waker::Waker;
 #[must_use = "clients that connect wait until it runs"]
 pub struct Bound {
     pub(super) settings: Settings,
+    pub(super) seams: TestSeams,
     pub(super) hooks: Hooks,
     pub(super) caught: Caught,
     pub(super) listeners: Vec<Listener>,
@@ -86,6 +88,7 @@ impl Bound {
         let cannot_start = |what| move |source| Error::Start { what, source };
         let Self {
             settings,
+            seams,
             hooks,
             caught,
             listeners,
@@ -100,7 +103,7 @@ impl Bound {
         let handler = DroppedInSafety(Some(handler));
         let handler = Box::new(move |request, context| handler.get().handle(request, context));
         let (lifecycle, ledger) = (handle.lifecycle().clone(), handle.ledger().clone());
-        let pool = Pool::new(settings, lifecycle, ledger, handler, accepted, waker);
+        let pool = Pool::new(settings, seams, lifecycle, ledger, handler, accepted, waker);
         let pool = Arc::new(pool.map_err(cannot_start("poller"))?);
         handle.set_pool(&pool);
 

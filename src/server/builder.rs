@@ -9,6 +9,7 @@ use crate::lifecycle::hooks::{Hook, Hooks};
 use crate::lifecycle::ledger::Ledger;
 use crate::lifecycle::phase::{Lifecycle, StopCause};
 use crate::listen::listener::Listen;
+use crate::pool::test_seams::TestSeams;
 use crate::server::bound::Bound;
 use crate::server::handle::ServerHandle;
 use crate::server::signals::Caught;
@@ -30,6 +31,7 @@ impl Server {
             hooks: Hooks::default(),
             context: None,
             clock: Clock::System,
+            seams: TestSeams::default(),
         }
     }
 }
@@ -63,6 +65,7 @@ pub struct ServerBuilder {
     hooks: Hooks,
     context: Option<Context>,
     clock: Clock,
+    seams: TestSeams,
 }
 
 impl ServerBuilder {
@@ -270,6 +273,7 @@ impl ServerBuilder {
         }
         Ok(Bound {
             settings: self.settings,
+            seams: self.seams,
             hooks: self.hooks,
             caught,
             listeners,
@@ -289,13 +293,13 @@ impl ServerBuilder {
         mut self,
         make: fn(crate::conn::transport::Socket) -> Box<dyn crate::conn::transport::Transport>,
     ) -> Self {
-        self.settings.transport = make;
+        self.seams.transport = make;
         self
     }
 
     #[cfg(test)]
     pub(crate) fn test_points(mut self, test_points: &crate::sys::test_points::TestPoints) -> Self {
-        self.settings.test_points = test_points.clone();
+        self.seams.test_points = test_points.clone();
         self
     }
 }

@@ -13,7 +13,7 @@ use signal_hook::low_level;
 
 use crate::error::{Error, Result};
 use crate::lifecycle::context::{CancelReason, Context};
-use crate::sys::socket::signal_name;
+use crate::sys::signal_name::signal_name;
 
 /// A terminal that was closed, and by custom the wish that a daemon read its configuration again.
 pub const SIGHUP: i32 = consts::SIGHUP;

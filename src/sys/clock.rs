@@ -1,4 +1,4 @@
-//! The only place that reads the time, so that a test can set it.
+//! The only module of the library that reads the time, so that a test can set it.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,9 +16,12 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
-    /// The moment it is.
+    /// Returns the current time.
     #[inline]
-    #[allow(clippy::disallowed_methods, reason = "here, and only here")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one call that the lint leaves"
+    )]
     pub(crate) fn now(&self) -> Instant {
         match self {
             Self::System => Instant::now(),
@@ -27,7 +30,7 @@ impl Clock {
         }
     }
 
-    /// Whether the kernel's own times can be compared with this clock's.
+    /// Returns whether the kernel's own times can be compared with this clock's.
     pub(crate) fn is_the_kernels(&self) -> bool {
         match self {
             Self::System => true,
@@ -36,14 +39,15 @@ impl Clock {
         }
     }
 
-    /// The wall clock's time, for the `Date` field only: nothing is ever timed by it.
+    /// Returns the wall clock's time. It is for the `Date` field only: nothing is timed by it.
     pub(crate) fn wall(&self) -> SystemTime {
         SystemTime::now()
     }
 
-    /// How long a thread may block until `deadline`; `None` is for ever.
+    /// Returns how long a thread may block until `deadline`. `None` means for ever.
     ///
-    /// On a manual clock a thread that has a waker blocks until the clock is moved, which wakes it.
+    /// This is for a thread that has a waker. On a manual clock such a thread blocks until a test
+    /// moves the clock, which wakes it.
     pub(crate) fn until(&self, deadline: Option<Instant>) -> Option<Duration> {
         match self {
             Self::System => deadline.map(|at| at.saturating_duration_since(self.now())),
@@ -54,7 +58,7 @@ impl Clock {
         }
     }
 
-    /// How long a thread that nobody can wake may block before it asks for the time again.
+    /// Returns how long a thread without a waker may block before it asks for the time again.
     pub(crate) fn slice(&self, deadline: Instant) -> Duration {
         match self {
             Self::System => deadline.saturating_duration_since(self.now()),
@@ -63,7 +67,7 @@ impl Clock {
         }
     }
 
-    /// Has `waker` called whenever the clock is moved by hand.
+    /// Registers a waker that is woken whenever a test moves the clock.
     pub(crate) fn on_advance(&self, waker: &std::sync::Arc<crate::sys::waker::Waker>) {
         match self {
             Self::System => drop(waker.clone()),
@@ -73,13 +77,13 @@ impl Clock {
     }
 }
 
-/// `start + by`, or `None` when that is beyond what an `Instant` can say: `Duration::MAX` means
-/// never.
+/// Returns `start + by`, or `None` if that is more than an `Instant` can express: `Duration::MAX`
+/// means never.
 pub(crate) fn after(start: Instant, by: Duration) -> Option<Instant> {
     start.checked_add(by)
 }
 
-/// The earlier of two deadlines, of which `None` is never.
+/// Returns the earlier of two deadlines, where `None` means never.
 pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -87,7 +91,7 @@ pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant>
     }
 }
 
-/// The later of two deadlines, of which `None` is never.
+/// Returns the later of two deadlines, where `None` means never.
 pub(crate) fn later(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     Some(a?.max(b?))
 }
@@ -99,7 +103,7 @@ mod manual {
 
     use crate::sys::waker::Waker;
 
-    /// A clock that stands still until [`advance`](Self::advance).
+    /// A clock that stands still until [`advance`](Self::advance) moves it.
     #[derive(Debug)]
     pub(crate) struct ManualClock {
         now: Mutex<Instant>,
@@ -109,7 +113,7 @@ mod manual {
     impl ManualClock {
         #[allow(
             clippy::disallowed_methods,
-            reason = "the origin of a clock that then stands still"
+            reason = "the clock has to start somewhere; it stands still from then on"
         )]
         pub(crate) fn new() -> Arc<Self> {
             Arc::new(Self {

@@ -1,9 +1,19 @@
-//! What the system gives: time, readiness, wake-ups, socket options; and the two seams of the
-//! crate's own tests.
+//! What the server needs of the operating system: time, readiness, wake-ups, socket options.
+//!
+//! This floor knows nothing of HTTP, of connections or of the pool. It may use the floors below it,
+//! the errors and the settings, and uses neither. All of the crate's unsafe code is here, and so is
+//! the only module that reads the time.
+//!
+//! Read [`waker`] and [`clock`] first: each wait of the server is made of these two. Then
+//! [`poller`], which finds the parked connections that have something to do, and [`socket`], the
+//! socket options that no other crate wraps. [`sync`] and [`panics`] are short: the synchronisation
+//! types of std or of loom, and panics of user code. [`test_points`] is for the crate's own tests
+//! and costs nothing outside them.
 
 pub(crate) mod clock;
 pub(crate) mod panics;
 pub(crate) mod poller;
+pub(crate) mod signal_name;
 pub(crate) mod socket;
 pub(crate) mod sync;
 pub(crate) mod test_points;

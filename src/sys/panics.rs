@@ -1,26 +1,31 @@
-//! Panics of user code, caught where they happen, so that nothing of them gets any further.
+//! Catches panics of user code at the call, so that a panic goes no further.
 
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What a panic said.
+/// The message of a panic.
 #[derive(Debug)]
 pub(crate) struct Panic(String);
 
-/// Runs code that may panic. What it leaves behind then must be fit to be closed, and no more.
+/// Runs `code` and returns its panic as an error.
+///
+/// What the code was working on only has to be fit to be closed after a panic: callers do nothing
+/// else with it.
 pub(crate) fn catch<T>(code: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|value| Panic(text_of(value)))
 }
 
-/// The text a panic came with, which is user code's to drop too.
+/// Returns the message of a panic, and drops the panic's value, which is user code and may panic
+/// too.
 fn text_of(value: Box<dyn Any + Send>) -> String {
     let text = value
         .downcast_ref::<&'static str>()
         .map(|text| (*text).to_owned());
     let text = text.or_else(|| value.downcast_ref::<String>().cloned());
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // Whoever panics with a value that panics when it is dropped may do so with another one.
+        // The value of this second panic may panic when it is dropped, as the first one did: it is
+        // leaked.
         std::mem::forget(again);
     }
     text.unwrap_or_else(|| "with a value that is not text".to_owned())
@@ -36,7 +41,7 @@ impl fmt::Display for Panic {
 mod tests {
     use super::*;
 
-    /// Panics with another one of its kind when it is dropped.
+    /// A value that panics with another one of its kind when it is dropped.
     struct Evil;
 
     impl Drop for Evil {
@@ -51,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_what_it_said() {
+    fn a_panic_becomes_its_message() {
         check(|| panic!("a text"), "a text");
         check(|| panic!("a text of {}", 2), "a text of 2");
         check(|| std::panic::panic_any(2), "with a value that is not text");

@@ -1,8 +1,9 @@
-//! The few socket options that no crate wraps. With the portable poller's one call, the only unsafe
-//! code of the crate.
+//! The few socket options that neither std nor rustix wraps.
+//!
+//! Together with one call in the portable poller this is the only unsafe code of the crate.
 #![allow(
     unsafe_code,
-    reason = "getsockopt(2) of options that neither std nor rustix knows"
+    reason = "socket options and descriptor flags that neither std nor rustix wraps"
 )]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -11,25 +12,26 @@ use std::time::Duration;
 /// What the kernel knows about the peer of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TcpInfo {
-    /// Everything we wrote and our FIN are acknowledged; only the peer's FIN is missing.
+    /// The peer has acknowledged all that we wrote and our FIN. Only its own FIN is missing.
     pub(crate) is_fin_wait2: bool,
-    /// Reset, by the peer or by us.
+    /// The connection was reset, by the peer or by us.
     pub(crate) is_closed: bool,
-    /// Smoothed round trip time.
+    /// The smoothed round trip time.
     pub(crate) rtt: Duration,
-    /// Bytes of ours that the peer has acknowledged.
+    /// How many of our bytes the peer has acknowledged.
     pub(crate) bytes_acked: u64,
-    /// Since a segment came from the peer: bytes, an acknowledgement, or word that there is room
-    /// again.
+    /// The time since the last segment from the peer, be it bytes, an acknowledgement, or a window
+    /// update.
     pub(crate) silent_for: Duration,
 }
 
-/// Reads `TCP_INFO`. `None` where the socket is not TCP or the system is not Linux.
+/// Reads `TCP_INFO`. Returns `None` if the socket is not TCP or the system is not Linux.
 #[cfg(target_os = "linux")]
 pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> Option<TcpInfo> {
-    /// `TCP_FIN_WAIT2` and `TCP_CLOSE` of the kernel's `enum tcp_state`.
+    // `TCP_FIN_WAIT2` and `TCP_CLOSE` of the kernel's `enum tcp_state`.
     const FIN_WAIT2: u8 = 5;
     const CLOSE: u8 = 7;
+    // Offsets in `struct tcp_info`.
     const STATE: usize = 0;
     const RTT_MICROS: usize = 68;
     const BYTES_ACKED: usize = 120;
@@ -49,8 +51,10 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     })
 }
 
-/// `struct tcp_info` of <linux/tcp.h>, which only ever grows at its end: libc's own is the short
-/// one of glibc, without `tcpi_bytes_acked`, so it is read by offset.
+/// Returns the bytes of `struct tcp_info` of <linux/tcp.h>.
+///
+/// They are read by offset, because libc's struct is the short one of glibc, without
+/// `tcpi_bytes_acked`. The kernel's own only ever grows at its end.
 #[cfg(target_os = "linux")]
 fn raw_tcp_info(socket: BorrowedFd<'_>) -> Option<[u8; 256]> {
     let mut info = [0u8; 256];
@@ -66,18 +70,20 @@ fn raw_tcp_info(socket: BorrowedFd<'_>) -> Option<[u8; 256]> {
             &raw mut len,
         )
     } != 0;
-    // Up to and with `tcpi_bytes_acked`, which is there since Linux 4.1.
+    // 128 bytes reach to the end of `tcpi_bytes_acked`, which is there since Linux 4.1.
     (!failed && len >= 128).then_some(info)
 }
 
-/// Reads `TCP_INFO`. `None` where the socket is not TCP or the system is not Linux.
+/// Reads `TCP_INFO`. Returns `None` if the socket is not TCP or the system is not Linux.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn tcp_info(_socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     None
 }
 
-/// Whether a listener, or a socket that has inherited it from one, drops packets that have passed a
-/// router: see `backlog.rs`. Both options are set on an IPv6 socket, which may be dual-stack.
+/// Sets whether a listener drops packets that have passed a router: see `listen/closing.rs`.
+///
+/// An accepted socket inherits this from its listener and can be freed of it in the same way. On an
+/// IPv6 socket both options are set, as it may be dual-stack.
 #[cfg(target_os = "linux")]
 pub(crate) fn set_syn_gate(socket: BorrowedFd<'_>, on: bool) -> std::io::Result<()> {
     /// `IP_MINTTL` of <linux/in.h> and `IPV6_MINHOPCOUNT` of <linux/in6.h>.
@@ -96,7 +102,7 @@ pub(crate) fn set_syn_gate(socket: BorrowedFd<'_>, on: bool) -> std::io::Result<
             );
             libc::setsockopt(socket.as_raw_fd(), level, option, value.cast(), len)
         } != 0;
-        // An IPv4 socket knows only the first, which is then enough.
+        // An IPv4 socket knows the first option only, which is enough for it.
         if !failed {
             result = Ok(());
         } else if level == libc::IPPROTO_IP {
@@ -106,15 +112,16 @@ pub(crate) fn set_syn_gate(socket: BorrowedFd<'_>, on: bool) -> std::io::Result<
     result
 }
 
-/// Elsewhere there is none.
+/// Fails: elsewhere than on Linux there is no such option.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn set_syn_gate(_socket: BorrowedFd<'_>, _on: bool) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
-/// Has a socket, or those that inherit it from a listener, take no more bytes than so many beyond
-/// what is on its way to the peer. Without it the kernel takes megabytes for each client that reads
-/// slowly.
+/// Limits the bytes that a socket takes beyond those that are on their way to the peer. Sockets
+/// inherit the limit from their listener.
+///
+/// Without it the kernel takes megabytes for each client that reads slowly.
 #[cfg(target_os = "linux")]
 pub(crate) fn set_unsent_max(socket: BorrowedFd<'_>, bytes: u32) -> std::io::Result<()> {
     let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
@@ -139,22 +146,22 @@ pub(crate) fn set_unsent_max(socket: BorrowedFd<'_>, bytes: u32) -> std::io::Res
     }
 }
 
-/// Elsewhere the kernel decides.
+/// Fails: elsewhere than on Linux the limit is the kernel's own.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn set_unsent_max(_socket: BorrowedFd<'_>, _bytes: u32) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
-/// Connections in a TCP listener's accept backlog. `None` where the kernel does not tell.
+/// Returns the length of a TCP listener's accept backlog, or `None` where the kernel does not tell.
 #[cfg(target_os = "linux")]
 pub(crate) fn backlog_len(listener: BorrowedFd<'_>) -> Option<u32> {
-    /// `tcpi_unacked`: for a listener, the length of its queue.
+    /// The offset of `tcpi_unacked`, which for a listener is the length of its accept backlog.
     const UNACKED: usize = 24;
     let info = raw_tcp_info(listener)?;
     Some(u32::from_ne_bytes(*info[UNACKED..].first_chunk()?))
 }
 
-/// Connections in a TCP listener's accept backlog. `None` where the kernel does not tell.
+/// Returns the length of a TCP listener's accept backlog, or `None` where the kernel does not tell.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn backlog_len(_listener: BorrowedFd<'_>) -> Option<u32> {
     None
@@ -164,32 +171,26 @@ pub(crate) fn backlog_len(_listener: BorrowedFd<'_>) -> Option<u32> {
 ///
 /// # Panics
 ///
-/// For the standard streams.
+/// Panics if `fd` is one of the standard streams.
 pub(crate) fn adopt(fd: std::os::fd::RawFd) -> std::io::Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd;
     assert!(
         fd > 2,
         "the standard streams belong to the standard library"
     );
-    // SAFETY: fcntl looks at no memory of ours, and fails for a descriptor that is not open.
+    // SAFETY: fcntl(2) touches no memory of ours, and fails for a descriptor that is not open.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
     if flags < 0 {
         return Err(std::io::Error::last_os_error());
     }
-    // What came through exec(2) never has this flag, and what this process has opened always has
-    // it: then the number is somebody else's.
+    // A descriptor that came through exec(2) never has this flag, and one that this process opened
+    // always has it: it belongs to another part of the program.
     if flags & libc::FD_CLOEXEC != 0 {
         return Err(std::io::Error::new(
             std::io::ErrorKind::InvalidInput,
-            "it was not passed to this process",
+            "the descriptor was not passed to this process",
         ));
     }
-    // SAFETY: it is open, and the caller sees to it that the process claims it once.
+    // SAFETY: the descriptor is open, and the caller ensures that the process takes it over once.
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
-}
-
-/// A signal's name, as in `SIGTERM`.
-pub(crate) fn signal_name(signal: i32) -> String {
-    signal_hook::low_level::signal_name(signal)
-        .map_or_else(|| format!("signal {signal}"), str::to_owned)
 }

@@ -13,8 +13,10 @@ pub(crate) use loom::sync::{
     atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, fence},
 };
 
-/// Locks, whatever a panic in another thread may have left: every critical section of the crate
-/// leaves its data whole at each point where it could unwind, so poison says nothing.
+/// Locks a mutex, poisoned or not.
+///
+/// A poisoned mutex means nothing here: every critical section of the crate keeps its data
+/// consistent at each point where it could unwind.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()

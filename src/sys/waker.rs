@@ -1,4 +1,4 @@
-//! Blocking until a descriptor has something, or until another thread wakes us.
+//! Blocks a thread until a descriptor is ready, another thread wakes it, or a timeout is over.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,10 +7,11 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-/// Wakes one thread that blocks in [`wait_for`], or, where it is registered, in a poller.
+/// Wakes a thread that blocks in [`wait_for`], or in a poller that the waker is registered with.
 #[derive(Debug)]
 pub(crate) struct Waker {
     read: OwnedFd,
+    /// The other end of a pair of sockets. `None` for an eventfd, which is both ends.
     write: Option<OwnedFd>,
 }
 
@@ -35,7 +36,7 @@ impl Waker {
         })
     }
 
-    /// Never blocks: a waker that cannot take another byte is already readable.
+    /// Wakes the thread. Never blocks: a waker that can take no more bytes is already readable.
     pub(crate) fn wake(&self) {
         let _ = rustix::io::write(
             self.write.as_ref().unwrap_or(&self.read),
@@ -43,7 +44,10 @@ impl Waker {
         );
     }
 
-    /// Makes it unreadable again; what happened before the call is to be looked at after it.
+    /// Makes the waker unreadable again.
+    ///
+    /// The thread has to look for work after this call. If it looked before, it could miss what was
+    /// added in between, because the wake-up for that has just been taken back.
     pub(crate) fn reset(&self) {
         let mut bytes = [0u8; 64];
         while rustix::io::read(&self.read, &mut bytes[..]).is_ok_and(|n| n == bytes.len()) {}
@@ -56,8 +60,8 @@ impl AsFd for Waker {
     }
 }
 
-/// Blocks until one of `fds` is readable, hung up or broken, or until `timeout` (`None`: for ever)
-/// is over. True if one is.
+/// Blocks until one of `fds` is readable, hung up or broken, or until `timeout` is over, where
+/// `None` means never. Returns whether one of them is.
 pub(crate) fn wait_for(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> bool {
     let mut fds: Vec<_> = fds
         .iter()
@@ -66,29 +70,28 @@ pub(crate) fn wait_for(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> boo
     poll(&mut fds, timeout)
 }
 
-/// Blocks until a peer can be read from, or written to, or `timeout` is over. True if so.
-pub(crate) fn wait_for_peer(socket: BorrowedFd<'_>, writable: bool, timeout: Duration) -> bool {
-    let flags = if writable {
-        PollFlags::OUT
-    } else {
-        PollFlags::IN
-    };
-    poll(
-        &mut [PollFd::from_borrowed_fd(socket, flags)],
-        Some(timeout),
-    )
+/// Blocks until `socket` has something to read, or until `timeout` is over. Returns whether it has.
+pub(crate) fn wait_readable(socket: BorrowedFd<'_>, timeout: Duration) -> bool {
+    let socket = PollFd::from_borrowed_fd(socket, PollFlags::IN);
+    poll(&mut [socket], Some(timeout))
+}
+
+/// Blocks until `socket` has room to write, or until `timeout` is over. Returns whether it has.
+pub(crate) fn wait_writable(socket: BorrowedFd<'_>, timeout: Duration) -> bool {
+    let socket = PollFd::from_borrowed_fd(socket, PollFlags::OUT);
+    poll(&mut [socket], Some(timeout))
 }
 
 fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> bool {
-    // A timeout that the kernel's type cannot say is for ever.
+    // A timeout that is too long for the kernel's type means for ever.
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
     match rustix::event::poll(fds, timeout.as_ref()) {
         Ok(ready) => ready > 0,
-        // A signal's handler ran on this thread: the caller's loop looks at its conditions and
-        // waits again.
+        // A signal handler ran on this thread. The caller's loop looks at its conditions and waits
+        // again.
         Err(Errno::INTR) => false,
-        // ENOMEM is the only other one for descriptors that are borrowed, so open. Looking again is
-        // all there is to do.
+        // ENOMEM is the only other error for descriptors that are borrowed and therefore open. The
+        // caller can do nothing but look again.
         Err(error) => {
             log::error!("poll failed: {error}");
             false

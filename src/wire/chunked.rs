@@ -1,18 +1,19 @@
-//! Bodies on the wire: the chunked coding (RFC 9112 section 7.1) both ways, and bodies of a
-//! declared length.
+//! Reads bodies from the wire, chunked (RFC 9112 section 7.1) or of a declared length, and writes
+//! chunks.
 //!
-//! [`Decoder`] takes input cut anywhere and output of any size. What frames a body is read byte by
-//! byte, the body itself is copied in one piece. Nothing of the input is kept but the line of a
-//! trailer field that has not arrived whole.
+//! [`Decoder`] takes input that is cut anywhere, and output of any size. It reads the framing byte
+//! by byte, and copies the data in one piece. Of the input it keeps only the trailer fields, and
+//! what has arrived of the line of the next one.
 
 use http::header::HeaderMap;
 
+use super::Refusal;
 use super::framing::Framing;
 use super::syntax::is_tchar;
 use super::trailers::Trailers;
-use super::{Limits, Refusal};
+use crate::settings::Limits;
 
-/// Appends one chunk. For empty data that is nothing, as an empty chunk would end the body.
+/// Appends one chunk. For empty data it appends nothing, because an empty chunk would end the body.
 pub(crate) fn encode_chunk(data: &[u8], out: &mut Vec<u8>) {
     let Some(log) = data.len().checked_ilog2() else {
         return;
@@ -25,28 +26,28 @@ pub(crate) fn encode_chunk(data: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Takes a body out of a connection's bytes, whatever frames it.
+/// Takes a body out of the bytes of a connection, whatever its framing.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     state: State,
     limits: Limits,
-    /// Bytes of chunk extensions in the whole body.
+    /// How many bytes of chunk extensions the body has had so far.
     extensions_bytes: usize,
     trailers: Trailers,
 }
 
-/// How far a [`Decoder`] came.
+/// How far a call of [`Decoder::decode`] has come.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Decoded {
-    /// Bytes of the input that are done with.
+    /// How many bytes of the input were consumed.
     pub(crate) consumed: usize,
-    /// Bytes of the body that were put at the start of the output.
+    /// How many bytes of the body are now at the start of the output.
     pub(crate) produced: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// In a body of a declared length: what is left of it. Nothing left is done.
+    /// In a body of a declared length, with the number of bytes left. With none left it is done.
     Length(u64),
     Size {
         size: u64,
@@ -55,11 +56,11 @@ enum State {
     Extension {
         size: u64,
         part: Extension,
-        /// How many bytes of this line are extensions.
+        /// How many bytes of this line are extensions so far.
         bytes: usize,
     },
     SizeLf(u64),
-    /// In a chunk: what is left of it.
+    /// In the data of a chunk, with the number of bytes left.
     Data(u64),
     DataCr,
     DataLf,
@@ -79,7 +80,7 @@ impl Decoder {
             Framing::Empty => State::Length(0),
             Framing::Length(len) => State::Length(len),
             Framing::Chunked => State::Size { size: 0, digits: 0 },
-            // Never done: all that ever arrives is body.
+            // This is never done, because all that arrives is body.
             Framing::UntilClose => State::Length(u64::MAX),
         };
         Self {
@@ -90,11 +91,11 @@ impl Decoder {
         }
     }
 
-    /// Decodes as much of `input` as `output` has room for, and never looks past the end of the
+    /// Decodes as much of `input` as `output` has room for, and does not look past the end of the
     /// message.
     ///
-    /// With no room left it goes on up to the next byte of the body. After a refusal the output is
-    /// worthless and every further call refuses too.
+    /// When there is no room left it goes on to just before the next byte of the body. After a
+    /// refusal the output is worthless, and every further call refuses too.
     pub(crate) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<Decoded, Refusal> {
         let mut decoded = Decoded::default();
         while decoded.consumed < input.len() && !self.is_done() {
@@ -120,6 +121,7 @@ impl Decoder {
         Ok(decoded)
     }
 
+    /// Returns whether the body has ended.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.state, State::Length(0) | State::Done)
     }
@@ -132,18 +134,18 @@ impl Decoder {
         }
     }
 
-    /// Returns the fields that came after the last chunk, without those that have no meaning there.
+    /// Returns the fields that came after the last chunk, without those that must not come there.
     pub(crate) fn take_trailers(&mut self) -> HeaderMap {
         self.trailers.take()
     }
 
-    /// Returns how much is kept of what a peer has sent.
+    /// Returns how many bytes of what a peer has sent are kept.
     #[cfg(any(test, fuzzing))]
     pub(super) fn bytes_kept(&self) -> usize {
         self.trailers.bytes_kept()
     }
 
-    /// Returns the state that one more byte around the chunks' data leads to.
+    /// Returns the state after one more byte of the framing.
     fn after(&mut self, byte: u8) -> Result<State, Refusal> {
         match (self.state, byte) {
             (
@@ -183,12 +185,12 @@ impl Decoder {
 
             (State::Refused(refusal), _) => Err(refusal),
             (State::Length(_) | State::Data(_) | State::Done, _) => {
-                unreachable!("no byte of the framing is due")
+                unreachable!("the next byte is not one of the framing")
             }
         }
     }
 
-    /// Passes over a byte of an extension, within the limits.
+    /// Skips a byte of an extension, within the limits.
     fn after_extension_byte(
         &mut self,
         size: u64,
@@ -211,16 +213,16 @@ impl Decoder {
     }
 }
 
-/// How far a chunk extension has come: `;name`, `;name=token` or `;name="quoted string"`, with
+/// How far a chunk extension has been read: `;name`, `;name=token` or `;name="quoted string"`, with
 /// whitespace around `;` and `=`.
 ///
-/// Extensions mean nothing to us. They are checked because readers that differ on where such a line
-/// ends can be played off against each other.
+/// Extensions mean nothing to this server. They are checked because an attacker can exploit two
+/// readers that differ on where such a line ends.
 #[derive(Debug, Clone, Copy)]
 enum Extension {
     /// After the chunk size or a quoted value.
     Whole,
-    /// In whitespace after something whole, which only another extension may follow.
+    /// In whitespace after a complete size or extension, which only another extension may follow.
     Blank,
     NameStart,
     Name,
@@ -232,6 +234,7 @@ enum Extension {
 }
 
 impl Extension {
+    /// Returns where the next byte leads, or `None` if it must not come here.
     fn after(self, byte: u8) -> Option<Self> {
         use Extension::{
             Blank, Escaped, Name, NameBlank, NameStart, Quoted, Token, ValueStart, Whole,
@@ -253,14 +256,14 @@ impl Extension {
         }
     }
 
-    /// Whether the line may end here.
+    /// Returns whether the line may end here.
     fn may_be_last(self) -> bool {
         matches!(self, Self::Whole | Self::Name | Self::Token)
     }
 }
 
-/// Returns the state after one more byte of a chunk size, which must be a digit: no sign, no
-/// prefix, no whitespace.
+/// Returns the state after one more byte of a chunk size. The byte must be a hexadecimal digit: a
+/// size has no sign, no prefix and no whitespace.
 fn after_digit(size: u64, digits: u8, byte: u8) -> Result<State, Refusal> {
     let digit = char::from(byte).to_digit(16).ok_or(SIZE)?;
     if digits == 16 {
@@ -272,7 +275,8 @@ fn after_digit(size: u64, digits: u8, byte: u8) -> Result<State, Refusal> {
     })
 }
 
-/// Copies as much as there is, fits and is wanted, and returns how much that was.
+/// Copies as many bytes as the input has, the output has room for and `wanted` allows, and returns
+/// how many that were.
 fn copy(input: &[u8], output: &mut [u8], wanted: u64) -> usize {
     let len = input
         .len()
@@ -288,8 +292,8 @@ pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const SIZE: Refusal = Refusal::bad_request("a chunk size is not a hexadecimal number");
 const SIZE_TOO_LARGE: Refusal = Refusal::bad_request("a chunk size has more than 16 digits");
 const EXTENSION: Refusal = Refusal::bad_request("a malformed chunk extension");
-// RFC 9112 section 7.1.1 asks for "an appropriate 4xx": extensions are neither fields (431) nor
-// content (413).
+// RFC 9112 section 7.1.1 asks for "an appropriate 4xx". Extensions are neither fields (431) nor
+// content (413), so it is 400.
 const EXTENSIONS_TOO_LONG: Refusal = Refusal::bad_request("too many bytes of chunk extensions");
 const LINE_END: Refusal =
     Refusal::bad_request("a line of the chunked coding does not end with CR LF");

@@ -1,4 +1,4 @@
-//! Where the body of a message ends (RFC 9112 section 6.3).
+//! Decides where the body of a message ends (RFC 9112 section 6.3).
 
 use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
@@ -9,29 +9,29 @@ use super::syntax::{decimal, is_token, members};
 /// How the body of a message is delimited (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// There is no body, and nothing is said about one.
+    /// There is no body, and no field declares one.
     Empty,
-    /// As many bytes as `Content-Length` says.
+    /// The body has as many bytes as `Content-Length` says.
     Length(u64),
-    /// Chunks, the last of them empty.
+    /// The body comes in chunks, of which the last is empty.
     Chunked,
-    /// All bytes until the connection closes. Responses only.
+    /// The body is all bytes until the connection closes. This is for responses only.
     UntilClose,
 }
 
-/// Returns how the body of a request is delimited. A declared length of zero is no body.
+/// Returns how the body of a request is delimited. A declared length of zero means no body.
 pub(crate) fn request_framing(version: Version, headers: &HeaderMap) -> Result<Framing, Refusal> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let length = lengths.next();
     if headers.contains_key(TRANSFER_ENCODING) {
-        // RFC 9112 section 6.1 would let Transfer-Encoding win; who sends both is attacking or
-        // broken.
+        // RFC 9112 section 6.1 would allow Transfer-Encoding to win. A client that sends both is an
+        // attacker or broken.
         if length.is_some() {
             return Err(BOTH);
         }
         return chunked_framing(version, headers);
     }
-    // RFC 9110 section 8.6 would let identical ones pass for one.
+    // RFC 9110 section 8.6 would allow identical lengths to count as one.
     if lengths.next().is_some() {
         return Err(LENGTH_REPEATED);
     }
@@ -42,15 +42,15 @@ pub(crate) fn request_framing(version: Version, headers: &HeaderMap) -> Result<F
     }
 }
 
-/// Reads `Transfer-Encoding`: `chunked`, the last and only coding, or a refusal.
+/// Reads `Transfer-Encoding`, and refuses whatever is not `chunked`, once and alone.
 fn chunked_framing(version: Version, headers: &HeaderMap) -> Result<Framing, Refusal> {
-    // RFC 9112 section 6.1: the framing is faulty, whatever the field says.
+    // RFC 9112 section 6.1: in HTTP/1.0 the framing is faulty, whatever the field says.
     if version == Version::HTTP_10 {
         return Err(IN_HTTP_10);
     }
     let (mut chunked, mut unknown) = (false, false);
     for coding in members(headers, &TRANSFER_ENCODING) {
-        // A parameter is malformed here too: `chunked` has none.
+        // A coding with parameters is refused as malformed too, because `chunked` has none.
         if !is_token(coding) {
             return Err(MALFORMED_CODING);
         }
@@ -63,17 +63,17 @@ fn chunked_framing(version: Version, headers: &HeaderMap) -> Result<Framing, Ref
     match (chunked, unknown) {
         (true, false) => Ok(Framing::Chunked),
         (true, true) => Err(UNKNOWN_CODING),
-        // Also for a coding nobody knows: where the body ends is unknown, and RFC 9112 section 6.3
-        // demands 400 for that, while 501 for the coding is only advised.
+        // This is also for an unknown coding. Where the body ends is then unknown, for which RFC
+        // 9112 section 6.3 requires 400, while it only recommends 501 for the coding.
         (false, _) => Err(CHUNKED_NOT_LAST),
     }
 }
 
-/// Returns how the body of a response is delimited; `body_len` is what the handler's body has, if
-/// that is known.
+/// Returns how the body of a response is delimited. `body_len` is the length of the handler's body,
+/// if it is known.
 ///
-/// 205 tells the client to expect an empty body (RFC 9110 section 15.3.6), whatever the handler has
-/// given.
+/// 205 tells the client to expect an empty body (RFC 9110 section 15.3.6), whatever body the
+/// handler has returned.
 pub(crate) fn response_framing(
     method: &Method,
     request_version: Version,

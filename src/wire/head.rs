@@ -1,9 +1,9 @@
-//! Bytes to the head of a request (RFC 9112 sections 2 to 5).
+//! Reads the head of a request (RFC 9112 sections 2 to 5).
 //!
-//! A head is looked at twice: once for its lines while it arrives, which is where whatever cannot
-//! become a request is refused without waiting for the rest, and once as a whole, by `httparse`.
-//! That knows tokens only; what a request must be beyond them is said here and in the modules
-//! beside. Field values and target share one copy of the head's bytes.
+//! A head is looked at twice. While it arrives, it is split into lines; whatever cannot become a
+//! request is refused then, without waiting for the rest. Once it is complete, `httparse` reads it.
+//! `httparse` knows tokens only, so this module and those beside it check all else that a request
+//! must be. Field values and target share one copy of the head's bytes.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -18,24 +18,26 @@ use super::framing::{Framing, request_framing};
 use super::lines::{self, Lines};
 use super::persist::{Persist, persist};
 use super::syntax::{is_tchar, members};
-use super::{Limits, Refusal, target};
+use super::{Refusal, target};
+use crate::settings::Limits;
 
 /// A complete request head.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// Method, target, version (1.0 or 1.1) and fields. `Host` is the target's own where the target
-    /// has one.
+    /// The method, the target, the version (1.0 or 1.1) and the fields. If the target names a host,
+    /// the `Host` field has that host.
     pub(crate) parts: Parts,
-    /// How many bytes the head took, empty lines before it included. The body begins there.
+    /// How many bytes the head took, with the empty lines before it. The body begins after them.
     pub(crate) len: usize,
     pub(crate) framing: Framing,
     pub(crate) persist: Persist,
-    /// Whether the client waits for `100 Continue` before it sends the body. Never without a body.
+    /// Whether the client waits for `100 Continue` before it sends the body. This is false if there
+    /// is no body.
     pub(crate) expect_continue: bool,
 }
 
-/// What is remembered about a head that is not complete yet: a head that trickles in costs no more
-/// than one that does not.
+/// How far an incomplete head has been read, so that a head in many small pieces costs no more than
+/// one that arrives at once.
 #[derive(Debug, Default)]
 pub(crate) struct HeadScan {
     lines: Lines,
@@ -47,8 +49,9 @@ enum Part {
     #[default]
     RequestLine,
     Fields {
-        /// Where the request line is, after the empty lines before it.
+        /// The bytes of the request line, which may have empty lines before it.
         request_line: Range<usize>,
+        /// The number of field lines so far.
         count: usize,
     },
 }
@@ -58,14 +61,14 @@ impl HeadScan {
         Self::default()
     }
 
-    /// Reads the head at the start of `bytes`, or nothing while it is not complete.
+    /// Reads the head at the start of `bytes`. Returns `None` while it is incomplete.
     ///
-    /// `bytes` begins with the first byte of the head and only ever grows between calls. After a
-    /// head or a refusal the next request needs a new scan.
+    /// `bytes` begins with the first byte of the head, and only grows between calls. After a head
+    /// or a refusal the next request needs a new scan.
     pub(crate) fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<Head>, Refusal> {
         let within_limit = &bytes[..bytes.len().min(limits.max_head_bytes)];
-        // What is wrong with the beginning of a line comes before what ends it, as when it arrives
-        // byte by byte.
+        // A fault at the beginning of a line is found before one at its end, as if the line had
+        // arrived byte by byte.
         let in_order =
             |scan: &Self, refusal| scan.check_begun(within_limit, limits).and(Err(refusal));
         while let Some(line) = self
@@ -99,7 +102,7 @@ impl HeadScan {
             }
         }
         self.check_begun(within_limit, limits)?;
-        // At the limit is too long already: the end is missing.
+        // A head of just the limit is too long already, because its end is missing.
         if bytes.len() >= limits.max_head_bytes {
             Err(HEAD_TOO_LONG)
         } else {
@@ -107,7 +110,7 @@ impl HeadScan {
         }
     }
 
-    /// Refuses a request line for what has arrived of it.
+    /// Refuses a request line for the part of it that has arrived.
     fn check_begun(&self, bytes: &[u8], limits: &Limits) -> Result<(), Refusal> {
         match self.part {
             Part::RequestLine => check_request_line_begun(self.lines.begun(bytes), limits),
@@ -115,8 +118,8 @@ impl HeadScan {
         }
     }
 
-    /// Whether `bytes`, which begin where a head does, are a HEAD request as far as can be seen: it
-    /// is answered without a body even if it is refused (RFC 9110 section 9.3.2).
+    /// Returns whether `bytes`, which begin where a head does, seem to be a HEAD request. Even the
+    /// refusal of one has no body (RFC 9110 section 9.3.2).
     pub(crate) fn is_to_head(bytes: &[u8]) -> bool {
         let begin = bytes
             .iter()
@@ -125,18 +128,17 @@ impl HeadScan {
         bytes[begin..].starts_with(b"HEAD ")
     }
 
-    /// Whether nothing of a request has come so far but empty lines, the last of which may lack its
-    /// LF.
+    /// Returns whether no more than empty lines has come so far. The last of them may lack its LF.
     ///
-    /// It is about the bytes that [`parse`](Self::parse) was last given, and says nothing after a
-    /// refusal.
+    /// This is about the bytes that [`parse`](Self::parse) was given last. After a refusal the
+    /// result means nothing.
     pub(crate) fn is_blank(&self) -> bool {
         matches!(self.part, Part::RequestLine) && self.lines.is_between()
     }
 }
 
-/// Refuses a request line for what can be seen before its end: what talks another protocol may
-/// never send one.
+/// Refuses a request line for what can be seen before its end arrives. A peer that speaks another
+/// protocol may never send an end of line.
 fn check_request_line_begun(line: &[u8], limits: &Limits) -> Result<(), Refusal> {
     let early = METHOD_BYTES_EARLY.min(limits.max_request_line_bytes);
     let not_in_token = line.iter().take(early).position(|&byte| !is_tchar(byte));
@@ -154,10 +156,10 @@ fn check_request_line_begun(line: &[u8], limits: &Limits) -> Result<(), Refusal>
     Ok(())
 }
 
-/// Refuses a complete request line whose parts are not three, or whose version is not ours.
+/// Refuses a complete request line that does not have three parts, or whose version is not 1.x.
 ///
-/// The parts are separated by single spaces: RFC 9112 section 3 would let other whitespace separate
-/// too.
+/// The parts must be separated by single spaces. RFC 9112 section 3 would allow other whitespace
+/// between them.
 fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
     let is_space = |&byte: &u8| byte == b' ';
     let (Some(first), Some(last)) = (
@@ -176,15 +178,15 @@ fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// Reads a head, the whole of `bytes`, whose lines have been checked and counted.
+/// Reads a complete head, which is all of `bytes`. Its lines have been checked and counted.
 fn parse_complete(
     bytes: &[u8],
     request_line: Range<usize>,
     n_fields: usize,
 ) -> Result<Head, Refusal> {
     let mut head = bytes[request_line.start..].to_vec();
-    // A later minor version is one that understands 1.1 (RFC 9110 section 2.5), but `httparse`
-    // refuses it.
+    // A client of a later minor version understands 1.1 (RFC 9110 section 2.5), but `httparse`
+    // refuses such a version.
     let minor = &mut head[request_line.len() - 1];
     *minor = (*minor).min(b'1');
     let head = Bytes::from(head);
@@ -198,8 +200,9 @@ fn parse_complete(
         &mut on_heap[..]
     };
     let mut request = httparse::Request::new(&mut []);
-    // The default is the strictest. It still lets an LF end a line, which `Lines` has refused, and
-    // most characters stand in a target, which `target` refuses.
+    // The default configuration is the strictest. It still takes an LF alone for a line's end,
+    // which `Lines` has refused before, and most characters in a target, which `target` refuses
+    // after.
     match httparse::ParserConfig::default().parse_request_with_uninit_headers(
         &mut request,
         &head,
@@ -214,7 +217,7 @@ fn parse_complete(
 }
 
 /// Turns what `httparse` found in `head` into the types of `http`, which share its memory, and
-/// settles what it means.
+/// checks what it means.
 fn build(request: &httparse::Request<'_, '_>, head: &Bytes, len: usize) -> Result<Head, Refusal> {
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
     else {
@@ -229,7 +232,7 @@ fn build(request: &httparse::Request<'_, '_>, head: &Bytes, len: usize) -> Resul
     parts.method = Method::from_bytes(method.as_bytes()).map_err(|_| METHOD)?;
     parts.uri = target::parse(&parts.method, head.slice_ref(target.as_bytes()))?;
 
-    // `try_`: beyond 24,576 fields, which `max_fields` might allow, the others panic.
+    // Beyond 24,576 fields, which `max_fields` might allow, only the `try_` functions do not panic.
     parts.headers =
         HeaderMap::try_with_capacity(request.headers.len()).map_err(|_| TOO_MANY_FIELDS)?;
     for field in &*request.headers {
@@ -245,12 +248,13 @@ fn build(request: &httparse::Request<'_, '_>, head: &Bytes, len: usize) -> Resul
     let persist = persist(parts.version, &parts.headers);
     let expect_continue =
         expects_continue(parts.version, &parts.headers)? && framing != Framing::Empty;
-    // Sound, but not for us. What is malformed about a request is said before.
+    // The request is well-formed, but not for this server. What is malformed about a request is
+    // reported first.
     if parts.method == Method::CONNECT {
         return Err(CONNECT);
     }
-    // RFC 9110 section 7.4: what the scheme promises to the client is that nobody in between has
-    // read this.
+    // RFC 9110 section 7.4: the scheme promises the client that nobody in between reads its
+    // request, and this connection is not secured.
     if parts.uri.scheme() == Some(&Scheme::HTTPS) {
         return Err(MISDIRECTED);
     }
@@ -263,8 +267,8 @@ fn build(request: &httparse::Request<'_, '_>, head: &Bytes, len: usize) -> Resul
     })
 }
 
-/// Says what is wrong with a head that `httparse` refuses: it tells the kind of the fault, not the
-/// place.
+/// Returns what is wrong with a head that `httparse` refuses. It reports the kind of the fault, and
+/// not the place.
 #[cold]
 fn explain(error: httparse::Error, head: &Bytes) -> Refusal {
     let mut lines = Lines::default();
@@ -282,8 +286,8 @@ fn explain(error: httparse::Error, head: &Bytes) -> Refusal {
             .find_map(|line| lines::field(line, head).err())
             .unwrap_or(HEAD),
         httparse::Error::Token => explain_request_line(request_line, head),
-        // The rest has been refused line by line: control characters, other line ends, other
-        // versions.
+        // All other kinds have been refused line by line: control characters, other line ends,
+        // other versions.
         _ => HEAD,
     }
 }
@@ -301,8 +305,8 @@ fn explain_request_line(line: &[u8], head: &Bytes) -> Refusal {
         .unwrap_or(HEAD)
 }
 
-/// Whether a request has `Expect: 100-continue` (RFC 9110 section 10.1.1), which HTTP/1.0 does not
-/// know.
+/// Returns whether a request has `Expect: 100-continue` (RFC 9110 section 10.1.1), which is ignored
+/// in HTTP/1.0.
 fn expects_continue(version: Version, headers: &HeaderMap) -> Result<bool, Refusal> {
     if version == Version::HTTP_10 {
         return Ok(false);
@@ -351,8 +355,8 @@ const EXPECTATION: Refusal = Refusal::new(
     "an expectation other than 100-continue cannot be met",
 );
 
-/// How much of a method is checked before its line is complete: far more than any has, and little
-/// enough to do it again at each byte that arrives.
+/// The number of bytes of a method that are checked before its line is complete: far more than any
+/// method has, and few enough to check them again at each byte that arrives.
 const METHOD_BYTES_EARLY: usize = 32;
 
 #[cfg(test)]

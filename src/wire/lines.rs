@@ -1,25 +1,24 @@
-//! The lines of a head: ended by CR LF and by nothing else, with no control character in them but
-//! the tab.
+//! Splits a head into lines, which end with CR LF and nothing else. The only control character that
+//! may be in one is the tab.
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 
 use super::Refusal;
 
-/// Walks along the lines of a text of which only a part may have arrived, looking at each byte
-/// once.
+/// Finds the lines of a text that is still arriving, and looks at each byte once.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// Where the line begins that comes next.
+    /// Where the next line begins.
     start: usize,
-    /// Bytes before this hold nothing of interest after `start`.
+    /// Where the search goes on: between `start` and here there is no line end and no fault.
     seen: usize,
 }
 
 impl Lines {
-    /// Returns the next line without its end, or nothing while that has not arrived.
+    /// Returns the next line without its end, or `None` while that has not arrived.
     ///
-    /// `text` is the same at each call, but for bytes that are added at its end.
+    /// `text` must be the same at each call, except that bytes may be added at its end.
     pub(super) fn next<'t>(&mut self, text: &'t [u8]) -> Result<Option<&'t [u8]>, Refusal> {
         while let Some(distance) = find_control(&text[self.seen..]) {
             self.seen += distance;
@@ -41,24 +40,24 @@ impl Lines {
         Ok(None)
     }
 
-    /// Returns what has arrived of the line that comes next.
+    /// Returns what has arrived of the next line.
     pub(super) fn begun<'t>(&self, text: &'t [u8]) -> &'t [u8] {
         &text[self.start..self.seen]
     }
 
-    /// Whether nothing has arrived of the line that comes next, except perhaps the CR of an empty
-    /// one.
+    /// Returns whether nothing has arrived of the next line, except perhaps the CR of an empty
+    /// line.
     pub(super) fn is_between(&self) -> bool {
         self.start == self.seen
     }
 
-    /// Returns how many bytes the lines took that were returned so far.
+    /// Returns how many bytes the lines returned so far have taken.
     pub(super) fn len(&self) -> usize {
         self.start
     }
 }
 
-/// Reads a field line, a part of `text`, whose memory the value shares.
+/// Reads a field line. `line` is a part of `text`, and the value shares the memory of `text`.
 pub(super) fn field(line: &[u8], text: &Bytes) -> Result<(HeaderName, HeaderValue), Refusal> {
     let colon = line
         .iter()
@@ -66,20 +65,20 @@ pub(super) fn field(line: &[u8], text: &Bytes) -> Result<(HeaderName, HeaderValu
         .ok_or_else(|| without_name(line))?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     let name = HeaderName::from_bytes(name).map_err(|_| without_name(line))?;
-    // `trim_ascii` is right for OWS, spaces and tabs: the line has no other whitespace.
+    // `trim_ascii` removes just OWS, which is spaces and tabs: a line has no other whitespace.
     Ok((name, field_value(value.trim_ascii(), text)?))
 }
 
-/// Reads the value of a field, a part of `text`, without the whitespace around it.
+/// Reads a field's value, which is a part of `text` without whitespace around it.
 #[inline]
 pub(super) fn field_value(value: &[u8], text: &Bytes) -> Result<HeaderValue, Refusal> {
     HeaderValue::from_maybe_shared(text.slice_ref(value)).map_err(|_| FIELD_VALUE)
 }
 
-/// Says what is wrong with a line that does not begin with a field name and a colon.
+/// Returns what is wrong with a line that does not begin with a field name and a colon.
 fn without_name(line: &[u8]) -> Refusal {
     match line.split(|&byte| byte == b':').next() {
-        // obs-fold (RFC 9112 section 5.2), which also makes two readers see different fields.
+        // This is obs-fold (RFC 9112 section 5.2), in which two readers may see different fields.
         Some([b' ' | b'\t', ..]) => FOLDED,
         Some([.., b' ' | b'\t']) => SPACE_BEFORE_COLON,
         Some(name) if name.len() < line.len() => FIELD_NAME,
@@ -87,7 +86,7 @@ fn without_name(line: &[u8]) -> Refusal {
     }
 }
 
-/// Finds the first control character, tabs among them, eight bytes at a time.
+/// Finds the first control character, which may be a tab, eight bytes at a time.
 fn find_control(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH_BITS: u64 = ONES << 7;
@@ -96,8 +95,8 @@ fn find_control(bytes: &[u8]) -> Option<usize> {
     for (index, word) in words.by_ref().enumerate() {
         let word = u64::from_le_bytes(word.try_into().expect("a chunk has eight bytes"));
         // Subtracting from a byte that is too small borrows, which sets its high bit; `!word` drops
-        // those that had it before. A borrow reaches into the bytes above it, so only the lowest
-        // hit is exact, and the only one wanted.
+        // the bytes that had it set before. A borrow reaches into the bytes above, so only the
+        // lowest hit is exact, and only the lowest is needed.
         let below_space = word.wrapping_sub(ONES * 0x20) & !word;
         let without_delete = word ^ (ONES * 0x7f);
         let is_delete = without_delete.wrapping_sub(ONES) & !without_delete;
@@ -113,7 +112,7 @@ fn find_control(bytes: &[u8]) -> Option<usize> {
 }
 
 // RFC 9112 section 2.2 lets a recipient take a bare LF for a line end and a bare CR for a space.
-// Readers that do and readers that do not see different messages in the same bytes.
+// Two readers of which only one does so see different messages in the same bytes.
 const BARE_LF: Refusal = Refusal::bad_request("a line ends with LF alone, without CR");
 const BARE_CR: Refusal = Refusal::bad_request("a CR is not followed by LF");
 const CONTROL: Refusal = Refusal::bad_request("a control character in the head");
@@ -128,7 +127,8 @@ const FIELD_VALUE: Refusal = Refusal::bad_request("an invalid character in a fie
 mod tests {
     use super::*;
 
-    /// Expects these lines of a text that arrives byte by byte, each byte being looked at once.
+    /// Checks that a text which arrives byte by byte has these lines, and that each byte is looked
+    /// at once.
     #[track_caller]
     fn check(text: &str, expected: Result<&[&str], Refusal>) {
         let mut lines = Lines::default();
@@ -168,7 +168,7 @@ mod tests {
         for byte in 0..=u8::MAX {
             for len in 0..20 {
                 for at in 0..len {
-                    // What surrounds it is most like a control character without being one.
+                    // None of these fillers is a control character, but each is close to one.
                     for filler in [b' ', b'~', 0x80, 0x9f, 0xff] {
                         let mut bytes = vec![filler; len];
                         bytes[at] = byte;

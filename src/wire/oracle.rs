@@ -1,21 +1,23 @@
-//! What holds for whatever bytes a peer sends, as functions that panic when it does not.
+//! Properties that hold for whatever bytes a peer sends. Each is a function that panics if its
+//! property does not hold.
 //!
-//! The property tests (`properties.rs`) call them with nearly valid messages, the fuzz targets
-//! (`tests/fuzz`) with what a fuzzer comes up with. What a message says is worked out here a second
-//! time, in the simplest way there is, which sees the whole message at once.
+//! The property tests (`properties.rs`) call these functions with generated messages, and the fuzz
+//! targets (`tests/fuzz`) with the inputs of a fuzzer. To compare, this module reads each message a
+//! second time, in the simplest possible way and with the whole message at once.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
 };
 use http::{Method, Uri, Version};
 
+use super::Refusal;
 use super::chunked::{Decoder, LAST_CHUNK, encode_chunk};
 use super::framing::Framing;
 use super::head::{Head, HeadScan};
 use super::persist::Persist;
-use super::{Limits, Refusal};
+use crate::settings::Limits;
 
-/// A head is read the same however it arrives, and says what its bytes say.
+/// Checks that a head is read the same however it arrives, and that it says what its bytes say.
 pub(crate) fn head(bytes: &[u8], pieces: &[usize], limits: &Limits) {
     let text = bytes.escape_ascii();
     let whole = HeadScan::new().parse(bytes, limits);
@@ -39,14 +41,16 @@ pub(crate) fn head(bytes: &[u8], pieces: &[usize], limits: &Limits) {
                 "without what follows: {text}"
             );
             check_head(
-                &alone.expect("it was a head").expect("it was complete"),
+                &alone
+                    .expect("it was no refusal before")
+                    .expect("it was complete before"),
                 bytes,
                 limits,
             );
         }
         Ok(None) => assert!(
             bytes.len() < limits.max_head_bytes,
-            "there is too much of it already: {text}"
+            "an incomplete head is within the limit: {text}"
         ),
         Err(refusal) => {
             let status = refusal.status.as_u16();
@@ -65,8 +69,8 @@ pub(crate) fn head(bytes: &[u8], pieces: &[usize], limits: &Limits) {
     }
 }
 
-/// A body of any framing is read the same however it arrives and whatever room there is for it.
-/// Nothing is lost, nothing is read twice, and no more is kept than the limits allow.
+/// Checks that a body of any framing is read the same however it arrives and whatever room there is
+/// for it: nothing is lost, nothing is read twice, and no more is kept than the limits allow.
 pub(crate) fn body(
     framing: Framing,
     bytes: &[u8],
@@ -99,7 +103,7 @@ pub(crate) fn body(
         Framing::UntilClose => assert_eq!((&content[..], decoded.is_done), (bytes, false)),
         Framing::Chunked if decoded.is_done => {
             let (expected, trailers, expected_rest) =
-                dechunk(bytes).unwrap_or_else(|| panic!("no chunked body: {text}"));
+                dechunk(bytes).unwrap_or_else(|| panic!("this is no chunked body: {text}"));
             assert_eq!(
                 (&content[..], rest),
                 (&expected[..], expected_rest),
@@ -110,18 +114,18 @@ pub(crate) fn body(
             encode_chunk(content, &mut again);
             again.extend_from_slice(LAST_CHUNK);
             let again = decode(framing, &again, pieces, rooms, limits)
-                .expect("our own coding is understood");
+                .expect("the output of the encoder is valid");
             assert_eq!((&again.content, again.is_done), (content, true));
         }
         Framing::Chunked => assert!(
             rest.is_empty(),
-            "a body that has not ended has left something: {text}"
+            "an incomplete body consumes all of its input: {text}"
         ),
     }
 }
 
-/// The messages on a connection are the same however its bytes arrive: no byte changes from one
-/// message to another.
+/// Checks that the messages on a connection are the same however its bytes arrive: no byte moves
+/// from one message to another.
 pub(crate) fn connection(bytes: &[u8], pieces: &[usize], limits: &Limits) {
     let text = bytes.escape_ascii();
     let whole = messages(bytes, &[bytes.len().max(1)], limits);
@@ -131,7 +135,7 @@ pub(crate) fn connection(bytes: &[u8], pieces: &[usize], limits: &Limits) {
         "in pieces of {pieces:?}: {text}"
     );
     let (mut found, mut rest) = (Vec::new(), bytes);
-    // Each message alone, with nothing behind it, is that message.
+    // Each message is the same when it is alone, with nothing after it.
     for (message, len) in &whole.messages {
         let alone = messages(&rest[..*len], &[*len], limits);
         assert_eq!(
@@ -149,8 +153,8 @@ pub(crate) fn connection(bytes: &[u8], pieces: &[usize], limits: &Limits) {
     );
 }
 
-/// How a message that is the next after `found` ends when it is alone: the last before a close says
-/// so itself.
+/// Returns how the message after `found` ends when it is alone. If the connection is closed after
+/// the last message, that message says so itself.
 fn alone_end(whole: &Messages, found: &[usize]) -> End {
     let is_last = found.len() + 1 == whole.messages.len();
     if is_last && whole.end == End::Closed {
@@ -160,7 +164,7 @@ fn alone_end(whole: &Messages, found: &[usize]) -> End {
     }
 }
 
-/// Returns the first thing to be said about a head that arrives in pieces.
+/// Parses a head that arrives in pieces, and returns the first result that is not `None`.
 fn trickle(bytes: &[u8], pieces: &[usize], limits: &Limits) -> Result<Option<Head>, Refusal> {
     let mut scan = HeadScan::new();
     let mut before = 0;
@@ -180,7 +184,7 @@ fn trickle(bytes: &[u8], pieces: &[usize], limits: &Limits) -> Result<Option<Hea
             Ok(Some(head)) => {
                 assert!(
                     arrived == bytes.len() || head.len > before,
-                    "it was complete before"
+                    "it was complete with the piece before"
                 );
                 return Ok(Some(head));
             }
@@ -191,8 +195,8 @@ fn trickle(bytes: &[u8], pieces: &[usize], limits: &Limits) -> Result<Option<Hea
     Ok(None)
 }
 
-/// Compares a head with what a reader finds who splits its lines at the line ends and its fields at
-/// the first colon.
+/// Compares a head with a simple reading of its bytes, which splits them at the line ends, and each
+/// field at the first colon.
 fn check_head(head: &Head, bytes: &[u8], limits: &Limits) {
     let Head {
         parts,
@@ -201,7 +205,7 @@ fn check_head(head: &Head, bytes: &[u8], limits: &Limits) {
         persist,
         expect_continue,
     } = head;
-    // A character for each byte, so that bytes above ASCII are as easy to look at.
+    // Each byte becomes a character, so that bytes above ASCII can be handled like others.
     let raw: String = bytes[..*len].iter().map(|&byte| char::from(byte)).collect();
     assert!(
         *len <= limits.max_head_bytes && raw.ends_with("\r\n\r\n"),
@@ -227,7 +231,7 @@ fn check_head(head: &Head, bytes: &[u8], limits: &Limits) {
     assert!(parts.method != Method::CONNECT);
     let minor = version
         .strip_prefix("HTTP/1.")
-        .expect("it is of our major version");
+        .expect("its major version is 1");
     assert_eq!(
         parts.version,
         if minor == "0" {
@@ -260,7 +264,7 @@ fn check_head(head: &Head, bytes: &[u8], limits: &Limits) {
     );
     check_target(&parts.uri, target);
     if let Some(authority) = parts.uri.authority() {
-        // Whatever the field said (RFC 9112 section 3.2.2).
+        // The target's host replaces the field (RFC 9112 section 3.2.2).
         fields.insert(
             HOST,
             authority.as_str().parse().expect("a host is a field value"),
@@ -279,12 +283,13 @@ fn check_head(head: &Head, bytes: &[u8], limits: &Limits) {
     );
 }
 
-/// A target is refused, or nothing of it is dropped or changed but the case of a scheme.
+/// Checks that a target is refused, or that nothing of it is dropped or changed except the case of
+/// its scheme.
 pub(crate) fn target(method: &Method, target: &[u8]) {
     if let Ok(uri) = super::target::parse(method, target.to_vec().into()) {
         check_target(
             &uri,
-            str::from_utf8(target).expect("a target that is taken is ASCII"),
+            str::from_utf8(target).expect("an accepted target is ASCII"),
         );
     }
 }
@@ -305,8 +310,7 @@ fn check_target(uri: &Uri, target: &str) {
     let rest = rest
         .strip_prefix(authority.as_str())
         .expect("the host follows the scheme");
-    // `http` gives the path of a URL that has none as a slash in some places, and in others as
-    // nothing.
+    // For a URL without a path, `http` returns a slash in some places and nothing in others.
     let with_path = |text: &str| {
         if text.starts_with('/') {
             text.to_owned()
@@ -333,7 +337,7 @@ fn check_framing(framing: Framing, version: Version, fields: &HeaderMap) {
                 [] => 0,
                 [length] => length
                     .to_str()
-                    .expect("it is of digits")
+                    .expect("it consists of digits")
                     .parse()
                     .expect("it is a number"),
                 _ => panic!("more than one length: {fields:?}"),
@@ -354,7 +358,7 @@ fn check_framing(framing: Framing, version: Version, fields: &HeaderMap) {
             );
             assert!(!fields.contains_key(TRANSFER_ENCODING), "{fields:?}");
         }
-        Framing::UntilClose => panic!("no request ends with its connection: {fields:?}"),
+        Framing::UntilClose => panic!("a request does not end with its connection: {fields:?}"),
     }
 }
 
@@ -373,12 +377,13 @@ fn list(fields: &HeaderMap, name: &HeaderName) -> Vec<String> {
         .collect()
 }
 
-/// What came after a body is what was sent there, without what may not come so late.
+/// Checks that the fields found after a body are those that were sent there, without those that
+/// must not come after a body.
 fn check_trailers(found: &HeaderMap, sent: &HeaderMap, limits: &Limits) {
     assert!(sent.len() <= limits.max_trailer_fields, "{sent:?}");
     for name in sent.keys() {
         let values = |fields: &HeaderMap| fields.get_all(name).iter().cloned().collect::<Vec<_>>();
-        // Nobody has given a meaning to those, so nobody has forbidden them.
+        // Fields that begin with `x` have no meaning, so they are allowed after a body.
         let is_unknown = name.as_str().starts_with('x');
         assert!(
             values(found) == values(sent) || !is_unknown && !found.contains_key(name),
@@ -396,8 +401,8 @@ fn check_trailers(found: &HeaderMap, sent: &HeaderMap, limits: &Limits) {
     );
 }
 
-/// Reads a complete chunked body and returns it, the fields after it and what follows those, or
-/// nothing if it is none.
+/// Reads a complete chunked body. Returns its content, its trailer fields and the bytes after it,
+/// or `None` if it is no chunked body.
 fn dechunk(mut bytes: &[u8]) -> Option<(Vec<u8>, HeaderMap, &[u8])> {
     let mut content = Vec::new();
     loop {
@@ -429,6 +434,7 @@ fn dechunk(mut bytes: &[u8]) -> Option<(Vec<u8>, HeaderMap, &[u8])> {
     }
 }
 
+/// Takes the first line off `bytes`, and returns it without its end.
 fn take_line<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
     let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
     let line = &bytes[..end];
@@ -436,7 +442,7 @@ fn take_line<'b>(bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
     Some(line)
 }
 
-/// A body as far as it came.
+/// What a decoder has made of its input.
 #[derive(Debug, PartialEq, Eq)]
 struct Decoded {
     content: Vec<u8>,
@@ -483,7 +489,8 @@ fn decode_into(
 ) -> Result<usize, Refusal> {
     let mut consumed = 0;
     while consumed < input.len() && !decoder.is_done() {
-        // Without room it comes as far as the next byte of content.
+        // Without room the decoder comes to just before the next byte of content. The second call
+        // has room for one.
         for room in [rooms.next().unwrap_or(1), 1] {
             let mut output = vec![0; room];
             let decoded = decoder
@@ -494,14 +501,14 @@ fn decode_into(
                 })?;
             assert!(
                 decoded.consumed >= decoded.produced,
-                "content comes from nowhere"
+                "no more is produced than consumed"
             );
             consumed += decoded.consumed;
             content.extend_from_slice(&output[..decoded.produced]);
-            // A line grows by doubling, and may be the only one.
+            // A line is a vector that grows by doubling, and may be the only one.
             assert!(
                 decoder.bytes_kept() <= 2 * limits.max_trailer_bytes + 8,
-                "{} are kept",
+                "{} bytes are kept",
                 decoder.bytes_kept()
             );
         }
@@ -509,19 +516,19 @@ fn decode_into(
     Ok(consumed)
 }
 
-/// What the bytes of a connection say.
+/// What was read from the bytes of a connection.
 #[derive(Debug, PartialEq, Eq)]
 struct Messages {
-    /// Each with the bytes it took.
+    /// Each message, with the number of bytes that it took.
     messages: Vec<(String, usize)>,
     end: End,
-    /// Bytes that belong to no complete message.
+    /// The number of bytes at the end that belong to no complete message.
     rest: usize,
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum End {
-    /// More may follow.
+    /// Another message may follow.
     Open,
     Closed,
     Refused(Refusal),
@@ -591,7 +598,7 @@ fn messages(bytes: &[u8], pieces: &[usize], limits: &Limits) -> Messages {
     found
 }
 
-/// Returns how much has arrived after each piece; all in the end.
+/// Returns how many bytes have arrived after each piece. After the last one it is all.
 fn ends(bytes: &[u8], pieces: &[usize]) -> impl Iterator<Item = usize> {
     let mut arrived = 0;
     let mut pieces = pieces.iter().copied().cycle();

@@ -1,19 +1,19 @@
-//! Whether a connection outlives a message (RFC 9112 section 9.3).
+//! Decides whether a connection outlives a message (RFC 9112 section 9.3).
 
 use http::Version;
 use http::header::{CONNECTION, HeaderMap};
 
 use super::syntax::members;
 
-/// What a message says about the life of its connection.
+/// Whether the connection persists after a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Persist {
     KeepAlive,
     Close,
 }
 
-/// Returns what a message asks for: HTTP/1.1 keeps the connection unless told `close`, HTTP/1.0
-/// closes it unless told `keep-alive`. Of both, `close` wins.
+/// Returns what a message asks for. HTTP/1.1 keeps the connection unless the message says `close`;
+/// HTTP/1.0 closes it unless the message says `keep-alive`. If it says both, `close` wins.
 pub(crate) fn persist(version: Version, headers: &HeaderMap) -> Persist {
     let mut kept = version != Version::HTTP_10;
     for option in members(headers, &CONNECTION) {

@@ -1,5 +1,5 @@
-//! The oracle of `oracle.rs`, and a few more, for generated messages: valid ones, nearly valid
-//! ones, and any bytes.
+//! Checks the properties of `oracle.rs`, and a few more, with generated messages: valid ones,
+//! nearly valid ones, and any bytes.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
@@ -9,8 +9,9 @@ use proptest::sample::select;
 
 use super::chunked::{Decoder, LAST_CHUNK, encode_chunk};
 use super::framing::{Framing, response_framing};
+use super::oracle;
 use super::reply::{Connection, ReplyHead, write_head, write_refusal};
-use super::{Limits, oracle};
+use crate::settings::Limits;
 
 #[path = "../../tests/support/generators.rs"]
 mod generators;
@@ -20,7 +21,11 @@ proptest! {
     #![proptest_config(config(3000))]
 
     #[test]
-    fn a_head_is_the_same_however_it_arrives(bytes in request(), pieces in pieces(), limits in limits()) {
+    fn a_head_is_the_same_however_it_arrives(
+        bytes in request(),
+        pieces in pieces(),
+        limits in limits(),
+    ) {
         oracle::head(&bytes, &pieces, &limits);
     }
 
@@ -44,12 +49,19 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_head_or_a_refusal(bytes in vec(any::<u8>(), 0..120), pieces in pieces(), limits in limits()) {
+    fn any_bytes_are_a_head_or_a_refusal(
+        bytes in vec(any::<u8>(), 0..120),
+        pieces in pieces(),
+        limits in limits(),
+    ) {
         oracle::head(&bytes, &pieces, &limits);
     }
 
     #[test]
-    fn any_bytes_are_a_chunked_body_or_a_refusal(bytes in vec(any::<u8>(), 0..120), pieces in pieces()) {
+    fn any_bytes_are_a_chunked_body_or_a_refusal(
+        bytes in vec(any::<u8>(), 0..120),
+        pieces in pieces(),
+    ) {
         oracle::body(Framing::Chunked, &bytes, &pieces, &[7, 0, 1], &Limits::default());
     }
 
@@ -67,7 +79,15 @@ proptest! {
 
     #[test]
     fn any_target_is_kept_as_it_is_or_refused(
-        start in select(vec![&b""[..], b"/", b"http://", b"http://a", b"http://a/", b"https://[::1]:8/", b"*"]),
+        start in select(vec![
+            &b""[..],
+            b"/",
+            b"http://",
+            b"http://a",
+            b"http://a/",
+            b"https://[::1]:8/",
+            b"*",
+        ]),
         bytes in vec(prop_oneof![4 => 0x21..0x7f_u8, 1 => any::<u8>()], 0..20),
     ) {
         let bytes = [start, &bytes].concat();
@@ -91,7 +111,7 @@ proptest! {
 
         let mut content = vec![0; encoded.len()];
         let mut decoder = Decoder::new(Framing::Chunked, &Limits::default());
-        let decoded = decoder.decode(&encoded, &mut content).expect("our own coding is understood");
+        let decoded = decoder.decode(&encoded, &mut content).expect("the output of the encoder is valid");
         content.truncate(decoded.produced);
         prop_assert!(decoder.is_done());
         prop_assert_eq!((decoded.consumed, content), (encoded.len(), parts.concat()));
@@ -112,8 +132,14 @@ proptest! {
         }
         let status = StatusCode::from_u16(status).expect("it has three digits");
         let framing = response_framing(&method, version, status, body_len);
-        let head =
-            ReplyHead { status, request_version: version, framing, connection, date: DATE, unsent_len: body_len };
+        let head = ReplyHead {
+            status,
+            request_version: version,
+            framing,
+            connection,
+            date: DATE,
+            unsent_len: body_len,
+        };
         let mut out = Vec::new();
         write_head(&mut out, &head, &headers);
         let fields = read_back(&out, status)?;
@@ -122,10 +148,15 @@ proptest! {
     }
 
     #[test]
-    fn an_answer_of_our_own_reads_back(reason in "[ -~]{0,40}", status in 400..600_u16, with_body: bool) {
+    fn a_refusal_reads_back(
+        reason in "[ -~]{0,40}",
+        status in 400..600_u16,
+        with_body: bool,
+    ) {
         let status = StatusCode::from_u16(status).expect("it has three digits");
         let mut out = Vec::new();
-        write_refusal(&mut out, status, &reason, DATE, &[(http::header::RETRY_AFTER, "1")], with_body);
+        let extra = [(http::header::RETRY_AFTER, "1")];
+        write_refusal(&mut out, status, &reason, DATE, &extra, with_body);
         let head_len = out.len() - if with_body { reason.len() + 1 } else { 0 };
         let fields = read_back(&out[..head_len], status)?;
         prop_assert_eq!(fields.len(), 5);
@@ -136,7 +167,7 @@ proptest! {
 
 type Fields<'a> = Vec<(&'a str, Vec<u8>)>;
 
-/// Reads a response head as a client does that knows nothing of us.
+/// Reads a response's head with another parser, as a client does.
 fn read_back(out: &[u8], status: StatusCode) -> Result<Fields<'_>, TestCaseError> {
     let mut fields = [httparse::EMPTY_HEADER; 40];
     let mut response = httparse::Response::new(&mut fields);
@@ -163,7 +194,7 @@ fn read_back(out: &[u8], status: StatusCode) -> Result<Fields<'_>, TestCaseError
             _ => {}
         }
     }
-    // One line for the status, one for each field, and the empty one.
+    // There is one line for the status, one for each field, and the empty one.
     let lines = out.iter().filter(|byte| **byte == b'\n').count();
     prop_assert_eq!(lines, response.headers.len() + 2);
     Ok(response
@@ -173,8 +204,8 @@ fn read_back(out: &[u8], status: StatusCode) -> Result<Fields<'_>, TestCaseError
         .collect())
 }
 
-/// What is ours is said by us alone, and frames the body; everything else is as the handler gave
-/// it.
+/// Checks that the server's own fields are those that the server writes, with the right framing,
+/// and that all other fields are as the handler set them.
 fn check_fields(
     fields: Fields<'_>,
     head: &ReplyHead<'_>,
@@ -227,7 +258,7 @@ fn check_fields(
     Ok(())
 }
 
-/// Our own fields are written with capitals, a handler's in lower case.
+/// Returns a field's name in lower case. Only the server's own fields are written with capitals.
 fn lower(name: &str) -> &str {
     OURS.iter()
         .find(|ours| ours.eq_ignore_ascii_case(name))
@@ -235,6 +266,7 @@ fn lower(name: &str) -> &str {
         .unwrap_or(name)
 }
 
+/// Field names, some of them the server's own.
 fn name() -> impl Strategy<Value = HeaderName> {
     let any = vec(select(&b"abcXYZ019-_!#$%&'*+.^`|~"[..]), 1..12);
     prop_oneof![
@@ -244,7 +276,7 @@ fn name() -> impl Strategy<Value = HeaderName> {
     .prop_map(|name| name.expect("it is a token"))
 }
 
-/// Whatever `http` lets into a value.
+/// Field values of all bytes that `http` allows in one.
 fn value() -> impl Strategy<Value = HeaderValue> {
     vec(any::<u8>(), 0..20).prop_map(|mut bytes| {
         bytes.retain(|byte| HeaderValue::from_bytes(&[*byte]).is_ok());
@@ -252,7 +284,7 @@ fn value() -> impl Strategy<Value = HeaderValue> {
     })
 }
 
-/// The default limits, and some that a short message reaches.
+/// The default limits, and low ones that a short message reaches.
 fn limits() -> impl Strategy<Value = Limits> {
     let low = (
         10..60_usize,
@@ -279,7 +311,7 @@ fn limits() -> impl Strategy<Value = Limits> {
 
 const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
-/// What `reply.rs` writes itself, or leaves out.
+/// The fields that `reply.rs` writes itself, or leaves out.
 const OURS: [&str; 9] = [
     "connection",
     "content-length",

@@ -1,8 +1,9 @@
-//! The head of a response to bytes (RFC 9112 sections 4 and 5), and the answers the server gives by
-//! itself.
+//! Writes the head of a response (RFC 9112 sections 4 and 5), and the responses that the server
+//! gives by itself.
 //!
-//! What concerns the connection is ours: `Date`, the framing and `Connection` are written here, and
-//! a handler's own are left out. Nothing allocates but the output.
+//! The fields that concern the connection are the server's: `Date`, the framing and `Connection`
+//! are written here, and those of a handler are left out. No memory is allocated except for the
+//! output.
 
 use std::io::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,25 +15,25 @@ use httpdate::HttpDate;
 use super::framing::Framing;
 use super::syntax::decimal;
 
-/// Whether the connection outlives the response; what the `Connection` field says.
+/// Whether the connection outlives the response, as the `Connection` field says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Connection {
-    /// Says nothing to HTTP/1.1, `keep-alive` to HTTP/1.0.
+    /// The connection is kept. The field says `keep-alive` to HTTP/1.0, and is left out otherwise.
     KeepAlive,
     Close,
 }
 
-/// What a response head says of its message, apart from the handler's fields.
+/// What a response's head says, apart from the handler's fields.
 #[derive(Debug)]
 pub(crate) struct ReplyHead<'a> {
     pub(crate) status: StatusCode,
     pub(crate) request_version: Version,
     pub(crate) framing: Framing,
-    /// With [`Framing::UntilClose`] the connection closes, whatever this is.
+    /// With [`Framing::UntilClose`] the connection closes whatever this says.
     pub(crate) connection: Connection,
     pub(crate) date: &'a [u8; 29],
-    /// For [`Framing::Empty`] after HEAD and with 304: how long the body is that another request
-    /// would get, if known.
+    /// The length of the body that is not sent, if it is known. It is for [`Framing::Empty`] after
+    /// HEAD and with 304, and says what a GET would get.
     pub(crate) unsent_len: Option<u64>,
 }
 
@@ -44,7 +45,7 @@ pub(crate) fn write_head(out: &mut Vec<u8>, head: &ReplyHead<'_>, headers: &Head
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         Framing::UntilClose => {}
         Framing::Empty => {
-            // RFC 9110 section 8.6 allows no length with these two.
+            // RFC 9110 section 8.6 allows no length with 1xx and 204.
             let may_have_length =
                 !head.status.is_informational() && head.status != StatusCode::NO_CONTENT;
             if let Some(len) = head.unsent_len.filter(|_| may_have_length) {
@@ -66,10 +67,10 @@ pub(crate) fn write_head(out: &mut Vec<u8>, head: &ReplyHead<'_>, headers: &Head
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a whole response of the server's own, after which the connection closes: one line of
-/// plain text.
+/// Appends a complete response of the server's own, after which the connection closes. Its body is
+/// one line of plain text.
 ///
-/// `with_body` is false in an answer to HEAD.
+/// `with_body` is false for a response to HEAD.
 pub(crate) fn write_refusal(
     out: &mut Vec<u8>,
     status: StatusCode,
@@ -92,11 +93,11 @@ pub(crate) fn write_refusal(
     }
 }
 
-/// A handler's `Content-Length` is no number, or two different ones.
+/// The error for a handler's `Content-Length` that is not a number, or two different ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BadLength;
 
-/// Returns the length that a handler has declared, to be compared with the one its body has.
+/// Returns the length that a handler has declared, which is compared with the length of its body.
 pub(crate) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, BadLength> {
     let mut declared = None;
     for value in headers.get_all(CONTENT_LENGTH) {
@@ -109,8 +110,8 @@ pub(crate) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, BadLen
     Ok(declared)
 }
 
-/// Returns the text of a `Date` field. A clock outside the years 1970 to 9999, which the format
-/// cannot say, reads as the nearest moment it can.
+/// Returns the text of a `Date` field. The format has room for the years 1970 to 9999 only: a time
+/// outside of them is written as the nearest one inside.
 pub(crate) fn http_date(at: SystemTime) -> [u8; 29] {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
 
@@ -125,10 +126,10 @@ pub(crate) fn http_date(at: SystemTime) -> [u8; 29] {
     date
 }
 
-/// Whether a field is for the server to write, or not for a response at all.
+/// Returns whether only the server writes a field, or nobody does in a response.
 ///
-/// `Trailer` announces fields after the body, which are never sent. `Upgrade` means something only
-/// with two statuses.
+/// `Trailer` announces fields after the body, which this server never sends. `Upgrade` has a
+/// meaning with two statuses only.
 fn is_ours(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -155,8 +156,8 @@ fn write_status_and_date(out: &mut Vec<u8>, status: StatusCode, date: &[u8; 29])
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the `Connection` field. Who names other protocols must also say `upgrade` in it (RFC 9110
-/// section 7.8).
+/// Writes the `Connection` field. A response with an `Upgrade` field must also say `upgrade` here
+/// (RFC 9110 section 7.8).
 fn write_connection(out: &mut Vec<u8>, head: &ReplyHead<'_>, upgrade: bool) {
     let closes = head.connection == Connection::Close || head.framing == Framing::UntilClose;
     let line: &[u8] = match (closes, upgrade) {
@@ -182,8 +183,7 @@ fn write_field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a number without the machinery of `core::fmt`, which costs more than the rest of a small
-/// head.
+/// Appends a number without `core::fmt`, which would cost more than the rest of a small head.
 fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [b'0'; 20];
     let mut start = digits.len();
@@ -198,7 +198,7 @@ fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&digits[start..]);
 }
 
-/// Asks a client that waits with its body to send it.
+/// The interim response that asks a client to send the body with which it waits.
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 #[cfg(test)]

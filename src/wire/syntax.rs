@@ -1,19 +1,19 @@
-//! The few words of grammar that all parts of a message share (RFC 9110 section 5.6).
+//! Reads the grammar that several parts of a message share (RFC 9110 section 5.6).
 
 use http::header::{HeaderMap, HeaderName};
 
-/// Returns the members of a comma-separated list, over all fields of that name, without the
+/// Returns the members of a comma-separated list, from all fields of that name, without the
 /// whitespace around them.
 ///
-/// Empty members are among them. A comma in a quoted string separates too: no list read with this
-/// has quoted strings that we understand, and what we do not understand is refused or passed over
-/// in halves as well as in one piece.
+/// Empty members are returned too. A comma in a quoted string separates members as well: none of
+/// the lists that are read with this has quoted strings that this server understands. What it does
+/// not understand is refused or skipped, in two halves as well as in one piece.
 pub(crate) fn members<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
 ) -> impl Iterator<Item = &'h [u8]> + use<'h> {
-    // `trim_ascii` is right for OWS, spaces and tabs: the other whitespace it knows cannot be in a
-    // `HeaderValue`.
+    // `trim_ascii` removes just OWS, which is spaces and tabs: the other whitespace that it knows
+    // cannot be in a `HeaderValue`.
     headers
         .get_all(name)
         .iter()
@@ -21,9 +21,10 @@ pub(crate) fn members<'h>(
         .map(<[u8]>::trim_ascii)
 }
 
-/// Returns the number that `digits` are, if they are digits and nothing else, and fit.
+/// Returns the number that `digits` are. Returns `None` if they are not digits alone, or too many
+/// for a `u64`.
 ///
-/// `str::parse` would take a `+` too.
+/// `str::parse` would accept a `+` too.
 pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -34,11 +35,12 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
+/// Returns whether `bytes` are a token: a method, a field name, a transfer coding.
 pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().copied().all(is_tchar)
 }
 
-/// Whether a byte may stand in a token: a method, a field name, a transfer coding.
+/// Returns whether a byte may be in a token.
 pub(super) const fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(

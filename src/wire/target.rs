@@ -1,5 +1,5 @@
-//! Which resource a request is for: the request target (RFC 9112 section 3.2) and the `Host` field
-//! (RFC 9110 section 7.2).
+//! Reads what says which resource a request is for: the request target (RFC 9112 section 3.2) and
+//! the `Host` field (RFC 9110 section 7.2).
 
 use std::net::Ipv6Addr;
 
@@ -10,8 +10,8 @@ use http::{Method, Uri, Version};
 use super::Refusal;
 use super::syntax::decimal;
 
-/// Reads a request target: in authority form for CONNECT, else in origin, absolute or asterisk
-/// form.
+/// Reads a request target. It is in authority form for CONNECT, and else in origin, absolute or
+/// asterisk form.
 pub(super) fn parse(method: &Method, target: Bytes) -> Result<Uri, Refusal> {
     let path_and_query = match target[..] {
         _ if method == Method::CONNECT => match has_port(&target) && is_host_and_port(&target) {
@@ -29,7 +29,7 @@ pub(super) fn parse(method: &Method, target: Bytes) -> Result<Uri, Refusal> {
     Uri::from_maybe_shared(target).map_err(|_| TARGET)
 }
 
-/// Checks the `Host` field, and sets it to the target's host where the target has one.
+/// Checks the `Host` field, and replaces it with the target's host if the target has one.
 pub(super) fn settle_host(
     version: Version,
     uri: &Uri,
@@ -38,15 +38,14 @@ pub(super) fn settle_host(
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => return Err(HOST_REPEATED),
-        // An empty one would say that the target has no host (RFC 9110 section 7.2), but each http
-        // URL has one (section 4.2.1). RFC 9112 section 3.3 lets us take a default for it or
-        // refuse.
+        // An empty field would say that the target has no host (RFC 9110 section 7.2), but each
+        // http URL has one (section 4.2.1). RFC 9112 section 3.3 allows a default or a refusal.
         (Some(host), None) if !is_host_and_port(host.as_bytes()) => return Err(HOST_INVALID),
         (None, _) if version != Version::HTTP_10 => return Err(HOST_MISSING),
         _ => {}
     }
-    // RFC 9112 section 3.2.2: the received field is ignored then. A handler that looks at `Host`
-    // must not see a name that the request is not for.
+    // RFC 9112 section 3.2.2: the received field is ignored in this case. A handler that looks at
+    // `Host` must not see a name that the request is not for.
     if let Some(authority) = uri.authority() {
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| AUTHORITY)?;
         headers.insert(HOST, host);
@@ -54,7 +53,7 @@ pub(super) fn settle_host(
     Ok(())
 }
 
-/// Checks scheme and host of a target in absolute form and returns what follows them.
+/// Checks the scheme and the host of a target in absolute form, and returns what follows them.
 fn path_and_query_of_url(target: &[u8]) -> Result<&[u8], Refusal> {
     let rest = ["http://", "https://"]
         .iter()
@@ -65,8 +64,8 @@ fn path_and_query_of_url(target: &[u8]) -> Result<&[u8], Refusal> {
             .position(|b| b"/?#".contains(b))
             .unwrap_or(rest.len()),
     );
-    // An http URL without a host is invalid, and user information in one is to be taken as an error
-    // (RFC 9110 section 4.2).
+    // An http URL without a host is invalid, and user information in one has to be taken for an
+    // error (RFC 9110 section 4.2).
     if !is_host_and_port(authority) {
         return Err(AUTHORITY);
     }
@@ -78,18 +77,18 @@ fn strip_prefix_ignore_case<'b>(bytes: &'b [u8], prefix: &[u8]) -> Option<&'b [u
     start.eq_ignore_ascii_case(prefix).then_some(rest)
 }
 
-/// Whether `bytes` have only what a path and a query may have.
+/// Returns whether `bytes` have only the characters of a path and a query.
 ///
-/// That is RFC 3986, and six characters that browsers send in queries as they are (`?ids[]=7`). All
-/// others are refused on purpose: a fragment, which is the client's own business; bytes above
-/// ASCII, quotes and angle brackets, which everybody encodes; and the backslash, which some take
-/// for a slash. `http::Uri` would drop the first and let some others pass.
+/// These are the characters of RFC 3986, and six more that browsers send in queries as they are
+/// (`?ids[]=7`). All others are refused on purpose: a fragment, which a client must not send; bytes
+/// above ASCII, quotes and angle brackets, which all clients encode; and the backslash, which some
+/// readers take for a slash. `http::Uri` would drop the fragment and let some others pass.
 fn is_path_and_query(bytes: &[u8]) -> bool {
     is_encoded(bytes, &IN_PATH_OR_QUERY)
 }
 
-/// Whether `value` is a host with an optional port (RFC 3986 section 3.2). The port may be empty
-/// after its colon.
+/// Returns whether `value` is a host with an optional port (RFC 3986 section 3.2). The port may be
+/// empty after its colon.
 fn is_host_and_port(value: &[u8]) -> bool {
     let host_end = match value {
         [b'[', ..] => value
@@ -102,8 +101,8 @@ fn is_host_and_port(value: &[u8]) -> bool {
     is_host(host) && (port.is_empty() || port.strip_prefix(b":").is_some_and(is_port))
 }
 
-/// Whether `host` is a name, an IPv4 address, which has the same characters, or an IPv6 address in
-/// brackets.
+/// Returns whether `host` is a name, an IPv4 address, which has the same characters, or an IPv6
+/// address in brackets.
 fn is_host(host: &[u8]) -> bool {
     match host {
         [] => false,
@@ -114,8 +113,8 @@ fn is_host(host: &[u8]) -> bool {
     }
 }
 
-/// Whether an authority ends with a colon and at least one digit, which `is_host_and_port` alone
-/// does not demand.
+/// Returns whether an authority ends with a colon and at least one digit. `is_host_and_port` does
+/// not require that.
 fn has_port(authority: &[u8]) -> bool {
     let digits = authority
         .iter()
@@ -129,8 +128,8 @@ fn is_port(digits: &[u8]) -> bool {
     digits.is_empty() || decimal(digits).is_some_and(|port| port <= u64::from(u16::MAX))
 }
 
-/// Whether `bytes` are allowed characters and percent-encoded ones. The percent sign itself is not
-/// to be allowed.
+/// Returns whether `bytes` are allowed characters and percent-encoded ones. The percent sign itself
+/// must not be among the allowed.
 fn is_encoded(mut bytes: &[u8], allowed: &[bool; 256]) -> bool {
     while let Some(at) = bytes.iter().position(|&byte| !allowed[usize::from(byte)]) {
         bytes = match &bytes[at..] {
@@ -146,8 +145,8 @@ fn is_encoded(mut bytes: &[u8], allowed: &[bool; 256]) -> bool {
 static IN_HOST: [bool; 256] = unreserved_or_sub_delim_or(b"");
 static IN_PATH_OR_QUERY: [bool; 256] = unreserved_or_sub_delim_or(b"/?:@[]{}|^");
 
-/// Makes a table of RFC 3986's `unreserved` and `sub-delims`, which hosts and paths have in common,
-/// and of `more`.
+/// Returns a table of the characters `unreserved` and `sub-delims` of RFC 3986, which hosts and
+/// paths have in common, and of those in `more`.
 const fn unreserved_or_sub_delim_or(more: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;

@@ -1,24 +1,25 @@
-//! The trailer section of a chunked body (RFC 9112 section 7.1.2).
+//! Reads the trailer section of a chunked body (RFC 9112 section 7.1.2).
 
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName};
 
-use super::{Limits, Refusal, lines};
+use super::{Refusal, lines};
+use crate::settings::Limits;
 
-/// The trailer fields that have arrived, and the begun line of the next.
+/// The trailer fields that have arrived, and what has arrived of the next line.
 #[derive(Debug, Default)]
 pub(super) struct Trailers {
     fields: HeaderMap,
     line: Vec<u8>,
-    /// Bytes of all lines.
+    /// How many bytes all lines have had.
     bytes: usize,
-    /// Number of all lines, also of fields that were dropped.
+    /// How many lines there were, those of dropped fields included.
     lines: usize,
 }
 
 impl Trailers {
-    /// Adds a byte to a line; its end is not among them.
+    /// Adds a byte to the current line. CR and LF are not added.
     pub(super) fn push(&mut self, byte: u8, limits: &Limits) -> Result<(), Refusal> {
         if byte != b'\t' && byte.is_ascii_control() {
             return Err(CONTROL);
@@ -31,7 +32,7 @@ impl Trailers {
         Ok(())
     }
 
-    /// Takes the line for a field.
+    /// Ends the current line and reads it as a field.
     pub(super) fn end_line(&mut self, limits: &Limits) -> Result<(), Refusal> {
         if self.lines == limits.max_trailer_fields {
             return Err(TOO_MANY);
@@ -45,10 +46,12 @@ impl Trailers {
         Ok(())
     }
 
+    /// Returns the fields, and leaves none.
     pub(super) fn take(&mut self) -> HeaderMap {
         std::mem::take(&mut self.fields)
     }
 
+    /// Returns how many bytes of what a peer has sent are kept.
     #[cfg(any(test, fuzzing))]
     pub(super) fn bytes_kept(&self) -> usize {
         let fields = self
@@ -59,11 +62,12 @@ impl Trailers {
     }
 }
 
-/// Whether a field may come after the body.
+/// Returns whether a field may come after the body.
 ///
-/// RFC 9110 section 6.5.1 rules out what is needed before it: framing, routing, authentication,
-/// conditions and other modifiers of the request, and the format of the content. A handler that
-/// merged such a field into the head would be told something that nobody in between has looked at.
+/// RFC 9110 section 6.5.1 rules out fields that are needed before the body: for framing, routing,
+/// authentication, conditions and other modifiers of the request, and the format of the content. A
+/// handler that merged such a field into the head would act on something that no proxy in between
+/// has looked at.
 fn is_allowed(name: &HeaderName) -> bool {
     !matches!(
         name.as_str(),

@@ -1,4 +1,4 @@
-//! Any bytes as a body, chunked or of a declared length.
+//! Reads any bytes as a body, of the framing that the input chooses.
 
 #![no_main]
 

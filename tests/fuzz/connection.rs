@@ -1,4 +1,4 @@
-//! Any bytes as all that arrives on a connection.
+//! Reads any bytes as all that arrives on a connection.
 
 #![no_main]
 

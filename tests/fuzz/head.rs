@@ -1,4 +1,4 @@
-//! Any bytes as a request head, and as a request target.
+//! Reads any bytes as a request head, and as a request target.
 
 #![no_main]
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::lifecycle::phase::StopCause;
 use crate::lifecycle::report::{Report, Short};
-use crate::sys::socket::signal_name;
+use crate::sys::signal_name::signal_name;
 
 /// How a group ended, and each of its members.
 ///

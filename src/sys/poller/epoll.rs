@@ -1,4 +1,4 @@
-//! The poller on Linux.
+//! The poller on Linux: epoll, edge-triggered.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,14 +10,14 @@ use rustix::io::Errno;
 use super::{Ready, WAKE_KEY};
 use crate::sys::waker::Waker;
 
-/// One edge-triggered epoll and the bell in it.
+/// An epoll instance, and the waker that is registered in it.
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: OwnedFd,
     wake: Waker,
 }
 
-/// Where a thread that waits gets its events. Made on its thread.
+/// The buffer in which one thread receives its events.
 pub(crate) struct Events {
     events: Vec<epoll::Event>,
     len: usize,
@@ -27,7 +27,8 @@ impl Poller {
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = Waker::new()?;
-        // Edge-triggered, and never read: each write is one event for one of the sleepers.
+        // The waker is edge-triggered and never read: each write to it is one event, for one of the
+        // threads that wait.
         epoll::add(
             &epoll,
             &wake,
@@ -37,7 +38,7 @@ impl Poller {
         Ok(Self { epoll, wake })
     }
 
-    /// Tells of what happens to `socket` from now on, and of what is there already.
+    /// Starts to report what happens to `socket`, beginning with what is there already.
     pub(crate) fn add(&self, socket: BorrowedFd<'_>, key: u32) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         Ok(epoll::add(
@@ -48,7 +49,7 @@ impl Poller {
         )?)
     }
 
-    /// Tells of room to write too, at once if there is room already.
+    /// Starts to report room to write too, at once if there is room already.
     pub(crate) fn want_out(&self, socket: BorrowedFd<'_>, key: u32) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         Ok(epoll::modify(
@@ -59,29 +60,29 @@ impl Poller {
         )?)
     }
 
-    /// Forgets a socket that is about to be closed: closing an epoll's last reference to it does
-    /// that.
+    /// Forgets a socket that is about to be closed. Here the kernel does that by itself when the
+    /// socket's last descriptor is closed.
     #[allow(clippy::unused_self, reason = "the portable poller needs it")]
     pub(crate) fn remove(&self, _socket: BorrowedFd<'_>) {}
 
     /// Forgets a socket that stays open.
     pub(crate) fn delete(&self, socket: BorrowedFd<'_>) {
-        // It fails for a socket that was never registered, which is as good.
+        // This fails for a socket that was never registered, which is just as good.
         let _ = epoll::delete(&self.epoll, socket);
     }
 
-    /// Wakes one thread that waits, or the next one that will.
+    /// Wakes one of the threads that wait, or the next one that does.
     pub(crate) fn wake(&self) {
         self.wake.wake();
     }
 
-    /// Fills `events`; blocks until there is one, unless told not to.
+    /// Fills `events`. With `block` it blocks until there is at least one.
     pub(crate) fn wait(&self, events: &mut Events, block: bool) {
-        const NOT_AT_ALL: Timespec = Timespec {
+        const NO_TIME: Timespec = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        let timeout = if block { None } else { Some(&NOT_AT_ALL) };
+        let timeout = if block { None } else { Some(&NO_TIME) };
         events.len = match epoll::wait(&self.epoll, &mut events.events[..], timeout) {
             Ok(len) => len,
             Err(Errno::INTR) => 0,

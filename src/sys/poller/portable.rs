@@ -12,17 +12,17 @@ use super::{Ready, WAKE_KEY};
 use crate::sys::sync::lock;
 use crate::sys::waker::Waker;
 
-/// One edge-triggered poller and the bell in it.
+/// A poller of the `polling` crate, and the waker that is registered in it.
 #[derive(Debug)]
 pub(crate) struct Poller {
     poller: polling::Poller,
     wake: Waker,
-    /// `polling` lets one thread wait at a time, and sends a second one away at once, which would
-    /// make it spin. Here it waits to be let in.
+    /// Held by the thread that waits. `polling` lets one thread wait at a time and returns at once
+    /// to a second one, which would make that thread spin. With this lock it waits for its turn.
     waiting: Mutex<()>,
 }
 
-/// Where a thread that waits gets its events.
+/// The buffer in which one thread receives its events.
 pub(crate) struct Events(polling::Events);
 
 impl Poller {
@@ -36,12 +36,12 @@ impl Poller {
         Ok(this)
     }
 
-    /// Tells of what happens to `socket` from now on, and of what is there already.
+    /// Starts to report what happens to `socket`, beginning with what is there already.
     pub(crate) fn add(&self, socket: BorrowedFd<'_>, key: u32) -> io::Result<()> {
         self.register(socket, Event::readable(key as usize))
     }
 
-    /// Tells of room to write too, at once if there is room already.
+    /// Starts to report room to write too, at once if there is room already.
     pub(crate) fn want_out(&self, socket: BorrowedFd<'_>, key: u32) -> io::Result<()> {
         self.poller
             .modify_with_mode(socket, Event::all(key as usize), PollMode::Edge)
@@ -49,7 +49,7 @@ impl Poller {
 
     /// Forgets a socket that is about to be closed.
     pub(crate) fn remove(&self, socket: BorrowedFd<'_>) {
-        // It fails for a socket that was never registered, which is as good.
+        // This fails for a socket that was never registered, which is just as good.
         let _ = self.poller.delete(socket);
     }
 
@@ -58,12 +58,12 @@ impl Poller {
         self.remove(socket);
     }
 
-    /// Wakes one thread that waits, or the next one that will.
+    /// Wakes one of the threads that wait, or the next one that does.
     pub(crate) fn wake(&self) {
         self.wake.wake();
     }
 
-    /// Fills `events`; blocks until there is one, unless told not to.
+    /// Fills `events`. With `block` it blocks until there is at least one.
     pub(crate) fn wait(&self, events: &mut Events, block: bool) {
         events.0.clear();
         let _waiting = match (block, self.waiting.try_lock()) {
@@ -87,12 +87,12 @@ impl Poller {
 
     #[allow(
         unsafe_code,
-        reason = "polling leaves it to its user that a source outlives its registration"
+        reason = "polling relies on its user that a source outlives its registration"
     )]
     fn register(&self, source: BorrowedFd<'_>, interest: Event) -> io::Result<()> {
         use std::os::fd::AsRawFd;
-        // SAFETY: a connection's socket is removed before it is closed, by the one who owns the
-        // connection; the bell lives as long as the poller.
+        // SAFETY: the thread that owns a connection removes its socket before it is closed; the
+        // waker lives as long as the poller.
         unsafe {
             self.poller
                 .add_with_mode(source.as_raw_fd(), interest, PollMode::Edge)
@@ -116,8 +116,8 @@ impl Events {
     pub(crate) fn iter(&self) -> impl Iterator<Item = Ready> {
         self.0.iter().map(|event| match event.key {
             WAKE_KEY => Ready::Wake,
-            // `polling` does not tell a half-close from bytes: each readable event may be one, so
-            // each is read to its end.
+            // `polling` does not distinguish a half-close from bytes: each readable event may be
+            // one, so the connection is read to its end each time.
             key => Ready::Socket {
                 key: key as u32,
                 readable: event.readable,
