@@ -2,18 +2,17 @@
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
-use std::time::Duration;
+mod support;
 
-use rustix::process::{Pid, Signal, kill_process};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::ops::Deref;
+use std::process::Output;
 
-/// How long a test waits for anything. Only ever a failure.
-const LIMIT: Duration = Duration::from_secs(10);
+use rustix::process::Signal;
+
+use support::child::{Program, program, shell};
+use support::{Answer, Client, Delimited, End};
 
 #[test]
 fn the_first_page_leads_to_every_route() {
@@ -107,15 +106,18 @@ fn bytes_are_a_pattern_of_the_length_asked_for() {
 #[test]
 fn chunked_sends_each_line_in_a_chunk_of_its_own() {
     let demo = Demo::start(&[]);
-    let lines = demo.get("/chunked");
-    assert_eq!(
-        (lines.status, lines.field("transfer-encoding")),
-        (200, Some("chunked"))
-    );
+    let mut client = demo.client();
+    client.send(request("GET", "/chunked", "", b""));
+    let lines = client.read_head();
+    assert_eq!((lines.status, lines.delimited), (200, Delimited::Chunked));
     let chunks: String = (1..=5)
         .map(|line| format!("c\r\nline {line} of 5\n\r\n"))
         .collect();
-    assert_eq!(lines.text(), format!("{chunks}0\r\n\r\n"));
+    let (body, end) = client.drain();
+    assert_eq!(
+        (String::from_utf8(body).unwrap(), end),
+        (format!("{chunks}0\r\n\r\n"), End::Eof)
+    );
 }
 
 #[test]
@@ -159,21 +161,15 @@ fn echo_gives_the_body_back() {
 fn echo_goes_out_while_the_body_comes_in() {
     let demo = Demo::start(&[]);
     let piece = vec![b'q'; 100_000];
-    let mut client = demo.connect();
-    client
-        .write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n")
-        .unwrap();
-    client
-        .write_all(b"Transfer-Encoding: chunked\r\n\r\n186a0\r\n")
-        .unwrap();
-    client.write_all(&piece).unwrap();
-    // Its first bytes are here although its last ones are not there.
-    let mut begin = [0; 12];
-    client.read_exact(&mut begin).unwrap();
-    assert_eq!(&begin, b"HTTP/1.1 200");
-    client.write_all(b"\r\n0\r\n\r\n").unwrap();
-    let mut rest = Vec::new();
-    client.read_to_end(&mut rest).unwrap();
+    let mut client = demo.client();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n");
+    client.send("Transfer-Encoding: chunked\r\n\r\n186a0\r\n");
+    client.send(&piece);
+    // The first bytes of the echo are here, although the last ones of the body were not sent.
+    assert_eq!(client.read_raw(12), b"HTTP/1.1 200");
+    client.send("\r\n0\r\n\r\n");
+    let (rest, end) = client.drain();
+    assert_eq!(end, End::Eof);
     assert_eq!(
         rest.iter().filter(|byte| **byte == b'q').count(),
         piece.len()
@@ -405,18 +401,17 @@ fn several_addresses_are_served_and_logged() {
     let path = std::env::temp_dir().join(format!("lameduck-test-{}.sock", std::process::id()));
     let unix = format!("unix:{}", path.display());
     let demo = Demo::start(&["--listen", "127.0.0.1:0", "--listen", &unix]);
-    let second = demo.wait_for_line("listening on http://");
-    let second: SocketAddr = second.rsplit_once("http://").unwrap().1.parse().unwrap();
+    let second = demo.wait_for_next_addr();
     demo.wait_for_line(&format!("listening on {unix}"));
 
     let request = request("GET", "/plaintext", "", b"");
-    assert_eq!(exchange(connect(second), &request).text(), "Hello, World!");
-    let local = UnixStream::connect(&path).unwrap();
-    local.set_read_timeout(Some(LIMIT)).unwrap();
-    assert_eq!(exchange(local, &request).text(), "Hello, World!");
+    let answer = exchange(Client::connect(second), &request);
+    assert_eq!(answer.text(), "Hello, World!");
+    let answer = exchange(Client::connect_unix(&path), &request);
+    assert_eq!(answer.text(), "Hello, World!");
 
     demo.signal(Signal::TERM);
-    assert_eq!(demo.end().code, 0);
+    assert_eq!(demo.end().code, Some(0));
     assert!(!path.exists(), "the socket's file is removed");
 }
 
@@ -426,88 +421,67 @@ fn either_signal_stops_an_idle_server_cleanly() {
         let demo = Demo::start(&[]);
         assert_eq!(demo.get("/plaintext").status, 200);
         demo.signal(signal);
-        let end = demo.end();
-        assert_eq!(end.code, 0, "{}", end.report);
+        let ended = demo.end();
+        let report = ended.output;
+        assert_eq!(ended.code, Some(0), "{report}");
         assert!(
-            end.report
-                .starts_with(&format!("stopped cleanly by {name}")),
-            "{}",
-            end.report
+            report.starts_with(&format!("stopped cleanly by {name}")),
+            "{report}"
         );
-        assert!(
-            end.report.contains("1 connection, 1 response"),
-            "{}",
-            end.report
-        );
+        assert!(report.contains("1 connection, 1 response"), "{report}");
     }
 }
 
 #[test]
 fn a_request_sent_before_sigterm_is_answered() {
     let demo = Demo::start(&["--idle-grace", "0"]);
-    let mut sleeper = demo.connect();
-    sleeper
-        .write_all(&request("GET", "/sleep?ms=300", "", b""))
-        .unwrap();
+    let mut sleeper = demo.client();
+    sleeper.send(request("GET", "/sleep?ms=300", "", b""));
     demo.signal(Signal::TERM);
-    let slept = read_response(sleeper);
+    let slept = read_last(&mut sleeper, false);
     assert_eq!((slept.status, slept.text()), (200, "slept\n"));
-    let end = demo.end();
-    assert_eq!(end.code, 0, "{}", end.report);
+    let ended = demo.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.output);
 }
 
 #[test]
 fn a_response_that_has_begun_finishes_after_sigterm() {
     let demo = Demo::start(&[]);
-    let mut client = demo.connect();
-    client
-        .write_all(&request("GET", "/chunked", "", b""))
-        .unwrap();
-    let mut begin = [0; 12];
-    client.read_exact(&mut begin).unwrap();
+    let mut client = demo.client();
+    client.send(request("GET", "/chunked", "", b""));
+    client.read_raw(12);
     demo.signal(Signal::TERM);
-    let mut rest = String::new();
-    client.read_to_string(&mut rest).unwrap();
+    let (rest, end) = client.drain();
+    let rest = String::from_utf8(rest).unwrap();
     assert!(rest.ends_with("line 5 of 5\n\r\n0\r\n\r\n"), "{rest}");
-    let end = demo.end();
-    assert_eq!(end.code, 0, "{}", end.report);
+    assert_eq!(end, End::Eof);
+    let ended = demo.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.output);
 }
 
 #[test]
 fn what_exceeds_the_grace_period_is_cut_and_reported() {
     let demo = Demo::start(&["--grace-period", "200ms"]);
-    let mut sleeper = demo.connect();
-    sleeper
-        .write_all(&request("GET", "/sleep?ms=60000", "", b""))
-        .unwrap();
+    let mut sleeper = demo.client();
+    sleeper.send(request("GET", "/sleep?ms=60000", "", b""));
     demo.signal(Signal::TERM);
-    assert_eq!(read_response(sleeper).status, 503);
-    let end = demo.end();
-    assert_ne!(end.code, 0, "{}", end.report);
-    assert!(end.report.contains("GET /sleep?ms=60000"), "{}", end.report);
+    assert_eq!(read_last(&mut sleeper, false).status, 503);
+    assert_cut(&demo, "GET /sleep?ms=60000");
 }
 
 #[test]
 fn a_second_signal_cuts_at_once() {
     let demo = Demo::start(&["--grace-period", "1h"]);
-    let mut sleeper = demo.connect();
+    let mut sleeper = demo.client();
     let hello = b"GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\n";
-    sleeper
-        .write_all(&[&hello[..], &request("GET", "/sleep?ms=3600000", "", b"")].concat())
-        .unwrap();
+    sleeper.send([&hello[..], &request("GET", "/sleep?ms=3600000", "", b"")].concat());
     // Both came in one piece, so with the first answer the second request is known to have come.
-    read_until(&mut sleeper, b"Hello, World!");
+    assert_eq!(sleeper.read_response().text(), "Hello, World!");
     demo.signal(Signal::INT);
     demo.wait_for_line("got SIGINT: stopping");
     demo.signal(Signal::INT);
-    assert_eq!(read_response(sleeper).status, 503);
-    let end = demo.end();
-    assert_ne!(end.code, 0, "{}", end.report);
-    assert!(
-        end.report.contains("GET /sleep?ms=3600000"),
-        "{}",
-        end.report
-    );
+    assert_eq!(read_last(&mut sleeper, false).status, 503);
+    assert_cut(&demo, "GET /sleep?ms=3600000");
 }
 
 #[test]
@@ -521,7 +495,7 @@ fn lame_duck_goes_on_accepting() {
         (200, Some("close"))
     );
     demo.signal(Signal::TERM);
-    assert_eq!(demo.end().code, 0);
+    assert_eq!(demo.end().code, Some(0));
 }
 
 #[test]
@@ -593,10 +567,9 @@ fn a_port_in_use_is_one_line() {
 #[test]
 fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
     let script = "ulimit -Sn 64 && exec \"$0\" demo --listen 127.0.0.1:0";
-    let mut command = Command::new("sh");
-    command.args(["-c", script, env!("CARGO_BIN_EXE_lameduck")]);
-    let demo = Demo::spawn(&mut command);
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", demo.child.id())).unwrap();
+    let demo = Program::serving(&mut shell(script));
+    let pid = demo.pid().as_raw_nonzero();
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let limits = limits
         .lines()
         .find(|line| line.starts_with("Max open files"))
@@ -606,174 +579,55 @@ fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
     assert_eq!(limits[3], limits[4], "soft and hard");
 }
 
-/// The program, serving.
-struct Demo {
-    child: Child,
-    addr: SocketAddr,
-    log: Receiver<String>,
-    report: Receiver<String>,
-}
-
-/// How it ended.
-struct End {
-    code: i32,
-    report: String,
-}
+/// `lameduck demo` in a process of its own.
+struct Demo(Program);
 
 impl Demo {
     /// Listens on a free port, which comes first, and on what `options` say.
     fn start(options: &[&str]) -> Self {
-        Self::spawn(
-            program()
-                .args(["demo", "--listen", "127.0.0.1:0"])
-                .args(options),
-        )
+        Self(Program::demo(options))
     }
 
-    fn spawn(command: &mut Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let (to_log, log) = channel();
-        thread::spawn(move || {
-            BufReader::new(stderr)
-                .lines()
-                .try_for_each(|line| to_log.send(line.unwrap()))
-        });
-        let (to_report, report) = channel();
-        thread::spawn(move || to_report.send(std::io::read_to_string(stdout).unwrap()));
-        let mut demo = Self {
-            child,
-            addr: ([127, 0, 0, 1], 0).into(),
-            log,
-            report,
-        };
-        let line = demo.wait_for_line("listening on http://");
-        demo.addr = line.rsplit_once("http://").unwrap().1.parse().unwrap();
-        demo
-    }
-
-    /// The next line of its log that has `text`.
-    #[track_caller]
-    fn wait_for_line(&self, text: &str) -> String {
-        loop {
-            let line = self
-                .log
-                .recv_timeout(LIMIT)
-                .unwrap_or_else(|_| panic!("no line has {text:?}"));
-            if line.contains(text) {
-                return line;
-            }
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// Waits for its end, which closes stdout.
-    #[track_caller]
-    fn end(mut self) -> End {
-        let report = self.report.recv_timeout(LIMIT).expect("the program ends");
-        End {
-            code: self
-                .child
-                .wait()
-                .unwrap()
-                .code()
-                .expect("no signal has killed it"),
-            report,
-        }
-    }
-
-    fn connect(&self) -> TcpStream {
-        connect(self.addr)
-    }
-
-    fn get(&self, target: &str) -> Response {
+    fn get(&self, target: &str) -> Answer {
         self.ask("GET", target)
     }
 
-    fn ask(&self, method: &str, target: &str) -> Response {
+    fn ask(&self, method: &str, target: &str) -> Answer {
         self.send(method, target, "", b"")
     }
 
-    fn send(&self, method: &str, target: &str, fields: &str, body: &[u8]) -> Response {
+    fn send(&self, method: &str, target: &str, fields: &str, body: &[u8]) -> Answer {
         self.raw(&request(method, target, fields, body))
     }
 
-    /// Sends what says by itself that the connection closes.
-    fn raw(&self, request: &[u8]) -> Response {
-        exchange(self.connect(), request)
+    /// Sends a request that by itself is the last one on its connection.
+    fn raw(&self, request: &[u8]) -> Answer {
+        exchange(self.client(), request)
     }
 
     /// Reads the head of a response to GET, however long its body would be.
-    fn head_of_get(&self, target: &str) -> Response {
-        let mut client = self.connect();
-        client.write_all(&request("GET", target, "", b"")).unwrap();
-        Response::parse(&read_until(&mut client, b"\r\n\r\n"))
+    fn head_of_get(&self, target: &str) -> Answer {
+        let mut client = self.client();
+        client.send(request("GET", target, "", b""));
+        client.read_head()
     }
 }
 
-impl Drop for Demo {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl Deref for Demo {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.0
     }
 }
 
-/// A response on a connection that closes after it. Chunks are left as they came.
-struct Response {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
-}
-
-impl Response {
-    #[track_caller]
-    fn parse(bytes: &[u8]) -> Self {
-        let end = bytes
-            .windows(4)
-            .position(|end| end == b"\r\n\r\n")
-            .expect("a response has a head")
-            + 4;
-        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self {
-            status,
-            head,
-            body: bytes[end..].to_vec(),
-        }
-    }
-
-    /// The only field of that name.
-    #[track_caller]
-    fn field(&self, name: &str) -> Option<&str> {
-        let fields = self
-            .head
-            .lines()
-            .skip(1)
-            .filter_map(|line| line.split_once(": "));
-        let mut found = fields
-            .filter(|field| field.0.eq_ignore_ascii_case(name))
-            .map(|field| field.1);
-        let first = found.next();
-        assert_eq!(found.next(), None, "{name} is repeated");
-        first
-    }
-
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).unwrap()
-    }
-}
-
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lameduck"));
-    command.env_remove("RUST_LOG").stdin(Stdio::null());
-    command
+/// Waits for the end of a server that has cut `request` and says so.
+#[track_caller]
+fn assert_cut(demo: &Program, request: &str) {
+    let ended = demo.end();
+    let report = ended.output;
+    assert!(ended.code.is_some_and(|code| code != 0), "{report}");
+    assert!(report.contains(request), "{report}");
 }
 
 fn run(words: &[&str]) -> Output {
@@ -791,13 +645,6 @@ fn check_failure(words: &[&str], problem: &str) {
     assert_eq!(output.status.code(), Some(2), "{words:?}");
 }
 
-fn connect(addr: SocketAddr) -> TcpStream {
-    let client = TcpStream::connect_timeout(&addr, LIMIT).unwrap();
-    client.set_read_timeout(Some(LIMIT)).unwrap();
-    client.set_write_timeout(Some(LIMIT)).unwrap();
-    client
-}
-
 fn request(method: &str, target: &str, fields: &str, body: &[u8]) -> Vec<u8> {
     let head =
         format!("{method} {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n");
@@ -805,25 +652,17 @@ fn request(method: &str, target: &str, fields: &str, body: &[u8]) -> Vec<u8> {
 }
 
 #[track_caller]
-fn exchange(mut client: impl Read + Write, request: &[u8]) -> Response {
-    client.write_all(request).unwrap();
-    read_response(client)
+fn exchange<S: Read + Write>(mut client: Client<S>, request: &[u8]) -> Answer {
+    client.send(request);
+    read_last(&mut client, request.starts_with(b"HEAD "))
 }
 
+/// Reads a response, which with `to_head` has no body, and after which the server closes.
 #[track_caller]
-fn read_response(mut client: impl Read) -> Response {
-    let mut bytes = Vec::new();
-    client.read_to_end(&mut bytes).unwrap();
-    Response::parse(&bytes)
-}
-
-#[track_caller]
-fn read_until(client: &mut TcpStream, end: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while !bytes.ends_with(end) {
-        let mut byte = [0];
-        client.read_exact(&mut byte).unwrap();
-        bytes.push(byte[0]);
-    }
-    bytes
+fn read_last<S: Read + Write>(client: &mut Client<S>, to_head: bool) -> Answer {
+    let answer = client
+        .try_read(to_head)
+        .unwrap_or_else(|incomplete| panic!("the last response: {incomplete:?}"));
+    client.expect_eof();
+    answer
 }

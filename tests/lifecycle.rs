@@ -1029,7 +1029,7 @@ fn what_clients_saw_is_what_the_report_says() {
                     client.send_get("/");
                     let answer = client.read_response();
                     assert_eq!(
-                        (answer.text().as_str(), answer.delimited),
+                        (answer.text(), answer.delimited),
                         ("hello", Delimited::Length)
                     );
                     answered.fetch_add(1, SeqCst);

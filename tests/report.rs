@@ -497,7 +497,7 @@ mod in_a_child {
         assert_eq!(client.read_response().status, 200);
         demo.signal(Signal::TERM);
         let answer = client.read_response();
-        assert_eq!((answer.text().as_str(), answer.closes()), ("slept\n", true));
+        assert_eq!((answer.text(), answer.closes()), ("slept\n", true));
         drop(client);
         let ended = demo.end();
         assert_eq!(ended.code, Some(0), "{}", ended.output);

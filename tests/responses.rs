@@ -69,12 +69,12 @@ fn a_file_is_a_response_with_its_length() {
     let answer = server.client().get("/");
     std::fs::remove_file(&path).unwrap();
     assert_eq!(
-        (answer.text().as_str(), answer.field("content-length")),
+        (answer.text(), answer.field("content-length")),
         ("the file", Some("8"))
     );
     let gone = server.client().get("/");
     assert_eq!(
-        (gone.status, gone.text().as_str()),
+        (gone.status, gone.text()),
         (500, "500 Internal Server Error\n")
     );
     server.stop_cleanly();
@@ -297,7 +297,7 @@ fn json_comes_in_and_goes_out() {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 13\r\n\r\n{\"a\":1,\"b\":2}");
     let answer = client.read_response();
     assert_eq!(
-        (answer.text().as_str(), answer.field("content-type")),
+        (answer.text(), answer.field("content-type")),
         ("3", Some("application/json"))
     );
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n[1]");

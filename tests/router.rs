@@ -133,7 +133,7 @@ fn options_is_answered_for_a_path_and_for_the_server() {
         (
             answer.status,
             answer.field("allow").map(str::to_owned),
-            answer.text(),
+            answer.text().to_owned(),
         )
     };
     assert_eq!(

@@ -154,7 +154,7 @@ fn a_body_that_is_half_sent_at_the_stop_is_read_to_its_end() {
         let answer = client.read_response();
         assert_eq!(
             (answer.status, answer.text()),
-            (200, format!("{len} bytes, {}", sum(&body)))
+            (200, &*format!("{len} bytes, {}", sum(&body)))
         );
         assert!(answer.closes());
         client.expect_eof();
@@ -186,7 +186,7 @@ fn a_client_that_waits_for_100_continue_gets_it_while_draining() {
         let answer = client.read_response();
         assert_eq!(
             (answer.status, answer.text()),
-            (200, format!("5 bytes, {}", sum(b"hello")))
+            (200, &*format!("5 bytes, {}", sum(b"hello")))
         );
         assert!(answer.closes());
         client.expect_eof();
@@ -223,7 +223,7 @@ fn an_answer_to_an_upload_that_still_comes_is_read_by_its_client() {
             (answers.read_response(), whole)
         };
         assert_eq!(
-            (answer.status, answer.text().as_str()),
+            (answer.status, answer.text()),
             (413, "too large"),
             "{reads_meanwhile}"
         );
@@ -240,16 +240,13 @@ fn of_five_pipelined_requests_all_are_answered_and_only_the_last_answer_says_clo
     let mut client = server.client();
     client.send(["/1", "/2/block", "/3", "/4", "/5"].map(get).concat());
     let first = client.read_response();
-    assert_eq!((first.text().as_str(), first.closes()), ("/1", false));
+    assert_eq!((first.text(), first.closes()), ("/1", false));
     gate.wait_entered(1);
     begin_draining(&server);
     gate.open();
     for path in ["/2/block", "/3", "/4", "/5"] {
         let answer = client.read_response();
-        assert_eq!(
-            (answer.text().as_str(), answer.closes()),
-            (path, path == "/5")
-        );
+        assert_eq!((answer.text(), answer.closes()), (path, path == "/5"));
     }
     client.expect_eof();
     server.stop_cleanly();
@@ -317,7 +314,7 @@ fn a_slow_response_with_a_request_pipelined_behind_it_loses_nothing() {
         );
         let next = client.read_response();
         assert_eq!(
-            (next.text().as_str(), next.closes()),
+            (next.text(), next.closes()),
             ("/next", true),
             "{sent_before}"
         );
@@ -391,7 +388,7 @@ fn a_response_without_a_length_that_is_cut_ends_with_a_reset() {
     assert_eq!(incomplete.end, End::Reset);
     let answer = incomplete.answer.unwrap();
     assert_eq!(
-        (answer.delimited, answer.text().as_str()),
+        (answer.delimited, answer.text()),
         (Delimited::ByClose, "first part")
     );
     assert_eq!(report.cut.len(), 1, "{report}");
@@ -440,7 +437,7 @@ fn of_a_pipelined_batch_whose_second_handler_is_cut_the_first_answer_comes_befor
             gate.open();
             let first = client.read_response();
             assert_eq!(
-                (first.status, first.text().as_str(), first.closes()),
+                (first.status, first.text(), first.closes()),
                 (200, "/first", false)
             );
             let second = client.read_response();
@@ -565,7 +562,7 @@ fn a_thousand_connections_in_the_accept_backlog_are_answered() {
     assert!(first.read_response().closes());
     for (i, client) in queued.iter_mut().enumerate() {
         let answer = client.read_response();
-        assert_eq!((answer.text(), answer.closes()), (format!("/{i}"), true));
+        assert_eq!((answer.text(), answer.closes()), (&*format!("/{i}"), true));
         client.expect_eof();
     }
     let report = stopped(&server);
@@ -604,7 +601,7 @@ fn under_twice_the_load_it_can_bear_a_stop_ends_soon_and_loses_nothing() {
                 }
                 match current.try_read(false) {
                     Ok(answer) => {
-                        assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+                        assert_eq!((answer.status, answer.text()), (200, "hello"));
                         answered.fetch_add(1, SeqCst);
                         client = (keeps_alive && !answer.closes()).then_some(current);
                     }

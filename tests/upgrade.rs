@@ -452,7 +452,7 @@ fn a_stream_that_is_over_leaves_its_connection_for_the_next_request() {
     for _ in 0..5 {
         let answer = client.get("/");
         assert_eq!(
-            (answer.status, answer.text().as_str()),
+            (answer.status, answer.text()),
             (StatusCode::OK.as_u16(), "onetwo")
         );
     }

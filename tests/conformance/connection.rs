@@ -120,7 +120,7 @@ fn http_1_0_is_never_sent_chunks() {
             let answer = suite.closed(format!("GET /200/{path} HTTP/1.0\r\n{fields}\r\n"));
             assert_eq!(answer.delimited, Delimited::ByClose, "{path}");
             assert_eq!(
-                (answer.version.as_str(), answer.text().as_str()),
+                (answer.version.as_str(), answer.text()),
                 ("HTTP/1.1", "0123456789"),
                 "{path}"
             );

@@ -7,7 +7,8 @@ use crate::{METHODS, NEXT, Suite, chunked, post, request, seen};
 /// The body a handler saw, and its trailer fields.
 #[track_caller]
 fn body(suite: &Suite, input: impl AsRef<[u8]>) -> String {
-    let seen = suite.accepted(input).text();
+    let answer = suite.accepted(input);
+    let seen = answer.text();
     seen[seen.find("body ").unwrap() + "body ".len()..]
         .replace('\n', " ")
         .trim()

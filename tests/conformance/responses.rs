@@ -269,7 +269,7 @@ fn framing_fields_of_a_handler_are_normalised() {
         assert_eq!(answers.len(), 2);
         for answer in answers {
             assert_eq!(
-                (answer.text().as_str(), answer.field("content-length")),
+                (answer.text(), answer.field("content-length")),
                 ("hello", Some("5")),
                 "{name}"
             );

@@ -157,8 +157,7 @@ fn a_signal_and_a_stop_at_the_same_moment_are_one_stop() {
 fn one_signal_stops_each_server_of_a_context_and_a_second_one_cuts_them() {
     let mut command = this_program("the_program", "context");
     let child = Program::serving(&mut command);
-    let second = child.wait_for_line("listening on ");
-    let second = second.rsplit_once("http://").unwrap().1.parse().unwrap();
+    let second = child.wait_for_next_addr();
     let mut clients = [child.client(), Client::connect(second)];
     for client in &mut clients {
         client.send(get("/"));

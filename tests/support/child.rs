@@ -101,6 +101,13 @@ impl Program {
         }
     }
 
+    /// Waits until it says where else it listens.
+    #[track_caller]
+    pub(crate) fn wait_for_next_addr(&self) -> SocketAddr {
+        let line = self.wait_for_line("listening on http://");
+        line.rsplit_once("http://").unwrap().1.parse().unwrap()
+    }
+
     /// Its lines on stderr until it closes that.
     pub(crate) fn rest_of_lines(&self) -> Vec<String> {
         std::iter::from_fn(|| self.lines.recv_timeout(LIMIT).ok()).collect()

@@ -86,12 +86,6 @@ impl Client {
     pub(crate) fn reset(self) {
         rustix::net::sockopt::set_socket_linger(self.stream(), Some(Duration::ZERO)).unwrap();
     }
-
-    /// Waits for the server's end, as [`Reader::expect_eof`] does.
-    #[track_caller]
-    pub(crate) fn expect_eof(&mut self) {
-        self.0.expect_eof();
-    }
 }
 
 impl Client<UnixStream> {
@@ -129,6 +123,12 @@ impl<S: io::Read + Write> Client<S> {
     pub(crate) fn head(&mut self, target: &str) -> Answer {
         self.send(format!("HEAD {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
         self.read_response_to_head()
+    }
+
+    /// Waits for the server's end, as [`Reader::expect_eof`] does.
+    #[track_caller]
+    pub(crate) fn expect_eof(&mut self) {
+        self.0.expect_eof();
     }
 }
 

@@ -115,11 +115,9 @@ impl<S: Read> Reader<S> {
     /// Reads a response, which with `to_head` has no body.
     #[track_caller]
     pub(crate) fn try_read(&mut self, to_head: bool) -> Result<Answer, Incomplete> {
-        let head = self
-            .read_through(b"\r\n\r\n")
+        let mut answer = self
+            .try_read_head(to_head)
             .map_err(|end| Incomplete { end, answer: None })?;
-        let mut answer = Answer::of_head(&String::from_utf8(head).unwrap());
-        answer.delimited = answer.delimitation(to_head);
         let read = match answer.delimited {
             Delimited::NoBody => Ok(()),
             Delimited::Length => {
@@ -139,6 +137,21 @@ impl<S: Read> Reader<S> {
                 answer: Some(answer),
             }),
         }
+    }
+
+    /// Reads the head of a response, and leaves its body.
+    #[track_caller]
+    pub(crate) fn read_head(&mut self) -> Answer {
+        self.try_read_head(false)
+            .unwrap_or_else(|end| panic!("a head did not come whole: {end:?}"))
+    }
+
+    #[track_caller]
+    fn try_read_head(&mut self, to_head: bool) -> Result<Answer, End> {
+        let head = self.read_through(b"\r\n\r\n")?;
+        let mut answer = Answer::of_head(&String::from_utf8(head).unwrap());
+        answer.delimited = answer.delimitation(to_head);
+        Ok(answer)
     }
 
     /// Reads raw bytes, as many as `len`.
@@ -325,8 +338,10 @@ impl Answer {
             .is_some_and(|value| value.split(',').any(|option| option.trim() == "close"))
     }
 
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
+    /// The body, which is text.
+    #[track_caller]
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
     }
 }
 
