@@ -17,8 +17,8 @@ use lameduck::{
 };
 
 use support::{
-    Client, Delimited, End, Gate, LIMIT, TestServer, builder, descriptors, eventually, get, millis,
-    now, pass_time, pattern, post, server_threads, within_limit,
+    Client, Delimited, End, Gate, LIMIT, Reader, TestServer, builder, descriptors, eventually, get,
+    get_last, millis, now, pass_time, pattern, post, server_threads, within_limit,
 };
 
 /// Held by tests that start servers, and exclusively by those that count what servers leave in the
@@ -618,14 +618,13 @@ fn a_four_megabyte_response_to_a_slow_reader_arrives_whole_through_a_stop() {
         });
         let mut client = Client::connect_narrow(server.addr());
         client.send_get(kind);
-        // Its first bytes are here, so it has begun.
-        let start = client.read_raw(17);
-        assert_eq!(start, b"HTTP/1.1 200 OK\r\n");
+        // The first bytes of the response are here, so it has begun.
+        let mut whole = client.read_raw(17);
+        assert_eq!(whole, b"HTTP/1.1 200 OK\r\n");
         let handle = server.handle();
         let (sender, stopped) = crossbeam_channel::bounded(1);
         std::thread::spawn(move || sender.send(handle.shutdown()).unwrap());
         wait_for_phase(&server.handle(), Phase::Draining);
-        let mut whole = Vec::new();
         for _ in 0..10 {
             whole.extend(client.read_raw(100_000));
             pass_time(millis(5));
@@ -639,43 +638,17 @@ fn a_four_megabyte_response_to_a_slow_reader_arrives_whole_through_a_stop() {
         assert_eq!(end, End::Eof, "{kind}");
         let report = stopped.recv_timeout(LIMIT).unwrap();
         assert!(report.is_clean(), "{kind}: {report}");
-        let sent = if matches!(kind, "/reader" | "/writer") {
-            unchunk(&whole)
-        } else {
-            after_head(&whole).to_vec()
-        };
+        let mut response = Reader::over(&whole[..]);
+        let answer = response.read_last_response();
+        let is_chunked = matches!(kind, "/reader" | "/writer");
+        assert_eq!(answer.delimited == Delimited::Chunked, is_chunked, "{kind}");
         assert!(
-            sent == body,
+            answer.body == body,
             "{kind}: {} of {} bytes",
-            sent.len(),
+            answer.body.len(),
             body.len()
         );
         std::fs::remove_file(path).unwrap();
-    }
-}
-
-fn after_head(bytes: &[u8]) -> &[u8] {
-    let at = bytes
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .unwrap();
-    &bytes[at + 4..]
-}
-
-fn unchunk(bytes: &[u8]) -> Vec<u8> {
-    let (mut rest, mut body) = (after_head(bytes), Vec::new());
-    loop {
-        let at = rest
-            .windows(2)
-            .position(|window| window == b"\r\n")
-            .unwrap();
-        let size = usize::from_str_radix(std::str::from_utf8(&rest[..at]).unwrap(), 16).unwrap();
-        body.extend_from_slice(&rest[at + 2..at + 2 + size]);
-        rest = &rest[at + 2 + size + 2..];
-        if size == 0 {
-            assert!(rest.is_empty());
-            return body;
-        }
     }
 }
 
@@ -1141,15 +1114,10 @@ fn a_unix_socket_is_served_and_its_file_is_gone_after_the_stop() {
             .unwrap()
             .spawn(|_: Request, _: Context| "hello")
             .unwrap();
-        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-            .unwrap();
-        let mut answer = String::new();
-        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
-        assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
-        drop(stream);
+        let mut client = Client::connect_unix(&path);
+        client.send(get_last("/"));
+        assert_eq!(client.read_last_response().text(), "hello");
+        drop(client);
         let report = running.handle().shutdown();
         assert!(report.is_clean(), "{report}");
         assert!(!path.exists());

@@ -12,8 +12,8 @@ use std::time::Duration;
 use lameduck::{Body, BodyWriter, CloseReason, Context, IntoResponse, Request, Response};
 
 use support::{
-    Client, End, Gate, LIMIT, TestServer, builder, eventually, get, millis, now, pass_time,
-    pattern, post,
+    Client, End, Gate, LIMIT, TestServer, builder, eventually, get, get_last, millis, now,
+    pass_time, pattern, post,
 };
 
 const SHORT: Duration = Duration::from_millis(250);
@@ -355,11 +355,11 @@ fn a_small_body_that_nobody_reads_and_that_never_comes_ends_the_connection() {
 fn a_client_that_does_not_close_after_the_last_response_is_not_waited_for() {
     let server = TestServer::start(hello);
     let mut silent = server.client();
-    silent.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    silent.send(get_last("/"));
     assert!(silent.read_response().closes());
     silent.expect_eof();
     let mut talking = server.client();
-    talking.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    talking.send(get_last("/"));
     let writing = std::thread::spawn(move || {
         let piece = pattern(10_000);
         while talking.try_send(&piece).is_ok() {}

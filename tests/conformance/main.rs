@@ -5,7 +5,8 @@
 //! the list is true. Most tests are tables: bytes in, statuses out, and whether the connection goes
 //! on. What goes in is followed by one more request, `GET /next`, which is answered if the
 //! connection goes on and must not be if it does not; and by the client's end, so that every answer
-//! here is one to a half-closed client.
+//! here is one to a half-closed client. Answers are read by the tests' own reader
+//! (`tests/support/response.rs`), which is strict and shares no code with the crate.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -130,6 +130,11 @@ pub(crate) fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n")
 }
 
+/// A request that is the last one on its connection.
+pub(crate) fn get_last(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+}
+
 /// A request with a body of a declared length.
 pub(crate) fn post(target: &str, body: &[u8]) -> Vec<u8> {
     let mut request = format!(
