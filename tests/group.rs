@@ -14,11 +14,7 @@ use lameduck::{
     Server,
 };
 
-use support::{Client, Gate, LIMIT, builder, eventually, get, millis, within_limit};
-
-fn hello(_: Request, _: Context) -> &'static str {
-    "hello"
-}
+use support::{Client, Gate, LIMIT, builder, eventually, get, hello, millis, serve, within_limit};
 
 /// Ends well when it is told to.
 fn until_told(context: Context) -> Result<(), Reason> {
@@ -339,12 +335,7 @@ fn its_end_is_received_in_a_select_beside_others() {
     let group = Group::new();
     group.spawn("broken", |_| Err(Broken(1)));
     let (_sender, never) = bounded::<()>(0);
-    let alone = builder()
-        .workers(1)
-        .bind("127.0.0.1:0")
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let alone = serve(builder().workers(1), "127.0.0.1:0", hello);
     select! {
         recv(group.stopped()) -> _ => {}
         recv(alone.stopped()) -> _ => panic!("nobody stops it"),

@@ -46,9 +46,7 @@ fn an_idle_server_makes_no_wake_ups() {
     assert_eq!(wake_ups_of_idle_server("just started"), 0);
 
     let mut idle: Vec<_> = (0..100).map(|_| server.used_client("/")).collect();
-    let mut blocked = server.client();
-    blocked.send_get("/block");
-    gate.wait_entered(1);
+    let mut blocked = server.block(&gate, "/block");
     pass_time(millis(200));
     assert_eq!(
         wake_ups_of_idle_server("with 100 idle connections and a blocked handler"),

@@ -12,11 +12,7 @@ use std::path::{Path, PathBuf};
 
 use lameduck::{Context, Error, Phase, Request};
 
-use support::{Client, End, Gate, builder, eventually, get, get_last};
-
-fn hello(_: Request, _: Context) -> &'static str {
-    "hello"
-}
+use support::{Client, Gate, builder, eventually, get, get_last, hello, serve};
 
 /// A path that nothing is at.
 fn socket_path(name: &str) -> PathBuf {
@@ -69,12 +65,7 @@ fn a_restart_on_the_same_port_never_finds_it_in_use() {
 
 #[test]
 fn a_port_that_another_server_listens_on_is_refused() {
-    let first = builder()
-        .workers(1)
-        .bind("127.0.0.1:0")
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let first = serve(builder().workers(1), "127.0.0.1:0", hello);
     let error = builder().bind(first.addr()).unwrap_err();
     assert!(
         matches!(&error, Error::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse),
@@ -122,12 +113,8 @@ fn a_socket_file_that_was_left_behind_is_replaced() {
     let path = socket_path("abandoned");
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists() && UnixStream::connect(&path).is_err());
-    let running = builder()
-        .workers(1)
-        .bind(format!("unix:{}", path.display()))
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let addr = format!("unix:{}", path.display());
+    let running = serve(builder().workers(1), addr, hello);
     assert_eq!(ask(&path).read_last_response().text(), "hello");
     assert!(running.handle().shutdown().is_clean());
     assert!(!path.exists());
@@ -137,12 +124,7 @@ fn a_socket_file_that_was_left_behind_is_replaced() {
 fn a_unix_socket_that_is_in_use_is_refused_and_stays() {
     let path = socket_path("live");
     let addr = format!("unix:{}", path.display());
-    let first = builder()
-        .workers(1)
-        .bind(&addr)
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let first = serve(builder().workers(1), &addr, hello);
     for _ in 0..3 {
         let error = builder().bind(&addr).unwrap_err();
         assert!(
@@ -174,25 +156,19 @@ fn a_file_that_a_successor_has_made_is_not_removed_by_the_predecessors_end() {
     let addr = format!("unix:{}", path.display());
     let gate = Gate::new();
     let waits = gate.clone();
-    let first = builder()
-        .workers(1)
-        .bind(&addr)
-        .unwrap()
-        .spawn(move |_: Request, _: Context| {
+    let first = serve(
+        builder().workers(1),
+        &addr,
+        move |_: Request, _: Context| {
             waits.pass();
             "first"
-        })
-        .unwrap();
+        },
+    );
     let mut asking = ask(&path);
     gate.wait_entered(1);
     first.handle().begin_shutdown();
     eventually("the file is gone", || !path.exists());
-    let second = builder()
-        .workers(1)
-        .bind(&addr)
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let second = serve(builder().workers(1), &addr, hello);
     gate.open();
     assert_eq!(asking.read_last_response().text(), "first");
     assert!(first.handle().shutdown().is_clean());
@@ -208,12 +184,7 @@ fn a_given_listener_is_served_and_closed() {
     let addr = listener.local_addr().unwrap();
     let mut early = Client::connect(addr);
     early.send(get("/early"));
-    let running = builder()
-        .workers(1)
-        .bind(listener)
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let running = serve(builder().workers(1), listener, hello);
     assert_eq!(running.addr(), addr);
     assert_eq!(early.read_response().status, 200);
     drop(early);
@@ -254,6 +225,7 @@ mod in_a_child {
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
     use rustix::process::Signal;
+    use support::End;
     use support::child::{Program, shell};
 
     /// What comes as stdin becomes descriptor 3.
@@ -490,11 +462,7 @@ fn a_unix_socket_has_the_mode_it_was_given_and_is_gone_with_the_server() {
     use std::os::unix::fs::PermissionsExt;
 
     let path = std::env::temp_dir().join(format!("lameduck-mode-{}.sock", std::process::id()));
-    let running = builder()
-        .bind(lameduck::unix(&path).mode(0o600))
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let running = serve(builder(), lameduck::unix(&path).mode(0o600), hello);
     assert_eq!(
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600

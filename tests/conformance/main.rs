@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use lameduck::http::{Method, StatusCode};
 use lameduck::{Body, Context, IntoResponse, Request, Response};
 
-use support::{Answer, Client, End, TestServer};
+use support::{Answer, Client, End, Gate, TestServer};
 
 /// A server whose handler answers with what it was asked, and counts.
 struct Suite {
@@ -46,6 +46,17 @@ impl Suite {
         Self::with(|request, _| match request.uri().path() {
             "/unread" => "unread".into_response(),
             _ => seen(request),
+        })
+    }
+
+    /// A suite whose handler waits at the gate for `/slow`.
+    fn gated(gate: &Gate) -> Self {
+        let gate = gate.clone();
+        Self::with(move |request, _| {
+            if request.uri().path() == "/slow" {
+                gate.pass();
+            }
+            seen(request)
         })
     }
 
