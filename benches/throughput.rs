@@ -37,6 +37,9 @@
     reason = "a bench measures the real clock; no server of the crate is asked"
 )]
 
+#[path = "../tests/support/response.rs"]
+mod response;
+
 use std::convert::Infallible;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -57,6 +60,8 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use response::{Delimited, Reader};
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -342,34 +347,24 @@ impl Peer {
     }
 }
 
-/// The length of a response with its head, from one that is parsed by its Content-Length.
+/// The length of a response with its head, from one that is read as a client has to.
 fn response_bytes(addr: SocketAddr) -> io::Result<usize> {
     let mut stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(Duration::from_secs(PATIENCE.tv_sec as u64)))?;
     stream.write_all(REQUEST)?;
-    let mut reader = BufReader::new(stream);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if reader.read_line(&mut head)? == 0 {
-            return Err(io::Error::other("the server closed the first connection"));
-        }
-    }
-    let lower_case = head.to_ascii_lowercase();
-    let declared = lower_case
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length:"))
-        .unwrap_or_default();
-    let body_bytes: usize = number(declared.trim())?;
-
-    let mut body = vec![0; BODY.len()];
-    reader.read_exact(&mut body)?;
-    if !head.as_bytes().starts_with(OK) || body_bytes != BODY.len() || body != BODY.as_bytes() {
+    let mut reader = Reader::over(stream);
+    let answer = reader
+        .try_read(false)
+        .map_err(|cut| io::Error::other(format!("the first response did not come: {cut:?}")))?;
+    let is_expected = answer.status == 200
+        && answer.delimited == Delimited::Length
+        && answer.body == BODY.as_bytes();
+    if !is_expected {
         return Err(io::Error::other(format!(
-            "not the response expected: {head}{}",
-            body.escape_ascii()
+            "not the response expected: {answer:?}"
         )));
     }
-    Ok(head.len() + body.len())
+    Ok(reader.taken())
 }
 
 // ---- A server's process ----------------------------------------------------------------------------------------------

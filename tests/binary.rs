@@ -438,7 +438,7 @@ fn a_request_sent_before_sigterm_is_answered() {
     let mut sleeper = demo.client();
     sleeper.send(request("GET", "/sleep?ms=300", "", b""));
     demo.signal(Signal::TERM);
-    let slept = read_last(&mut sleeper, false);
+    let slept = sleeper.read_last_response();
     assert_eq!((slept.status, slept.text()), (200, "slept\n"));
     let ended = demo.end();
     assert_eq!(ended.code, Some(0), "{}", ended.output);
@@ -465,7 +465,7 @@ fn what_exceeds_the_grace_period_is_cut_and_reported() {
     let mut sleeper = demo.client();
     sleeper.send(request("GET", "/sleep?ms=60000", "", b""));
     demo.signal(Signal::TERM);
-    assert_eq!(read_last(&mut sleeper, false).status, 503);
+    assert_eq!(sleeper.read_last_response().status, 503);
     assert_cut(&demo, "GET /sleep?ms=60000");
 }
 
@@ -480,7 +480,7 @@ fn a_second_signal_cuts_at_once() {
     demo.signal(Signal::INT);
     demo.wait_for_line("got SIGINT: stopping");
     demo.signal(Signal::INT);
-    assert_eq!(read_last(&mut sleeper, false).status, 503);
+    assert_eq!(sleeper.read_last_response().status, 503);
     assert_cut(&demo, "GET /sleep?ms=3600000");
 }
 
@@ -654,15 +654,11 @@ fn request(method: &str, target: &str, fields: &str, body: &[u8]) -> Vec<u8> {
 #[track_caller]
 fn exchange<S: Read + Write>(mut client: Client<S>, request: &[u8]) -> Answer {
     client.send(request);
-    read_last(&mut client, request.starts_with(b"HEAD "))
-}
-
-/// Reads a response, which with `to_head` has no body, and after which the server closes.
-#[track_caller]
-fn read_last<S: Read + Write>(client: &mut Client<S>, to_head: bool) -> Answer {
-    let answer = client
-        .try_read(to_head)
-        .unwrap_or_else(|incomplete| panic!("the last response: {incomplete:?}"));
+    let answer = if request.starts_with(b"HEAD ") {
+        client.read_response_to_head()
+    } else {
+        client.read_response()
+    };
     client.expect_eof();
     answer
 }

@@ -782,9 +782,7 @@ fn uploads_that_trickle_hold_no_worker_before_they_are_large() {
         client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\n");
         client.send(&pattern(100_000)[..90_000]);
     }
-    eventually("all are accepted", || {
-        server.handle().stats().accepted == 24
-    });
+    server.wait_accepted(24);
     let mut normal = server.client();
     for _ in 0..100 {
         assert_eq!(normal.get("/").text(), digest(b""));

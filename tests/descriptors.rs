@@ -13,7 +13,10 @@ use lameduck::{Context, Request, Server};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
 use support::child::{MODE, Program, this_program};
-use support::{Client, End, LIMIT, eventually, millis, now, pass_time, raise_descriptor_limit};
+use support::{
+    Client, End, LIMIT, context_switches_of, eventually, millis, now, pass_time,
+    raise_descriptor_limit,
+};
 
 /// What the child may open; its threads, sockets and standard streams take some of them.
 const DESCRIPTORS: u64 = 64;
@@ -66,28 +69,9 @@ fn server(mode: &str) -> Program {
     Program::serving(&mut this_program("the_program", mode))
 }
 
-/// How many descriptors a process has, how often its threads have run, and how much time they have
-/// used.
+/// How many descriptors a process has.
 fn descriptors(program: &Program) -> usize {
     std::fs::read_dir(proc_path(program, "fd")).unwrap().count()
-}
-
-fn switches(program: &Program) -> u64 {
-    let tasks = std::fs::read_dir(proc_path(program, "task")).unwrap();
-    let of = |task: std::fs::DirEntry| {
-        let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
-        let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
-        lines
-            .map(|line| {
-                line.rsplit(['\t', ' '])
-                    .next()
-                    .unwrap()
-                    .parse::<u64>()
-                    .unwrap()
-            })
-            .sum::<u64>()
-    };
-    tasks.map(|task| of(task.unwrap())).sum()
 }
 
 fn proc_path(program: &Program, what: &str) -> String {
@@ -160,9 +144,9 @@ fn a_process_out_of_descriptors_whose_clients_are_all_busy_neither_spins_nor_sta
     let mut waiting = program.client();
     waiting.send_get("/");
     pass_time(millis(200));
-    let (before, began) = (switches(&program), now());
+    let (before, began) = (context_switches_of(program.pid()), now());
     pass_time(Duration::from_secs(2));
-    let (runs, took) = (switches(&program) - before, now() - began);
+    let (runs, took) = (context_switches_of(program.pid()) - before, now() - began);
     assert!(runs < 200, "{runs} context switches in {took:?}");
     waiting.expect_nothing_yet();
     drop(fill);

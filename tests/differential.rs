@@ -31,7 +31,7 @@ use lameduck::http::header::HOST;
 use lameduck::http::request::Parts;
 use lameduck::http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
-use support::{Client, End, TestServer};
+use support::{Client, End, Reader, TestServer};
 
 proptest! {
     #![proptest_config(generators::config(2000))]
@@ -401,7 +401,7 @@ struct MemberOutcome {
 }
 
 impl MemberOutcome {
-    fn new(requests: Vec<Seen>, mut received: &[u8], end: End) -> Self {
+    fn new(requests: Vec<Seen>, received: &[u8], end: End) -> Self {
         let mut outcome = Self {
             requests,
             answers: 0,
@@ -409,18 +409,12 @@ impl MemberOutcome {
             closes: false,
             end,
         };
-        while outcome.refusal.is_none() && !received.is_empty() {
-            let mut fields = [httparse::EMPTY_HEADER; 16];
-            let mut response = httparse::Response::new(&mut fields);
-            let Ok(httparse::Status::Complete(len)) = response.parse(received) else {
-                panic!("no response head: {}", received.escape_ascii())
-            };
-            received = &received[len..];
-            let is_close = |field: &httparse::Header<'_>| {
-                field.name.eq_ignore_ascii_case("connection") && field.value == b"close"
-            };
-            outcome.closes = response.headers.iter().any(is_close);
-            match response.code.expect("the head is complete") {
+        let mut responses = Reader::over(received);
+        while outcome.refusal.is_none() && responses.taken() < received.len() {
+            // The body of a refusal is not looked at: it is the last response.
+            let response = responses.read_head();
+            outcome.closes = response.field("connection") == Some("close");
+            match response.status {
                 204 => outcome.answers += 1,
                 100 => {}
                 status => outcome.refusal = Some(status),

@@ -16,11 +16,7 @@ use lameduck::group::{Group, GroupCause, GroupHandle, GroupReport, MemberOutcome
 use lameduck::report::StopCause;
 use lameduck::{Context, Error, Request, Running, Server};
 
-use support::{Client, Gate, LIMIT, builder, eventually, get, millis, within_limit};
-
-fn hello(_: Request, _: Context) -> &'static str {
-    "hello"
-}
+use support::{Client, Gate, LIMIT, builder, eventually, get, hello, millis, serve, within_limit};
 
 /// A service that ends well when its context is cancelled.
 fn until_told(context: Context) -> Result<(), CancelReason> {
@@ -623,12 +619,7 @@ fn the_end_of_a_group_is_received_in_a_select() {
     let group = Group::new();
     group.spawn("broken", |_| Err(Broken(1)));
     let (_sender, never) = bounded::<()>(0);
-    let alone = builder()
-        .workers(1)
-        .bind("127.0.0.1:0")
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let alone = serve(builder().workers(1), "127.0.0.1:0", hello);
     select! {
         recv(group.stopped()) -> _ => {}
         recv(alone.stopped()) -> _ => panic!("nobody stops it"),

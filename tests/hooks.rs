@@ -10,11 +10,7 @@ use std::sync::{Arc, OnceLock};
 use lameduck::report::{HookOutcome, Phase};
 use lameduck::{Context, Report, Request, ServerHandle};
 
-use support::{Client, Gate, LIMIT, TestServer, builder, eventually, millis, within_limit};
-
-fn hello(_: Request, _: Context) -> &'static str {
-    "hello"
-}
+use support::{Client, Gate, LIMIT, TestServer, builder, eventually, hello, millis, within_limit};
 
 fn outcomes(report: &Report) -> Vec<(&str, HookOutcome)> {
     report
@@ -31,16 +27,8 @@ fn blocked(builder: lameduck::ServerBuilder, gate: &Gate) -> (TestServer, Client
         waits.pass();
         "passed"
     });
-    let mut client = server.client();
-    client.send_get("/block");
-    gate.wait_entered(1);
+    let client = server.block(gate, "/block");
     (server, client)
-}
-
-#[track_caller]
-fn stopped(server: &TestServer) -> Report {
-    let handle = server.handle();
-    within_limit("the stop ends", move || handle.shutdown())
 }
 
 #[test]
@@ -57,7 +45,7 @@ fn hooks_that_wait_for_each_other_both_return() {
             from_first.recv_timeout(LIMIT).unwrap();
             to_first.send_timeout((), LIMIT).unwrap();
         });
-    let report = stopped(&TestServer::with(description, hello));
+    let report = TestServer::with(description, hello).stop();
     assert_eq!(
         outcomes(&report),
         [("first", HookOutcome::Done), ("second", HookOutcome::Done)]
@@ -85,7 +73,7 @@ fn hooks_run_when_draining_starts_and_not_before() {
         server.handle().phase() > Phase::LameDuck || phase.is_empty(),
         "not while it is a lame duck"
     );
-    let report = stopped(&server);
+    let report = server.stop();
     assert_eq!(phase.try_recv(), Ok((Phase::Draining, false)), "{report}");
     assert!(phase.is_empty());
 }
@@ -133,7 +121,7 @@ fn a_stop_waits_for_its_hooks_within_the_grace_period() {
             .is_timeout()
     );
     gate.open();
-    let report = stopped(&server);
+    let report = server.stop();
     let [hook] = &report.hooks[..] else {
         panic!("{report}")
     };
@@ -153,7 +141,7 @@ fn a_hook_beyond_the_grace_period_is_left_behind_and_named() {
         .grace_period(millis(150))
         .on_shutdown("quick", || {})
         .on_shutdown("endless", move || waits.pass());
-    let report = stopped(&TestServer::with(description, hello));
+    let report = TestServer::with(description, hello).stop();
     assert_eq!(
         outcomes(&report),
         [("quick", HookOutcome::Done), ("endless", HookOutcome::Late)]
@@ -204,7 +192,7 @@ fn a_hook_that_panics_is_named_and_the_others_run() {
         .on_shutdown("before", || {})
         .on_shutdown("panics", || panic!("on purpose"))
         .on_shutdown("after", || {});
-    let report = stopped(&TestServer::with(description, hello));
+    let report = TestServer::with(description, hello).stop();
     let expected = [
         ("before", HookOutcome::Done),
         ("panics", HookOutcome::Panicked),
@@ -239,16 +227,13 @@ fn on_stopped_runs_when_the_last_handler_has_returned() {
         returns.store(true, SeqCst);
         "passed"
     });
-    let mut client = server.client();
-    client.send_get("/block");
-    gate.wait_entered(1);
-    server.handle().begin_shutdown();
-    eventually("it drains", || server.handle().phase() >= Phase::Draining);
+    let mut client = server.block(&gate, "/block");
+    server.begin_draining();
     assert!(seen.is_empty());
     gate.open();
     assert_eq!(client.read_response().text(), "passed");
     drop(client);
-    let report = stopped(&server);
+    let report = server.stop();
     assert!(seen.try_recv().unwrap(), "{report}");
     assert_eq!(
         outcomes(&report),
@@ -274,7 +259,7 @@ fn on_stopped_runs_in_turn_and_after_those_that_run_when_draining_starts() {
         })
         .on_shutdown("0", tell("0"))
         .on_stopped("3", tell("3"));
-    let report = stopped(&TestServer::with(description, hello));
+    let report = TestServer::with(description, hello).stop();
     assert_eq!(order.try_iter().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
     let expected = [
         ("0", HookOutcome::Done),
@@ -304,7 +289,7 @@ fn on_stopped_gets_cut_grace_even_when_the_deadline_is_over() {
         .on_stopped("endless", move || waits.pass())
         .on_stopped("never", || panic!("the one before does not return"));
     let (server, mut client) = blocked(description, &gate);
-    let report = stopped(&server);
+    let report = server.stop();
     assert_eq!(client.read_response().status, 503);
     ran.try_recv().unwrap();
     let expected = [

@@ -9,8 +9,8 @@ use std::time::Duration;
 use lameduck::{Context, Request};
 
 use support::{
-    Client, Gate, TestServer, builder, context_switches, eventually, get, millis, pass_time,
-    server_threads,
+    Client, Gate, TestServer, builder, context_switches, eventually, get, get_last, millis,
+    pass_time, server_threads,
 };
 
 const WINDOW: Duration = Duration::from_secs(2);
@@ -46,9 +46,7 @@ fn an_idle_server_makes_no_wake_ups() {
     assert_eq!(wake_ups_of_idle_server("just started"), 0);
 
     let mut idle: Vec<_> = (0..100).map(|_| server.used_client("/")).collect();
-    let mut blocked = server.client();
-    blocked.send_get("/block");
-    gate.wait_entered(1);
+    let mut blocked = server.block(&gate, "/block");
     pass_time(millis(200));
     assert_eq!(
         wake_ups_of_idle_server("with 100 idle connections and a blocked handler"),
@@ -66,8 +64,7 @@ fn an_idle_server_makes_no_wake_ups() {
                     match (part + i) % 4 {
                         0 => assert_eq!(client.get("/").text(), "hello"),
                         1 => {
-                            client
-                                .send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+                            client.send(get_last("/"));
                             assert_eq!(client.read_response().text(), "hello");
                             client.expect_eof();
                         }

@@ -5,19 +5,15 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lameduck::report::Phase;
 use lameduck::{Context, Error, Request};
 
-use support::{Client, Gate, LIMIT, builder, eventually, get};
-
-fn hello(_: Request, _: Context) -> &'static str {
-    "hello"
-}
+use support::{Client, Gate, builder, eventually, get, get_last, hello, serve};
 
 /// A path that nothing is at.
 fn socket_path(name: &str) -> PathBuf {
@@ -27,21 +23,11 @@ fn socket_path(name: &str) -> PathBuf {
     path
 }
 
-/// One request on a unix socket, which says that it is the last one.
-fn exchange(stream: UnixStream) -> std::io::Result<String> {
-    ask(&stream)?;
-    read_answer(stream)
-}
-
-fn ask(mut stream: &UnixStream) -> std::io::Result<()> {
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-}
-
-fn read_answer(mut stream: UnixStream) -> std::io::Result<String> {
-    stream.set_read_timeout(Some(LIMIT))?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+/// A client on the unix socket at `path` that has sent its only request.
+fn ask(path: &Path) -> Client<UnixStream> {
+    let mut client = Client::connect_unix(path);
+    client.send(get_last("/"));
+    client
 }
 
 /// Connections to or from the port that nobody holds any more, as the kernel lists them.
@@ -68,7 +54,7 @@ fn a_restart_on_the_same_port_never_finds_it_in_use() {
         for _ in 0..5 {
             // Who closes first is left in TIME_WAIT: here the server.
             let mut client = Client::connect(addr);
-            client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+            client.send(get_last("/"));
             assert_eq!(client.read_response().status, 200);
             client.expect_eof();
         }
@@ -80,12 +66,7 @@ fn a_restart_on_the_same_port_never_finds_it_in_use() {
 
 #[test]
 fn a_port_that_another_server_listens_on_is_refused() {
-    let first = builder()
-        .workers(1)
-        .bind("127.0.0.1:0")
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let first = serve(builder().workers(1), "127.0.0.1:0", hello);
     let error = builder().bind(first.local_addr()).unwrap_err();
     assert!(
         matches!(&error, Error::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse),
@@ -109,21 +90,15 @@ fn what_is_queued_on_a_unix_socket_is_served_and_its_file_is_gone_at_once() {
             "hello"
         })
         .unwrap();
-    let connect = || {
-        let stream = UnixStream::connect(&path).unwrap();
-        ask(&stream).unwrap();
-        stream
-    };
-    let first = connect();
+    let first = ask(&path);
     gate.wait_entered(1);
-    let queued: Vec<_> = (0..QUEUED).map(|_| connect()).collect();
+    let queued: Vec<_> = (0..QUEUED).map(|_| ask(&path)).collect();
     running.handle().begin_shutdown();
     eventually("it drains", || running.handle().phase() >= Phase::Draining);
     eventually("the file is gone", || !path.exists());
     gate.open();
-    for stream in [first].into_iter().chain(queued) {
-        let answer = read_answer(stream).unwrap();
-        assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
+    for mut client in [first].into_iter().chain(queued) {
+        assert_eq!(client.read_last_response().text(), "hello");
     }
     let report = running.handle().shutdown();
     assert!(report.is_clean(), "{report}");
@@ -139,17 +114,9 @@ fn a_socket_file_that_was_left_behind_is_replaced() {
     let path = socket_path("abandoned");
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists() && UnixStream::connect(&path).is_err());
-    let running = builder()
-        .workers(1)
-        .bind(format!("unix:{}", path.display()))
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
-    assert!(
-        exchange(UnixStream::connect(&path).unwrap())
-            .unwrap()
-            .ends_with("hello")
-    );
+    let addr = format!("unix:{}", path.display());
+    let running = serve(builder().workers(1), addr, hello);
+    assert_eq!(ask(&path).read_last_response().text(), "hello");
     assert!(running.handle().shutdown().is_clean());
     assert!(!path.exists());
 }
@@ -158,12 +125,7 @@ fn a_socket_file_that_was_left_behind_is_replaced() {
 fn a_unix_socket_that_is_in_use_is_refused_and_stays() {
     let path = socket_path("live");
     let addr = format!("unix:{}", path.display());
-    let first = builder()
-        .workers(1)
-        .bind(&addr)
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let first = serve(builder().workers(1), &addr, hello);
     for _ in 0..3 {
         let error = builder().bind(&addr).unwrap_err();
         assert!(
@@ -171,11 +133,7 @@ fn a_unix_socket_that_is_in_use_is_refused_and_stays() {
             "{error:?}"
         );
         assert!(error.to_string().contains(&addr), "{error}");
-        assert!(
-            exchange(UnixStream::connect(&path).unwrap())
-                .unwrap()
-                .ends_with("hello")
-        );
+        assert_eq!(ask(&path).read_last_response().text(), "hello");
     }
     assert!(first.handle().shutdown().is_clean());
     assert!(!path.exists());
@@ -199,36 +157,25 @@ fn a_file_that_a_successor_has_made_is_not_removed_by_the_predecessors_end() {
     let addr = format!("unix:{}", path.display());
     let gate = Gate::new();
     let waits = gate.clone();
-    let first = builder()
-        .workers(1)
-        .bind(&addr)
-        .unwrap()
-        .spawn(move |_: Request, _: Context| {
+    let first = serve(
+        builder().workers(1),
+        &addr,
+        move |_: Request, _: Context| {
             waits.pass();
             "first"
-        })
-        .unwrap();
-    let stream = UnixStream::connect(&path).unwrap();
-    let asking = std::thread::spawn(move || exchange(stream).unwrap());
+        },
+    );
+    let mut asking = ask(&path);
     gate.wait_entered(1);
     first.handle().begin_shutdown();
     eventually("the file is gone", || !path.exists());
-    let second = builder()
-        .workers(1)
-        .bind(&addr)
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let second = serve(builder().workers(1), &addr, hello);
     gate.open();
-    assert!(asking.join().unwrap().ends_with("first"));
+    assert_eq!(asking.read_last_response().text(), "first");
     assert!(first.handle().shutdown().is_clean());
     drop(first);
     assert!(path.exists());
-    assert!(
-        exchange(UnixStream::connect(&path).unwrap())
-            .unwrap()
-            .ends_with("hello")
-    );
+    assert_eq!(ask(&path).read_last_response().text(), "hello");
     assert!(second.handle().shutdown().is_clean());
 }
 
@@ -238,12 +185,7 @@ fn a_given_listener_is_served_and_closed() {
     let addr = listener.local_addr().unwrap();
     let mut early = Client::connect(addr);
     early.send(get("/early"));
-    let running = builder()
-        .workers(1)
-        .bind(listener)
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let running = serve(builder().workers(1), listener, hello);
     assert_eq!(running.local_addr(), addr);
     assert_eq!(early.read_response().status, 200);
     drop(early);
@@ -284,6 +226,7 @@ mod in_a_child {
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
     use rustix::process::Signal;
+    use support::End;
     use support::child::{Program, shell};
 
     /// What comes as stdin becomes descriptor 3.
@@ -374,11 +317,9 @@ mod in_a_child {
         let listener = UnixListener::bind(&path).unwrap();
         for _ in 0..2 {
             let demo = launch_demo(&listener, "");
-            assert!(
-                exchange(UnixStream::connect(&path).unwrap())
-                    .unwrap()
-                    .starts_with("HTTP/1.1 200 OK\r\n")
-            );
+            let mut client = ask(&path);
+            assert_eq!(client.read_raw(17), b"HTTP/1.1 200 OK\r\n");
+            assert_eq!(client.drain().1, End::Eof);
             demo.signal(Signal::TERM);
             let ended = demo.end();
             assert_eq!(ended.code, Some(0), "{}", ended.output);
@@ -522,11 +463,7 @@ fn a_unix_socket_has_the_mode_it_was_given_and_is_gone_with_the_server() {
     use std::os::unix::fs::PermissionsExt;
 
     let path = std::env::temp_dir().join(format!("lameduck-mode-{}.sock", std::process::id()));
-    let running = builder()
-        .bind(lameduck::net::unix(&path).mode(0o600))
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let running = serve(builder(), lameduck::net::unix(&path).mode(0o600), hello);
     assert_eq!(
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600

@@ -13,13 +13,12 @@ use std::time::Duration;
 
 use lameduck::body::BodyWriter;
 use lameduck::report::{CloseReason, Fate, Phase, StopCause};
-use lameduck::{
-    Body, Context, Error, Handler, IntoResponse, Request, Response, Server, ServerHandle,
-};
+use lameduck::{Body, Context, Error, IntoResponse, Request, Response, Server, ServerHandle};
 
 use support::{
-    Client, Delimited, End, Gate, LIMIT, TestServer, builder, descriptors, eventually, get, millis,
-    now, pass_time, pattern, post, server_threads, within_limit,
+    Client, Delimited, End, Gate, LIMIT, Reader, TestServer, builder, descriptors, eventually,
+    gated, get, get_last, hello, millis, now, pass_time, pattern, post, serve, server_threads,
+    within_limit,
 };
 
 /// Held by tests that start servers, and exclusively by those that count what servers leave in the
@@ -38,30 +37,6 @@ fn alone() -> RwLockWriteGuard<'static, ()> {
     guard
 }
 
-/// Waits at the gate for a path that ends in `block`.
-fn gated(gate: &Gate) -> impl Handler + use<> {
-    let gate = gate.clone();
-    move |request: Request, _: Context| -> Response {
-        let path = request.uri().path();
-        if path.ends_with("block") {
-            gate.pass();
-        }
-        path.to_owned().into_response()
-    }
-}
-
-fn block(server: &TestServer, gate: &Gate, target: &str) -> Client {
-    let before = gate.entered();
-    let mut client = server.client();
-    client.send_get(target);
-    gate.wait_entered(before + 1);
-    client
-}
-
-fn wait_for_phase(handle: &ServerHandle, phase: Phase) {
-    eventually("the phase is reached", || handle.phase() >= phase);
-}
-
 #[test]
 fn no_thread_and_no_descriptor_is_left_after_a_stop() {
     let _alone = alone();
@@ -76,7 +51,7 @@ fn no_thread_and_no_descriptor_is_left_after_a_stop() {
             client.send("POST / HTTP/1.1\r\nContent-Le");
         }
         let mut blocked: Vec<_> = ["/a/block", "/bb/block", "/ccc/block"]
-            .map(|path| block(&server, &gate, path))
+            .map(|path| server.block(&gate, path))
             .into();
         half.clear();
         server.handle().begin_shutdown();
@@ -121,12 +96,7 @@ fn a_hundred_starts_and_stops_on_one_port_leave_nothing() {
     let addr = builder().bind("127.0.0.1:0").unwrap().local_addr();
     let before = descriptors();
     for i in 0..100 {
-        let running = builder()
-            .workers(4)
-            .bind(addr)
-            .unwrap()
-            .spawn(|_: Request, _: Context| "hello")
-            .unwrap();
+        let running = serve(builder().workers(4), addr, hello);
         let mut client = Client::connect(addr);
         assert_eq!(client.get("/").text(), "hello");
         let report = running.handle().shutdown();
@@ -147,12 +117,7 @@ fn a_hundred_servers_that_stop_at_once_leave_nothing() {
     let _alone = alone();
     let before = descriptors();
     for _ in 0..100 {
-        let running = builder()
-            .workers(4)
-            .bind("127.0.0.1:0")
-            .unwrap()
-            .spawn(|_: Request, _: Context| "hello")
-            .unwrap();
+        let running = serve(builder().workers(4), "127.0.0.1:0", hello);
         let report = running.handle().shutdown();
         assert!(report.is_clean(), "{report}");
         assert!(report.took < LIMIT / 10, "{report}");
@@ -167,7 +132,7 @@ fn a_request_in_flight_is_finished_and_its_response_says_close() {
     let gate = Gate::new();
     let server = TestServer::start(gated(&gate));
     let mut idle = server.used_client("/");
-    let mut client = block(&server, &gate, "/block");
+    let mut client = server.block(&gate, "/block");
     server.handle().begin_shutdown();
     idle.expect_eof();
     client.expect_nothing_yet();
@@ -193,7 +158,7 @@ fn a_response_made_right_after_the_stop_has_begun_says_close() {
     for _ in 0..20 {
         let gate = Gate::new();
         let server = TestServer::start(gated(&gate));
-        let mut client = block(&server, &gate, "/block");
+        let mut client = server.block(&gate, "/block");
         server.handle().begin_shutdown();
         gate.open();
         assert!(client.read_response().closes());
@@ -209,8 +174,7 @@ fn every_pipelined_request_that_is_here_is_answered_in_a_stop() {
     let mut client = server.client();
     client.send(get("/block") + &get("/next").repeat(200));
     gate.wait_entered(1);
-    server.handle().begin_shutdown();
-    wait_for_phase(&server.handle(), Phase::Draining);
+    server.begin_draining();
     gate.open();
     assert_eq!(client.read_response().text(), "/block");
     let mut closes = 0;
@@ -231,16 +195,13 @@ fn long_pipelines_that_wait_for_their_turn_are_answered_in_a_stop() {
     const REQUESTS: usize = 300;
     let gate = Gate::new();
     let server = TestServer::with(builder().workers(1), gated(&gate));
-    let mut blocked = block(&server, &gate, "/block");
+    let mut blocked = server.block(&gate, "/block");
     let mut clients: Vec<_> = (0..50).map(|_| server.client()).collect();
     for client in &mut clients {
         client.send(get("/next").repeat(REQUESTS));
     }
-    eventually("all are accepted", || {
-        server.handle().stats().accepted == 51
-    });
-    server.handle().begin_shutdown();
-    wait_for_phase(&server.handle(), Phase::Draining);
+    server.wait_accepted(51);
+    server.begin_draining();
     gate.open();
     assert!(blocked.read_response().closes());
     for (i, client) in clients.iter_mut().enumerate() {
@@ -268,10 +229,9 @@ fn a_talkative_connection_is_answered_while_draining() {
     let mut fresh = server.client();
     let mut half = server.client();
     half.send("GET /half HTTP/1.1\r\nHo");
-    eventually("all are accepted", || server.handle().stats().accepted == 3);
-    let mut blocked = block(&server, &gate, "/block");
-    server.handle().begin_shutdown();
-    wait_for_phase(&server.handle(), Phase::Draining);
+    server.wait_accepted(3);
+    let mut blocked = server.block(&gate, "/block");
+    server.begin_draining();
     for (client, rest, path) in [
         (&mut idle, get("/again").as_str(), "/again"),
         (&mut fresh, &get("/fresh"), "/fresh"),
@@ -291,15 +251,10 @@ fn a_talkative_connection_is_answered_while_draining() {
 #[test]
 fn silent_connections_are_closed_once_idle_grace_is_over() {
     let _shared = shared();
-    let server = TestServer::with(
-        Server::builder().workers(2).idle_grace(millis(300)),
-        |_: Request, _: Context| "hello",
-    );
+    let server = TestServer::with(Server::builder().workers(2).idle_grace(millis(300)), hello);
     let mut talked = server.used_client("/");
     let mut fresh = server.client();
-    eventually("both are accepted", || {
-        server.handle().stats().accepted == 2
-    });
+    server.wait_accepted(2);
     let began = now();
     server.handle().begin_shutdown();
     talked.expect_eof();
@@ -309,10 +264,7 @@ fn silent_connections_are_closed_once_idle_grace_is_over() {
     assert!(report.is_clean(), "{report}");
     assert!(took >= millis(200) && took < LIMIT / 5, "{took:?}");
 
-    let server = TestServer::with(
-        Server::builder().workers(2).idle_grace(millis(300)),
-        |_: Request, _: Context| "hello",
-    );
+    let server = TestServer::with(Server::builder().workers(2).idle_grace(millis(300)), hello);
     let mut long_idle = server.used_client("/");
     pass_time(millis(350));
     let began = now();
@@ -328,10 +280,7 @@ fn silent_connections_are_closed_once_idle_grace_is_over() {
 #[test]
 fn a_lame_duck_accepts_and_serves_and_says_close() {
     let _shared = shared();
-    let server = TestServer::with(
-        builder().workers(2).lame_duck(millis(300)),
-        |_: Request, _: Context| "hello",
-    );
+    let server = TestServer::with(builder().workers(2).lame_duck(millis(300)), hello);
     let mut known = server.used_client("/");
     assert!(server.handle().is_ready());
     assert_eq!(server.handle().phase(), Phase::Running);
@@ -356,10 +305,7 @@ fn a_lame_duck_accepts_and_serves_and_says_close() {
 #[test]
 fn a_shorter_stop_ends_the_lame_duck() {
     let _shared = shared();
-    let server = TestServer::with(
-        builder().workers(2).lame_duck(LIMIT * 6),
-        |_: Request, _: Context| "hello",
-    );
+    let server = TestServer::with(builder().workers(2).lame_duck(LIMIT * 6), hello);
     server.handle().begin_shutdown();
     assert_eq!(server.handle().phase(), Phase::LameDuck);
     let handle = server.handle();
@@ -372,7 +318,7 @@ fn a_shorter_stop_ends_the_lame_duck() {
 #[test]
 fn after_a_stop_connections_are_refused() {
     let _shared = shared();
-    let server = TestServer::start(|_: Request, _: Context| "hello");
+    let server = TestServer::start(hello);
     server.stop_cleanly();
     let error = std::net::TcpStream::connect(server.local_addr()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
@@ -383,7 +329,7 @@ fn requests_in_the_accept_backlog_are_answered_in_a_stop() {
     let _shared = shared();
     let gate = Gate::new();
     let server = TestServer::with(builder().workers(1).max_connections(1), gated(&gate));
-    let mut first = block(&server, &gate, "/block");
+    let mut first = server.block(&gate, "/block");
     let mut waiting: Vec<_> = (0..20).map(|_| server.client()).collect();
     for client in &mut waiting {
         client.send_get("/waiting");
@@ -417,7 +363,7 @@ fn past_the_deadline_the_server_leaves_a_stuck_handler_and_names_it() {
             .cut_grace(millis(200)),
         gated(&gate),
     );
-    let mut client = block(&server, &gate, "/stuck/block");
+    let mut client = server.block(&gate, "/stuck/block");
     let began = now();
     let report = server.stop();
     let took = now() - began;
@@ -465,14 +411,12 @@ fn what_waited_for_a_stuck_worker_is_reported_as_never_started() {
         .grace_period(millis(100))
         .cut_grace(millis(500));
     let server = TestServer::with(description, gated(&gate));
-    let mut blocked = block(&server, &gate, "/block");
+    let mut blocked = server.block(&gate, "/block");
     let mut waiting: Vec<_> = (0..10).map(|_| server.client()).collect();
     for client in &mut waiting {
         client.send_get("/waiting");
     }
-    eventually("all are accepted", || {
-        server.handle().stats().accepted == 11
-    });
+    server.wait_accepted(11);
     let report = server.stop();
     for client in waiting.iter_mut().chain([&mut blocked]) {
         assert_eq!(client.read_response().status, 503);
@@ -557,7 +501,7 @@ fn a_response_that_has_begun_is_reset_at_the_end() {
             out.write_all(b"second part")
         })
     });
-    let mut client = block(&server, &gate, "/begun");
+    let mut client = server.block(&gate, "/begun");
     let report = server.stop();
     let incomplete = client.expect_incomplete();
     assert_eq!(incomplete.end, End::Reset);
@@ -625,14 +569,13 @@ fn a_four_megabyte_response_to_a_slow_reader_arrives_whole_through_a_stop() {
         });
         let mut client = Client::connect_narrow(server.local_addr());
         client.send_get(kind);
-        // Its first bytes are here, so it has begun.
-        let start = client.read_raw(17);
-        assert_eq!(start, b"HTTP/1.1 200 OK\r\n");
+        // The first bytes of the response are here, so it has begun.
+        let mut whole = client.read_raw(17);
+        assert_eq!(whole, b"HTTP/1.1 200 OK\r\n");
         let handle = server.handle();
         let (sender, stopped) = crossbeam_channel::bounded(1);
         std::thread::spawn(move || sender.send(handle.shutdown()).unwrap());
-        wait_for_phase(&server.handle(), Phase::Draining);
-        let mut whole = Vec::new();
+        server.wait_for_phase(Phase::Draining);
         for _ in 0..10 {
             whole.extend(client.read_raw(100_000));
             pass_time(millis(5));
@@ -646,43 +589,17 @@ fn a_four_megabyte_response_to_a_slow_reader_arrives_whole_through_a_stop() {
         assert_eq!(end, End::Eof, "{kind}");
         let report = stopped.recv_timeout(LIMIT).unwrap();
         assert!(report.is_clean(), "{kind}: {report}");
-        let sent = if matches!(kind, "/reader" | "/writer") {
-            unchunk(&whole)
-        } else {
-            after_head(&whole).to_vec()
-        };
+        let mut response = Reader::over(&whole[..]);
+        let answer = response.read_last_response();
+        let is_chunked = matches!(kind, "/reader" | "/writer");
+        assert_eq!(answer.delimited == Delimited::Chunked, is_chunked, "{kind}");
         assert!(
-            sent == body,
+            answer.body == body,
             "{kind}: {} of {} bytes",
-            sent.len(),
+            answer.body.len(),
             body.len()
         );
         std::fs::remove_file(path).unwrap();
-    }
-}
-
-fn after_head(bytes: &[u8]) -> &[u8] {
-    let at = bytes
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .unwrap();
-    &bytes[at + 4..]
-}
-
-fn unchunk(bytes: &[u8]) -> Vec<u8> {
-    let (mut rest, mut body) = (after_head(bytes), Vec::new());
-    loop {
-        let at = rest
-            .windows(2)
-            .position(|window| window == b"\r\n")
-            .unwrap();
-        let size = usize::from_str_radix(std::str::from_utf8(&rest[..at]).unwrap(), 16).unwrap();
-        body.extend_from_slice(&rest[at + 2..at + 2 + size]);
-        rest = &rest[at + 2 + size + 2..];
-        if size == 0 {
-            assert!(rest.is_empty());
-            return body;
-        }
     }
 }
 
@@ -766,7 +683,7 @@ fn every_shutdown_returns_an_equal_report() {
             .cut_grace(millis(100)),
         gated(&gate),
     );
-    let _blocked = block(&server, &gate, "/block");
+    let _blocked = server.block(&gate, "/block");
     let threads: Vec<_> = (0..8)
         .map(|_| {
             let handle = server.handle();
@@ -797,8 +714,7 @@ fn a_server_that_was_stopped_before_it_ran_does_not_run() {
         let (addr, handle) = (bound.local_addr(), bound.handle());
         stop(&handle);
         assert_eq!(handle.phase(), Phase::Stopped);
-        let error =
-            within_limit("run", move || bound.run(|_: Request, _: Context| "hello")).unwrap_err();
+        let error = within_limit("run", move || bound.run(hello)).unwrap_err();
         assert!(matches!(error, Error::Stopped), "{error:?}");
         assert!(error.to_string().contains("stopped"), "{error}");
         assert!(
@@ -808,10 +724,7 @@ fn a_server_that_was_stopped_before_it_ran_does_not_run() {
     }
     let bound = builder().bind("127.0.0.1:0").unwrap();
     bound.handle().begin_shutdown();
-    assert!(matches!(
-        bound.spawn(|_: Request, _: Context| "hello"),
-        Err(Error::Stopped)
-    ));
+    assert!(matches!(bound.spawn(hello), Err(Error::Stopped)));
 }
 
 #[test]
@@ -819,7 +732,7 @@ fn run_blocks_until_the_stop_and_gives_the_report() {
     let _shared = shared();
     let bound = builder().bind("127.0.0.1:0").unwrap();
     let (addr, handle) = (bound.local_addr(), bound.handle());
-    let thread = std::thread::spawn(move || bound.run(|_: Request, _: Context| "hello"));
+    let thread = std::thread::spawn(move || bound.run(hello));
     assert_eq!(Client::connect(addr).get("/").text(), "hello");
     let report = handle.shutdown();
     assert_eq!(thread.join().unwrap().unwrap(), report);
@@ -830,12 +743,7 @@ fn run_blocks_until_the_stop_and_gives_the_report() {
 fn dropping_the_running_server_begins_the_stop_and_does_not_wait() {
     let _shared = shared();
     let gate = Gate::new();
-    let running = builder()
-        .workers(2)
-        .bind("127.0.0.1:0")
-        .unwrap()
-        .spawn(gated(&gate))
-        .unwrap();
+    let running = serve(builder().workers(2), "127.0.0.1:0", gated(&gate));
     let handle = running.handle();
     let mut client = Client::connect(running.local_addr());
     client.send_get("/block");
@@ -857,7 +765,7 @@ fn close_cuts_at_once() {
     let mut idle = server.used_client("/");
     let mut half = server.client();
     half.send("GET / HT");
-    let mut client = block(&server, &gate, "/block");
+    let mut client = server.block(&gate, "/block");
     let began = now();
     let report = server.handle().close();
     assert!(now() - began < LIMIT / 3);
@@ -886,9 +794,8 @@ fn a_stop_without_end_can_be_cut_short() {
             .cut_grace(millis(100)),
         gated(&gate),
     );
-    let mut client = block(&server, &gate, "/block");
-    server.handle().begin_shutdown();
-    wait_for_phase(&server.handle(), Phase::Draining);
+    let mut client = server.block(&gate, "/block");
+    server.begin_draining();
     server.handle().begin_shutdown_within(Duration::MAX);
     client.expect_nothing_yet();
     server.handle().begin_shutdown_within(millis(50));
@@ -902,7 +809,7 @@ fn a_stop_without_end_can_be_cut_short() {
 #[test]
 fn stopped_can_be_selected_on() {
     let _shared = shared();
-    let server = TestServer::start(|_: Request, _: Context| "hello");
+    let server = TestServer::start(hello);
     let (_sender, other) = crossbeam_channel::unbounded::<()>();
     crossbeam_channel::select! {
         recv(server.running().stopped()) -> _ => panic!("it has not stopped yet"),
@@ -966,7 +873,7 @@ fn a_signal_stops_the_server_and_a_second_one_cuts() {
             .unwrap()
     };
     let mut idle = server.used_client("/");
-    let mut client = block(&server, &gate, "/block");
+    let mut client = server.block(&gate, "/block");
     raise();
     idle.expect_eof();
     client.expect_nothing_yet();
@@ -990,7 +897,7 @@ fn a_client_that_has_finished_its_side_gets_its_answers() {
         let gate = Gate::new();
         let server = TestServer::with(builder().workers(4), gated(&gate));
         if expected_slow {
-            let mut slow = block(&server, &gate, "/gated/block");
+            let mut slow = server.block(&gate, "/gated/block");
             pass_time(millis(5));
             gate.release();
             assert_eq!(slow.read_response().status, 200);
@@ -1010,14 +917,13 @@ fn a_client_that_has_finished_its_side_gets_its_answers() {
         }
         pipelined.expect_eof();
 
-        let mut gated = block(&server, &gate, "/gated/block");
+        let mut gated = server.block(&gate, "/gated/block");
         gated.half_close();
-        let mut stopped = block(&server, &gate, "/other/block");
+        let mut stopped = server.block(&gate, "/other/block");
         stopped.half_close();
         assert_eq!(server.client().get("/fast").status, 200);
         gated.expect_nothing_yet();
-        server.handle().begin_shutdown();
-        wait_for_phase(&server.handle(), Phase::Draining);
+        server.begin_draining();
         gate.open();
         for client in [&mut gated, &mut stopped] {
             assert_eq!(client.read_response().status, 200);
@@ -1030,10 +936,7 @@ fn a_client_that_has_finished_its_side_gets_its_answers() {
 #[test]
 fn what_clients_saw_is_what_the_report_says() {
     let _shared = shared();
-    let server = TestServer::with(
-        Server::builder().workers(4),
-        |_: Request, _: Context| "hello",
-    );
+    let server = TestServer::with(Server::builder().workers(4), hello);
     let (answered, refused) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let threads: Vec<_> = (0..8)
         .map(|_| {
@@ -1150,21 +1053,11 @@ fn a_unix_socket_is_served_and_its_file_is_gone_after_the_stop() {
     let path = std::env::temp_dir().join(format!("lameduck-test-{}.sock", std::process::id()));
     let addr = format!("unix:{}", path.display());
     for _ in 0..2 {
-        let running = builder()
-            .workers(2)
-            .bind(&addr)
-            .unwrap()
-            .spawn(|_: Request, _: Context| "hello")
-            .unwrap();
-        let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-            .unwrap();
-        let mut answer = String::new();
-        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
-        assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
-        drop(stream);
+        let running = serve(builder().workers(2), &addr, hello);
+        let mut client = Client::connect_unix(&path);
+        client.send(get_last("/"));
+        assert_eq!(client.read_last_response().text(), "hello");
+        drop(client);
         let report = running.handle().shutdown();
         assert!(report.is_clean(), "{report}");
         assert!(!path.exists());

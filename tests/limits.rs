@@ -12,11 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use lameduck::report::CloseReason;
 use lameduck::{Body, Context, IntoResponse, Request, Response, ServerBuilder};
 
-use support::{Client, LIMIT, TestServer, builder, eventually, get, millis, now, post_chunked};
-
-fn hello(_: Request, _: Context) -> &'static str {
-    "hello"
-}
+use support::{
+    Client, LIMIT, TestServer, builder, eventually, get, hello, millis, now, post_chunked,
+};
 
 /// A request within a limit is served; one byte or field more is refused, and ends the connection.
 #[track_caller]

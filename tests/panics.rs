@@ -226,9 +226,7 @@ fn a_writer_that_panics_when_it_is_dropped_waiting_for_a_worker_is_no_harm() {
             _ => Body::from("fine"),
         },
     );
-    let mut holds = server.client();
-    holds.send_get("/holds");
-    gate.wait_entered(1);
+    let mut holds = server.block(&gate, "/holds");
     for _ in 0..10 {
         assert_eq!(server.client().get("/bomb").status, 503);
         assert_eq!(server.client().get("/").text(), "fine");

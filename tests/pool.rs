@@ -6,33 +6,11 @@ mod support;
 
 use std::io::Read;
 
-use lameduck::{Body, Context, Handler, IntoResponse, Request, Response};
+use lameduck::{Body, Context, IntoResponse, Request};
 
-use support::{Client, Gate, LIMIT, TestServer, builder, eventually, get, millis, now, pass_time};
-
-/// Waits at the gate for a path that ends in `block`, or for a while for one that ends in `slow`.
-fn gated(gate: &Gate) -> impl Handler + use<> {
-    let gate = gate.clone();
-    move |request: Request, _: Context| -> Response {
-        let path = request.uri().path();
-        if path.ends_with("block") {
-            gate.pass();
-        } else if path.ends_with("slow") {
-            pass_time(millis(5));
-        }
-        path.to_owned().into_response()
-    }
-}
-
-/// Sends a request that its handler will not answer before the gate is opened, and waits until it
-/// is there.
-fn block(server: &TestServer, gate: &Gate, target: &str) -> Client {
-    let before = gate.entered();
-    let mut client = server.client();
-    client.send_get(target);
-    gate.wait_entered(before + 1);
-    client
-}
+use support::{
+    Client, Gate, LIMIT, TestServer, builder, gated, get, hello, millis, now, pass_time,
+};
 
 /// A normal request on a new connection, and ten on one that is known already, are answered.
 #[track_caller]
@@ -48,7 +26,7 @@ fn assert_served(server: &TestServer, known: &mut Client) {
 
 #[test]
 fn a_thousand_idle_connections_on_two_workers_do_not_hold_up_a_request() {
-    let server = TestServer::start(|_: Request, _: Context| "hello");
+    let server = TestServer::start(hello);
     let mut idle: Vec<_> = (0..1000).map(|_| server.used_client("/")).collect();
 
     let began = now();
@@ -70,14 +48,12 @@ fn a_thousand_idle_connections_on_two_workers_do_not_hold_up_a_request() {
 
 #[test]
 fn a_thousand_silent_and_half_sent_connections_do_not_hold_up_a_request() {
-    let server = TestServer::start(|_: Request, _: Context| "hello");
+    let server = TestServer::start(hello);
     let mut waiting: Vec<_> = (0..1000).map(|_| server.client()).collect();
     for (i, client) in waiting.iter_mut().enumerate() {
         client.send(&get("/")[..i % 20]);
     }
-    eventually("all are accepted", || {
-        server.handle().stats().accepted == 1000
-    });
+    server.wait_accepted(1000);
 
     assert_eq!(server.client().get("/").text(), "hello");
 
@@ -95,7 +71,7 @@ fn a_blocked_handler_holds_up_no_other_connection() {
         let gate = Gate::new();
         let server = TestServer::with(builder().workers(workers), gated(&gate));
         let mut known = server.used_client("/fast");
-        let mut blocked = block(&server, &gate, "/block");
+        let mut blocked = server.block(&gate, "/block");
         assert_served(&server, &mut known);
         blocked.expect_nothing_yet();
         gate.open();
@@ -113,7 +89,7 @@ fn the_first_slow_call_of_a_route_that_was_always_fast_holds_up_no_other_connect
     for _ in 0..1000 {
         assert_eq!(known.get("/work/quick").status, 200);
     }
-    let mut blocked = block(&server, &gate, "/work/block");
+    let mut blocked = server.block(&gate, "/work/block");
     assert_served(&server, &mut known);
     gate.open();
     assert_eq!(blocked.read_response().status, 200);
@@ -124,7 +100,7 @@ fn all_workers_but_one_blocked_hold_up_no_other_connection() {
     let gate = Gate::new();
     let server = TestServer::with(builder().workers(4), gated(&gate));
     let mut known = server.used_client("/fast");
-    let mut blocked: Vec<_> = (0..3).map(|_| block(&server, &gate, "/block")).collect();
+    let mut blocked: Vec<_> = (0..3).map(|_| server.block(&gate, "/block")).collect();
     assert_served(&server, &mut known);
     gate.open();
     for client in &mut blocked {
@@ -146,7 +122,7 @@ fn fifteen_of_sixteen_workers_blocked_hold_up_no_other_connection() {
             assert_eq!(server.client().get(&format!("{segment}/quick")).status, 200);
         }
         let segment = if i == 14 { "/third" } else { segment };
-        blocked.push(block(&server, &gate, &format!("{segment}/block")));
+        blocked.push(server.block(&gate, &format!("{segment}/block")));
         pass_time(millis(5));
     }
     assert_served(&server, &mut known);
@@ -197,20 +173,6 @@ fn sixty_four_handlers_block_at_the_same_time() {
     }
 }
 
-/// Blocks every worker. Each call is of another route, because only some workers take calls
-/// expected to be slow.
-fn block_all(server: &TestServer, gate: &Gate, workers: usize) -> Vec<Client> {
-    (0..workers)
-        .map(|i| {
-            block(
-                server,
-                gate,
-                &format!("/{}/block", ["one", "two", "three", "four"][i]),
-            )
-        })
-        .collect()
-}
-
 #[track_caller]
 fn assert_all_answered(blocked: &mut [Client]) {
     for client in blocked {
@@ -228,7 +190,7 @@ fn with_all_workers_blocked_half_a_head_gets_408_in_time() {
         );
         let mut early = server.client();
         early.send("GET / HTTP/1.1\r\nHo");
-        let mut blocked = block_all(&server, &gate, workers);
+        let mut blocked = server.block_all(&gate, workers);
         let began = now();
         let mut late = server.client();
         late.send("G");
@@ -253,7 +215,7 @@ fn with_all_workers_blocked_a_silent_connection_closes_in_time() {
             builder().workers(workers).head_timeout(millis(200)),
             gated(&gate),
         );
-        let mut blocked = block_all(&server, &gate, workers);
+        let mut blocked = server.block_all(&gate, workers);
         let began = now();
         server.client().expect_eof();
         let took = now() - began;
@@ -272,7 +234,7 @@ fn with_all_workers_blocked_idle_connections_close_in_time() {
             gated(&gate),
         );
         let mut idle: Vec<_> = (0..20).map(|_| server.used_client("/fast")).collect();
-        let mut blocked = block_all(&server, &gate, workers);
+        let mut blocked = server.block_all(&gate, workers);
         for client in &mut idle {
             client.expect_eof();
         }
@@ -290,7 +252,7 @@ fn with_all_workers_blocked_a_complete_request_gets_503_in_time() {
             gated(&gate),
         );
         let mut known = server.used_client("/fast");
-        let mut blocked = block_all(&server, &gate, workers);
+        let mut blocked = server.block_all(&gate, workers);
         let began = now();
         known.send_get("/fast");
         let mut new = server.client();
@@ -329,7 +291,7 @@ fn a_request_that_waits_for_a_place_among_the_slow_gets_503_in_time() {
     for _ in 0..10 {
         assert_eq!(server.client().get("/a/slow").status, 200);
     }
-    let mut blocked = block(&server, &gate, "/a/block");
+    let mut blocked = server.block(&gate, "/a/block");
     let mut waiting = server.client();
     waiting.send_get("/a/block");
     assert_eq!(waiting.read_response().status, 503);
@@ -345,7 +307,7 @@ fn with_all_workers_blocked_a_malformed_head_is_refused_at_once() {
         let gate = Gate::new();
         let server = TestServer::with(builder().workers(workers), gated(&gate));
         let mut known = server.used_client("/fast");
-        let mut blocked = block_all(&server, &gate, workers);
+        let mut blocked = server.block_all(&gate, workers);
         let mut new = server.client();
         for client in [&mut known, &mut new] {
             client.send("GET / HTTP/1.1\r\nHost : test\r\n\r\n");
@@ -364,16 +326,14 @@ fn what_came_while_all_workers_were_blocked_is_answered_when_they_are_released()
         let mut known = server.used_client("/fast");
         let mut half = server.client();
         half.send("GET /fast HTTP/1.1\r\n");
-        let mut blocked = block_all(&server, &gate, workers);
+        let mut blocked = server.block_all(&gate, workers);
         known.send(get("/fast").repeat(3));
         let mut new: Vec<_> = (0..100).map(|_| server.client()).collect();
         for client in &mut new {
             client.send(get("/fast").repeat(2));
         }
         half.send("Host: test\r\n\r\n");
-        eventually("all are accepted", || {
-            server.handle().stats().accepted == 102 + workers as u64
-        });
+        server.wait_accepted(102 + workers as u64);
         gate.open();
         assert_all_answered(&mut blocked);
         for client in &mut new {
@@ -388,25 +348,30 @@ fn what_came_while_all_workers_were_blocked_is_answered_when_they_are_released()
     }
 }
 
+/// How many workers there are, and whether the calls at the gate are expected to be slow.
+const PIPELINES: [(usize, bool); 4] = [(1, false), (1, true), (2, false), (2, true)];
+
+/// A client that has sent four requests at once, of which the third one waits at the gate.
+fn pipelined(workers: usize, expected_slow: bool, first: &str) -> (TestServer, Gate, Client) {
+    let gate = Gate::new();
+    let server = TestServer::with(builder().workers(workers), gated(&gate));
+    if expected_slow {
+        assert_eq!(server.client().get("/gated/slow").status, 200);
+    }
+    let mut client = server.client();
+    client.send(
+        [first, "/second", "/gated/block", "/last"]
+            .map(get)
+            .concat(),
+    );
+    gate.wait_entered(1);
+    (server, gate, client)
+}
+
 #[test]
 fn answers_to_earlier_pipelined_requests_do_not_wait_for_a_later_one() {
-    for (workers, expected_slow) in [(1, false), (1, true), (2, false), (2, true)] {
-        let gate = Gate::new();
-        let server = TestServer::with(builder().workers(workers), gated(&gate));
-        if expected_slow {
-            assert_eq!(server.client().get("/gated/slow").status, 200);
-        }
-        let mut client = server.client();
-        client.send(
-            [
-                get("/first"),
-                get("/second"),
-                get("/gated/block"),
-                get("/last"),
-            ]
-            .concat(),
-        );
-        gate.wait_entered(1);
+    for (workers, expected_slow) in PIPELINES {
+        let (server, gate, mut client) = pipelined(workers, expected_slow, "/first");
         for path in ["/first", "/second"] {
             assert_eq!(
                 client.read_response().text(),
@@ -424,23 +389,8 @@ fn answers_to_earlier_pipelined_requests_do_not_wait_for_a_later_one() {
 
 #[test]
 fn the_answer_of_a_slow_pipelined_request_does_not_wait_for_the_next_slow_one() {
-    for (workers, expected_slow) in [(1, false), (1, true), (2, false), (2, true)] {
-        let gate = Gate::new();
-        let server = TestServer::with(builder().workers(workers), gated(&gate));
-        if expected_slow {
-            assert_eq!(server.client().get("/gated/slow").status, 200);
-        }
-        let mut client = server.client();
-        client.send(
-            [
-                get("/gated/slow"),
-                get("/second"),
-                get("/gated/block"),
-                get("/last"),
-            ]
-            .concat(),
-        );
-        gate.wait_entered(1);
+    for (workers, expected_slow) in PIPELINES {
+        let (server, gate, mut client) = pipelined(workers, expected_slow, "/gated/slow");
         assert_eq!(
             client.read_response().text(),
             "/gated/slow",
@@ -456,7 +406,7 @@ fn the_answer_of_a_slow_pipelined_request_does_not_wait_for_the_next_slow_one() 
 
 #[test]
 fn an_answer_does_not_wait_for_the_body_of_the_next_request() {
-    let server = TestServer::with(builder().workers(1), |_: Request, _: Context| "hello");
+    let server = TestServer::with(builder().workers(1), hello);
     let mut client = server.client();
     client.send(get("/") + "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n12");
     assert_eq!(client.read_response().text(), "hello");
@@ -469,7 +419,7 @@ fn an_answer_does_not_wait_for_a_later_request_that_finds_no_place_among_the_slo
     let gate = Gate::new();
     let server = TestServer::with(builder().workers(2), gated(&gate));
     assert_eq!(server.client().get("/gated/slow").status, 200);
-    let mut blocked = block(&server, &gate, "/gated/block");
+    let mut blocked = server.block(&gate, "/gated/block");
     let mut client = server.client();
     client.send([get("/first"), get("/gated/block")].concat());
     assert_eq!(client.read_response().text(), "/first");
@@ -487,7 +437,7 @@ fn an_answer_does_not_wait_for_a_later_request_that_finds_all_workers_blocked() 
         // The second head is complete only when no worker is left: the caretaker reads it.
         client.send(get("/first") + "GET /second HTTP/1.1\r\n");
         assert_eq!(client.read_response().text(), "/first");
-        let mut blocked = block_all(&server, &gate, workers);
+        let mut blocked = server.block_all(&gate, workers);
         client.send("Host: test\r\n\r\n");
         let mut malformed = server.client();
         malformed.send("bad\r\n\r\n");
@@ -503,7 +453,7 @@ fn an_answer_does_not_wait_for_a_later_request_that_finds_all_workers_blocked() 
 fn a_blocked_handler_holds_up_no_route_with_a_similar_name() {
     let gate = Gate::new();
     let server = TestServer::start(gated(&gate));
-    let mut blocked = block(&server, &gate, "/v1/block");
+    let mut blocked = server.block(&gate, "/v1/block");
     let mut others: Vec<_> = ["/v2", "/v3", "/a1", "/v10"]
         .iter()
         .map(|path| (*path, server.client()))
@@ -526,7 +476,7 @@ fn a_handler_that_was_slow_once_is_not_held_up_by_a_blocked_one() {
         assert_eq!(known.get("/fast").status, 200);
     }
     assert_eq!(known.get("/fast/slow").status, 200);
-    let mut blocked = block(&server, &gate, "/block");
+    let mut blocked = server.block(&gate, "/block");
     assert_served(&server, &mut known);
     gate.open();
     assert_eq!(blocked.read_response().status, 200);
@@ -569,7 +519,7 @@ fn a_body_that_blocks_holds_up_no_other_connection() {
                 },
             );
         let mut known = server.used_client("/fast");
-        let mut blocked = block(&server, &gate, &format!("/{kind}"));
+        let mut blocked = server.block(&gate, &format!("/{kind}"));
         assert_served(&server, &mut known);
         gate.open();
         assert_eq!(blocked.read_response().text(), "read");

@@ -58,9 +58,7 @@ fn unclean() -> Report {
         .on_shutdown("says \"done\"\n\tand \\ \u{1} \u{7f} é 🦆", || {})
         .on_stopped("panics", || panic!("on purpose"));
     let server = server(description, &gate);
-    let mut begun = server.client();
-    begun.send_get("/begun");
-    gate.wait_entered(1);
+    let _begun = server.block(&gate, "/begun");
     let mut in_handler = server.client();
     in_handler.send_get("/block?a='b'&c=%22");
     gate.wait_entered(2);
@@ -68,9 +66,8 @@ fn unclean() -> Report {
     never
         .iter_mut()
         .for_each(|client| client.send_get("/never"));
-    support::eventually("all are accepted", || server.handle().stats().accepted == 4);
-    let handle = server.handle();
-    let report = within_limit("the stop", move || handle.shutdown());
+    server.wait_accepted(4);
+    let report = server.stop();
     gate.open();
     for client in never.iter_mut().chain([&mut in_handler]) {
         assert_eq!(client.read_response().status, 503);
@@ -166,7 +163,7 @@ fn what_was_cut_and_left_nobody_stuck_exits_with_1() {
     );
     let mut client = server.client();
     client.send_get("/heeds");
-    support::eventually("it is accepted", || server.handle().stats().accepted == 1);
+    server.wait_accepted(1);
     let report = server.handle().shutdown_within(millis(50));
     assert_eq!(client.read_response().status, 503);
     // It had begun, or not: in both cases nobody will answer it.

@@ -20,8 +20,8 @@ use lameduck::{
 };
 
 use support::{
-    Client, Delimited, End, Gate, LIMIT, TestServer, builder, eventually, get, millis, now,
-    pass_time, pattern, post, within_limit,
+    Client, Delimited, End, Gate, LIMIT, TestServer, builder, eventually, get, hello, millis, now,
+    pass_time, pattern, post,
 };
 
 /// Answers with the path. Waits at the gate for one that ends in `block`; reads the body for one
@@ -59,42 +59,6 @@ fn patient() -> ServerBuilder {
     builder().idle_grace(LIMIT * 2)
 }
 
-#[track_caller]
-fn wait_for_draining(server: &TestServer) {
-    eventually("it drains", || server.handle().phase() >= Phase::Draining);
-}
-
-#[track_caller]
-fn begin_draining(server: &TestServer) {
-    server.handle().begin_shutdown();
-    wait_for_draining(server);
-}
-
-#[track_caller]
-fn wait_accepted(server: &TestServer, connections: u64) {
-    eventually("all are accepted", || {
-        server.handle().stats().accepted == connections
-    });
-}
-
-#[track_caller]
-fn stopped(server: &TestServer) -> Report {
-    let handle = server.handle();
-    within_limit("the stop ends", move || handle.shutdown())
-}
-
-/// One handler for each worker waits at the gate, each in a route of its own: of one that is known
-/// to be slow, one handler less may run.
-fn block_all(server: &TestServer, gate: &Gate, workers: usize) -> Vec<Client> {
-    let block = |i: usize| {
-        let mut client = server.client();
-        client.send_get(&format!("/{i}/block"));
-        gate.wait_entered(i + 1);
-        client
-    };
-    (0..workers).map(block).collect()
-}
-
 // What a client is in the middle of.
 
 #[test]
@@ -105,13 +69,13 @@ fn a_client_that_trickles_its_head_does_not_extend_the_drain() {
             .idle_grace(millis(200))
             .head_timeout(millis(500))
             .grace_period(LIMIT * 6),
-        |_: Request, _: Context| "hello",
+        hello,
     );
     let mut early = server.client();
     early.send("GET / HTTP/1.1\r\nX: ");
     let mut late = server.client();
-    wait_accepted(&server, 2);
-    begin_draining(&server);
+    server.wait_accepted(2);
+    server.begin_draining();
     let trickle = |mut client: Client| {
         let mut answers = client.second();
         let thread = std::thread::spawn(move || {
@@ -126,7 +90,7 @@ fn a_client_that_trickles_its_head_does_not_extend_the_drain() {
     };
     late.send("GET / HTTP/1.1\r\nX: ");
     let threads = [trickle(late), trickle(early)];
-    let report = stopped(&server);
+    let report = server.stop();
     for thread in threads {
         thread.join().unwrap();
     }
@@ -149,8 +113,8 @@ fn a_body_that_is_half_sent_at_the_stop_is_read_to_its_end() {
         let (first, second) = request.split_at(request.len() / 2);
         let mut client = server.client();
         client.send(first);
-        wait_accepted(&server, 1);
-        begin_draining(&server);
+        server.wait_accepted(1);
+        server.begin_draining();
         client.expect_nothing_yet();
         client.send(second);
         let answer = client.read_response();
@@ -177,8 +141,8 @@ fn a_client_that_waits_for_100_continue_gets_it_while_draining() {
     before.send(head("/body/block"));
     gate.wait_entered(1);
     let mut after = server.client();
-    wait_accepted(&server, 2);
-    begin_draining(&server);
+    server.wait_accepted(2);
+    server.begin_draining();
     before.expect_nothing_yet();
     gate.open();
     after.send(head("/body"));
@@ -216,7 +180,7 @@ fn an_answer_to_an_upload_that_still_comes_is_read_by_its_client() {
             (0..LEN / piece.len()).all(|_| client.try_send(&piece).is_ok())
         });
         gate.wait_entered(1);
-        begin_draining(&server);
+        server.begin_draining();
         gate.open();
         let (answer, _whole) = if reads_meanwhile {
             (answers.read_response(), uploading.join().unwrap())
@@ -230,7 +194,7 @@ fn an_answer_to_an_upload_that_still_comes_is_read_by_its_client() {
             "{reads_meanwhile}"
         );
         assert!(answer.closes());
-        let report = stopped(&server);
+        let report = server.stop();
         assert!(report.is_clean(), "{report}");
     }
 }
@@ -244,7 +208,7 @@ fn of_five_pipelined_requests_all_are_answered_and_only_the_last_answer_says_clo
     let first = client.read_response();
     assert_eq!((first.text(), first.closes()), ("/1", false));
     gate.wait_entered(1);
-    begin_draining(&server);
+    server.begin_draining();
     gate.open();
     for path in ["/2/block", "/3", "/4", "/5"] {
         let answer = client.read_response();
@@ -291,7 +255,7 @@ fn a_slow_response_with_a_request_pipelined_behind_it_loses_nothing() {
         // Its head was sent before the stop and says nothing of it.
         let mut whole = client.read_raw(17);
         assert_eq!(whole, b"HTTP/1.1 200 OK\r\n");
-        begin_draining(&server);
+        server.begin_draining();
         if !sent_before {
             client.send_get("/next");
         }
@@ -327,36 +291,35 @@ fn a_slow_response_with_a_request_pipelined_behind_it_loses_nothing() {
 
 // What cannot be finished.
 
-/// Sends `first part`, then waits at the gate.
-fn begun(gate: &Gate) -> impl Handler + use<> {
-    let gate = gate.clone();
-    move |_: Request, _: Context| {
-        let gate = gate.clone();
+/// Cuts the response to `request`, of which the client was sent `first part`.
+fn cut_after_first_part(request: &str) -> (Client, Report) {
+    let gate = Gate::new();
+    let at_the_gate = gate.clone();
+    let description = builder()
+        .workers(2)
+        .grace_period(millis(50))
+        .cut_grace(millis(100));
+    let server = TestServer::with(description, move |_: Request, _: Context| {
+        let gate = at_the_gate.clone();
         Body::writer(move |out: &mut BodyWriter<'_>| {
             out.write_all(b"first part")?;
             out.flush()?;
             gate.pass();
-            // As one who has nothing more to say, and does not know of the cut.
+            // The closure has nothing more to say, and does not know of the cut.
             Ok(())
         })
-    }
+    });
+    let mut client = server.client();
+    client.send(request);
+    gate.wait_entered(1);
+    let report = server.stop();
+    gate.open();
+    (client, report)
 }
 
 #[test]
 fn a_chunked_response_that_is_cut_lacks_its_last_chunk() {
-    let gate = Gate::new();
-    let server = TestServer::with(
-        builder()
-            .workers(2)
-            .grace_period(millis(50))
-            .cut_grace(millis(100)),
-        begun(&gate),
-    );
-    let mut client = server.client();
-    client.send_get("/chunked");
-    gate.wait_entered(1);
-    let report = server.stop();
-    gate.open();
+    let (mut client, report) = cut_after_first_part(&get("/chunked"));
     let (bytes, end) = client.drain();
     let text = String::from_utf8(bytes).unwrap();
     assert!(text.ends_with("a\r\nfirst part\r\n"), "{text}");
@@ -377,19 +340,7 @@ fn a_chunked_response_that_is_cut_lacks_its_last_chunk() {
 
 #[test]
 fn a_response_without_a_length_that_is_cut_ends_with_a_reset() {
-    let gate = Gate::new();
-    let server = TestServer::with(
-        builder()
-            .workers(2)
-            .grace_period(millis(50))
-            .cut_grace(millis(100)),
-        begun(&gate),
-    );
-    let mut client = server.client();
-    client.send("GET /old HTTP/1.0\r\n\r\n");
-    gate.wait_entered(1);
-    let report = server.stop();
-    gate.open();
+    let (mut client, report) = cut_after_first_part("GET /old HTTP/1.0\r\n\r\n");
     let incomplete = client.expect_incomplete();
     // With a FIN it would look complete.
     assert_eq!(incomplete.end, End::Reset);
@@ -421,7 +372,7 @@ fn a_response_that_has_begun_and_ends_within_cut_grace_arrives_whole() {
     let mut client = server.client();
     client.send_get("/heeds");
     wait_entered.recv_timeout(LIMIT).unwrap();
-    let report = stopped(&server);
+    let report = server.stop();
     assert_eq!(client.read_response().text(), "first part, last part");
     assert!(report.is_clean(), "{report}");
     assert!(report.took < LIMIT / 2, "{report}");
@@ -469,10 +420,8 @@ fn a_client_that_never_closes_after_our_end_is_not_waited_for_longer_than_the_li
         let gate = Gate::new();
         let server = TestServer::with(builder().workers(2).grace_period(LIMIT * 6), app(&gate));
         let mut idle = server.used_client("/");
-        let mut client = server.client();
-        client.send_get("/block");
-        gate.wait_entered(1);
-        begin_draining(&server);
+        let mut client = server.block(&gate, "/block");
+        server.begin_draining();
         idle.expect_eof();
         gate.open();
         assert!(client.read_response().closes());
@@ -486,7 +435,7 @@ fn a_client_that_never_closes_after_our_end_is_not_waited_for_longer_than_the_li
             })
         });
         let began = now();
-        let report = stopped(&server);
+        let report = server.stop();
         let took = now() - began;
         chatter.store(false, SeqCst);
         threads
@@ -513,9 +462,7 @@ fn clients_that_reset_in_any_state_while_it_drains_cost_nothing() {
     half_body.send(&post("/body", &pattern(1_000))[..500]);
     let mut half_stream = server.client();
     half_stream.send(&post("/body", &pattern(300_000))[..200_000]);
-    let mut in_handler = server.client();
-    in_handler.send_get("/block");
-    gate.wait_entered(1);
+    let in_handler = server.block(&gate, "/block");
     let mut pipelined = server.client();
     pipelined.send(["/1", "/2/block", "/3"].map(get).concat());
     gate.wait_entered(2);
@@ -524,8 +471,8 @@ fn clients_that_reset_in_any_state_while_it_drains_cost_nothing() {
     assert_eq!(in_response.read_raw(8), b"HTTP/1.1");
     let mut lingering = server.client();
     let mut talks = server.client();
-    wait_accepted(&server, 10);
-    begin_draining(&server);
+    server.wait_accepted(10);
+    server.begin_draining();
     lingering.send_get("/last");
     assert!(lingering.read_response().closes());
     let clients = [
@@ -542,7 +489,7 @@ fn clients_that_reset_in_any_state_while_it_drains_cost_nothing() {
     clients.into_iter().for_each(Client::reset);
     assert_eq!(talks.get("/still").text(), "/still");
     gate.open();
-    let report = stopped(&server);
+    let report = server.stop();
     assert!(report.took < LIMIT / 2, "{report}");
     assert!(report.is_clean(), "{report}");
     assert_eq!(
@@ -559,15 +506,13 @@ fn a_thousand_connections_in_the_accept_backlog_are_answered() {
     const QUEUED: usize = 1000;
     let gate = Gate::new();
     let server = TestServer::with(builder().workers(1).max_connections(1), app(&gate));
-    let mut first = server.client();
-    first.send_get("/block");
-    gate.wait_entered(1);
+    let mut first = server.block(&gate, "/block");
     let mut queued: Vec<_> = (0..QUEUED).map(|_| server.client()).collect();
     for (i, client) in queued.iter_mut().enumerate() {
         client.send_get(&format!("/{i}"));
     }
     assert_eq!(server.handle().stats().accepted, 1);
-    begin_draining(&server);
+    server.begin_draining();
     gate.open();
     assert!(first.read_response().closes());
     for (i, client) in queued.iter_mut().enumerate() {
@@ -575,7 +520,7 @@ fn a_thousand_connections_in_the_accept_backlog_are_answered() {
         assert_eq!((answer.text(), answer.closes()), (&*format!("/{i}"), true));
         client.expect_eof();
     }
-    let report = stopped(&server);
+    let report = server.stop();
     assert!(report.is_clean(), "{report}");
     assert_eq!(
         (
@@ -629,7 +574,7 @@ fn under_twice_the_load_it_can_bear_a_stop_ends_soon_and_loses_nothing() {
     let threads: Vec<_> = (0..32).map(|i| hammer(i % 2 == 0)).collect();
     eventually("all are at it", || answered.load(SeqCst) > 300);
     let began = now();
-    let report = stopped(&server);
+    let report = server.stop();
     let took = now() - began;
     threads
         .into_iter()
@@ -647,10 +592,7 @@ fn under_twice_the_load_it_can_bear_a_stop_ends_soon_and_loses_nothing() {
 
 #[test]
 fn with_nothing_connected_a_stop_is_over_at_once() {
-    let server = TestServer::with(
-        Server::builder().workers(4),
-        |_: Request, _: Context| "hello",
-    );
+    let server = TestServer::with(Server::builder().workers(4), hello);
     assert_eq!(server.client().get("/").status, 200);
     eventually("nothing is connected", || server.handle().stats().open == 0);
     let began = now();
@@ -671,16 +613,16 @@ fn with_all_workers_blocked_idle_connections_and_half_heads_end_in_time() {
         let server = TestServer::with(description.workers(workers), app(&gate));
         let mut idle = server.used_client("/");
         let mut silent = server.client();
-        let mut blocked = block_all(&server, &gate, workers);
+        let mut blocked = server.block_all(&gate, workers);
         let mut half = server.client();
         half.send("GET / HT");
         let mut queued: Vec<_> = (0..3).map(|_| server.client()).collect();
         queued
             .iter_mut()
             .for_each(|client| client.send_get("/queued"));
-        wait_accepted(&server, 6 + workers as u64);
+        server.wait_accepted(6 + workers as u64);
         let began = now();
-        begin_draining(&server);
+        server.begin_draining();
         idle.expect_eof();
         silent.expect_eof();
         let idle_took = now() - began;
@@ -703,7 +645,7 @@ fn with_all_workers_blocked_idle_connections_and_half_heads_end_in_time() {
             assert_eq!((answer.status, answer.closes()), (200, true), "{workers}");
             client.expect_eof();
         }
-        let report = stopped(&server);
+        let report = server.stop();
         assert!(report.is_clean(), "{workers}: {report}");
         assert_eq!(
             report.closed_because(CloseReason::IdleStopping),
@@ -719,15 +661,15 @@ fn with_all_workers_blocked_queued_requests_get_503_at_the_cut() {
         let gate = Gate::new();
         let description = builder().grace_period(millis(200)).cut_grace(millis(500));
         let server = TestServer::with(description.workers(workers), app(&gate));
-        let mut blocked = block_all(&server, &gate, workers);
+        let mut blocked = server.block_all(&gate, workers);
         let mut half = server.client();
         half.send("GET / HT");
         let mut queued: Vec<_> = (0..3).map(|_| server.client()).collect();
         for (i, client) in queued.iter_mut().enumerate() {
             client.send_get(&format!("/queued/{i}"));
         }
-        wait_accepted(&server, 4 + workers as u64);
-        let report = stopped(&server);
+        server.wait_accepted(4 + workers as u64);
+        let report = server.stop();
         gate.open();
         for client in blocked.iter_mut().chain(&mut queued) {
             let answer = client.read_response();
@@ -772,16 +714,13 @@ fn a_request_that_crosses_the_end_of_its_idle_connection_is_named() {
     // comes too late.
     let mut attempts = 0;
     loop {
-        let server = TestServer::with(
-            builder().workers(2).idle_grace(millis(50)),
-            |_: Request, _: Context| "hello",
-        );
+        let server = TestServer::with(builder().workers(2).idle_grace(millis(50)), hello);
         let mut client = server.used_client("/");
         let local = client.local_addr();
         server.handle().begin_shutdown();
         client.expect_eof();
         let _ = client.try_send([get("/raced?a=b"), get("/second")].concat());
-        let report = stopped(&server);
+        let report = server.stop();
         attempts += 1;
         if support::raced(&report).is_empty() && attempts < 10 {
             continue;
@@ -819,15 +758,13 @@ fn a_request_that_crosses_the_end_of_its_idle_connection_is_named() {
 fn a_request_behind_an_answer_that_said_close_is_named_and_the_client_knew() {
     let gate = Gate::new();
     let server = TestServer::start(app(&gate));
-    let mut client = server.client();
-    client.send_get("/block");
-    gate.wait_entered(1);
-    begin_draining(&server);
+    let mut client = server.block(&gate, "/block");
+    server.begin_draining();
     gate.open();
     assert!(client.read_response().closes());
     // The linger of 250 ms and more is time enough.
     client.send(post("/behind", b"five!"));
-    let report = stopped(&server);
+    let report = server.stop();
     let [raced] = &support::raced(&report)[..] else {
         panic!("{report}")
     };
@@ -853,9 +790,9 @@ fn a_hook_that_waits_for_the_stop_panics_and_is_reported() {
         .on_shutdown("waits for itself", move || {
             let _ = known.get().unwrap().shutdown();
         });
-    let server = TestServer::with(description, |_: Request, _: Context| "hello");
+    let server = TestServer::with(description, hello);
     own.set(server.handle()).unwrap();
-    let report = stopped(&server);
+    let report = server.stop();
     let [hook] = &report.hooks[..] else {
         panic!("{report}")
     };
@@ -885,10 +822,8 @@ fn a_hook_can_shorten_the_stop() {
             });
     let server = TestServer::with(description, app(&gate));
     own.set(server.handle()).unwrap();
-    let mut client = server.client();
-    client.send_get("/block");
-    gate.wait_entered(1);
-    let report = stopped(&server);
+    let mut client = server.block(&gate, "/block");
+    let report = server.stop();
     gate.open();
     assert_eq!(client.read_response().status, 503);
     assert_eq!(
@@ -903,9 +838,7 @@ fn eight_threads_that_stop_it_in_different_ways_get_equal_reports() {
     for _ in 0..10 {
         let gate = Gate::new();
         let server = TestServer::with(builder().workers(2).cut_grace(millis(50)), app(&gate));
-        let mut client = server.client();
-        client.send_get("/block");
-        gate.wait_entered(1);
+        let mut client = server.block(&gate, "/block");
         let stops: [fn(&ServerHandle) -> Report; 4] = [
             ServerHandle::shutdown,
             |handle| handle.shutdown_within(millis(50)),

@@ -14,15 +14,11 @@ use lameduck::report::CloseReason;
 use lameduck::{Body, Context, IntoResponse, Request, Response};
 
 use support::{
-    Client, End, Gate, LIMIT, TestServer, builder, eventually, get, millis, now, pass_time,
-    pattern, post,
+    Client, End, Gate, LIMIT, TestServer, builder, eventually, get, get_last, hello, millis, now,
+    pass_time, pattern, post,
 };
 
 const SHORT: Duration = Duration::from_millis(250);
-
-fn hello(_: Request, _: Context) -> &'static str {
-    "hello"
-}
 
 /// Asserts that `action` takes as long as the timeout, and not much longer.
 #[track_caller]
@@ -44,6 +40,19 @@ fn a_connection_that_never_sends_a_byte_closes_silently() {
     assert_eq!(report.closed_because(CloseReason::Silent), 1, "{report}");
 }
 
+/// The server waits for the rest of `half`, and then answers with 408.
+#[track_caller]
+fn expect_408(server: &TestServer, half: &str) {
+    let mut client = server.client();
+    let answer = takes(SHORT, || {
+        client.send(half);
+        client.read_response()
+    });
+    assert_eq!(answer.status, 408, "{half:?}");
+    assert!(answer.closes());
+    client.expect_eof();
+}
+
 #[test]
 fn half_a_head_gets_408() {
     let server = TestServer::with(builder().workers(2).head_timeout(SHORT), hello);
@@ -53,14 +62,7 @@ fn half_a_head_gets_408() {
         "GET / HTTP/1.1\r\nHost: test\r\n",
         "\r\n",
     ] {
-        let mut client = server.client();
-        let answer = takes(SHORT, || {
-            client.send(half);
-            client.read_response()
-        });
-        assert_eq!(answer.status, 408, "{half:?}");
-        assert!(answer.closes());
-        client.expect_eof();
+        expect_408(&server, half);
     }
     let report = server.stop();
     assert_eq!(report.closed_because(CloseReason::Refused), 4, "{report}");
@@ -180,14 +182,7 @@ fn a_body_that_stops_coming_gets_408() {
         "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n12345",
         "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
     ] {
-        let mut client = server.client();
-        let answer = takes(SHORT, || {
-            client.send(half);
-            client.read_response()
-        });
-        assert_eq!(answer.status, 408, "{half:?}");
-        assert!(answer.closes());
-        client.expect_eof();
+        expect_408(&server, half);
     }
 }
 
@@ -357,11 +352,11 @@ fn a_small_body_that_nobody_reads_and_that_never_comes_ends_the_connection() {
 fn a_client_that_does_not_close_after_the_last_response_is_not_waited_for() {
     let server = TestServer::start(hello);
     let mut silent = server.client();
-    silent.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    silent.send(get_last("/"));
     assert!(silent.read_response().closes());
     silent.expect_eof();
     let mut talking = server.client();
-    talking.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    talking.send(get_last("/"));
     let writing = std::thread::spawn(move || {
         let piece = pattern(10_000);
         while talking.try_send(&piece).is_ok() {}

@@ -5,7 +5,7 @@ use lameduck::http::{HeaderValue, StatusCode};
 use lameduck::{Body, Context, IntoResponse, Request};
 
 use crate::support::{Delimited, Gate, LIMIT, TestServer, builder, millis};
-use crate::{NEXT, Suite, post, request, seen};
+use crate::{NEXT, Suite, post, request};
 
 #[test]
 fn http_1_1_connections_persist() {
@@ -132,13 +132,7 @@ fn http_1_0_is_never_sent_chunks() {
 #[test]
 fn responses_come_in_the_order_of_the_requests() {
     let gate = Gate::new();
-    let at_gate = gate.clone();
-    let suite = Suite::with(move |request, _| {
-        if request.uri().path() == "/slow" {
-            at_gate.pass();
-        }
-        seen(request)
-    });
+    let suite = Suite::gated(&gate);
     let mut client = suite.client();
     let lines = [
         "GET /1",

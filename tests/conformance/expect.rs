@@ -239,13 +239,7 @@ fn an_upgrade_nobody_handles_is_ignored() {
 #[test]
 fn half_closed_clients_get_all_their_answers() {
     let gate = Gate::new();
-    let at_gate = gate.clone();
-    let suite = Suite::with(move |request, _| {
-        if request.uri().path() == "/slow" {
-            at_gate.pass();
-        }
-        seen(request)
-    });
+    let suite = Suite::gated(&gate);
     let mut client = suite.client();
     client.send(
         [

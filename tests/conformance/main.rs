@@ -5,7 +5,8 @@
 //! the list is true. Most tests are tables: bytes in, statuses out, and whether the connection goes
 //! on. What goes in is followed by one more request, `GET /next`, which is answered if the
 //! connection goes on and must not be if it does not; and by the client's end, so that every answer
-//! here is one to a half-closed client.
+//! here is one to a half-closed client. Answers are read by the tests' own reader
+//! (`tests/support/response.rs`), which is strict and shares no code with the crate.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -30,7 +31,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use lameduck::http::{Method, StatusCode};
 use lameduck::{Body, Context, IntoResponse, Request, Response};
 
-use support::{Answer, Client, End, TestServer};
+use support::{Answer, Client, End, Gate, TestServer};
 
 /// A server whose handler answers with what it was asked, and counts.
 struct Suite {
@@ -45,6 +46,17 @@ impl Suite {
         Self::with(|request, _| match request.uri().path() {
             "/unread" => "unread".into_response(),
             _ => seen(request),
+        })
+    }
+
+    /// A suite whose handler waits at the gate for `/slow`.
+    fn gated(gate: &Gate) -> Self {
+        let gate = gate.clone();
+        Self::with(move |request, _| {
+            if request.uri().path() == "/slow" {
+                gate.pass();
+            }
+            seen(request)
         })
     }
 

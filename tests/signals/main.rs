@@ -18,14 +18,10 @@ use lameduck::{Context, Error, Report, Request, Server, ServerHandle};
 use rustix::process::{Pid, Signal, kill_process};
 
 use support::child::{MODE, Program, demo, this_program};
-use support::{Client, Gate, LIMIT, TestServer, builder, eventually, get, millis};
+use support::{Client, Gate, LIMIT, TestServer, builder, eventually, get, hello, millis};
 
 const TERM: i32 = libc::SIGTERM;
 const INT: i32 = libc::SIGINT;
-
-fn hello(_: Request, _: Context) -> &'static str {
-    "hello"
-}
 
 /// One of the [`programs`] in a process of its own: this binary again, with the mode `mode`.
 fn program(mode: &str) -> Program {

@@ -12,8 +12,8 @@ use lameduck::signal::SignalGuard;
 use lameduck::{Body, Context, Error, Request, Running, ServerBuilder};
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::support::{Client, Gate, LIMIT, builder, get, within_limit};
-use super::{INT, TERM, hello};
+use super::support::{Client, Gate, LIMIT, builder, get, hello, serve, within_limit};
+use super::{INT, TERM};
 
 /// Runs the program `mode`.
 pub(super) fn run(mode: &str) {
@@ -35,7 +35,7 @@ pub(super) fn run(mode: &str) {
 
 /// Serves without having asked for a signal.
 fn nothing_asked() {
-    let running = server().bind("127.0.0.1:0").unwrap().spawn(hello).unwrap();
+    let running = serve(server(), "127.0.0.1:0", hello);
     announce(&running);
     let _ = running.join();
 }
@@ -46,11 +46,7 @@ fn asked() {
         .workers(4)
         .cut_grace(LIMIT * 6)
         .on_signals([TERM, INT]);
-    let running = description
-        .bind("127.0.0.1:0")
-        .unwrap()
-        .spawn(endless)
-        .unwrap();
+    let running = serve(description, "127.0.0.1:0", endless);
     announce(&running);
     let _ = running.join();
 }
@@ -105,12 +101,7 @@ fn bound_and_dropped() {
 }
 
 fn stopped() {
-    let running = server()
-        .on_signals([TERM])
-        .bind("127.0.0.1:0")
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let running = serve(server().on_signals([TERM]), "127.0.0.1:0", hello);
     assert!(running.handle().shutdown().is_clean());
     wait_to_be_killed();
 }
@@ -174,12 +165,7 @@ fn stops_that_race() {
 fn race_a_signal(name: &str, stop: fn(Running)) {
     // The guard catches a signal that comes when the server has stopped already.
     let (context, _guard) = notified(&[TERM]);
-    let running = server()
-        .on_signals([TERM])
-        .bind("127.0.0.1:0")
-        .unwrap()
-        .spawn(hello)
-        .unwrap();
+    let running = serve(server().on_signals([TERM]), "127.0.0.1:0", hello);
     let mut idle = Client::connect(running.local_addr());
     assert_eq!(idle.get("/").status, 200);
     let handle = running.handle();
@@ -208,14 +194,7 @@ fn race_a_signal(name: &str, stop: fn(Running)) {
 /// Has two servers under one context that two signals cancel, and an exit code of its own.
 fn context() {
     let (context, _guard) = notified(&[TERM, INT]);
-    let servers = [0, 1].map(|_| {
-        server()
-            .context(&context)
-            .bind("127.0.0.1:0")
-            .unwrap()
-            .spawn(endless)
-            .unwrap()
-    });
+    let servers = [0, 1].map(|_| serve(server().context(&context), "127.0.0.1:0", endless));
     announce(&servers[0]);
     announce(&servers[1]);
     let reports = servers.map(Running::join);

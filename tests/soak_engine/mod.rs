@@ -9,16 +9,19 @@
 
 #[path = "../../benches/hostile/crowd.rs"]
 mod crowd;
+#[path = "../support/response.rs"]
+mod response;
 #[path = "../../benches/hostile/server.rs"]
 pub(crate) mod server;
 #[path = "../../benches/hostile/visitors.rs"]
 mod visitors;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crowd::Crowd;
+use response::Reader;
 use server::{Server, Times};
 use visitors::Visitors;
 
@@ -149,7 +152,7 @@ fn ask_until(addr: SocketAddr, until: Instant) -> Result<u64, String> {
     for _ in 0..KEPT {
         let client = TcpStream::connect(addr).map_err(failed)?;
         client.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-        clients.push(client);
+        clients.push(Reader::over(client));
     }
     let body = [b'x'; 10_000];
     let post = [
@@ -160,23 +163,17 @@ fn ask_until(addr: SocketAddr, until: Instant) -> Result<u64, String> {
     let mut answers = 0;
     while Instant::now() < until {
         for (i, client) in clients.iter_mut().enumerate() {
-            let (request, end) = if i % 2 == 0 {
+            let (request, expected) = if i % 2 == 0 {
                 (&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], "hello")
             } else {
                 (&post[..], "10000 bytes")
             };
-            client.write_all(request).map_err(failed)?;
-            let mut answer = Vec::new();
-            while !answer.ends_with(format!("\r\n\r\n{end}").as_bytes()) {
-                let mut buffer = [0; 1024];
-                let n = client.read(&mut buffer).map_err(failed)?;
-                if n == 0 {
-                    return Err(format!(
-                        "a good client's connection ended: {:?}",
-                        String::from_utf8_lossy(&answer)
-                    ));
-                }
-                answer.extend_from_slice(&buffer[..n]);
+            client.stream_mut().write_all(request).map_err(failed)?;
+            let answer = client.try_read(false).map_err(|incomplete| {
+                format!("a good client's connection ended: {incomplete:?}")
+            })?;
+            if answer.text() != expected {
+                return Err(format!("a good client was not answered: {answer:?}"));
             }
             answers += 1;
         }

@@ -423,6 +423,10 @@ fn connect(addr: SocketAddr, receive_buffer: Option<usize>) -> std::io::Result<T
 }
 
 /// An answer as it came.
+///
+/// Read by itself and not by `tests/support/response.rs`: these clients never block, so the bytes
+/// of an answer come in pieces, and an answer that is wrong is reported with the seed and the plan
+/// of its client.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

@@ -14,14 +14,20 @@ mod response;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use lameduck::report::{Fate, UnansweredRequest};
-use lameduck::{Handler, Report, Running, Server, ServerBuilder, ServerHandle};
+use lameduck::net::Listen;
+use lameduck::report::{Fate, Phase, UnansweredRequest};
+use lameduck::{
+    Context, Handler, IntoResponse, Report, Request, Response, Running, Server, ServerBuilder,
+    ServerHandle,
+};
 
 #[allow(unused_imports, reason = "each test binary uses its own part")]
 pub(crate) use self::{
     client::Client,
     gate::Gate,
-    process::{context_switches, descriptors, raise_descriptor_limit, server_threads},
+    process::{
+        context_switches, context_switches_of, descriptors, raise_descriptor_limit, server_threads,
+    },
     response::{Answer, Delimited, End, Incomplete, Reader},
 };
 
@@ -42,7 +48,7 @@ impl TestServer {
     pub(crate) fn with(builder: ServerBuilder, handler: impl Handler) -> Self {
         raise_descriptor_limit();
         Self {
-            running: builder.bind("127.0.0.1:0").unwrap().spawn(handler).unwrap(),
+            running: serve(builder, "127.0.0.1:0", handler),
         }
     }
 
@@ -69,8 +75,47 @@ impl TestServer {
         client
     }
 
+    /// A client whose request to `target` has come to the gate.
+    #[track_caller]
+    pub(crate) fn block(&self, gate: &Gate, target: &str) -> Client {
+        let before = gate.entered();
+        let mut client = self.client();
+        client.send_get(target);
+        gate.wait_entered(before + 1);
+        client
+    }
+
+    /// A client for each worker, whose request has come to the gate and blocks it. Each is of a
+    /// route of its own, because only some workers take calls that are expected to be slow.
+    #[track_caller]
+    pub(crate) fn block_all(&self, gate: &Gate, workers: usize) -> Vec<Client> {
+        (0..workers)
+            .map(|i| self.block(gate, &format!("/{i}/block")))
+            .collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_accepted(&self, connections: u64) {
+        eventually("all are accepted", || {
+            self.handle().stats().accepted == connections
+        });
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_phase(&self, phase: Phase) {
+        eventually("the phase is reached", || self.handle().phase() >= phase);
+    }
+
+    #[track_caller]
+    pub(crate) fn begin_draining(&self) {
+        self.handle().begin_shutdown();
+        self.wait_for_phase(Phase::Draining);
+    }
+
+    #[track_caller]
     pub(crate) fn stop(&self) -> Report {
-        self.handle().shutdown()
+        let handle = self.handle();
+        within_limit("the stop ends", move || handle.shutdown())
     }
 
     /// Stops the server and asserts that it had nothing to cut.
@@ -78,6 +123,32 @@ impl TestServer {
     pub(crate) fn stop_cleanly(&self) {
         let report = self.stop();
         assert!(report.is_clean(), "{report}");
+    }
+}
+
+/// Starts a server on `local_addr`.
+#[track_caller]
+pub(crate) fn serve(builder: ServerBuilder, addr: impl Listen, handler: impl Handler) -> Running {
+    builder.bind(addr).unwrap().spawn(handler).unwrap()
+}
+
+/// A handler that says hello.
+pub(crate) fn hello(_: Request, _: Context) -> &'static str {
+    "hello"
+}
+
+/// A handler that answers with the path. It waits at the gate for a path that ends in `block`, and
+/// for a while for one that ends in `slow`.
+pub(crate) fn gated(gate: &Gate) -> impl Handler + use<> {
+    let gate = gate.clone();
+    move |request: Request, _: Context| -> Response {
+        let path = request.uri().path();
+        if path.ends_with("block") {
+            gate.pass();
+        } else if path.ends_with("slow") {
+            pass_time(millis(5));
+        }
+        path.to_owned().into_response()
     }
 }
 
@@ -129,6 +200,11 @@ pub(crate) fn within_limit<T: Send + 'static>(
 
 pub(crate) fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n")
+}
+
+/// A request that is the last one on its connection.
+pub(crate) fn get_last(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
 }
 
 /// A request with a body of a declared length.

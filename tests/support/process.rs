@@ -1,6 +1,9 @@
 //! What the kernel says of this process: its threads and its descriptors.
 
+use std::path::Path;
 use std::sync::Once;
+
+use rustix::process::Pid;
 
 /// The ids of this process's threads that belong to servers.
 pub(crate) fn server_threads() -> Vec<u32> {
@@ -35,21 +38,31 @@ pub(crate) fn descriptors() -> Vec<String> {
 
 /// How often these threads have been given a core.
 pub(crate) fn context_switches(threads: &[u32]) -> u64 {
-    let of = |thread: &u32| {
-        let status =
-            std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap_or_default();
-        let switches = status.lines().filter(|line| line.contains("ctxt_switches"));
-        switches
-            .map(|line| {
-                line.rsplit(['\t', ' '])
-                    .next()
-                    .unwrap()
-                    .parse::<u64>()
-                    .unwrap()
-            })
-            .sum::<u64>()
-    };
-    threads.iter().map(of).sum()
+    let tasks = threads
+        .iter()
+        .map(|thread| format!("/proc/self/task/{thread}"));
+    tasks.map(|task| switches(Path::new(&task))).sum()
+}
+
+/// How often the threads of another process have been given a core.
+pub(crate) fn context_switches_of(pid: Pid) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
+    tasks.map(|task| switches(&task.unwrap().path())).sum()
+}
+
+/// A thread that has ended counts for nothing.
+fn switches(task: &Path) -> u64 {
+    let status = std::fs::read_to_string(task.join("status")).unwrap_or_default();
+    let switches = status.lines().filter(|line| line.contains("ctxt_switches"));
+    switches
+        .map(|line| {
+            line.rsplit(['\t', ' '])
+                .next()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        })
+        .sum()
 }
 
 /// A thousand connections are two thousand descriptors here.

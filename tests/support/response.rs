@@ -91,6 +91,14 @@ impl<S: Read> Reader<S> {
             .unwrap_or_else(|incomplete| panic!("a response did not come whole: {incomplete:?}"))
     }
 
+    /// Reads a whole response, after which the server closes.
+    #[track_caller]
+    pub(crate) fn read_last_response(&mut self) -> Answer {
+        let answer = self.read_response();
+        self.expect_eof();
+        answer
+    }
+
     /// Reads a whole response to a HEAD request, which has no body.
     #[track_caller]
     pub(crate) fn read_response_to_head(&mut self) -> Answer {

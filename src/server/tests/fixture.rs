@@ -222,7 +222,10 @@ impl Client {
         self.0.write_all(bytes).unwrap();
     }
 
-    /// Reads one response with a Content-Length: its status line and its body.
+    /// Reads one response with a Content-Length: its head and its body.
+    ///
+    /// It reads the head byte by byte, so that whatever follows the response is left in the stream,
+    /// where a test reads it as it is.
     pub(super) fn response(&mut self) -> (String, String) {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
