@@ -456,8 +456,7 @@ pub mod testing;
 pub use http;
 
 pub use conn::body::Body;
-pub use conn::response::Response;
-pub use conn::stages::Request;
+pub use conn::message::{Request, Response};
 pub use error::{Error, Result};
 pub use handler::respond::{Handler, IntoResponse};
 #[cfg(feature = "router")]
@@ -469,8 +468,8 @@ pub use server::{Bound, Running, Server, ServerBuilder, ServerHandle};
 
 /// What is written to a body, and why one could not be read.
 pub mod body {
-    pub use crate::conn::body::BodyWriter;
-    pub use crate::conn::collect::BodyError;
+    pub use crate::conn::body_error::BodyError;
+    pub use crate::conn::body_writer::BodyWriter;
 }
 
 /// What a [`Context`] answers.
@@ -532,7 +531,7 @@ pub mod signal {
 
 /// Connections that are no longer HTTP: WebSocket, and whatever else begins as HTTP.
 pub mod upgrade {
-    pub use crate::conn::upgraded::{Upgraded, accept};
+    pub use crate::conn::{upgrade::accept, upgraded::Upgraded};
 }
 
 #[cfg(all(test, loom))]

@@ -1,52 +1,22 @@
 //! How a connection ends: refused, lingering until its peer has seen our end, or cut.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 
 use crate::conn::egress::InFlight;
 use crate::conn::serve_context::ServeContext;
-use crate::conn::stages::{Conn, Flush, Next, Peer, RETRY_AFTER, Source, Stage};
+use crate::conn::stage::{Conn, Flush, Linger, Next, Peer, RETRY_AFTER, Source, Stage};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
-use crate::settings::{
-    LINGER_QUIET, LINGER_TIMEOUT, MAX_LINGER_BYTES, MAX_LINGER_TIMEOUT, PULL_BUDGET,
-};
+use crate::settings::{MAX_LINGER_BYTES, MAX_LINGER_TIMEOUT, PULL_BUDGET};
 use crate::wire::Refusal;
 use crate::wire::framing::Framing;
 use crate::wire::head::HeadScan;
 use crate::wire::reply;
 
-/// What is known of a connection that lingers.
-#[derive(Debug)]
-pub(super) struct Linger {
-    pub(super) reason: CloseReason,
-    pub(super) bytes: u64,
-    pub(super) heard_at: Instant,
-    /// When it is over if nothing more comes.
-    pub(super) until: Instant,
-    /// How long it goes on behind each byte that comes, and until when at the latest.
-    at_most: Duration,
-    end: Instant,
-    /// Requests that come now are named in the report; `None` when nobody is to know, or what came
-    /// is no request.
-    pub(super) late: Option<HeadScan>,
-}
-
 /// No more of them are named for a connection.
 const MAX_UNREAD: usize = 1000;
-
-impl Linger {
-    /// How long a peer that has acknowledged everything must have been silent. One that was refused
-    /// may be sending a body, over a line where the next bytes take a while.
-    pub(super) fn quiet(&self) -> Duration {
-        if self.reason == CloseReason::Refused {
-            LINGER_TIMEOUT
-        } else {
-            LINGER_QUIET
-        }
-    }
-}
 
 impl Conn {
     pub(super) fn linger(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {

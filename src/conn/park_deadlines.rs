@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use crate::conn::serve_context::ServeContext;
-use crate::conn::stages::{
+use crate::conn::stage::{
     Call, Conn, Next, Source, Stage, body_progress_limit, write_progress_limit,
 };
 use crate::conn::transport::Look;

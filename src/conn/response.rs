@@ -10,13 +10,17 @@ use http::header::CONNECTION;
 use http::{HeaderMap, Method, StatusCode, response};
 use log::Level;
 
-use crate::conn::body::{self, Body, BodyWriter, Kind, WriteBody};
+use crate::conn::body::{Body, Kind};
+use crate::conn::body_writer::{self, BodyWriter};
+use crate::conn::message::Response;
+use crate::conn::request_body;
 use crate::conn::serve_context::ServeContext;
-use crate::conn::stages::{
-    Conn, Flush, Next, Peer, RequestMeta, Source, Stage, write_progress_limit,
+use crate::conn::stage::{
+    Conn, Dedicated, Flush, Next, Peer, Push, RequestMeta, Source, Stage, Switch,
+    write_progress_limit,
 };
 use crate::conn::transport::Look;
-use crate::conn::upgraded::{RunUpgraded, Upgraded};
+use crate::conn::upgraded::Upgraded;
 use crate::lifecycle::ledger::CloseReason;
 use crate::settings::MAX_PULL_BYTES;
 use crate::sys::panics::Panic;
@@ -27,56 +31,8 @@ use crate::wire::persist::Persist;
 use crate::wire::reply::{self, Connection, ReplyHead};
 use crate::wire::syntax::members;
 
-/// What a handler gives: a status, fields and a [`Body`]. Most are made by
-/// [`IntoResponse`](crate::IntoResponse).
-///
-/// What concerns the connection is the server's to write: `Date`, `Connection`,
-/// `Transfer-Encoding`, `Content-Length`. A handler's `Connection: close` is heeded; a
-/// `Content-Length` of its own that is not its body's length makes the response 500, or cuts one
-/// that has begun. To HEAD, and with 204 and 304, no body is sent (RFC 9112 section 6.3).
-pub type Response = http::Response<Body>;
-
 /// A body up to this size is copied behind its head, to leave with it in one write.
 const MAX_INLINE_BYTES: usize = 16 << 10;
-
-/// A response that a closure writes, when a worker may wait for it.
-pub(super) struct Push {
-    meta: RequestMeta,
-    parts: response::Parts,
-    write: Box<WriteBody>,
-    /// The head is sent before the closure runs.
-    at_once: bool,
-}
-
-/// What a connection wants a thread of its own for.
-#[derive(Debug)]
-pub(super) enum Dedicated {
-    Stream(Box<Push>),
-    Upgrade(Box<Switch>),
-}
-
-/// A connection that is about to be no longer HTTP.
-pub(super) struct Switch {
-    meta: RequestMeta,
-    parts: response::Parts,
-    run: Box<RunUpgraded>,
-}
-
-impl std::fmt::Debug for Switch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Switch")
-            .field("meta", &self.meta)
-            .finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Push {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Push")
-            .field("meta", &self.meta)
-            .finish_non_exhaustive()
-    }
-}
 
 impl Conn {
     /// Takes what a handler gave for a request.
@@ -155,7 +111,7 @@ impl Conn {
             }
         };
         if let Some(ingress) = &meta.ingress {
-            body::continue_before_response(ingress);
+            request_body::continue_before_response(ingress);
         }
         let close = self.close_reason(&meta, &parts.headers, framing, failed, cx);
         // A body that is not sent is user code's to drop, which the caller has guarded.
@@ -246,7 +202,11 @@ impl Conn {
     ) -> Option<CloseReason> {
         let handler_closes =
             || members(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case(b"close"));
-        let body_is_in_the_way = || meta.ingress.as_ref().is_some_and(body::is_in_the_way);
+        let body_is_in_the_way = || {
+            meta.ingress
+                .as_ref()
+                .is_some_and(request_body::is_in_the_way)
+        };
         if failed {
             Some(CloseReason::Failed)
         } else if body_is_in_the_way() {
@@ -337,7 +297,7 @@ impl Conn {
             at_once,
         } = *push;
         if let Some(ingress) = &meta.ingress {
-            body::continue_before_response(ingress);
+            request_body::continue_before_response(ingress);
         }
         let framing = response_framing(&meta.method, meta.version, parts.status, None);
         let close = self.close_reason(&meta, &parts.headers, framing, false, cx);
@@ -418,7 +378,7 @@ impl Conn {
             return None;
         }
         cx.buffers.answered[cx.lifecycle.phase() as usize] += 1;
-        if body::send_all(
+        if body_writer::send_all(
             &self.egress,
             &cx.lifecycle.clock,
             write_progress_limit(cx.settings),

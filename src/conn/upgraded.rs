@@ -9,94 +9,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
-
-use crate::conn::body::{Body, Kind};
 use crate::conn::egress::Egress;
-use crate::conn::response::Response;
-use crate::conn::stages::Request;
 use crate::lifecycle::context::Context;
 use crate::sys::sync::{Mutex, lock};
 use crate::sys::waker::{Waker, wait_for, wait_writable};
-use crate::wire::syntax::members;
-
-/// The code that gets the connection.
-pub(crate) type RunUpgraded = dyn FnOnce(Upgraded, Context) + Send;
-
-/// Answers `101 Switching Protocols` and gives the connection to `run`, on a thread of its own: for
-/// WebSocket and whatever else begins as HTTP (RFC 9110 section 7.8).
-///
-/// The response may be given fields that the protocol wants, such as `Sec-WebSocket-Accept`. A
-/// client that has not asked for `protocol` gets 426 with the `Upgrade` field; while the server
-/// drains, or when [`max_dedicated_threads`](crate::ServerBuilder::max_dedicated_threads) are busy, 503.
-///
-/// A stop tells the connection ([`Context::draining`], [`Upgraded::on_shutdown`]), waits for it,
-/// and at its deadline resets it; the report counts all three. When `run` returns the connection
-/// closes as any other.
-///
-/// # Panics
-///
-/// If `protocol` has bytes that no field may have.
-///
-/// # Examples
-///
-/// ```
-/// use std::io::{Read, Write};
-/// use lameduck::upgrade::Upgraded;
-/// use lameduck::{Context, Request, Response};
-///
-/// fn shout(request: Request, _context: Context) -> Response {
-///     lameduck::upgrade::accept(&request, "shout", |mut io: Upgraded, _context| {
-///         let mut bytes = [0; 1024];
-///         while let Ok(n @ 1..) = io.read(&mut bytes) {
-///             bytes[..n].make_ascii_uppercase();
-///             if io.write_all(&bytes[..n]).is_err() {
-///                 return;
-///             }
-///         }
-///     })
-/// }
-///
-/// let server = lameduck::Server::builder().bind("127.0.0.1:0")?.spawn(shout)?;
-/// let mut client = std::net::TcpStream::connect(server.local_addr()).unwrap();
-/// client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\nhello").unwrap();
-/// client.shutdown(std::net::Shutdown::Write).unwrap();
-/// let mut answer = String::new();
-/// client.read_to_string(&mut answer).unwrap();
-/// assert!(answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("\r\n\r\nHELLO"), "{answer}");
-/// # Ok::<(), lameduck::Error>(())
-/// ```
-#[must_use]
-pub fn accept(
-    request: &Request,
-    protocol: &str,
-    run: impl FnOnce(Upgraded, Context) + Send + 'static,
-) -> Response {
-    let value = HeaderValue::from_str(protocol).expect("a protocol's name is a field value");
-    let asked = request.version() == Version::HTTP_11
-        && names(request.headers(), &CONNECTION, "upgrade")
-        && names(request.headers(), &UPGRADE, protocol);
-    let mut response = if asked {
-        Response::new(Body::of(Kind::Upgrade(Box::new(run))))
-    } else {
-        Response::new(Body::from(format!(
-            "this is for those who ask for {protocol}\n"
-        )))
-    };
-    *response.status_mut() = if asked {
-        StatusCode::SWITCHING_PROTOCOLS
-    } else {
-        StatusCode::UPGRADE_REQUIRED
-    };
-    response.headers_mut().insert(UPGRADE, value);
-    response
-}
-
-/// Whether a list of names in a field has this one.
-fn names(headers: &HeaderMap, field: &HeaderName, name: &str) -> bool {
-    members(headers, field).any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
-}
 
 /// A connection that is no longer HTTP: see [`accept`]. It begins with the bytes that came behind
 /// the request.

@@ -13,9 +13,10 @@ use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::conn::body::Body;
-use crate::conn::collect::BodyError;
-use crate::conn::response::Response;
-use crate::conn::stages::{self, Request};
+use crate::conn::body_error::BodyError;
+use crate::conn::message::Request;
+use crate::conn::message::Response;
+use crate::conn::stage;
 use crate::lifecycle::context::{Context, Readiness};
 
 /// Answers requests: any `Fn(Request, Context) -> impl IntoResponse` that can be called from
@@ -451,7 +452,7 @@ pub(crate) fn unavailable(why: &dyn Display) -> Response {
     let mut response = explain(StatusCode::SERVICE_UNAVAILABLE, why);
     response
         .headers_mut()
-        .insert(RETRY_AFTER, HeaderValue::from_static(stages::RETRY_AFTER));
+        .insert(RETRY_AFTER, HeaderValue::from_static(stage::RETRY_AFTER));
     response
 }
 

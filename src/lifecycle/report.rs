@@ -9,6 +9,7 @@ use http::{Method, Uri};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::{Phase, StopCause};
 use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
+use crate::sys::clock::Short;
 
 /// How a server stopped: what was finished, what was cut, what was left behind.
 ///
@@ -354,18 +355,4 @@ impl fmt::Display for CloseReason {
 
 fn count(n: u64, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
-/// A duration as people say it.
-pub(crate) struct Short(pub(crate) Duration);
-
-impl fmt::Display for Short {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs_f64();
-        if seconds < 1.0 {
-            write!(f, "{:.1} ms", seconds * 1e3)
-        } else {
-            write!(f, "{seconds:.1} s")
-        }
-    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{Method, Uri};
 
-use crate::lifecycle::report::Short;
+use crate::sys::clock::Short;
 
 /// A request that was sent to the server and did not get its complete response.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use http::StatusCode;
 
 use crate::conn::serve_context::{Buffers, ServeContext};
-use crate::conn::stages::{Conn, Next, Peer};
+use crate::conn::stage::{Conn, Next, Peer};
 use crate::conn::transport::Look;
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::{Phase, awaited};

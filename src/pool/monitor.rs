@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::conn::latency::RouteKey;
 use crate::conn::park_deadlines::Overdue;
 use crate::conn::serve_context::{Buffers, ServeContext};
-use crate::conn::stages::{Conn, Next};
+use crate::conn::stage::{Conn, Next};
 use crate::lifecycle::phase::Phase;
 use crate::pool::deadlines::Deadlines;
 use crate::pool::permits::Seen;

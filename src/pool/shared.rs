@@ -13,9 +13,10 @@ use crossbeam_utils::CachePadded;
 
 use crate::conn::egress::{Egress, Interest};
 use crate::conn::latency::{LatencyEstimates, RouteKey};
-use crate::conn::response::Response;
+use crate::conn::message::Request;
+use crate::conn::message::Response;
 use crate::conn::serve_context::{Buffers, ServeContext};
-use crate::conn::stages::{Conn, Request};
+use crate::conn::stage::Conn;
 use crate::conn::transport::Socket;
 #[cfg(test)]
 use crate::conn::transport::Transport;

@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use crossbeam_utils::CachePadded;
 
 use crate::conn::egress::Egress;
-use crate::conn::stages::Conn;
+use crate::conn::stage::Conn;
 use crate::pool::deadlines::Due;
 use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, lock};
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use crate::conn::serve_context::{Buffers, ServeContext};
-use crate::conn::stages::{Call, Conn, Next, Peer};
+use crate::conn::stage::{Call, Conn, Next, Peer};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::{Phase, awaited};
 use crate::pool::detach::detach;

@@ -1,5 +1,6 @@
 //! The only module of the library that reads the time, so that a test can set it.
 
+use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 #[cfg(test)]
@@ -94,6 +95,20 @@ pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant>
 /// Returns the later of two deadlines, where `None` means never.
 pub(crate) fn later(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     Some(a?.max(b?))
+}
+
+/// A duration as people say it: `4.1 ms`, `12.4 s`.
+pub(crate) struct Short(pub(crate) Duration);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs_f64();
+        if seconds < 1.0 {
+            write!(f, "{:.1} ms", seconds * 1e3)
+        } else {
+            write!(f, "{seconds:.1} s")
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use http::header::{REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderName, Method, Uri, Version};
 
-use crate::conn::stages::Request;
+use crate::conn::message::Request;
 use crate::handler::layer::{Layer, Next};
 use crate::lifecycle::context::Context;
 use crate::sys::clock::Clock;

@@ -9,8 +9,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::conn::response::Response;
-use crate::conn::stages::Request;
+use crate::conn::message::Request;
+use crate::conn::message::Response;
 use crate::handler::layer::{Layer, Next};
 use crate::handler::respond::IntoResponse;
 use crate::lifecycle::context::Context;

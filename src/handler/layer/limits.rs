@@ -4,8 +4,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::conn::collect::BodyError;
-use crate::conn::stages::Request;
+use crate::conn::body_error::BodyError;
+use crate::conn::message::Request;
 use crate::handler::layer::{Layer, Next};
 use crate::handler::respond::{IntoResponse, unavailable};
 use crate::lifecycle::context::{CancelReason, Context, Readiness};

@@ -10,8 +10,8 @@ mod request_id;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::conn::response::Response;
-use crate::conn::stages::Request;
+use crate::conn::message::Request;
+use crate::conn::message::Response;
 use crate::handler::respond::{Handler, IntoResponse};
 use crate::lifecycle::context::Context;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use http::{HeaderName, HeaderValue};
 
-use crate::conn::stages::Request;
+use crate::conn::message::Request;
 use crate::handler::layer::{Layer, Next};
 use crate::lifecycle::context::Context;
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
-use crate::conn::response::Response;
-use crate::conn::stages::Request;
+use crate::conn::message::Request;
+use crate::conn::message::Response;
 use crate::handler::layer::{Layer, Next};
 use crate::handler::respond::{Handler, IntoResponse, explain};
 use crate::lifecycle::context::Context;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::lifecycle::phase::StopCause;
-use crate::lifecycle::report::{Report, Short};
+use crate::lifecycle::report::Report;
+use crate::sys::clock::Short;
 use crate::sys::signal_name::signal_name;
 
 /// How a group ended, and each of its members.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use crate::conn::body::Body;
-use crate::conn::response::Response;
-use crate::conn::stages::Request;
-use crate::conn::upgraded::accept;
+use crate::conn::message::Request;
+use crate::conn::message::Response;
+use crate::conn::upgrade::accept;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::phase::Phase;
 use crate::lifecycle::report::Report;

@@ -1,0 +1,310 @@
+//! A request body that its handler reads while the client sends it.
+
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use crate::conn::body_error::BodyError;
+use crate::conn::body_writer::{cut, send_all};
+use crate::conn::egress::Egress;
+use crate::conn::progress::{Progress, ProgressLimit};
+use crate::settings::{Limits, MAX_DISCARD_BYTES, READ_BYTES};
+use crate::sys::clock::Clock;
+use crate::sys::waker::wait_readable;
+use crate::wire::chunked::Decoder;
+use crate::wire::framing::Framing;
+use crate::wire::reply::CONTINUE;
+
+/// A request body that comes from the client while its handler runs.
+///
+/// The connection keeps the other reference, to take the rest back when the response is complete.
+pub(crate) struct Incoming {
+    pub(super) ingress: Arc<Mutex<Ingress>>,
+    /// How much the handler may read, if that was limited.
+    pub(super) allowance: Option<Allowance>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowance {
+    pub(super) max: u64,
+    pub(super) left: u64,
+}
+
+impl Allowance {
+    /// Lets `n` bytes that were read pass, or not.
+    fn spend(&mut self, n: usize) -> io::Result<usize> {
+        let left = self.left.checked_sub(n as u64);
+        self.left = left.ok_or_else(|| io::Error::other(BodyError::TooLong { max: self.max }))?;
+        Ok(n)
+    }
+}
+
+/// A reader of a limited body.
+pub(super) struct Limited {
+    pub(super) reader: Box<dyn Read + Send>,
+    pub(super) allowance: Allowance,
+}
+
+impl Read for Limited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader
+            .read(buffer)
+            .and_then(|n| self.allowance.spend(n))
+    }
+}
+
+/// How a request body is read from the client.
+#[derive(Debug)]
+pub(crate) struct Ingress {
+    /// `None` once the response is complete: the body ends with it.
+    egress: Option<Arc<Egress>>,
+    pub(super) decoder: Decoder,
+    /// Received and not yet decoded; what follows the body belongs to the next request.
+    received: Vec<u8>,
+    at: usize,
+    /// Decoded before the handler was called.
+    collected: Bytes,
+    /// The client waits for `100 Continue` and has not got it yet.
+    expects_continue: bool,
+    clock: Clock,
+    progress_limit: ProgressLimit,
+    progress: Progress,
+    /// Bytes received.
+    came: u64,
+    eof: bool,
+    failed: bool,
+}
+
+/// What a connection gives to read a request's body with.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) egress: Arc<Egress>,
+    pub(crate) decoder: Decoder,
+    pub(crate) received: Vec<u8>,
+    pub(crate) collected: Vec<u8>,
+    pub(crate) expects_continue: bool,
+    pub(crate) clock: Clock,
+    pub(crate) progress_limit: ProgressLimit,
+    pub(crate) eof: bool,
+}
+
+/// What is left of a body when its response is complete.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    pub(crate) decoder: Decoder,
+    pub(crate) received: Vec<u8>,
+    /// The client still waits for `100 Continue`, and may send its body or not.
+    pub(crate) expects_continue: bool,
+    pub(crate) eof: bool,
+    pub(crate) failed: bool,
+}
+
+impl Incoming {
+    /// The handler's and the connection's reference to one body.
+    pub(crate) fn pair(reading: Reading) -> (Self, Arc<Mutex<Ingress>>) {
+        let Reading {
+            egress,
+            decoder,
+            received,
+            collected,
+            expects_continue,
+            clock,
+            progress_limit,
+            eof,
+        } = reading;
+        let progress = Progress::new(clock.now(), 0);
+        let ingress = Ingress {
+            egress: Some(egress),
+            decoder,
+            received,
+            at: 0,
+            collected: collected.into(),
+            expects_continue,
+            clock,
+            progress_limit,
+            progress,
+            came: 0,
+            eof,
+            failed: false,
+        };
+        let ingress = Arc::new(Mutex::new(ingress));
+        (
+            Self {
+                ingress: ingress.clone(),
+                allowance: None,
+            },
+            ingress,
+        )
+    }
+
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self
+            .ingress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .read(buffer)?;
+        self.allowance
+            .as_mut()
+            .map_or(Ok(n), |allowance| allowance.spend(n))
+    }
+
+    pub(super) fn remaining(&self) -> Option<u64> {
+        let ingress = self.ingress.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(ingress.decoder.remaining()? + ingress.collected.len() as u64)
+    }
+}
+
+/// The connection takes back what the handler left. `None`: another thread is reading it at this
+/// moment.
+pub(crate) fn take_rest(ingress: &Mutex<Ingress>) -> Option<Rest> {
+    let mut ingress = match ingress.try_lock() {
+        Ok(ingress) => ingress,
+        Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(std::sync::TryLockError::WouldBlock) => return None,
+    };
+    ingress.egress = None;
+    let failed = ingress.failed;
+    // Whoever still reads it must not take what has come for all of it.
+    ingress.failed |= !ingress.decoder.is_done();
+    let at = ingress.at;
+    let mut received = std::mem::take(&mut ingress.received);
+    received.drain(..at);
+    Some(Rest {
+        decoder: std::mem::replace(
+            &mut ingress.decoder,
+            Decoder::new(Framing::Empty, &Limits::default()),
+        ),
+        received,
+        expects_continue: ingress.expects_continue,
+        eof: ingress.eof,
+        failed,
+    })
+}
+
+/// Whether no request can follow this body on its connection: it cannot be read to its end, or the
+/// client may send it or not, or nobody reads it and it is too long to be dropped.
+pub(crate) fn is_in_the_way(ingress: &Arc<Mutex<Ingress>>) -> bool {
+    let held = is_held(ingress);
+    let Ok(ingress) = ingress.try_lock() else {
+        return false;
+    };
+    let unread = ingress.decoder.remaining().unwrap_or(0);
+    ingress.failed || !held && (ingress.expects_continue || unread > MAX_DISCARD_BYTES)
+}
+
+/// A response is about to begin. If its body reads the request's, a client that waits for
+/// `100 Continue` is told before: afterwards it would take the response for a refusal.
+pub(crate) fn continue_before_response(ingress: &Arc<Mutex<Ingress>>) {
+    if is_held(ingress)
+        && let Ok(mut ingress) = ingress.try_lock()
+        && let Some(egress) = ingress.egress.clone()
+    {
+        // A failure shows at the next write.
+        let _ = ingress.continue_if_expected(&egress);
+    }
+}
+
+/// Whether the handler, or the response it gave, still has its reference.
+fn is_held(ingress: &Arc<Mutex<Ingress>>) -> bool {
+    Arc::strong_count(ingress) > 1
+}
+
+/// Whether the whole body has come from the client. False also while another thread reads it.
+pub(crate) fn is_complete(ingress: &Mutex<Ingress>) -> bool {
+    ingress
+        .try_lock()
+        .is_ok_and(|ingress| ingress.decoder.is_done())
+}
+
+impl Ingress {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        if !self.collected.is_empty() {
+            let n = self.collected.len().min(buffer.len());
+            buffer[..n].copy_from_slice(&self.collected.split_to(n));
+            return Ok(n);
+        }
+        if self.failed {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "reading the request body has failed before",
+            ));
+        }
+        self.read_on(buffer).inspect_err(|_| self.failed = true)
+    }
+
+    fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let decoded = self.decoder.decode(&self.received[self.at..], buffer);
+            let decoded = decoded
+                .map_err(|refusal| io::Error::new(io::ErrorKind::InvalidData, refusal.reason))?;
+            self.at += decoded.consumed;
+            if decoded.produced > 0 || self.decoder.is_done() {
+                return Ok(decoded.produced);
+            }
+            let egress = self.egress.clone().ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "the response is complete, and the request body with it",
+                )
+            })?;
+            self.continue_if_expected(&egress)?;
+            self.receive(&egress)?;
+        }
+    }
+
+    /// The client sends its body only when it is told to; the first read tells it.
+    fn continue_if_expected(&mut self, egress: &Egress) -> io::Result<()> {
+        if !std::mem::take(&mut self.expects_continue) || !egress.is_not_begun() {
+            return Ok(());
+        }
+        egress
+            .append(false, |out| out.extend_from_slice(CONTINUE))
+            .map_err(|_| cut())?;
+        send_all(egress, &self.clock, self.progress_limit)
+    }
+
+    /// Blocks until the client has sent more.
+    fn receive(&mut self, egress: &Egress) -> io::Result<()> {
+        let eof = || {
+            io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the client closed before the end of its request body",
+            )
+        };
+        if self.eof {
+            return Err(eof());
+        }
+        self.received.resize(READ_BYTES, 0);
+        self.at = 0;
+        self.progress.resume(self.clock.now(), self.came);
+        let result = loop {
+            match egress.transport().recv(&mut self.received) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => break result,
+            }
+            let Some(until) = self
+                .progress
+                .check(self.clock.now(), self.came, self.progress_limit)
+            else {
+                break Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the client is too slow with its request body",
+                ));
+            };
+            wait_readable(egress.transport().as_fd(), self.clock.slice(until));
+        };
+        let n = *result.as_ref().unwrap_or(&0);
+        self.came += n as u64;
+        self.progress.pause(self.clock.now(), self.came);
+        self.received.truncate(n);
+        if result? == 0 {
+            self.eof = true;
+            return Err(eof());
+        }
+        Ok(())
+    }
+}
