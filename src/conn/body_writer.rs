@@ -9,7 +9,7 @@ use crate::sys::clock::Clock;
 use crate::sys::waker::wait_writable;
 use crate::wire::chunked::encode_chunk;
 
-/// What a closure of [`Body::writer`] writes to.
+/// What a closure of [`Body::writer`](crate::Body::writer) writes to.
 ///
 /// What is written is collected and sent in pieces of 16 KiB or more; [`flush`](Write::flush) sends
 /// what there is. Both block while the client is slower. Both fail when the client is gone or has

@@ -14,7 +14,7 @@ use crate::lifecycle::context::Context;
 use crate::sys::sync::{Mutex, lock};
 use crate::sys::waker::{Waker, wait_for, wait_writable};
 
-/// A connection that is no longer HTTP: see [`accept`]. It begins with the bytes that came behind
+/// A connection that is no longer HTTP: see [`accept`](crate::upgrade::accept). It begins with the bytes that came behind
 /// the request.
 ///
 /// Reading and writing block. [`try_clone`](Self::try_clone) gives another one, for a second thread
