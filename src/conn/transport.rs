@@ -109,7 +109,7 @@ impl Transport for Socket {
 
     #[inline]
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL)?)
+        Ok(rustix::net::send(&self.fd, bytes, SEND_FLAGS)?)
     }
 
     fn finish(&self) {
@@ -135,3 +135,10 @@ impl Transport for Socket {
         self.fd.as_fd()
     }
 }
+
+/// Writing to a connection that is gone is an error, not a signal. Apple's kernel has no flag for
+/// it; there the listener sets an option that accepted sockets inherit.
+#[cfg(not(target_vendor = "apple"))]
+const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const SEND_FLAGS: SendFlags = SendFlags::empty();

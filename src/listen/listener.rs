@@ -9,7 +9,9 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+#[cfg(not(target_vendor = "apple"))]
+use rustix::net::SocketFlags;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
 use crate::error::{Error, Result};
 use crate::settings::MAX_UNSENT_BYTES;
@@ -94,6 +96,9 @@ impl Listener {
 
     fn new(fd: OwnedFd, origin: Origin) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
+        // Accepted sockets inherit it: a write to a client that is gone fails and raises no SIGPIPE.
+        #[cfg(target_vendor = "apple")]
+        sockopt::set_socket_nosigpipe(&fd, true)?;
         let name = rustix::net::getsockname(&fd)?;
         let addr = match SocketAddr::try_from(name.clone()) {
             Ok(addr) => {
@@ -124,7 +129,7 @@ impl Listener {
     /// Takes a socket that the process was started with. It has to listen already.
     fn inherited(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
-        if !sockopt::socket_acceptconn(&fd)? || sockopt::socket_type(&fd)? != SocketType::STREAM {
+        if !is_listening(&fd)? || sockopt::socket_type(&fd)? != SocketType::STREAM {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "it is not a listening stream socket",
@@ -254,6 +259,17 @@ fn accept_nonblocking(listener: &OwnedFd) -> rustix::io::Result<(OwnedFd, Option
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&fd, true)?;
     Ok((fd, peer.and_then(|peer| peer.try_into().ok())))
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn is_listening(socket: &OwnedFd) -> io::Result<bool> {
+    Ok(sockopt::socket_acceptconn(socket)?)
+}
+
+/// Apple's kernel does not tell. There the first accept(2) fails on a socket that does not listen.
+#[cfg(target_vendor = "apple")]
+fn is_listening(_socket: &OwnedFd) -> io::Result<bool> {
+    Ok(true)
 }
 
 /// Whether a path is a unix socket's, at which nobody answers. (A file that is none refuses
