@@ -111,7 +111,9 @@ proptest! {
 
         let mut content = vec![0; encoded.len()];
         let mut decoder = Decoder::new(Framing::Chunked, &Limits::default());
-        let decoded = decoder.decode(&encoded, &mut content).expect("the output of the encoder is valid");
+        let decoded = decoder
+            .decode(&encoded, &mut content)
+            .expect("the output of the encoder is valid");
         content.truncate(decoded.produced);
         prop_assert!(decoder.is_done());
         prop_assert_eq!((decoded.consumed, content), (encoded.len(), parts.concat()));
