@@ -102,7 +102,7 @@ fn data_longer_or_shorter_than_its_size_is_refused() {
 }
 
 #[test]
-fn what_is_not_complete_waits() {
+fn an_incomplete_body_waits_for_more() {
     let whole = "5\r\nhello\r\n0;a=\"b\"\r\nA: b\r\n\r\n";
     for len in 0..whole.len() {
         let body = &"hello"[..len.saturating_sub(3).min(5)];

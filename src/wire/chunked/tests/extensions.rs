@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn extensions_are_passed_over() {
+fn extensions_are_skipped() {
     for extensions in [
         ";a",
         ";a=b",
@@ -63,7 +63,7 @@ fn malformed_extensions_are_refused() {
 }
 
 #[test]
-fn a_line_has_so_many_bytes_of_them() {
+fn the_extensions_of_a_line_have_a_limit() {
     let limits = Limits {
         max_chunk_extension_bytes: 8,
         ..Limits::default()
@@ -78,7 +78,7 @@ fn a_line_has_so_many_bytes_of_them() {
 }
 
 #[test]
-fn a_body_has_so_many_bytes_of_them() {
+fn the_extensions_of_a_body_have_a_limit() {
     let limits = Limits {
         max_chunk_extensions_bytes: 8,
         ..Limits::default()

@@ -37,7 +37,7 @@ fn a_body_until_the_connection_closes_is_never_done() {
 }
 
 #[test]
-fn what_remains_is_known_for_a_declared_length_alone() {
+fn the_rest_is_known_for_a_declared_length_only() {
     let mut decoder = Decoder::new(Framing::Length(u64::MAX), &Limits::default());
     assert_eq!(
         decoder.decode(b"hello", &mut [0; 3]),

@@ -8,9 +8,8 @@ mod trailers;
 
 use super::*;
 
-/// Decodes a chunked body whole, cut in two at each byte, and byte by byte into an output of one
-/// byte, and expects the same each time: the body and what of the input is not part of it, or a
-/// refusal.
+/// Decodes a chunked body in one piece, cut in two at each byte, and byte by byte into an output of
+/// one byte, and expects the same each time: the body and the input after it, or a refusal.
 #[track_caller]
 fn check(input: impl AsRef<[u8]>, expected: Result<(&str, &str), Refusal>) {
     check_framing(Framing::Chunked, &Limits::default(), input, expected);
@@ -30,7 +29,7 @@ fn check_framing(
     assert_eq!(
         decode(framing, limits, &[input], 64),
         expected,
-        "whole: {text}"
+        "in one piece: {text}"
     );
     for cut in 0..=input.len() {
         let (first, second) = input.split_at(cut);
@@ -53,7 +52,8 @@ fn check_framing(
     );
 }
 
-/// Decodes a body that arrives in these parts, and returns it and what is left of the input.
+/// Decodes a body that arrives in these parts. Returns the body and the input after it, which is
+/// [`INCOMPLETE`] if the body has not ended.
 fn decode(
     framing: Framing,
     limits: &Limits,
@@ -89,7 +89,7 @@ fn decode(
     Ok(if decoder.is_done() {
         (body, input)
     } else {
-        (body, b"(incomplete)".to_vec())
+        (body, INCOMPLETE.into())
     })
 }
 

@@ -30,7 +30,7 @@ fn check_refused(section: &str, status: u16, reason: &str) {
 }
 
 #[test]
-fn fields_after_the_body_are_handed_out() {
+fn fields_after_the_body_are_returned() {
     check_fields("", &[]);
     check_fields(
         "Digest: abc\r\nX:\tone \r\nX: two\r\nY:\r\n",
@@ -80,7 +80,7 @@ fn a_request_smuggled_as_trailer_is_refused() {
 }
 
 #[test]
-fn there_are_32_fields_at_most_also_of_the_dropped() {
+fn at_most_32_fields_may_come_dropped_ones_included() {
     let fields = "Host: a\r\n".repeat(32);
     check_fields(&fields, &[]);
     check_refused(
@@ -91,7 +91,7 @@ fn there_are_32_fields_at_most_also_of_the_dropped() {
 }
 
 #[test]
-fn there_are_8_kib_at_most() {
+fn at_most_8_kib_may_come() {
     let limits = Limits {
         max_trailer_bytes: 10,
         ..Limits::default()

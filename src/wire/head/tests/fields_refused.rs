@@ -22,7 +22,7 @@ fn more_than_one_host() {
 }
 
 #[test]
-fn a_host_that_is_none() {
+fn an_invalid_host() {
     for host in [
         "",
         "a b",

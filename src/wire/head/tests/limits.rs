@@ -96,7 +96,7 @@ fn the_limit_of_fields_can_be_raised_above_the_default() {
 }
 
 #[test]
-fn empty_lines_for_ever_are_a_long_head() {
+fn endless_empty_lines_are_a_head_that_is_too_long() {
     let limits = Limits {
         max_head_bytes: 100,
         ..Limits::default()

@@ -1,4 +1,4 @@
-//! Tests of heads, by what becomes of them.
+//! Tests of heads: those that are accepted, those that are refused, and those that are incomplete.
 
 mod accepted;
 mod fields_refused;
@@ -9,8 +9,8 @@ mod request_line_refused;
 
 use super::*;
 
-/// Reads a head whole, cut in two at each byte, and byte by byte, and expects the same each time:
-/// the request in short, or the refusal.
+/// Parses a head in one piece, cut in two at each byte, and byte by byte, and expects the same each
+/// time: the request in short, or the refusal.
 #[track_caller]
 fn check(input: impl AsRef<[u8]>, expected: &str) {
     check_within(&Limits::default(), input, expected);
@@ -21,7 +21,7 @@ fn check_within(limits: &Limits, input: impl AsRef<[u8]>, expected: &str) {
     let input = input.as_ref();
     let text = input.escape_ascii();
     let whole = HeadScan::new().parse(input, limits);
-    assert_eq!(summary(&whole), expected, "whole: {text}");
+    assert_eq!(summary(&whole), expected, "in one piece: {text}");
 
     for cut in 0..input.len() {
         let mut scan = HeadScan::new();
@@ -44,7 +44,8 @@ fn check_within(limits: &Limits, input: impl AsRef<[u8]>, expected: &str) {
     }
 }
 
-/// Returns the first thing to be said about a head that trickles in, and how many bytes that took.
+/// Parses a head byte by byte. Returns the first result that is not `None`, and how many bytes that
+/// took.
 fn byte_by_byte(limits: &Limits, input: &[u8]) -> (usize, Result<Option<Head>, Refusal>) {
     let mut scan = HeadScan::new();
     let mut parsed = (0..=input.len()).map(|len| (len, scan.parse(&input[..len], limits)));
@@ -77,17 +78,17 @@ fn summary(parsed: &Result<Option<Head>, Refusal>) -> String {
     }
 }
 
-/// A GET with a `Host` and this line.
+/// Returns a GET request with a `Host` field and this line.
 fn get(field: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n")
 }
 
-/// A POST with a `Host` and this line.
+/// Returns a POST request with a `Host` field and this line.
 fn post(field: &str) -> String {
     format!("POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n")
 }
 
-/// A request for this target.
+/// Returns a request for this target.
 fn target(method: &str, target: &str) -> String {
     format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n")
 }

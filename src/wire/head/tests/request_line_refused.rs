@@ -18,7 +18,7 @@ fn another_protocol_at_its_first_byte() {
 }
 
 #[test]
-fn a_fault_before_another_is_the_one_that_is_told() {
+fn of_two_faults_the_first_one_is_reported() {
     check("G@T / HTTP/1.1\n", "400 the method is not a token");
     check(b"\x80\0", "400 the method is not a token");
     let limits = Limits {
