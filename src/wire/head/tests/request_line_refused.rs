@@ -274,7 +274,7 @@ fn a_fragment() {
 }
 
 #[test]
-fn characters_that_everybody_encodes() {
+fn characters_that_clients_encode() {
     for byte in (0x80..=0xff).chain(*b"\"<>\\`") {
         for target in [&b"/a"[..], b"/?a", b"http://b/a"] {
             let head = [b"GET ", target, &[byte], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
