@@ -1,7 +1,7 @@
 //! Every limit and every time of the server, with its default and the reason for it.
 //!
-//! This is the second floor from the bottom. It uses nothing of the crate but the errors, and each
-//! floor above it takes its numbers from here.
+//! This is the lowest floor: it uses nothing of the crate, and each floor above it takes its
+//! numbers from here.
 
 use std::time::Duration;
 

@@ -92,9 +92,7 @@ pub enum StopCause {
 impl fmt::Display for StopCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Signal(signal) => {
-                write!(f, "{}", signal_name(*signal))
-            }
+            Self::Signal(signal) => write!(f, "{}", signal_name(*signal)),
             Self::Handle => f.write_str("a call of its handle"),
             Self::Dropped => f.write_str("the running server being dropped"),
             Self::Context => f.write_str("its context being cancelled"),

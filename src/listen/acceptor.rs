@@ -158,7 +158,7 @@ impl Acceptor {
                     self.count_pause();
                     evicted_in_vain = false;
                     let entry = Ledger::open(&self.pool.ledger);
-                    self.pool.test_points.at(Point::Accepted);
+                    self.pool.test_points.at(Point::AcceptedBeforeSent);
                     // There is room, and nobody else sends.
                     let _ = self.accepted.try_send(Accepted {
                         socket,

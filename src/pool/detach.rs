@@ -43,7 +43,7 @@ pub(crate) fn detach(
         conn.refuse(STOPPING, cx);
         return Err(conn);
     }
-    pool.test_points.at(Point::Detaching);
+    pool.test_points.at(Point::DedicatedBeforeThread);
     let shared = pool.clone();
     let run =
         move |(conn, upgrading), inside: &AtomicBool| run(&shared, key, conn, upgrading, inside);
@@ -70,11 +70,11 @@ fn run(
         &mut buffers,
         pool.lifecycle.clock.now(),
     );
-    pool.test_points.at(Point::DedicatedBegun);
+    pool.test_points.at(Point::DedicatedBeforeRun);
     inside.store(true, SeqCst);
     let run = panics::catch(|| awaited(|| conn.run_on_dedicated_thread(&pool.stopping, &mut cx)));
     inside.store(false, SeqCst);
-    pool.test_points.at(Point::DedicatedEnded);
+    pool.test_points.at(Point::DedicatedBeforeGivenBack);
     // One that was answered 503 in its place was never upgraded, and is named among the requests.
     if upgrading.is_some() && !conn.egress.is_refused() && pool.lifecycle.phase() >= Phase::Draining
     {

@@ -146,7 +146,7 @@ impl<'p> Monitor<'p> {
                 let route = RouteKey::from_index(state.route.load(Relaxed));
                 pool.slow.semaphore.acquire_beyond();
                 pool.latency.revoke(route);
-                pool.test_points.at(Point::Revoking);
+                pool.test_points.at(Point::SlowBeforeRevoked);
                 match state.word.revoke(seen) {
                     Some(permit) => {
                         if let Some(egress) = pool.table.slot(state.key.load(Relaxed)).egress() {
@@ -283,7 +283,7 @@ impl<'p> Monitor<'p> {
     /// The deadline of a connection was over at `now`, unless it is being served, or was meanwhile.
     fn give_up(&mut self, key: u32, now: u64) {
         let pool = self.pool;
-        pool.test_points.at(Point::Overdue);
+        pool.test_points.at(Point::OverdueBeforeClaim);
         let slot = pool.table.slot(key);
         let Some(claimed) = slot.word.claim_overdue() else {
             return;

@@ -274,7 +274,7 @@ impl Pool {
         self.set_deadline(key, conn.deadline(cx));
         slot.show_silence(conn.silent_since().map(|since| self.nanos(since)));
         slot.put(conn);
-        self.test_points.at(Point::Put);
+        self.test_points.at(Point::InSlotBeforeParked);
         slot.word.park().map_err(|mark| Marked(slot.take(), mark))
     }
 
@@ -303,7 +303,7 @@ impl Pool {
             // The mark may have been the sweeper's, who then has dropped the deadline.
             self.set_deadline(key, deadline);
         }
-        self.test_points.at(Point::Queued);
+        self.test_points.at(Point::QueuedBeforePushed);
         match queue {
             Queue::Ready => self.ready.push(key),
             Queue::Calls => self.calls.push(key),
@@ -373,7 +373,7 @@ impl Pool {
     /// Passes a permit on. There may be nobody to take it: then a poller that sleeps has to see
     /// what is queued.
     pub(crate) fn give(&self, permit: Permit) {
-        self.test_points.at(Point::Giving);
+        self.test_points.at(Point::PermitFreeBeforePassedOn);
         self.permits.give(permit);
         if self.has_queued() {
             self.wake_poller();

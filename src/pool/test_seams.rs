@@ -1,10 +1,10 @@
-//! What the crate's own tests put in place of the pool's parts. Outside tests it is empty.
+//! Where the crate's own tests reach into a pool. Outside tests there is nothing here.
 
 #[cfg(test)]
 use crate::conn::transport::{Socket, Transport};
 use crate::sys::test_points::TestPoints;
 
-/// The places where the crate's own tests reach into a pool. A test gives them to the builder.
+/// What a test gives to the builder: points to hold threads at, and a transport for its sockets.
 #[derive(Debug, Clone)]
 #[cfg_attr(not(test), derive(Default))]
 pub(crate) struct TestSeams {

@@ -112,7 +112,7 @@ impl<'p> Worker<'p> {
         }
         let state = &pool.worker_states[self.me];
         state.word.fall_asleep();
-        pool.test_points.at(Point::Asleep);
+        pool.test_points.at(Point::AsleepBeforeQueuesChecked);
         let block = !pool.has_queued() && pool.lifecycle.phase() != Phase::Stopped;
         pool.poller.wait(&mut self.events, block);
         state.word.wake_up();
@@ -124,7 +124,7 @@ impl<'p> Worker<'p> {
                 permit
             }
             Some(Ready::Socket { key, readable, hup }) => {
-                pool.test_points.at(Point::Event);
+                pool.test_points.at(Point::EventBeforeClaim);
                 let slot = pool.table.slot(key);
                 if !slot.word.claim_by_event(hup) {
                     pool.note_hup(slot, hup);
@@ -179,7 +179,7 @@ impl<'p> Worker<'p> {
             buffers,
             pool.lifecycle.clock.now(),
         );
-        pool.test_points.at(Point::Claimed);
+        pool.test_points.at(Point::ClaimedBeforeServed);
         let reason = loop {
             let next = match conn.advance(&mut cx) {
                 // Nobody starts a handler any more: the drain answers.
@@ -262,7 +262,7 @@ impl<'p> Worker<'p> {
         }
         if holds && !self.in_streams {
             if !pool.streams.semaphore.acquire() {
-                pool.test_points.at(Point::LaneFull);
+                pool.test_points.at(Point::LaneFullBeforeQueued);
                 return Err(MustWait(Queue::Streams));
             }
             self.in_streams = true;
@@ -270,7 +270,7 @@ impl<'p> Worker<'p> {
         if slow && !self.in_slow && pool.latency.is_very_slow(conn.route) {
             // A call of the same route that still has its permit will be found to be slow too.
             if !pool.slow.semaphore.acquire_beside(pool.busy_in(conn.route)) {
-                pool.test_points.at(Point::LaneFull);
+                pool.test_points.at(Point::LaneFullBeforeQueued);
                 return Err(MustWait(Queue::Slow));
             }
             self.in_slow = true;
@@ -326,7 +326,7 @@ impl<'p> Worker<'p> {
         }
         self.pool.monitor.wake();
         let outcome = panics::catch(|| awaited(|| code(conn, cx)));
-        self.pool.test_points.at(Point::Returned);
+        self.pool.test_points.at(Point::ReturnedBeforePermitChecked);
         if permit.is_none() {
             state.word.end_out();
         } else if !state.word.end_busy(self.generation) {

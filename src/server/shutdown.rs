@@ -68,9 +68,9 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     lifecycle.draining.raise();
     pool.stopping.wake();
     let on_shutdown = hooks::start_all(hooks.on_shutdown, clock);
-    pool.test_points.at(Point::Draining);
+    pool.test_points.at(Point::DrainingBeforeGated);
     close_listeners(listeners, &pool, &mut buffers, &mut report);
-    pool.test_points.at(Point::Closed);
+    pool.test_points.at(Point::ListenersClosedBeforeIdle);
     hurry_idle(&pool, &mut buffers);
     let empty = wait_until_empty(&pool, |plan| plan.cut_at);
     report.hooks = on_shutdown.wait(|| cut_at(&lifecycle), clock);
@@ -82,7 +82,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     ));
     if !empty {
         lifecycle.enter(Phase::Cutting);
-        pool.test_points.at(Point::Cutting);
+        pool.test_points.at(Point::CuttingBeforeTakeOver);
         cut(&pool, &mut buffers, &mut report);
         // Only now: a handler that heeds it must not answer in the place of our 503.
         lifecycle.cancelled.raise();
@@ -106,7 +106,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
         ));
     }
 
-    pool.test_points.at(Point::Joining);
+    pool.test_points.at(Point::TimeOverBeforeJoin);
     // While there are workers to take their connections back.
     let own = pool.dedicated.join(STUCK_AFTER, JOIN_ROUNDS);
     if report.upgraded.cut == 0 {
@@ -146,7 +146,7 @@ fn close_listeners(
     let lifecycle = &pool.lifecycle;
     let mut closing = closing::Closing::start(listeners, &lifecycle.clock);
     let syn_gate_time = closing.syn_gate_time(longest_round_trip(pool));
-    pool.test_points.at(Point::Gated);
+    pool.test_points.at(Point::GatedBeforeEmptied);
     loop {
         let taken = closing.accept(syn_gate_time, pool);
         let connections = std::mem::take(&mut closing.connections);

@@ -1,14 +1,14 @@
 //! What the server needs of the operating system: time, readiness, wake-ups, socket options.
 //!
-//! This floor knows nothing of HTTP, of connections or of the pool. It may use the floors below it,
-//! the errors and the settings, and uses neither. All of the crate's unsafe code is here, and so is
-//! the only module that reads the time.
+//! This floor knows nothing of HTTP, of connections or of the pool. It may use the settings, which
+//! are the floor below, and has no need to. All of the crate's unsafe code is here, and so is the
+//! only module of the library that reads the time.
 //!
 //! Read [`waker`] and [`clock`] first: each wait of the server is made of these two. Then
 //! [`poller`], which finds the parked connections that have something to do, and [`socket`], the
 //! socket options that no other crate wraps. [`sync`] and [`panics`] are short: the synchronisation
-//! types of std or of loom, and panics of user code. [`test_points`] is for the crate's own tests
-//! and costs nothing outside them.
+//! types of std or of loom, and panics of user code. So is [`signal_name`]. [`test_points`] is for
+//! the crate's own tests and costs nothing outside them.
 
 pub(crate) mod clock;
 pub(crate) mod panics;

@@ -1,4 +1,4 @@
-//! The names of signals, for errors and for all floors above.
+//! The names of signals, for the texts of errors, reports and log lines.
 
 /// Returns a signal's name as in `SIGTERM`, or its number as in `signal 34` if it has none.
 pub(crate) fn signal_name(signal: i32) -> String {

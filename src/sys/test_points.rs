@@ -1,51 +1,61 @@
-//! Points where a test can hold one thread, to have another go first, or have the kernel fail.
-//! Nothing at all outside the crate's own tests.
+//! Points in the code at which the crate's own tests hold threads. They cost nothing outside tests.
+//!
+//! Some faults need two threads that pass two places in one certain order. No test can bring that
+//! order about from outside, so the code names these places: `test_points.at(Point::X)`. In a unit
+//! test that has called `TestPoints::hold` for this point, the next thread that comes there waits
+//! until the test lets it go, while other threads go first. A test can also have accept(2) fail
+//! with an error of its choice: see `TestPoints::fail_accept`.
+//!
+//! In all other builds `TestPoints` has no data and `at` is an empty inline function, so nothing of
+//! a point is left in the machine code.
 
 /// A place in the code where the order of two threads matters.
+///
+/// A name says what has happened, and what has not happened yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Point {
-    /// The acceptor has a connection and has not sent it.
-    Accepted,
-    /// A poller has marked itself asleep and has not looked at the queues.
-    Asleep,
-    /// A poller has an event and has not claimed its connection.
-    Event,
+    /// The acceptor has accepted a connection and has not sent it to the pool.
+    AcceptedBeforeSent,
+    /// A worker has marked itself asleep in the poller and has not checked the queues after that.
+    AsleepBeforeQueuesChecked,
+    /// A worker has received an event and has not claimed its connection.
+    EventBeforeClaim,
     /// A worker has claimed a connection and has not looked at it.
-    Claimed,
-    /// A connection is put back and not parked.
-    Put,
-    /// A connection is queued under its state and not in the queue.
-    Queued,
-    /// A worker has found no place and has not queued its connection.
-    LaneFull,
-    /// The handler has returned and the worker has not looked whether it still has its permit.
-    Returned,
-    /// The monitor is about to revoke a permit.
-    Revoking,
-    /// A permit was revoked or given back and not passed on.
-    Giving,
-    /// A deadline is over and its connection not claimed.
-    Overdue,
-    /// An upgrade was not refused for the stop, and has no thread.
-    Detaching,
-    /// A thread of a connection's own has it and has written nothing.
-    DedicatedBegun,
-    /// It has done its work and has not given the connection back.
-    DedicatedEnded,
-    /// Draining has started and the listeners are open.
-    Draining,
-    /// New connections are kept out and the backlogs not emptied.
-    Gated,
-    /// The listeners are closed and the idle connections untouched.
-    Closed,
-    /// Cutting has started and nothing is taken over.
-    Cutting,
-    /// Whatever time there was is over, and the threads are not joined.
-    Joining,
+    ClaimedBeforeServed,
+    /// A connection is in its slot again and is not parked.
+    InSlotBeforeParked,
+    /// A slot is in the state QUEUED and its key is not in the queue.
+    QueuedBeforePushed,
+    /// A worker has found a lane full and has not queued its connection.
+    LaneFullBeforeQueued,
+    /// User code has returned and the worker has not checked whether it still has its permit.
+    ReturnedBeforePermitChecked,
+    /// The monitor has counted a worker as slow and has not revoked its permit.
+    SlowBeforeRevoked,
+    /// A permit was given back or revoked and is not passed on.
+    PermitFreeBeforePassedOn,
+    /// The deadline of a connection is over and the connection is not claimed.
+    OverdueBeforeClaim,
+    /// A connection was not refused a dedicated thread and has none yet.
+    DedicatedBeforeThread,
+    /// A connection is on its dedicated thread and its user code has not run.
+    DedicatedBeforeRun,
+    /// The user code on a dedicated thread has ended and the connection is not given back.
+    DedicatedBeforeGivenBack,
+    /// Draining has started and the listeners are open, without a SYN gate.
+    DrainingBeforeGated,
+    /// The SYN gate keeps new connections out and the accept backlogs are not emptied.
+    GatedBeforeEmptied,
+    /// The listeners are closed and the drain has not looked at the idle connections.
+    ListenersClosedBeforeIdle,
+    /// Cutting has started and no connection is taken over.
+    CuttingBeforeTakeOver,
+    /// All of the stop's time is over and the threads are not joined.
+    TimeOverBeforeJoin,
 }
 
 #[cfg(test)]
-pub(crate) use imp::Held;
+pub(crate) use imp::HeldThread;
 pub(crate) use imp::TestPoints;
 
 #[cfg(not(test))]
@@ -54,18 +64,19 @@ mod imp {
 
     use super::Point;
 
-    /// Nothing.
+    /// An empty type: see the [module](super).
     #[derive(Debug, Clone, Default)]
     pub(crate) struct TestPoints(());
 
     impl TestPoints {
+        /// Does nothing.
         #[inline(always)]
-        #[allow(clippy::unused_self, reason = "it does something in tests")]
+        #[allow(clippy::unused_self, reason = "it holds the thread in tests")]
         pub(crate) fn at(&self, _point: Point) {}
 
-        /// What accept(2) is to fail with instead of being called.
+        /// Returns `None`: accept(2) is called.
         #[inline(always)]
-        #[allow(clippy::unused_self, reason = "it does something in tests")]
+        #[allow(clippy::unused_self, reason = "it returns a test's errors in tests")]
         pub(crate) fn accept_error(&self) -> Option<Errno> {
             None
         }
@@ -82,8 +93,8 @@ mod imp {
 
     use super::Point;
 
-    /// The points at which a test holds the next thread that comes, and what it has accept(2) fail
-    /// with.
+    /// The points at which a test holds the next thread, and the errors with which it has accept(2)
+    /// fail.
     #[derive(Debug, Clone, Default)]
     pub(crate) struct TestPoints {
         armed: Arc<Mutex<Vec<Armed>>>,
@@ -92,6 +103,7 @@ mod imp {
 
     type Armed = (Point, Arc<Gate>);
 
+    /// What a test and the thread that it holds wait for.
     #[derive(Debug, Default)]
     struct Gate {
         state: Mutex<State>,
@@ -100,20 +112,25 @@ mod imp {
 
     #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
     enum State {
+        /// No thread has come to the point yet.
         #[default]
         Armed,
+        /// A thread is held at the point.
         Reached,
+        /// The thread may go on.
         Released,
     }
 
-    /// One thread that is held, or will be. Dropping it lets the thread go.
+    /// A thread that is held at a point, or the next one that comes there. Dropping this lets the
+    /// thread go on.
     #[derive(Debug)]
-    pub(crate) struct Held(Arc<Gate>);
+    pub(crate) struct HeldThread(Arc<Gate>);
 
-    /// Only ever a failure.
+    /// The longest wait at a point. It is never reached unless a test fails.
     const LIMIT: Duration = Duration::from_secs(10);
 
     impl TestPoints {
+        /// Holds the calling thread, if a test has asked for that.
         pub(crate) fn at(&self, point: Point) {
             let gate = {
                 let mut armed = self.armed.lock().unwrap();
@@ -126,14 +143,14 @@ mod imp {
             gate.wait(State::Released);
         }
 
-        /// Holds the next thread that comes to `point`.
-        pub(crate) fn hold(&self, point: Point) -> Held {
+        /// Has the next thread that comes to `point` held there.
+        pub(crate) fn hold(&self, point: Point) -> HeldThread {
             let gate = Arc::new(Gate::default());
             self.armed.lock().unwrap().push((point, gate.clone()));
-            Held(gate)
+            HeldThread(gate)
         }
 
-        /// Has the next calls of accept(2) fail, `times` times.
+        /// Has the next `times` calls of accept(2) fail with `error`.
         pub(crate) fn fail_accept(&self, error: Errno, times: usize) {
             self.accept_errors
                 .lock()
@@ -141,27 +158,28 @@ mod imp {
                 .extend(std::iter::repeat_n(error, times));
         }
 
+        /// Returns the error with which a call of accept(2) fails instead of being made.
         pub(crate) fn accept_error(&self) -> Option<Errno> {
             self.accept_errors.lock().unwrap().pop_front()
         }
 
-        /// Failures that are still to come.
+        /// Returns how many of the failures asked for are still to come.
         pub(crate) fn accept_errors_left(&self) -> usize {
             self.accept_errors.lock().unwrap().len()
         }
     }
 
-    impl Held {
-        /// Waits until a thread is held.
+    impl HeldThread {
+        /// Waits until a thread is held at the point.
         pub(crate) fn wait(&self) {
             self.0.wait(State::Reached);
         }
 
-        /// Lets it go.
+        /// Lets the thread go on.
         pub(crate) fn release(self) {}
     }
 
-    impl Drop for Held {
+    impl Drop for HeldThread {
         fn drop(&mut self) {
             self.0.set(State::Released);
         }
@@ -184,7 +202,10 @@ mod imp {
                 .wait_timeout_while(state, LIMIT, waiting)
                 .unwrap();
             drop(state);
-            assert!(!timeout.timed_out(), "no thread came to this point");
+            assert!(
+                !timeout.timed_out(),
+                "no thread came to this point, or the test did not let it go"
+            );
         }
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn write_head(out: &mut Vec<u8>, head: &ReplyHead<'_>, headers: &Head
     let upgrade = names_protocols && headers.contains_key(UPGRADE);
     write_connection(out, head, upgrade);
     for (name, value) in headers {
-        if !is_ours(name) || (upgrade && name == UPGRADE) {
+        if !is_server_field(name) || (upgrade && name == UPGRADE) {
             write_field(out, name, value.as_bytes());
         }
     }
@@ -126,11 +126,11 @@ pub(crate) fn http_date(at: SystemTime) -> [u8; 29] {
     date
 }
 
-/// Returns whether only the server writes a field, or nobody does in a response.
+/// Returns whether a field is for the server alone to write, or has no place in a response.
 ///
 /// `Trailer` announces fields after the body, which this server never sends. `Upgrade` has a
 /// meaning with two statuses only.
-fn is_ours(name: &HeaderName) -> bool {
+fn is_server_field(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"

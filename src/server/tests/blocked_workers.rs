@@ -24,7 +24,7 @@ fn connections_on_their_way_to_a_worker_are_counted_and_the_rest_wait_in_the_bac
     // The only worker is held with an event, and takes no connection out of the accepted channel.
     let mut first = server.parked(&get("/b"));
     first.expect_body("/b");
-    let held = server.test_points.hold(Point::Event);
+    let held = server.test_points.hold(Point::EventBeforeClaim);
     first.send(&get("/c"));
     held.wait();
     let stats = || server.running.handle().stats();
@@ -51,7 +51,7 @@ fn a_request_that_finds_no_worker_is_answered_with_503() {
         let server = Fixture::new(|builder| builder.workers(workers));
         let gates = server.block_all(workers);
         // No worker is free: only the monitor can park this connection.
-        let held = server.test_points.hold(Point::Queued);
+        let held = server.test_points.hold(Point::QueuedBeforePushed);
         let mut waiting = server.connect();
         waiting.send(&get("/waits"));
         held.wait();

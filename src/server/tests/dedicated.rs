@@ -13,13 +13,13 @@ use crate::sys::test_points::Point;
 
 #[test]
 fn an_upgrade_let_through_just_before_the_drain_is_told_and_waited_for() {
-    for point in [Point::Detaching, Point::DedicatedBegun] {
+    for point in [Point::DedicatedBeforeThread, Point::DedicatedBeforeRun] {
         let server = Fixture::new(|builder| builder);
         let held = server.test_points.hold(point);
         let mut client = server.connect();
         client.send(UPGRADE);
         held.wait();
-        let closed = server.test_points.hold(Point::Closed);
+        let closed = server.test_points.hold(Point::ListenersClosedBeforeIdle);
         server.running.handle().begin_shutdown();
         closed.wait();
         closed.release();
@@ -57,10 +57,10 @@ fn an_upgrade_let_through_just_before_the_drain_is_told_and_waited_for() {
 fn who_is_cut_before_its_thread_has_begun_gets_503_and_not_a_byte_more() {
     let stream = &get("/stream")[..];
     for (point, request) in [
-        (Point::Detaching, UPGRADE),
-        (Point::Detaching, stream),
-        (Point::DedicatedBegun, UPGRADE),
-        (Point::DedicatedBegun, stream),
+        (Point::DedicatedBeforeThread, UPGRADE),
+        (Point::DedicatedBeforeThread, stream),
+        (Point::DedicatedBeforeRun, UPGRADE),
+        (Point::DedicatedBeforeRun, stream),
     ] {
         let server = Fixture::new(|builder| builder);
         let held = server.test_points.hold(point);
@@ -74,7 +74,7 @@ fn who_is_cut_before_its_thread_has_begun_gets_503_and_not_a_byte_more() {
         client.expect_status("503");
         // The connection comes back to the pool, which waits for the client's end: an RST could
         // destroy the 503 on its way.
-        let put = server.test_points.hold(Point::Put);
+        let put = server.test_points.hold(Point::InSlotBeforeParked);
         held.release();
         put.wait();
         put.release();
@@ -93,10 +93,10 @@ fn a_connection_whose_thread_ends_while_the_stop_cuts_is_closed_and_counted_once
     // at connections any more.
     for late in [false, true] {
         let server = Fixture::new(|builder| builder);
-        let ended = server.test_points.hold(Point::DedicatedEnded);
+        let ended = server.test_points.hold(Point::DedicatedBeforeGivenBack);
         let (cutting, joining) = (
-            server.test_points.hold(Point::Cutting),
-            server.test_points.hold(Point::Joining),
+            server.test_points.hold(Point::CuttingBeforeTakeOver),
+            server.test_points.hold(Point::TimeOverBeforeJoin),
         );
         let mut client = server.connect();
         client.send(&get("/stream"));
@@ -106,7 +106,7 @@ fn a_connection_whose_thread_ends_while_the_stop_cuts_is_closed_and_counted_once
             .handle()
             .begin_shutdown_within(Duration::ZERO);
         cutting.wait();
-        let put = server.test_points.hold(Point::Put);
+        let put = server.test_points.hold(Point::InSlotBeforeParked);
         if late {
             cutting.release();
             server.clock.advance(10 * SECOND);
@@ -131,7 +131,7 @@ fn a_connection_whose_thread_ends_while_the_stop_cuts_is_closed_and_counted_once
 
 #[test]
 fn a_peer_that_is_gone_before_its_thread_begins_is_counted_once() {
-    for point in [Point::Detaching, Point::DedicatedBegun] {
+    for point in [Point::DedicatedBeforeThread, Point::DedicatedBeforeRun] {
         let server = Fixture::new(|builder| builder);
         let held = server.test_points.hold(point);
         let mut client = server.connect();
@@ -139,7 +139,7 @@ fn a_peer_that_is_gone_before_its_thread_begins_is_counted_once() {
         held.wait();
         rustix::net::sockopt::set_socket_linger(&client.0, Some(Duration::ZERO)).unwrap();
         drop(client);
-        let closed = server.test_points.hold(Point::Closed);
+        let closed = server.test_points.hold(Point::ListenersClosedBeforeIdle);
         server.running.handle().begin_shutdown();
         closed.wait();
         closed.release();
@@ -158,10 +158,10 @@ fn a_deadline_that_passes_while_a_thread_has_the_connection_does_not_end_it_and_
     let mut client = server.parked(&get("/a"));
     client.expect_body("/a");
     server.wait_silent(1);
-    let begun = server.test_points.hold(Point::DedicatedBegun);
+    let begun = server.test_points.hold(Point::DedicatedBeforeRun);
     client.send(&get("/stream"));
     begun.wait();
-    let overdue = server.test_points.hold(Point::Overdue);
+    let overdue = server.test_points.hold(Point::OverdueBeforeClaim);
     server.clock.advance(61 * SECOND);
     overdue.wait();
     begun.release();

@@ -22,14 +22,14 @@ fn an_end_that_comes_between_put_and_park_with_bytes_before_it_is_not_missed() {
     let server = Fixture::new(|builder| builder.workers(2));
     let (mut client, held) = server.about_to_park(&get("/a"));
     client.expect_body("/a");
-    let bytes = server.test_points.hold(Point::Event);
+    let bytes = server.test_points.hold(Point::EventBeforeClaim);
     client.send(&get("/b"));
     bytes.wait();
     client.0.shutdown(Shutdown::Write).unwrap();
-    let end = server.test_points.hold(Point::Event);
+    let end = server.test_points.hold(Point::EventBeforeClaim);
     bytes.release();
     end.wait();
-    let marked = server.test_points.hold(Point::Asleep);
+    let marked = server.test_points.hold(Point::AsleepBeforeQueuesChecked);
     end.release();
     marked.wait();
     marked.release();
@@ -43,7 +43,7 @@ fn an_end_that_comes_between_put_and_park_with_bytes_before_it_is_not_missed() {
 fn a_poller_about_to_sleep_sees_the_connection_that_comes() {
     let server = Fixture::new(|builder| builder.workers(1));
     server.parked(&get("/a")).expect_body("/a");
-    let held = server.test_points.hold(Point::Asleep);
+    let held = server.test_points.hold(Point::AsleepBeforeQueuesChecked);
     // Any event makes the poller go round once.
     let mut first = server.connect();
     first.send(&get("/b"));
@@ -59,7 +59,7 @@ fn a_poller_about_to_sleep_sees_the_connection_that_comes() {
 fn an_event_for_a_connection_that_was_given_up_meanwhile_is_harmless() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(b"GET / HT");
-    let held = server.test_points.hold(Point::Event);
+    let held = server.test_points.hold(Point::EventBeforeClaim);
     client.send(b"T");
     held.wait();
     server.clock.advance(10 * SECOND);
@@ -75,7 +75,7 @@ fn a_request_that_comes_with_its_deadline_is_served() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(&get("/a"));
     client.expect_body("/a");
-    let held = server.test_points.hold(Point::Overdue);
+    let held = server.test_points.hold(Point::OverdueBeforeClaim);
     server.clock.advance(60 * SECOND);
     held.wait();
     client.send(&get("/b"));
@@ -90,7 +90,7 @@ fn a_request_whose_event_is_late_is_found_by_the_last_look() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(&get("/a"));
     client.expect_body("/a");
-    let held = server.test_points.hold(Point::Event);
+    let held = server.test_points.hold(Point::EventBeforeClaim);
     client.send(&get("/b"));
     held.wait();
     server.clock.advance(60 * SECOND);

@@ -17,7 +17,7 @@ use crate::lifecycle::report::Report;
 use crate::lifecycle::unanswered::Fate;
 use crate::server::{Running, Server, ServerBuilder};
 use crate::sys::clock::{Clock, ManualClock};
-use crate::sys::test_points::{Held, Point, TestPoints};
+use crate::sys::test_points::{HeldThread, Point, TestPoints};
 
 /// How long a test waits for anything in real time. Only ever a failure.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
@@ -131,12 +131,12 @@ impl Fixture {
 
     /// A client that has sent `bytes`, and the thread that has served them and is held before it
     /// parks the connection.
-    pub(super) fn about_to_park(&self, bytes: &[u8]) -> (Client, Held) {
+    pub(super) fn about_to_park(&self, bytes: &[u8]) -> (Client, HeldThread) {
         // The bytes are there before a worker looks for them, so the connection is parked for the
         // first time when the worker is held.
         let (accepted, put) = (
-            self.test_points.hold(Point::Accepted),
-            self.test_points.hold(Point::Put),
+            self.test_points.hold(Point::AcceptedBeforeSent),
+            self.test_points.hold(Point::InSlotBeforeParked),
         );
         let mut client = self.connect();
         accepted.wait();

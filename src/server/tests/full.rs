@@ -89,7 +89,7 @@ fn who_has_sent_a_request_is_served_and_the_next_one_makes_room() {
     let server = Fixture::new(|builder| builder.max_connections(2));
     let mut idle = idle_clients(&server, 2, SECOND);
     // The worker that has the event is held before it claims the connection.
-    let held = server.test_points.hold(Point::Event);
+    let held = server.test_points.hold(Point::EventBeforeClaim);
     idle[0].send(&get("/late"));
     held.wait();
     let _new = assert_served(&server);

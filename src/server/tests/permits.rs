@@ -8,10 +8,10 @@ use crate::sys::test_points::Point;
 fn a_handler_that_returns_while_its_permit_is_revoked_keeps_the_count() {
     for _ in 0..20 {
         let server = Fixture::new(|builder| builder.workers(2));
-        let revoking = server.test_points.hold(Point::Revoking);
+        let revoking = server.test_points.hold(Point::SlowBeforeRevoked);
         let mut client = server.enter_gate();
         revoking.wait();
-        let returned = server.test_points.hold(Point::Returned);
+        let returned = server.test_points.hold(Point::ReturnedBeforePermitChecked);
         server.open.send(()).unwrap();
         returned.wait();
         returned.release();
@@ -36,7 +36,7 @@ fn a_handler_that_returns_while_its_permit_is_revoked_keeps_the_count() {
 #[test]
 fn a_permit_on_its_way_holds_nobody_up_for_good() {
     let server = Fixture::new(|builder| builder.workers(2));
-    let giving = server.test_points.hold(Point::Giving);
+    let giving = server.test_points.hold(Point::PermitFreeBeforePassedOn);
     let mut gate = server.enter_gate();
     giving.wait();
     let mut other = server.connect();
@@ -51,11 +51,11 @@ fn a_permit_on_its_way_holds_nobody_up_for_good() {
 fn a_place_that_comes_free_while_a_call_goes_to_wait_is_not_missed() {
     let server = Fixture::new(|builder| builder.workers(2));
     // The first call is found to be slow, so a second one needs a place, of which there is one.
-    let revoked = server.test_points.hold(Point::Giving);
+    let revoked = server.test_points.hold(Point::PermitFreeBeforePassedOn);
     let mut first = server.enter_gate();
     revoked.wait();
     revoked.release();
-    let held = server.test_points.hold(Point::LaneFull);
+    let held = server.test_points.hold(Point::LaneFullBeforeQueued);
     let mut second = server.connect();
     second.send(&get("/gate"));
     held.wait();

@@ -18,7 +18,7 @@ fn a_draining_server_gives_idle_connections_their_grace_and_not_more() {
     let server = Fixture::new(|builder| builder);
     let mut idle = server.parked(&get("/a"));
     idle.expect_body("/a");
-    let closed = server.test_points.hold(Point::Closed);
+    let closed = server.test_points.hold(Point::ListenersClosedBeforeIdle);
     server.running.handle().begin_shutdown();
     closed.wait();
     closed.release();
@@ -36,7 +36,7 @@ fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
     let mut silent = server.parked(b"");
     let mut idle = server.parked(&get("/a"));
     idle.expect_body("/a");
-    let closed = server.test_points.hold(Point::Closed);
+    let closed = server.test_points.hold(Point::ListenersClosedBeforeIdle);
     server.running.handle().begin_shutdown();
     closed.wait();
     closed.release();
@@ -54,7 +54,7 @@ fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
 #[test]
 fn a_connection_in_the_acceptors_hand_at_the_stop_is_served() {
     let server = Fixture::new(|builder| builder);
-    let held = server.test_points.hold(Point::Accepted);
+    let held = server.test_points.hold(Point::AcceptedBeforeSent);
     let mut client = server.connect();
     client.send(&get("/a"));
     held.wait();
@@ -68,7 +68,7 @@ fn a_connection_in_the_acceptors_hand_at_the_stop_is_served() {
 #[test]
 fn a_connection_that_comes_before_the_listener_closes_is_served() {
     let server = Fixture::new(|builder| builder);
-    let held = server.test_points.hold(Point::Draining);
+    let held = server.test_points.hold(Point::DrainingBeforeGated);
     server.running.handle().begin_shutdown();
     held.wait();
     let mut client = server.connect();
@@ -86,8 +86,8 @@ fn a_connection_that_comes_before_the_listener_closes_is_served() {
 fn the_gate_keeps_new_connections_out_and_those_in_the_backlog_in() {
     let server = Fixture::new(|builder| builder);
     let (draining, gated) = (
-        server.test_points.hold(Point::Draining),
-        server.test_points.hold(Point::Gated),
+        server.test_points.hold(Point::DrainingBeforeGated),
+        server.test_points.hold(Point::GatedBeforeEmptied),
     );
     server.running.handle().begin_shutdown();
     draining.wait();
@@ -124,7 +124,7 @@ fn a_request_that_crosses_our_end_of_an_idle_connection_is_reported() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(&get("/a"));
     client.expect_body("/a");
-    let closed = server.test_points.hold(Point::Closed);
+    let closed = server.test_points.hold(Point::ListenersClosedBeforeIdle);
     server.running.handle().begin_shutdown();
     closed.wait();
     closed.release();
@@ -142,7 +142,7 @@ fn a_request_that_crosses_our_end_of_an_idle_connection_is_reported() {
 fn a_handler_that_returns_just_before_the_cut_is_answered() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.enter_gate();
-    let held = server.test_points.hold(Point::Cutting);
+    let held = server.test_points.hold(Point::CuttingBeforeTakeOver);
     server
         .running
         .handle()
@@ -175,7 +175,7 @@ fn a_request_that_is_read_while_the_cut_goes_by_is_answered_by_its_next_pass() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(&get("/a"));
     client.expect_body("/a");
-    let held = server.test_points.hold(Point::Claimed);
+    let held = server.test_points.hold(Point::ClaimedBeforeServed);
     client.send(&get("/b"));
     held.wait();
     // `other` comes later in the table: when it has its 503, the cut has passed both.

@@ -32,7 +32,7 @@ fn a_head_that_trickles_does_not_get_more_time() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(b"GET / HTT");
     server.clock.advance(9 * SECOND);
-    let held = server.test_points.hold(Point::Put);
+    let held = server.test_points.hold(Point::InSlotBeforeParked);
     client.send(b"P");
     held.wait();
     held.release();

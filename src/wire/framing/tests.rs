@@ -150,7 +150,7 @@ mod requests {
     }
 
     #[test]
-    fn what_is_no_list_of_codings_is_refused() {
+    fn a_malformed_list_of_codings_is_refused() {
         for coding in [
             "",
             ",",
@@ -212,7 +212,7 @@ mod responses {
     }
 
     #[test]
-    fn an_answer_to_head_has_no_body() {
+    fn a_response_to_head_has_no_body() {
         for len in [None, Some(5)] {
             check(Method::HEAD, Version::HTTP_11, 200, len, Framing::Empty);
             check(Method::HEAD, Version::HTTP_10, 205, len, Framing::Empty);

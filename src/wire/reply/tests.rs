@@ -4,7 +4,7 @@ use super::*;
 
 const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
-/// A response to an HTTP/1.1 request on a connection that goes on.
+/// Returns the head of a response to an HTTP/1.1 request, on a connection that is kept.
 fn head(status: u16, framing: Framing) -> ReplyHead<'static> {
     let status = StatusCode::from_u16(status).unwrap();
     let (request_version, connection) = (Version::HTTP_11, Connection::KeepAlive);
@@ -18,7 +18,7 @@ fn head(status: u16, framing: Framing) -> ReplyHead<'static> {
     }
 }
 
-/// Expects these lines after the status line and `Date`.
+/// Expects a head to have these lines after the status line and `Date`.
 #[track_caller]
 fn check(head: &ReplyHead<'_>, fields: &[(&'static str, &'static str)], expected: &[&str]) {
     let mut headers = HeaderMap::new();
@@ -79,7 +79,7 @@ mod framing {
     }
 
     #[test]
-    fn an_answer_without_body_tells_the_length_that_another_would_have() {
+    fn a_response_without_body_tells_the_length_that_a_get_would_have() {
         let with_length = |status| ReplyHead {
             unsent_len: Some(5),
             ..head(status, Framing::Empty)
@@ -96,7 +96,7 @@ mod connection {
     use super::*;
 
     #[test]
-    fn an_end_is_announced() {
+    fn a_close_is_announced() {
         let closes = ReplyHead {
             connection: Connection::Close,
             ..head(200, Framing::Length(1))
@@ -165,7 +165,7 @@ mod fields {
     }
 
     #[test]
-    fn fields_that_are_the_servers_are_left_out() {
+    fn fields_that_only_the_server_writes_are_left_out() {
         let ours = [
             ("connection", "close, x"),
             ("content-length", "7"),
@@ -247,7 +247,7 @@ mod lengths {
     }
 
     #[test]
-    fn a_length_that_is_none_is_an_error() {
+    fn an_invalid_length_is_an_error() {
         for lengths in [
             &["x"][..],
             &[""],
