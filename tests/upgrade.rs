@@ -216,7 +216,7 @@ fn a_closure_that_never_returns_is_named_as_stuck() {
     let report = server.handle().shutdown_within(Duration::from_millis(20));
     assert_eq!((report.exit_code(), report.stuck.len()), (3, 1), "{report}");
     assert!(
-        report.stuck[0].thread.starts_with("lameduck-own-"),
+        report.stuck[0].thread.starts_with("lameduck-dedicated-"),
         "{report}"
     );
     assert_eq!(report.stuck[0].request.as_ref().unwrap().1, "/deaf");

@@ -13,6 +13,7 @@ use crate::conn::transport::Look;
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::Phase;
 use crate::settings::{DISCARD_TIMEOUT, LINGER_QUIET, LINGER_TIMEOUT, MIN_GOODBYE};
+use crate::sys::poller::SocketEvents;
 use crate::sys::waker::wait_writable;
 use crate::wire::Refusal;
 
@@ -49,7 +50,7 @@ impl Conn {
         self.wait_for_worker(Some(call));
         if self.egress.is_refused() {
             self.close_after_flush(CloseReason::Cut, cx);
-            self.tell(true, true);
+            self.note_events(SocketEvents::ANY);
         }
     }
 
@@ -125,7 +126,7 @@ impl Conn {
             Stage::Fresh | Stage::Idle => match self.egress.transport().look() {
                 // A request that came in time is served, although its event was not.
                 Look::Bytes => {
-                    self.tell(true, false);
+                    self.note_events(SocketEvents::BYTES);
                     Overdue::Advance
                 }
                 Look::End => Overdue::Close(CloseReason::PeerClosed),
@@ -190,7 +191,7 @@ impl Conn {
                 let quiet = linger.quiet();
                 if cx.now >= until {
                     // What came, and whose event nobody had the time to see, is named all the same.
-                    self.tell(true, true);
+                    self.note_events(SocketEvents::ANY);
                     cx.pulls = 0;
                     while self.linger(cx).is_none() {}
                     return Overdue::Close(reason);
@@ -238,7 +239,7 @@ impl Conn {
         let transport = self.egress.transport();
         match transport.look() {
             Look::Bytes => {
-                self.tell(true, false);
+                self.note_events(SocketEvents::BYTES);
                 Overdue::Advance
             }
             Look::End => Overdue::Close(CloseReason::PeerClosed),
@@ -299,7 +300,7 @@ impl Conn {
         ) {
             return None;
         }
-        self.tell(true, true);
+        self.note_events(SocketEvents::ANY);
         match self.advance(cx) {
             Next::Call(call) => self.wait_for_worker(Some(call)),
             Next::Close(reason) => return Some(reason),

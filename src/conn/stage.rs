@@ -18,6 +18,7 @@ use crate::lifecycle::context::Context;
 use crate::lifecycle::ledger::{CloseReason, Entry};
 use crate::settings::{LINGER_QUIET, LINGER_TIMEOUT, Settings};
 use crate::sys::panics;
+use crate::sys::poller::SocketEvents;
 use crate::wire::chunked::Decoder;
 use crate::wire::head::HeadScan;
 use crate::wire::persist::Persist;
@@ -236,10 +237,10 @@ impl Conn {
         }
     }
 
-    /// An event, or whoever took the connection from a queue, says what there may be to read.
-    pub(crate) fn tell(&mut self, readable: bool, hup: bool) {
-        self.unread |= readable;
-        self.hup |= hup;
+    /// Notes what there may be to read, as an event said, or because nobody has watched.
+    pub(crate) fn note_events(&mut self, events: SocketEvents) {
+        self.unread |= events.readable;
+        self.hup |= events.hup;
     }
 
     pub(super) fn enter(&mut self, stage: Stage, now: Instant) {

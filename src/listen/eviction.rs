@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::conn::park_deadlines::Overdue;
 use crate::conn::serve_context::{Buffers, ServeContext};
-use crate::pool::shared::{Marked, Pool, Queue};
+use crate::pool::settle::{LetGo, Queue};
+use crate::pool::shared::Pool;
 use crate::sys::clock::after;
 
 /// Finds connections to close.
@@ -106,19 +107,12 @@ impl Evictor {
             &mut self.buffers,
             pool.lifecycle.clock.now(),
         );
-        match conn.make_room(idle_for, &cx) {
-            Overdue::Close(reason) => {
-                pool.close(key, conn, reason);
-                return true;
-            }
-            Overdue::Advance => pool.enqueue(key, conn, Queue::Ready, &mut cx),
-            Overdue::Wait => {
-                if let Err(Marked(mut conn, mark)) = pool.park(key, conn, &mut cx) {
-                    conn.tell(true, mark.hup);
-                    pool.enqueue(key, conn, Queue::Ready, &mut cx);
-                }
-            }
-        }
-        false
+        let how = match conn.make_room(idle_for, &cx) {
+            Overdue::Close(reason) => LetGo::Close(reason),
+            Overdue::Advance => LetGo::Queue(Queue::Ready),
+            Overdue::Wait => LetGo::Park,
+        };
+        pool.settle_or_queue(key, conn, how, &mut cx);
+        matches!(how, LetGo::Close(_))
     }
 }

@@ -13,8 +13,10 @@ use crate::conn::transport::Look;
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::{Phase, awaited};
 use crate::pool::dedicated::{DedicatedThreads, Upgrading};
-use crate::pool::shared::{Pool, Queue};
+use crate::pool::settle::{LetGo, Queue};
+use crate::pool::shared::Pool;
 use crate::sys::panics;
+use crate::sys::poller::SocketEvents;
 use crate::sys::test_points::Point;
 use crate::wire::Refusal;
 
@@ -89,19 +91,18 @@ fn run(
         conn.egress.transport().reset();
         Some(Next::Close(CloseReason::Failed))
     });
-    match next {
-        Some(Next::Close(reason)) => pool.close(key, conn, reason),
-        // Cut meanwhile: there may be no worker any more.
-        _ if conn.egress.transport().look() == Look::Broken => {
-            pool.close(key, conn, CloseReason::Cut)
-        }
+    let how = match next {
+        Some(Next::Close(reason)) => LetGo::Close(reason),
+        // The stop has cut it meanwhile: there may be no worker any more.
+        _ if conn.egress.transport().look() == Look::Broken => LetGo::Close(CloseReason::Cut),
         _ => {
-            conn.tell(true, true);
+            conn.note_events(SocketEvents::ANY);
             // Its client does not wait for a worker. A failure shows at the next write.
             let _ = conn.egress.flush_from_outside();
             cx.look_at_clock();
-            pool.enqueue(key, conn, Queue::Ready, &mut cx);
+            LetGo::Queue(Queue::Ready)
         }
-    }
+    };
+    pool.settle_or_queue(key, conn, how, &mut cx);
     pool.count_answered(&mut buffers);
 }

@@ -16,7 +16,8 @@ use crate::conn::stage::{Conn, Next};
 use crate::lifecycle::phase::Phase;
 use crate::pool::deadlines::Deadlines;
 use crate::pool::permits::Seen;
-use crate::pool::shared::{Marked, Pool, Queue};
+use crate::pool::settle::{LetGo, Queue};
+use crate::pool::shared::Pool;
 use crate::pool::slots::Claimed;
 use crate::sys::poller::{Events, Ready};
 use crate::sys::test_points::Point;
@@ -192,19 +193,17 @@ impl<'p> Monitor<'p> {
     /// answers sent on.
     fn take_care(&mut self) {
         let pool = self.pool;
-        while let Some(accepted) = pool.next_accepted() {
-            if let Some((key, conn)) = pool.adopt(accepted) {
+        while !pool.accepted.is_empty() {
+            if let Some((key, conn)) = pool.take_accepted() {
                 self.care_for(key, conn);
             }
         }
         // As many as there are now: what cannot go on without a worker goes elsewhere, what yields
         // comes back.
         for _ in 0..pool.ready.len() {
-            let Some(key) = pool.ready.claim(&pool.table) else {
+            let Some((key, conn)) = pool.take_queued(&pool.ready) else {
                 break;
             };
-            let mut conn = pool.table.slot(key).take();
-            conn.tell(true, true);
             self.care_for(key, conn);
         }
         pool.poller.wait(&mut self.events, false);
@@ -219,13 +218,8 @@ impl<'p> Monitor<'p> {
                         pool.wake_poller();
                     }
                 }
-                Ready::Socket { key, readable, hup } => {
-                    let slot = pool.table.slot(key);
-                    if !slot.word.claim_by_event(hup) {
-                        pool.note_hup(slot, hup);
-                    } else {
-                        let mut conn = slot.take();
-                        conn.tell(readable, hup);
+                Ready::Socket { key, events } => {
+                    if let Some(conn) = pool.take_ready(key, events) {
                         self.care_for(key, conn);
                     }
                 }
@@ -243,27 +237,25 @@ impl<'p> Monitor<'p> {
             pool.lifecycle.clock.now(),
         );
         loop {
-            match conn.advance(&mut cx) {
+            let how = match conn.advance(&mut cx) {
                 Next::Call(call) => {
-                    // What is answered does not wait for what is not. A failure shows at the next
-                    // write.
+                    // Answers to earlier requests do not wait for this one. A failure shows at the
+                    // next write.
                     let _ = conn.egress.flush_from_outside();
                     conn.wait_for_worker(Some(call));
-                    return pool.enqueue(key, conn, Queue::Calls, &mut cx);
+                    LetGo::Queue(Queue::Calls)
                 }
                 Next::Pull | Next::Push | Next::DedicatedThread => {
                     conn.wait_for_reader(cx.now);
-                    return pool.enqueue(key, conn, Queue::Calls, &mut cx);
+                    LetGo::Queue(Queue::Calls)
                 }
-                Next::Yield => return pool.enqueue(key, conn, Queue::Ready, &mut cx),
-                Next::Close(reason) => return pool.close(key, conn, reason),
-                Next::Park => match pool.park(key, conn, &mut cx) {
-                    Ok(()) => return,
-                    Err(Marked(marked, mark)) => {
-                        conn = marked;
-                        conn.tell(true, mark.hup);
-                    }
-                },
+                Next::Yield => LetGo::Queue(Queue::Ready),
+                Next::Close(reason) => LetGo::Close(reason),
+                Next::Park => LetGo::Park,
+            };
+            match pool.settle(key, conn, how, &mut cx) {
+                None => return,
+                Some(marked) => conn = marked,
             }
         }
     }
@@ -311,17 +303,14 @@ impl<'p> Monitor<'p> {
             .into_iter()
             .for_each(|queue| queue.drop_stale(&pool.table));
         }
-        match (overdue, claimed) {
-            (Overdue::Close(reason), _) => pool.close(key, conn, reason),
-            (Overdue::Wait, Claimed::Queued) => pool.enqueue(key, conn, Queue::Calls, &mut cx),
-            (Overdue::Wait, Claimed::Idle) => match pool.park(key, conn, &mut cx) {
-                Ok(()) => {}
-                Err(Marked(mut conn, mark)) => {
-                    conn.tell(true, mark.hup);
-                    self.care_for(key, conn);
-                }
-            },
-            (Overdue::Advance, _) => self.care_for(key, conn),
+        let how = match (overdue, claimed) {
+            (Overdue::Advance, _) => return self.care_for(key, conn),
+            (Overdue::Close(reason), _) => LetGo::Close(reason),
+            (Overdue::Wait, Claimed::Queued) => LetGo::Queue(Queue::Calls),
+            (Overdue::Wait, Claimed::Idle) => LetGo::Park,
+        };
+        if let Some(conn) = pool.settle(key, conn, how, &mut cx) {
+            self.care_for(key, conn);
         }
     }
 }

@@ -3,33 +3,29 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use crossbeam_utils::CachePadded;
 
-use crate::conn::egress::{Egress, Interest};
 use crate::conn::latency::{LatencyEstimates, RouteKey};
 use crate::conn::message::Request;
 use crate::conn::message::Response;
-use crate::conn::serve_context::{Buffers, ServeContext};
-use crate::conn::stage::Conn;
-use crate::conn::transport::Socket;
+use crate::conn::serve_context::Buffers;
 #[cfg(test)]
-use crate::conn::transport::Transport;
-use crate::lifecycle::context::{Client, Context};
-use crate::lifecycle::ledger::{CloseReason, Entry, Ledger};
+use crate::conn::transport::{Socket, Transport};
+use crate::lifecycle::context::Context;
+use crate::lifecycle::ledger::{Entry, Ledger};
 use crate::lifecycle::phase::{Lifecycle, Phase};
 use crate::pool::deadlines::Deadlines;
 use crate::pool::dedicated::DedicatedThreads;
 use crate::pool::permits::{Permit, Permits, PollerWake, Semaphore, WorkerWord};
-use crate::pool::slots::{KeyQueue, Mark, Slot, Table};
+use crate::pool::slots::{KeyQueue, Table};
 use crate::pool::test_seams::TestSeams;
 use crate::settings::{Settings, cores};
-use crate::sys::panics;
 use crate::sys::poller::Poller;
 use crate::sys::sync::AtomicBool;
 use crate::sys::test_points::{Point, TestPoints};
@@ -52,7 +48,7 @@ pub(crate) struct Pool {
     pub(crate) test_points: TestPoints,
     /// Makes the transport of each accepted socket.
     #[cfg(test)]
-    transport: fn(Socket) -> Box<dyn Transport>,
+    pub(super) transport: fn(Socket) -> Box<dyn Transport>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) handler: Box<DynHandler>,
@@ -138,19 +134,6 @@ impl MonitorWake {
     }
 }
 
-/// Where a connection waits for a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Queue {
-    Ready,
-    Calls,
-    Slow,
-    Streams,
-}
-
-/// A connection that could not be parked: an event came, and its owner has to look again.
-#[derive(Debug)]
-pub(crate) struct Marked(pub(crate) Box<Conn>, pub(crate) Mark);
-
 impl Pool {
     pub(crate) fn new(
         settings: Settings,
@@ -208,144 +191,6 @@ impl Pool {
             ledger,
             handler,
         })
-    }
-
-    /// The next connection that the acceptor has taken.
-    pub(crate) fn next_accepted(&self) -> Option<Accepted> {
-        let accepted = self.accepted.try_recv().ok()?;
-        if self.acceptor_waits.load(SeqCst) && self.acceptor_waits.swap(false, SeqCst) {
-            self.waker.wake();
-        }
-        Some(accepted)
-    }
-
-    /// Makes a slot for an accepted socket. `None`: there is none, and the connection is closed.
-    pub(crate) fn adopt(&self, accepted: Accepted) -> Option<(u32, Box<Conn>)> {
-        let Accepted {
-            socket,
-            peer,
-            mut entry,
-        } = accepted;
-        let socket = Socket::new(socket);
-        let local = socket.local_addr();
-        #[cfg(not(test))]
-        let transport = Box::new(socket);
-        #[cfg(test)]
-        let transport = (self.transport)(socket);
-        let egress = Arc::new(Egress::new(transport, peer));
-        let client: Weak<dyn Client> = Arc::<Egress>::downgrade(&egress);
-        let context = Context::of_connection(self.lifecycle.clone(), peer, local, client);
-        let Some(key) = self.table.allocate(egress.clone()) else {
-            entry.because(CloseReason::NoSlot);
-            return None;
-        };
-        egress.settle(self.poller.clone(), key);
-        Some((
-            key,
-            Box::new(Conn::new(
-                egress,
-                entry,
-                context,
-                self.lifecycle.clock.now(),
-            )),
-        ))
-    }
-
-    /// Parks a connection until the poller, its deadline or the drain has something for it. `Err`:
-    /// something came already.
-    pub(crate) fn park(
-        &self,
-        key: u32,
-        mut conn: Box<Conn>,
-        cx: &mut ServeContext<'_>,
-    ) -> Result<(), Marked> {
-        let wanted = if conn.wants_room() {
-            Interest::Both
-        } else {
-            Interest::Readable
-        };
-        if let Err(error) = conn.egress.watch(wanted) {
-            log::error!("cannot watch a connection: {error}");
-            self.close(key, conn, CloseReason::Broken);
-            return Ok(());
-        }
-        conn.give_back(cx);
-        let slot = self.table.slot(key);
-        self.set_deadline(key, conn.deadline(cx));
-        slot.show_silence(conn.silent_since().map(|since| self.nanos(since)));
-        slot.put(conn);
-        self.test_points.at(Point::InSlotBeforeParked);
-        slot.word.park().map_err(|mark| Marked(slot.take(), mark))
-    }
-
-    /// An event came for a connection that somebody serves: whoever asked for it is told that the
-    /// peer is gone.
-    pub(crate) fn note_hup(&self, slot: &Slot, hup: bool) {
-        if hup && let Some(egress) = slot.egress() {
-            egress.hung_up();
-        }
-    }
-
-    /// Queues a connection for a thread that can go on with it.
-    pub(crate) fn enqueue(
-        &self,
-        key: u32,
-        mut conn: Box<Conn>,
-        queue: Queue,
-        cx: &mut ServeContext<'_>,
-    ) {
-        conn.give_back(cx);
-        let slot = self.table.slot(key);
-        let deadline = conn.deadline(cx);
-        self.set_deadline(key, deadline);
-        slot.put(conn);
-        if slot.word.park_queued() {
-            // The mark may have been the sweeper's, who then has dropped the deadline.
-            self.set_deadline(key, deadline);
-        }
-        self.test_points.at(Point::QueuedBeforePushed);
-        match queue {
-            Queue::Ready => self.ready.push(key),
-            Queue::Calls => self.calls.push(key),
-            Queue::Slow => return self.try_again(self.slow.wait(key, &self.table)),
-            Queue::Streams => return self.try_again(self.streams.wait(key, &self.table)),
-        }
-        self.wake_poller();
-    }
-
-    /// Has somebody look at a connection that waits in a section although there is room.
-    pub(crate) fn let_in(&self, lane: &Lane) {
-        self.try_again(lane.claim_beside_room(&self.table));
-    }
-
-    /// Has a worker try once more to find a place for a connection that was claimed from a section.
-    fn try_again(&self, claimed: Option<u32>) {
-        let Some(key) = claimed else { return };
-        if self.table.slot(key).word.park_queued() {
-            // The sweeper has dropped its deadline; looked at too early it is only set anew.
-            self.set_deadline(key, Some(self.lifecycle.clock.now()));
-        }
-        self.ready.push(key);
-        self.wake_poller();
-    }
-
-    fn set_deadline(&self, key: u32, at: Option<Instant>) {
-        let at = at.map_or(u64::MAX, |at| self.nanos(at));
-        if self.deadlines.set(&self.table.slot(key).due, key, at) {
-            self.monitor.wake();
-        }
-    }
-
-    /// Ends a connection that the caller owns.
-    #[allow(clippy::boxed_local, reason = "a connection moves as a pointer")]
-    pub(crate) fn close(&self, key: u32, conn: Box<Conn>, reason: CloseReason) {
-        self.deadlines.forget(&self.table.slot(key).due, key);
-        conn.egress.forget();
-        // With it goes what its handler gave and nobody took: user code.
-        if let Err(panic) = panics::catch(|| conn.close(reason)) {
-            log::error!("a response's body panicked when it was dropped: {panic}");
-        }
-        self.table.free(key);
     }
 
     /// After something was queued: wakes a poller, if one sleeps.

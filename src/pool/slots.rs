@@ -28,6 +28,7 @@ use crossbeam_utils::CachePadded;
 use crate::conn::egress::Egress;
 use crate::conn::stage::Conn;
 use crate::pool::deadlines::Due;
+use crate::sys::poller::SocketEvents;
 use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, lock};
 
 /// Slots are made in lots of this many, when first needed, and never moved.
@@ -57,13 +58,6 @@ pub(crate) enum Claimed {
     Idle,
     /// It had an entry in a queue, which is stale from now on.
     Queued,
-}
-
-/// What a claimer of a parked connection learns about events that came while nobody looked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark {
-    /// The peer has closed its side.
-    pub(crate) hup: bool,
 }
 
 impl ClaimWord {
@@ -134,11 +128,12 @@ impl ClaimWord {
 
     /// The owner parks. `Err`: an event has left a mark; the caller still owns the connection and
     /// must look again.
-    pub(crate) fn park(&self) -> Result<(), Mark> {
+    pub(crate) fn park(&self) -> Result<(), SocketEvents> {
         if self.0.compare_exchange(RUN, IDLE, AcqRel, Relaxed).is_ok() {
             return Ok(());
         }
-        Err(Mark {
+        Err(SocketEvents {
+            readable: true,
             hup: self.0.swap(RUN, AcqRel) == HUP,
         })
     }

@@ -13,13 +13,15 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
+use crate::conn::latency::RouteKey;
 use crate::conn::serve_context::{Buffers, ServeContext};
 use crate::conn::stage::{Call, Conn, Next, Peer};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::{Phase, awaited};
 use crate::pool::detach::detach;
 use crate::pool::permits::Permit;
-use crate::pool::shared::{Lane, Marked, Pool, Queue};
+use crate::pool::settle::{LetGo, Queue};
+use crate::pool::shared::{Lane, Pool};
 use crate::settings::{READY_BUDGET, REQUEST_BUDGET};
 use crate::sys::panics;
 use crate::sys::poller::{Events, Ready};
@@ -49,8 +51,31 @@ impl Drop for Ended {
     }
 }
 
-/// Why a connection cannot go on with this thread now.
+/// The queue in which a connection has to wait, because this thread cannot go on with it now.
 struct MustWait(Queue);
+
+/// What a worker does with a connection after one step.
+enum Step {
+    /// It advances the connection.
+    GoOn,
+    LetGo(LetGo),
+}
+
+/// What is known of user code before it runs.
+#[derive(Clone, Copy)]
+struct UserCode {
+    /// It reads or writes a body that the peer may be slow with.
+    may_wait_for_peer: bool,
+    /// Its route is expected to take long.
+    is_slow: bool,
+}
+
+impl UserCode {
+    /// Whether a permit is worth giving back before it runs.
+    fn may_be_late(self) -> bool {
+        self.may_wait_for_peer || self.is_slow
+    }
+}
 
 impl<'p> Worker<'p> {
     pub(crate) fn new(me: usize, pool: &'p Arc<Pool>) -> Self {
@@ -94,17 +119,14 @@ impl<'p> Worker<'p> {
         );
         let accepted = pool.accepted.len().min(REQUEST_BUDGET);
         for queue in repeat_n(&pool.calls, calls).chain(repeat_n(&pool.ready, ready)) {
-            let Some(key) = queue.claim(&pool.table) else {
+            let Some((key, conn)) = pool.take_queued(queue) else {
                 continue;
             };
-            permit = self.serve(key, self.take_queued(key), permit, buffers);
+            permit = self.serve(key, conn, permit, buffers);
             permit.as_ref()?;
         }
         for _ in 0..accepted {
-            let Some((key, conn)) = pool
-                .next_accepted()
-                .and_then(|accepted| pool.adopt(accepted))
-            else {
+            let Some((key, conn)) = pool.take_accepted() else {
                 continue;
             };
             permit = self.serve(key, conn, permit, buffers);
@@ -123,25 +145,14 @@ impl<'p> Worker<'p> {
                 pool.poller_wake.acknowledge();
                 permit
             }
-            Some(Ready::Socket { key, readable, hup }) => {
+            Some(Ready::Socket { key, events }) => {
                 pool.test_points.at(Point::EventBeforeClaim);
-                let slot = pool.table.slot(key);
-                if !slot.word.claim_by_event(hup) {
-                    pool.note_hup(slot, hup);
-                    return permit;
+                match pool.take_ready(key, events) {
+                    Some(conn) => self.serve(key, conn, permit, buffers),
+                    None => permit,
                 }
-                let mut conn = slot.take();
-                conn.tell(readable, hup);
-                self.serve(key, conn, permit, buffers)
             }
         }
-    }
-
-    /// Events of a queued connection leave no mark: whatever may have come is looked for.
-    fn take_queued(&self, key: u32) -> Box<Conn> {
-        let mut conn = self.pool.table.slot(key).take();
-        conn.tell(true, true);
-        conn
     }
 
     /// Serves a connection this thread owns, and then those that waited for the places it took.
@@ -157,7 +168,7 @@ impl<'p> Worker<'p> {
         while let Some(key) = next_in(pool, &pool.slow, &mut self.in_slow)
             .or_else(|| next_in(pool, &pool.streams, &mut self.in_streams))
         {
-            let conn = self.take_queued(key);
+            let conn = pool.take_claimed(key);
             permit = self.serve_one(key, conn, permit, buffers);
         }
         pool.worker_states[self.me].publish(buffers);
@@ -180,107 +191,144 @@ impl<'p> Worker<'p> {
             pool.lifecycle.clock.now(),
         );
         pool.test_points.at(Point::ClaimedBeforeServed);
-        let reason = loop {
+        loop {
             let next = match conn.advance(&mut cx) {
-                // Nobody starts a handler any more: the drain answers.
-                Next::Call(call) if pool.lifecycle.phase() >= Phase::Cutting => {
-                    conn.wait_for_the_cut(call, &cx);
-                    Some(Next::Park)
-                }
-                Next::Call(call) => match self.admit(&conn, Some(&call), &mut permit) {
-                    Ok(()) => self.call(key, &mut conn, call, &mut permit, &mut cx),
-                    Err(MustWait(queue)) => {
-                        conn.wait_for_worker(Some(call));
-                        pool.enqueue(key, conn, queue, &mut cx);
-                        return permit;
-                    }
-                },
+                Next::Call(call) => self.start_call(key, &mut conn, call, &mut permit, &mut cx),
                 next @ (Next::Pull | Next::Push) => {
-                    match self.admit(&conn, None, &mut permit) {
-                        Ok(()) => {
-                            self.user_code(key, &mut conn, &mut permit, &mut cx, |conn, cx| {
-                                match next {
-                                    Next::Pull => conn.pull(cx),
-                                    _ => conn.push(cx),
-                                }
-                            })
-                        }
-                        Err(MustWait(queue)) => {
-                            conn.wait_for_reader(cx.now);
-                            pool.enqueue(key, conn, queue, &mut cx);
-                            return permit;
-                        }
-                    }
+                    self.go_on_with_body(key, &mut conn, &next, &mut permit, &mut cx)
                 }
                 Next::DedicatedThread => match detach(pool, key, conn, &mut cx) {
                     Ok(()) => return permit,
                     Err(refused) => {
                         conn = refused;
-                        None
+                        continue;
                     }
                 },
-                next => Some(next),
+                Next::Park => Step::LetGo(LetGo::Park),
+                Next::Yield => Step::LetGo(LetGo::Queue(Queue::Ready)),
+                Next::Close(reason) => Step::LetGo(LetGo::Close(reason)),
             };
-            match next {
-                None => {}
-                Some(Next::Close(reason)) => break reason,
-                Some(Next::Yield) => {
-                    pool.enqueue(key, conn, Queue::Ready, &mut cx);
+            let Step::LetGo(how) = next else { continue };
+            conn = match pool.settle(key, conn, how, &mut cx) {
+                None => return permit,
+                Some(conn) if permit.is_some() => conn,
+                Some(conn) => {
+                    // Without a permit this thread serves one connection, and then leaves.
+                    let again = LetGo::Queue(Queue::Ready);
+                    pool.settle_or_queue(key, conn, again, &mut cx);
                     return permit;
                 }
-                Some(_) => match pool.park(key, conn, &mut cx) {
-                    Ok(()) => return permit,
-                    Err(Marked(marked, mark)) => {
-                        conn = marked;
-                        conn.tell(true, mark.hup);
-                        if permit.is_none() {
-                            pool.enqueue(key, conn, Queue::Ready, &mut cx);
-                            return permit;
-                        }
-                    }
-                },
-            }
-        };
-        pool.close(key, conn, reason);
-        permit
+            };
+        }
     }
 
-    /// Before user code runs: takes a place where one is needed, and gives the permit back if it is
-    /// going to be slow.
+    /// Calls a request's handler, or has the request wait.
+    fn start_call(
+        &mut self,
+        key: u32,
+        conn: &mut Conn,
+        call: Call,
+        permit: &mut Option<Permit>,
+        cx: &mut ServeContext<'_>,
+    ) -> Step {
+        if self.pool.lifecycle.phase() >= Phase::Cutting {
+            // No handler is started any more: the drain answers in its place.
+            conn.wait_for_the_cut(call, cx);
+            return Step::LetGo(LetGo::Park);
+        }
+        let code = UserCode {
+            may_wait_for_peer: call.holds_worker(),
+            is_slow: self.pool.latency.is_slow(conn.route),
+        };
+        match self.admit(conn, code, permit) {
+            Ok(()) => self.call(key, conn, call, permit, cx),
+            Err(MustWait(queue)) => {
+                conn.wait_for_worker(Some(call));
+                Step::LetGo(LetGo::Queue(queue))
+            }
+        }
+    }
+
+    /// Goes on with a response's body, or has the connection wait for a worker that does.
+    fn go_on_with_body(
+        &mut self,
+        key: u32,
+        conn: &mut Conn,
+        next: &Next,
+        permit: &mut Option<Permit>,
+        cx: &mut ServeContext<'_>,
+    ) -> Step {
+        let code = UserCode {
+            may_wait_for_peer: conn.holds_worker(),
+            is_slow: false,
+        };
+        match self.admit(conn, code, permit) {
+            Ok(()) => self.user_code(key, conn, permit, cx, |conn, cx| match next {
+                Next::Pull => conn.pull(cx),
+                _ => conn.push(cx),
+            }),
+            Err(MustWait(queue)) => {
+                conn.wait_for_reader(cx.now);
+                Step::LetGo(LetGo::Queue(queue))
+            }
+        }
+    }
+
+    /// Decides, before user code runs, whether it may run now, and whether with a permit.
     fn admit(
         &mut self,
         conn: &Conn,
-        call: Option<&Call>,
+        code: UserCode,
         permit: &mut Option<Permit>,
     ) -> Result<(), MustWait> {
-        let pool = self.pool;
-        let holds = call.map_or_else(|| conn.holds_worker(), Call::holds_worker);
-        let slow = call.is_some() && pool.latency.is_slow(conn.route);
-        if slow || holds || permit.is_none() {
-            // What is answered does not wait for what is slow. A failure shows at the next write.
+        if code.may_be_late() || permit.is_none() {
+            // Answers to earlier requests do not wait for this one. A failure shows at the next
+            // write.
             let _ = conn.egress.flush_from_outside();
         }
-        if holds && !self.in_streams {
-            if !pool.streams.semaphore.acquire() {
-                pool.test_points.at(Point::LaneFullBeforeQueued);
+        if code.may_wait_for_peer {
+            self.enter_stream_lane()?;
+        }
+        if code.is_slow {
+            self.enter_slow_lane(conn.route)?;
+        }
+        if code.may_be_late() {
+            self.give_permit_back(permit);
+        }
+        Ok(())
+    }
+
+    /// Takes room among the workers that may wait for one client, unless this worker has it.
+    fn enter_stream_lane(&mut self) -> Result<(), MustWait> {
+        if !self.in_streams {
+            if !self.pool.streams.semaphore.acquire() {
+                self.pool.test_points.at(Point::LaneFullBeforeQueued);
                 return Err(MustWait(Queue::Streams));
             }
             self.in_streams = true;
         }
-        if slow && !self.in_slow && pool.latency.is_very_slow(conn.route) {
+        Ok(())
+    }
+
+    /// Takes room among the workers that run slow handlers, if the route is slow enough to need it.
+    fn enter_slow_lane(&mut self, route: RouteKey) -> Result<(), MustWait> {
+        let pool = self.pool;
+        if !self.in_slow && pool.latency.is_very_slow(route) {
             // A call of the same route that still has its permit will be found to be slow too.
-            if !pool.slow.semaphore.acquire_beside(pool.busy_in(conn.route)) {
+            if !pool.slow.semaphore.acquire_beside(pool.busy_in(route)) {
                 pool.test_points.at(Point::LaneFullBeforeQueued);
                 return Err(MustWait(Queue::Slow));
             }
             self.in_slow = true;
         }
-        if (slow || holds)
-            && let Some(permit) = permit.take()
-        {
-            pool.give(permit);
-        }
         Ok(())
+    }
+
+    /// Lets another worker poll while this one runs user code that is going to be slow.
+    fn give_permit_back(&self, permit: &mut Option<Permit>) {
+        if let Some(permit) = permit.take() {
+            self.pool.give(permit);
+        }
     }
 
     /// Calls the handler.
@@ -291,7 +339,7 @@ impl<'p> Worker<'p> {
         call: Call,
         permit: &mut Option<Permit>,
         cx: &mut ServeContext<'_>,
-    ) -> Option<Next> {
+    ) -> Step {
         let Call { request, meta } = call;
         let pool = self.pool;
         let context = conn.context.clone();
@@ -315,7 +363,7 @@ impl<'p> Worker<'p> {
         permit: &mut Option<Permit>,
         cx: &mut ServeContext<'t>,
         code: impl FnOnce(&mut Conn, &mut ServeContext<'t>) -> Option<Next>,
-    ) -> Option<Next> {
+    ) -> Step {
         let state = &self.pool.worker_states[self.me];
         state.show(key, conn.route);
         if permit.is_some() {
@@ -338,14 +386,18 @@ impl<'p> Worker<'p> {
             }
             self.in_slow = true;
         }
-        outcome.unwrap_or_else(|panic| {
+        let next = outcome.unwrap_or_else(|panic| {
             log::error!(
                 "a response's body panicked: {panic}, peer {}",
                 Peer(&conn.egress)
             );
             conn.egress.transport().reset();
             Some(Next::Close(CloseReason::Failed))
-        })
+        });
+        match next {
+            Some(Next::Close(reason)) => Step::LetGo(LetGo::Close(reason)),
+            _ => Step::GoOn,
+        }
     }
 }
 

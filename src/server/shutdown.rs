@@ -21,7 +21,8 @@ use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
 use crate::listen::acceptor::{Acceptor, Threads};
 use crate::listen::closing::{self, BacklogState};
 use crate::listen::listener::Listener;
-use crate::pool::shared::{Accepted, Marked, Pool, Queue};
+use crate::pool::settle::{LetGo, Queue};
+use crate::pool::shared::{Accepted, Pool};
 use crate::sys::clock::Short;
 use crate::sys::clock::{after, earlier, later};
 use crate::sys::test_points::Point;
@@ -193,7 +194,7 @@ fn serve(connections: Vec<Accepted>, pool: &Pool, buffers: &mut Buffers) {
                 buffers,
                 pool.lifecycle.clock.now(),
             );
-            pool.enqueue(key, conn, Queue::Ready, &mut cx);
+            pool.settle_or_queue(key, conn, LetGo::Queue(Queue::Ready), &mut cx);
         }
     }
 }
@@ -226,10 +227,7 @@ fn hurry_idle(pool: &Pool, buffers: &mut Buffers) {
             pool.lifecycle.clock.now(),
         );
         // Parking sets the deadline for the phase it is now.
-        if let Err(Marked(mut conn, mark)) = pool.park(key, slot.take(), &mut cx) {
-            conn.tell(true, mark.hup);
-            pool.enqueue(key, conn, Queue::Ready, &mut cx);
-        }
+        pool.settle_or_queue(key, slot.take(), LetGo::Park, &mut cx);
     }
 }
 
@@ -327,16 +325,15 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
             continue;
         };
         let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
-        match (taken, next) {
+        let how = match (taken, next) {
             (TakeOver::Answered(_), _) => {
                 conn.close_after_flush(CloseReason::Cut, &cx);
-                pool.enqueue(key, conn, Queue::Ready, &mut cx);
+                LetGo::Queue(Queue::Ready)
             }
-            (_, Some(reason)) => pool.close(key, conn, reason),
-            (TakeOver::None | TakeOver::Begun, None) => {
-                pool.enqueue(key, conn, Queue::Ready, &mut cx)
-            }
-        }
+            (_, Some(reason)) => LetGo::Close(reason),
+            (TakeOver::None | TakeOver::Begun, None) => LetGo::Queue(Queue::Ready),
+        };
+        pool.settle_or_queue(key, conn, how, &mut cx);
     }
 }
 
@@ -422,7 +419,7 @@ fn reset(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
                         .into_iter()
                         .map(|request| unanswered(&egress, request, Fate::Unread, now)),
                 );
-                pool.close(key, conn, CloseReason::Cut);
+                pool.settle_or_queue(key, conn, LetGo::Close(CloseReason::Cut), &mut cx);
             }
             Some(conn) => close_at_rest(pool, key, conn, buffers, report),
             None if owes => egress.transport().reset(),
@@ -466,7 +463,7 @@ fn close_at_rest(
     } else {
         next.unwrap_or(CloseReason::Stopping)
     };
-    pool.close(key, conn, reason);
+    pool.settle_or_queue(key, conn, LetGo::Close(reason), &mut cx);
 }
 
 /// Waits for the pool's threads, but not for one that sits in a handler. The ones left behind.

@@ -7,7 +7,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::{Ready, WAKE_KEY};
+use super::{Ready, SocketEvents, WAKE_KEY};
 use crate::sys::waker::Waker;
 
 /// An epoll instance, and the waker that is registered in it.
@@ -117,8 +117,10 @@ impl Events {
             }
             Ready::Socket {
                 key: key as u32,
-                readable: flags != EventFlags::OUT,
-                hup: flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR),
+                events: SocketEvents {
+                    readable: flags != EventFlags::OUT,
+                    hup: flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR),
+                },
             }
         })
     }

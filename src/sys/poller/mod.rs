@@ -26,12 +26,30 @@ pub(crate) enum Ready {
     /// Another thread woke the poller: there is work in a queue.
     Wake,
     /// The connection in slot `key` can go on.
-    Socket {
-        key: u32,
-        /// There may be bytes to read. If this is false, there is only room to write.
-        readable: bool,
-        /// The peer has closed or reset its side. This is reported once, so the connection has to
-        /// be read to its end.
-        hup: bool,
-    },
+    Socket { key: u32, events: SocketEvents },
+}
+
+/// What there may be to read on a socket.
+///
+/// Events only ever hint: the read that follows says what there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SocketEvents {
+    /// There may be bytes to read. If this is false, there is only room to write.
+    pub(crate) readable: bool,
+    /// The peer has closed or reset its side. This is reported once, so the connection has to be
+    /// read to its end.
+    pub(crate) hup: bool,
+}
+
+impl SocketEvents {
+    /// There may be bytes, and the peer has not finished its side.
+    pub(crate) const BYTES: Self = Self {
+        readable: true,
+        hup: false,
+    };
+    /// Nobody has watched: there may be bytes, an end, or neither.
+    pub(crate) const ANY: Self = Self {
+        readable: true,
+        hup: true,
+    };
 }

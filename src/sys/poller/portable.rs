@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use polling::{Event, PollMode};
 
-use super::{Ready, WAKE_KEY};
+use super::{Ready, SocketEvents, WAKE_KEY};
 use crate::sys::sync::lock;
 use crate::sys::waker::Waker;
 
@@ -120,8 +120,10 @@ impl Events {
             // one, so the connection is read to its end each time.
             key => Ready::Socket {
                 key: key as u32,
-                readable: event.readable,
-                hup: event.readable,
+                events: SocketEvents {
+                    readable: event.readable,
+                    hup: event.readable,
+                },
             },
         })
     }

@@ -1,0 +1,241 @@
+//! How a thread comes to own a connection, and the one way to let go of it.
+//!
+//! A connection is taken by its claim ([`Pool::take_ready`], [`Pool::take_queued`]), or when it is
+//! new ([`Pool::take_accepted`]). Its owner goes on with it until it needs something else, and then
+//! calls [`Pool::settle`]:
+//!
+//! ```text
+//! LetGo::Park    watch the socket ─> give the buffer back ─> set the deadline ─> put ─> RUN to IDLE
+//!                                           the word held a mark: the caller owns it still <─┘
+//! LetGo::Queue   give the buffer back ─> set the deadline ─> put ─> RUN to QUEUED ─> push the key
+//! LetGo::Close   forget the deadline ─> leave the poller ─> drop ─> RUN to FREE
+//! ```
+//!
+//! The order is the protocol. The deadline is set before the connection is put back, because from
+//! the moment the word says IDLE any thread may own it. An event that comes while the connection is
+//! owned leaves a mark in the word, which parking finds: an edge-triggered event is told once, so
+//! the owner has to read again. A queued connection needs no mark, because whoever takes it from
+//! its queue reads to the end.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use crate::conn::egress::{Egress, Interest};
+use crate::conn::serve_context::ServeContext;
+use crate::conn::stage::Conn;
+use crate::conn::transport::Socket;
+use crate::lifecycle::context::{Client, Context};
+use crate::lifecycle::ledger::CloseReason;
+use crate::pool::shared::{Accepted, Lane, Pool};
+use crate::pool::slots::KeyQueue;
+use crate::sys::panics;
+use crate::sys::poller::SocketEvents;
+use crate::sys::test_points::Point;
+
+/// What the owner of a connection wants done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LetGo {
+    /// The connection waits for its peer, or for its deadline.
+    Park,
+    /// The connection waits for a thread.
+    Queue(Queue),
+    /// The connection is over.
+    Close(CloseReason),
+}
+
+/// Where a connection waits for a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queue {
+    /// Any thread with a permit can go on with it.
+    Ready,
+    /// Only a worker can: it needs user code.
+    Calls,
+    /// It waits for room in the lane of slow handlers.
+    Slow,
+    /// It waits for room in the lane of code that may wait for its client.
+    Streams,
+}
+
+/// Taking a connection.
+impl Pool {
+    /// Takes the connection that an event is for. `None`: another thread owns it and has the
+    /// event's mark, or it is gone.
+    pub(crate) fn take_ready(&self, key: u32, events: SocketEvents) -> Option<Box<Conn>> {
+        let slot = self.table.slot(key);
+        if !slot.word.claim_by_event(events.hup) {
+            if events.hup
+                && let Some(egress) = slot.egress()
+            {
+                // A handler may have asked to be told when its client is gone.
+                egress.hung_up();
+            }
+            return None;
+        }
+        let mut conn = slot.take();
+        conn.note_events(events);
+        Some(conn)
+    }
+
+    /// Takes the first connection of a queue.
+    pub(crate) fn take_queued(&self, queue: &KeyQueue) -> Option<(u32, Box<Conn>)> {
+        let key = queue.claim(&self.table)?;
+        Some((key, self.take_claimed(key)))
+    }
+
+    /// Takes a connection whose key was claimed from a queue. Its events left no mark, so whatever
+    /// may have come is looked for.
+    pub(crate) fn take_claimed(&self, key: u32) -> Box<Conn> {
+        let mut conn = self.table.slot(key).take();
+        conn.note_events(SocketEvents::ANY);
+        conn
+    }
+
+    /// Takes the next connection that the acceptor has sent, and gives it a slot. `None`: there is
+    /// no connection, or it was closed because there is no slot.
+    pub(crate) fn take_accepted(&self) -> Option<(u32, Box<Conn>)> {
+        let accepted = self.accepted.try_recv().ok()?;
+        if self.acceptor_waits.load(SeqCst) && self.acceptor_waits.swap(false, SeqCst) {
+            self.waker.wake();
+        }
+        self.adopt(accepted)
+    }
+
+    /// Gives an accepted socket a slot. `None`: there is none, and the connection is closed.
+    pub(crate) fn adopt(&self, accepted: Accepted) -> Option<(u32, Box<Conn>)> {
+        let Accepted {
+            socket,
+            peer,
+            mut entry,
+        } = accepted;
+        let socket = Socket::new(socket);
+        let local = socket.local_addr();
+        #[cfg(not(test))]
+        let transport = Box::new(socket);
+        #[cfg(test)]
+        let transport = (self.transport)(socket);
+        let egress = Arc::new(Egress::new(transport, peer));
+        let client: Weak<dyn Client> = Arc::<Egress>::downgrade(&egress);
+        let context = Context::of_connection(self.lifecycle.clone(), peer, local, client);
+        let Some(key) = self.table.allocate(egress.clone()) else {
+            entry.because(CloseReason::NoSlot);
+            return None;
+        };
+        egress.settle(self.poller.clone(), key);
+        let now = self.lifecycle.clock.now();
+        Some((key, Box::new(Conn::new(egress, entry, context, now))))
+    }
+}
+
+/// Letting go of it.
+impl Pool {
+    /// Lets go of a connection that the caller owns. `Some`: an event came meanwhile, so the caller
+    /// owns the connection still and has to look at it once more.
+    #[must_use]
+    pub(crate) fn settle(
+        &self,
+        key: u32,
+        conn: Box<Conn>,
+        how: LetGo,
+        cx: &mut ServeContext<'_>,
+    ) -> Option<Box<Conn>> {
+        match how {
+            LetGo::Park => return self.park(key, conn, cx),
+            LetGo::Queue(queue) => self.enqueue(key, conn, queue, cx),
+            LetGo::Close(reason) => self.close(key, conn, reason),
+        }
+        None
+    }
+
+    /// The same for a thread that does not serve connections: one that an event has marked goes to
+    /// the ready queue.
+    pub(crate) fn settle_or_queue(
+        &self,
+        key: u32,
+        conn: Box<Conn>,
+        how: LetGo,
+        cx: &mut ServeContext<'_>,
+    ) {
+        if let Some(conn) = self.settle(key, conn, how, cx) {
+            self.enqueue(key, conn, Queue::Ready, cx);
+        }
+    }
+
+    fn park(&self, key: u32, mut conn: Box<Conn>, cx: &mut ServeContext<'_>) -> Option<Box<Conn>> {
+        let wanted = if conn.wants_room() {
+            Interest::Both
+        } else {
+            Interest::Readable
+        };
+        if let Err(error) = conn.egress.watch(wanted) {
+            log::error!("cannot watch a connection: {error}");
+            self.close(key, conn, CloseReason::Broken);
+            return None;
+        }
+        conn.give_back(cx);
+        let slot = self.table.slot(key);
+        self.set_deadline(key, conn.deadline(cx));
+        slot.show_silence(conn.silent_since().map(|since| self.nanos(since)));
+        slot.put(conn);
+        self.test_points.at(Point::InSlotBeforeParked);
+        let mark = slot.word.park().err()?;
+        let mut conn = slot.take();
+        conn.note_events(mark);
+        Some(conn)
+    }
+
+    fn enqueue(&self, key: u32, mut conn: Box<Conn>, queue: Queue, cx: &mut ServeContext<'_>) {
+        conn.give_back(cx);
+        let slot = self.table.slot(key);
+        let deadline = conn.deadline(cx);
+        self.set_deadline(key, deadline);
+        slot.put(conn);
+        if slot.word.park_queued() {
+            // The mark may be the sweeper's, which has then dropped the deadline.
+            self.set_deadline(key, deadline);
+        }
+        self.test_points.at(Point::QueuedBeforePushed);
+        match queue {
+            Queue::Ready => self.ready.push(key),
+            Queue::Calls => self.calls.push(key),
+            Queue::Slow => return self.try_again(self.slow.wait(key, &self.table)),
+            Queue::Streams => return self.try_again(self.streams.wait(key, &self.table)),
+        }
+        self.wake_poller();
+    }
+
+    #[allow(clippy::boxed_local, reason = "a connection moves as a pointer")]
+    fn close(&self, key: u32, conn: Box<Conn>, reason: CloseReason) {
+        self.deadlines.forget(&self.table.slot(key).due, key);
+        conn.egress.forget();
+        // What its handler gave and nobody took is dropped with the connection: user code.
+        if let Err(panic) = panics::catch(|| conn.close(reason)) {
+            log::error!("a response's body panicked when it was dropped: {panic}");
+        }
+        self.table.free(key);
+    }
+
+    /// Has a thread look at a connection that waits for a lane although there is room.
+    pub(crate) fn let_in(&self, lane: &Lane) {
+        self.try_again(lane.claim_beside_room(&self.table));
+    }
+
+    /// Has a worker try once more to find room for a connection that was claimed from a lane.
+    fn try_again(&self, claimed: Option<u32>) {
+        let Some(key) = claimed else { return };
+        if self.table.slot(key).word.park_queued() {
+            // The sweeper has dropped its deadline. A deadline that is looked at too early is only
+            // set anew.
+            self.set_deadline(key, Some(self.lifecycle.clock.now()));
+        }
+        self.ready.push(key);
+        self.wake_poller();
+    }
+
+    fn set_deadline(&self, key: u32, at: Option<Instant>) {
+        let at = at.map_or(u64::MAX, |at| self.nanos(at));
+        if self.deadlines.set(&self.table.slot(key).due, key, at) {
+            self.monitor.wake();
+        }
+    }
+}
