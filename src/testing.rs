@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 
-use crate::handler::respond::Handler;
+use crate::handler::Handler;
 use crate::lifecycle::report::Report;
 use crate::server::{Running, Server, ServerBuilder, ServerHandle};
 use crate::sys::clock::Clock;

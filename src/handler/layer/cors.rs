@@ -9,10 +9,9 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::conn::message::Request;
-use crate::conn::message::Response;
+use crate::conn::message::{Request, Response};
+use crate::handler::into_response::IntoResponse;
 use crate::handler::layer::{Layer, Next};
-use crate::handler::respond::IntoResponse;
 use crate::lifecycle::context::Context;
 
 /// Tells browsers what scripts of other origins may ask for here and read of it: the CORS protocol

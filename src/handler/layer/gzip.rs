@@ -9,8 +9,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::conn::body::{Body, Kind};
-use crate::conn::message::Request;
-use crate::conn::message::Response;
+use crate::conn::message::{Request, Response};
 use crate::handler::layer::{Layer, Next};
 use crate::lifecycle::context::Context;
 

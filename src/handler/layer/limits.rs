@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::conn::body_error::BodyError;
 use crate::conn::message::Request;
+use crate::handler::failure::unavailable;
+use crate::handler::into_response::IntoResponse;
 use crate::handler::layer::{Layer, Next};
-use crate::handler::respond::{IntoResponse, unavailable};
 use crate::lifecycle::context::{CancelReason, Context, Readiness};
 
 /// Gives handlers `timeout` to answer.

@@ -10,9 +10,9 @@ mod request_id;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::conn::message::Request;
-use crate::conn::message::Response;
-use crate::handler::respond::{Handler, IntoResponse};
+use crate::conn::message::{Request, Response};
+use crate::handler::Handler;
+use crate::handler::into_response::IntoResponse;
 use crate::lifecycle::context::Context;
 
 pub use access_log::access_log;

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
-use crate::conn::message::Request;
-use crate::conn::message::Response;
+use crate::conn::message::{Request, Response};
+use crate::handler::Handler;
+use crate::handler::failure::explain;
+use crate::handler::into_response::IntoResponse;
 use crate::handler::layer::{Layer, Next};
-use crate::handler::respond::{Handler, IntoResponse, explain};
 use crate::lifecycle::context::Context;
 
 pub use route::Route;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use http::header::ALLOW;
 use http::{HeaderValue, Method, StatusCode};
 
-use crate::conn::message::Request;
-use crate::conn::message::Response;
+use crate::conn::message::{Request, Response};
+use crate::handler::Handler;
+use crate::handler::failure::explain;
+use crate::handler::into_response::IntoResponse;
 use crate::handler::layer::{Layer, Next};
-use crate::handler::respond::{Handler, IntoResponse, explain};
 use crate::lifecycle::context::Context;
 
 /// The handlers of one path, for [`Router::route`](crate::Router::route), and layers around them.
