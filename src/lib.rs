@@ -475,7 +475,8 @@ pub mod body {
 
 /// What a [`Context`] answers.
 pub mod context {
-    pub use crate::lifecycle::context::{CancelReason, Readiness};
+    pub use crate::lifecycle::context::Readiness;
+    pub use crate::lifecycle::scope::CancelReason;
 }
 
 /// Several services that stop as one.

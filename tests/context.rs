@@ -79,7 +79,7 @@ fn a_timeout_of_its_own_ends_a_handlers_wait_and_the_response_is_sent() {
         assert!(query.deadline().unwrap() >= began && !context.is_cancelled());
         format!("{}", query.reason().unwrap())
     });
-    assert_eq!(server.client().get("/").text(), "its time is over");
+    assert_eq!(server.client().get("/").text(), "the deadline has passed");
     server.stop_cleanly();
 }
 

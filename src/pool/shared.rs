@@ -20,9 +20,10 @@ use crate::conn::stage::Conn;
 use crate::conn::transport::Socket;
 #[cfg(test)]
 use crate::conn::transport::Transport;
-use crate::lifecycle::context::{Client, Context};
+use crate::lifecycle::context::Context;
 use crate::lifecycle::ledger::{CloseReason, Entry, Ledger};
 use crate::lifecycle::phase::{Lifecycle, Phase};
+use crate::lifecycle::scope::Client;
 use crate::pool::deadlines::Deadlines;
 use crate::pool::dedicated::DedicatedThreads;
 use crate::pool::permits::{Permit, Permits, PollerWake, Semaphore, WorkerWord};

@@ -9,7 +9,8 @@ use crate::conn::message::Request;
 use crate::handler::failure::unavailable;
 use crate::handler::into_response::IntoResponse;
 use crate::handler::layer::{Layer, Next};
-use crate::lifecycle::context::{CancelReason, Context, Readiness};
+use crate::lifecycle::context::{Context, Readiness};
+use crate::lifecycle::scope::CancelReason;
 
 /// Gives handlers `timeout` to answer.
 ///
