@@ -102,7 +102,10 @@ fn a_handler_that_is_too_slow_is_answered_503_unless_it_has_said_so_itself() {
     let mut client = server.client();
     let late = client.get("/late");
     assert_eq!((late.status, late.field("retry-after")), (503, Some("1")));
-    assert_eq!(late.text(), "503 Service Unavailable: it takes too long\n");
+    assert_eq!(
+        late.text(),
+        "503 Service Unavailable: the handler took too long\n"
+    );
     assert_eq!(client.get("/knows").text(), "the database sleeps");
     server.stop_cleanly();
 }

@@ -1,4 +1,7 @@
-//! What the client is told in place of a handler's error.
+//! The response to a request whose handler has failed.
+//!
+//! An error's text goes to the log and not to the client, unless the program or the type of the
+//! error says otherwise.
 
 use std::any::Any;
 use std::error::Error;
@@ -13,43 +16,48 @@ use crate::conn::message::Response;
 use crate::conn::stage;
 use crate::handler::into_response::{IntoResponse, internal_error};
 
-/// What a handler returns that answers most errors with 500 and some otherwise.
+/// What a handler returns that answers most errors with 500 and some with another response.
 pub type HandlerResult<R> = Result<R, Failure>;
 
-/// Why a handler has no answer, and what the client is told instead.
+/// An error together with the response that the client gets for it.
 ///
-/// Any error becomes one through `?`: the client then gets 500, and the log the error with all its
-/// causes. For another response see [`new`](Self::new) and [`OrAnswer::or_answer`].
+/// Every error becomes a failure through `?`. The client then gets 500, and the log gets the error
+/// with all its causes. [`new`](Self::new) and [`OrAnswer::or_answer`] make a failure with another
+/// response.
 ///
-/// It is no [`Error`] itself and has no text: that is what lets it be made of every error.
+/// A failure is not an [`Error`] itself: that is what allows it to be made from every error.
 ///
 /// # Examples
 ///
 /// ```
 /// use lameduck::http::StatusCode;
 /// use lameduck::response::{Failure, HandlerResult, OrAnswer};
-/// use lameduck::{Body, Context, IntoResponse, Request};
+/// use lameduck::{Context, IntoResponse, Request};
 ///
-/// fn stock(request: Request, _context: Context) -> HandlerResult<impl IntoResponse> {
-///     // Too long, not UTF-8, too slow: the client's doing, and answered so.
+/// fn stock(request: Request, _context: Context) -> HandlerResult<String> {
+///     // A body that is too long, too slow or not UTF-8 is answered with 4xx.
 ///     let text = request.into_body().into_text(100)?;
-///     let item: u32 = text.parse().or_answer((StatusCode::BAD_REQUEST, "an item is a number\n"))?;
+///     let no_number = (StatusCode::BAD_REQUEST, "an item is a number\n");
+///     let item: u32 = text.parse().or_answer(no_number)?;
 ///     if item == 13 {
 ///         return Err(Failure::new(StatusCode::GONE));
 ///     }
-///     let pieces = std::fs::read_to_string(format!("/nowhere/{item}"))?; // 500, and a line in the log
-///     Ok(pieces)
+///     // A file that cannot be read is answered with 500, and the log says why.
+///     Ok(std::fs::read_to_string(format!("/nowhere/{item}"))?)
 /// }
 ///
 /// let status = |body: &'static str| {
-///     stock(Request::new(body.into()), Context::root()).into_response().status().as_u16()
+///     let request = Request::new(body.into());
+///     stock(request, Context::root()).into_response().status().as_u16()
 /// };
-/// assert_eq!((status("no number"), status("13"), status("7")), (400, 410, 500));
+/// assert_eq!(status("no number"), 400);
+/// assert_eq!(status("13"), 410);
+/// assert_eq!(status("7"), 500);
 /// ```
 pub struct Failure(Box<Response>);
 
 impl Failure {
-    /// One that is answered with `response`, of which the log says nothing.
+    /// Returns a failure that is answered with `response` and not logged.
     #[must_use]
     pub fn new(response: impl IntoResponse) -> Self {
         Self(Box::new(response.into_response()))
@@ -65,7 +73,7 @@ impl fmt::Debug for Failure {
 impl<E: Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         match body_error(&error) {
-            Some(error) => Self::new(tell(error)),
+            Some(error) => Self::new(refusal(error)),
             None => Self::new(internal_error(&with_causes(&error))),
         }
     }
@@ -77,14 +85,14 @@ impl IntoResponse for Failure {
     }
 }
 
-/// Says what a client is told in place of an error, or of nothing.
+/// Gives an error, or a missing value, a response of its own.
 pub trait OrAnswer<T> {
-    /// The value, or a [`Failure`] with `response`, for `?`. An error is logged at *debug*: that it
-    /// can be answered means that it was expected.
+    /// Returns the value, or a [`Failure`] with `response`, for `?`. The error is logged at *debug*
+    /// only: the program has expected it.
     ///
     /// # Errors
     ///
-    /// If there is no value.
+    /// If `self` is an error or `None`.
     fn or_answer(self, response: impl IntoResponse) -> Result<T, Failure>;
 }
 
@@ -107,15 +115,15 @@ impl<T, E: Display> OrAnswer<T> for Result<T, E> {
     }
 }
 
-/// A [`Failure`] has its own response.
+/// The response to an error is that of the [`Failure`].
 impl<R: IntoResponse> IntoResponse for Result<R, Failure> {
     fn into_response(self) -> Response {
         self.map_or_else(IntoResponse::into_response, IntoResponse::into_response)
     }
 }
 
-/// An error is logged with all it says, and the client is told 500 and nothing else; but for a
-/// [`StatusCode`], which is told as it is, and a [`BodyError`], which is the client's doing.
+/// The response to an error is 500, and the error is logged with its causes. Two types have another
+/// response: a `StatusCode` is one, and a [`BodyError`] usually blames the client.
 impl<R: IntoResponse, E: Display + 'static> IntoResponse for Result<R, E> {
     fn into_response(self) -> Response {
         let error = match self {
@@ -124,49 +132,46 @@ impl<R: IntoResponse, E: Display + 'static> IntoResponse for Result<R, E> {
         };
         match (&error as &dyn Any).downcast_ref::<StatusCode>() {
             Some(status) => status.into_response(),
-            None => body_error(&error).map_or_else(|| internal_error(&all_of(&error)), tell),
+            None => body_error(&error).map_or_else(|| internal_error(&full_text(&error)), refusal),
         }
     }
 }
 
-/// Says what was wrong with the body: 413, 400, 408.
+/// The response says what was wrong with the body: 400, 408 or 413, or 500 for a reader of the
+/// program that failed.
 impl IntoResponse for BodyError {
     fn into_response(self) -> Response {
-        tell(&self)
+        refusal(&self)
     }
 }
 
-/// A body that could not be read whole, whatever the error is in.
+/// Finds the error of a body that could not be read, in whatever it is wrapped.
 fn body_error(error: &dyn Any) -> Option<&BodyError> {
     fn of_io(error: &io::Error) -> Option<&BodyError> {
         error.get_ref()?.downcast_ref()
     }
-    if let Some(boxed) = error.downcast_ref::<Box<dyn Error + Send + Sync>>() {
-        boxed
+    match boxed(error) {
+        Some(error) => error
             .downcast_ref()
-            .or_else(|| boxed.downcast_ref().and_then(of_io))
-    } else if let Some(boxed) = error.downcast_ref::<Box<dyn Error>>() {
-        boxed
+            .or_else(|| error.downcast_ref().and_then(of_io)),
+        None => error
             .downcast_ref()
-            .or_else(|| boxed.downcast_ref().and_then(of_io))
-    } else {
-        error
-            .downcast_ref()
-            .or_else(|| error.downcast_ref().and_then(of_io))
+            .or_else(|| error.downcast_ref().and_then(of_io)),
     }
 }
 
-/// An error's text, with the causes of one that is in a box. Types that hold others show those in
-/// the alternate form.
-fn all_of<E: Display + 'static>(error: &E) -> String {
-    let any: &dyn Any = error;
-    if let Some(boxed) = any.downcast_ref::<Box<dyn Error + Send + Sync>>() {
-        with_causes(&**boxed)
-    } else if let Some(boxed) = any.downcast_ref::<Box<dyn Error>>() {
-        with_causes(&**boxed)
-    } else {
-        format!("{error:#}")
+/// Returns an error's text with its causes. An error of an unknown type is shown in the alternate
+/// form, in which types that wrap others usually show those.
+fn full_text<E: Display + 'static>(error: &E) -> String {
+    boxed(error).map_or_else(|| format!("{error:#}"), with_causes)
+}
+
+/// Returns the error in a box, if `error` is a box.
+fn boxed(error: &dyn Any) -> Option<&(dyn Error + 'static)> {
+    if let Some(boxed) = error.downcast_ref::<Box<dyn Error + Send + Sync>>() {
+        return Some(&**boxed);
     }
+    error.downcast_ref::<Box<dyn Error>>().map(|boxed| &**boxed)
 }
 
 fn with_causes(error: &dyn Error) -> String {
@@ -174,7 +179,8 @@ fn with_causes(error: &dyn Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-fn tell(error: &BodyError) -> Response {
+/// Returns the response to a request whose body could not be read.
+fn refusal(error: &BodyError) -> Response {
     let status = match error {
         BodyError::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         BodyError::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -191,13 +197,13 @@ fn tell(error: &BodyError) -> Response {
     explain(status, &format_args!("{error}{detail}"))
 }
 
-/// A response that says why, in a line.
+/// Returns a response whose body is one line that says why.
 pub(crate) fn explain(status: StatusCode, why: &dyn Display) -> Response {
     let reason = status.canonical_reason().unwrap_or_default();
     (status, format!("{} {reason}: {why}\n", status.as_str())).into_response()
 }
 
-/// 503 for a moment, and when to come again.
+/// Returns a 503 that says why, and with `Retry-After` when to try again.
 pub(crate) fn unavailable(why: &dyn Display) -> Response {
     let mut response = explain(StatusCode::SERVICE_UNAVAILABLE, why);
     response
@@ -215,11 +221,11 @@ mod tests {
         let error = || BodyError::Failed(io::Error::other("the disk is gone"));
         let text = "cannot read a body: the disk is gone";
         assert_eq!(with_causes(&error()), text);
-        assert_eq!(all_of::<Box<dyn Error>>(&error().into()), text);
+        assert_eq!(full_text::<Box<dyn Error>>(&error().into()), text);
         assert_eq!(
-            all_of::<Box<dyn Error + Send + Sync>>(&error().into()),
+            full_text::<Box<dyn Error + Send + Sync>>(&error().into()),
             text
         );
-        assert_eq!(all_of(&"only a text"), "only a text");
+        assert_eq!(full_text(&"only a text"), "only a text");
     }
 }

@@ -1,16 +1,16 @@
-//! Header fields that a handler returns beside its response.
+//! The header fields in a handler's tuple.
 
 use std::fmt::Display;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Header fields beside what a handler returns: a [`HeaderMap`], or an array of names and values.
+/// Header fields in a tuple that is a response: a `HeaderMap`, or an array of names and values.
 ///
-/// They replace fields of the same name; one that comes several times among them, as `Set-Cookie`
-/// may, is sent as often. Values may be texts, which must be ones that a field can hold: with a
-/// line break in one the response is 500 instead.
+/// They replace fields of the same name that the response has already. A name that occurs several
+/// times among them, as `Set-Cookie` may, is sent as many times. A value may be a text. If the text
+/// is none that a field can hold, one with a line break for example, the response is 500 instead.
 pub trait Fields: sealed::Sealed {
-    /// Sets them, or says why one cannot be.
+    /// Sets the fields, or says why one of them cannot be sent.
     #[doc(hidden)]
     fn add_to(self, headers: &mut HeaderMap) -> Result<(), String>;
 }

@@ -14,31 +14,35 @@ use crate::conn::message::Response;
 use crate::handler::fields::Fields;
 use crate::lifecycle::context::Readiness;
 
-/// What can be made a response of.
+/// Types that a handler may return, because a response can be made from them.
 ///
-/// | from | the response |
+/// | type | the response |
 /// |---|---|
 /// | `&'static str`, `String`, `Cow<'static, str>` | 200, `text/plain; charset=utf-8` |
 /// | `Bytes`, `Vec<u8>`, `&'static [u8]` | 200, `application/octet-stream` |
 /// | [`Body`], `()` | 200, without a `Content-Type` |
 /// | [`File`] | 200, `application/octet-stream`; 500 if its length cannot be read |
-/// | `Json<T>` (feature `json`) | 200, `application/json`; 500 if it cannot be made JSON |
-/// | [`StatusCode`] | that, with its reason as text |
-/// | [`HeaderMap`] | 200, with these fields |
-/// | [`http::Response`] | as it is |
-/// | `(StatusCode, R)`, `(fields, R)`, `(StatusCode, fields, R)` | that of `R`, with another status and more fields: see [`Fields`] |
+/// | `Json<T>` (feature `json`) | 200, `application/json`; 500 if the value cannot be made JSON |
+/// | `StatusCode` | that status, with its reason as text |
+/// | `HeaderMap` | 200, with these fields |
+/// | `http::Response<B>`, any `B: Into<Body>` | unchanged |
+/// | `(StatusCode, R)` | that of `R` with another status |
+/// | `(fields, R)` | that of `R` with more fields, see [`Fields`] |
+/// | `(StatusCode, fields, R)` | that of `R` with both |
 /// | `Option<R>` | that of `R`, or 404 |
-/// | `Result<R, Failure>` | that of `R`, or the one the [`Failure`] has |
+/// | `Result<R, Failure>` | that of `R`, or that of the [`Failure`] |
 /// | `Result<R, StatusCode>` | that of `R`, or that status |
-/// | `Result<R, E>` with any other `E: Display` | that of `R`, or 500 with the error in the log only |
+/// | `Result<R, E>`, any other `E: Display` | that of `R`, or 500 with the error in the log only |
 ///
 /// # Errors as values
 ///
-/// Whatever a handler fails with, the client is told 500 and nothing more, and the log its text;
-/// with the causes, where the type lets them be found: of a [`Failure`], a `Box<dyn Error>`, and
-/// what shows them with `{:#}`. Three kinds of errors are answered otherwise: a [`Failure`], which
-/// has its own response; a [`StatusCode`]; and a [`BodyError`], which is the client's doing, as it
-/// is or inside a `Box<dyn Error>` or an [`io::Error`].
+/// When a handler returns an error, the client gets 500 and nothing else, and the error's text goes
+/// to the log. The causes are logged with it where its type allows to find them: those of a
+/// [`Failure`] and of a `Box<dyn Error>`, and those that a type shows with `{:#}`.
+///
+/// Three kinds of errors have another response. A [`Failure`] has its own, and a `StatusCode` is
+/// one. A [`BodyError`] usually blames the client, with 400, 408 or 413, also when it is inside a
+/// `Box<dyn Error>` or an [`io::Error`].
 ///
 /// # Examples
 ///
@@ -46,8 +50,10 @@ use crate::lifecycle::context::Readiness;
 /// use lameduck::http::{StatusCode, header::LOCATION};
 /// use lameduck::IntoResponse;
 ///
-/// let moved = (StatusCode::SEE_OTHER, [(LOCATION, format!("/jobs/{}", 7))], "see there\n").into_response();
-/// assert_eq!((moved.status().as_u16(), &moved.headers()[LOCATION]), (303, &"/jobs/7".parse().unwrap()));
+/// let location = [(LOCATION, format!("/jobs/{}", 7))];
+/// let moved = (StatusCode::SEE_OTHER, location, "see there\n").into_response();
+/// assert_eq!(moved.status(), 303);
+/// assert_eq!(moved.headers()["location"], "/jobs/7");
 ///
 /// let failed = std::fs::read_to_string("/there/is/none").into_response();
 /// assert_eq!(failed.status(), 500);
@@ -55,6 +61,10 @@ use crate::lifecycle::context::Readiness;
 /// let nothing: Option<&str> = None;
 /// assert_eq!(nothing.into_response().status(), 404);
 /// ```
+///
+/// [`BodyError`]: crate::body::BodyError
+/// [`Failure`]: crate::response::Failure
+/// [`io::Error`]: std::io::Error
 pub trait IntoResponse {
     /// Makes the response.
     fn into_response(self) -> Response;
@@ -78,7 +88,7 @@ impl IntoResponse for () {
     }
 }
 
-/// What a readiness probe gets: 200, or 503 once the server is stopping.
+/// A readiness probe gets 200, or 503 once the server is stopping.
 impl IntoResponse for Readiness {
     fn into_response(self) -> Response {
         match self {
@@ -88,7 +98,7 @@ impl IntoResponse for Readiness {
     }
 }
 
-/// A status alone says its reason in the body, unless it may not have one.
+/// The body is the status and its reason, unless the status must not have a body.
 impl IntoResponse for StatusCode {
     fn into_response(self) -> Response {
         if matches!(self, Self::NO_CONTENT | Self::NOT_MODIFIED) {
@@ -137,7 +147,7 @@ impl IntoResponse for Bytes {
     }
 }
 
-/// The whole file, read as the client takes it.
+/// The body is the complete file. It is read while the client takes it.
 impl IntoResponse for File {
     fn into_response(self) -> Response {
         Body::try_from(self).map(octets).into_response()
@@ -150,14 +160,14 @@ impl IntoResponse for HeaderMap {
     }
 }
 
-/// What cannot happen needs no response.
+/// For results that are never an error.
 impl IntoResponse for Infallible {
     fn into_response(self) -> Response {
         match self {}
     }
 }
 
-/// None is 404.
+/// `None` is answered with 404.
 impl<R: IntoResponse> IntoResponse for Option<R> {
     fn into_response(self) -> Response {
         self.map_or_else(
@@ -187,12 +197,8 @@ impl<F: Fields, R: IntoResponse> IntoResponse for (F, R) {
 
 impl<F: Fields, R: IntoResponse> IntoResponse for (StatusCode, F, R) {
     fn into_response(self) -> Response {
-        let mut response = self.2.into_response();
-        *response.status_mut() = self.0;
-        match self.1.add_to(response.headers_mut()) {
-            Ok(()) => response,
-            Err(reason) => internal_error(&reason),
-        }
+        // In this order: where the fields cannot be sent, the status is 500 and not this one.
+        (self.1, (self.0, self.2)).into_response()
     }
 }
 

@@ -1,9 +1,14 @@
-//! JSON as a response.
+//! A value as a JSON response.
 
 use crate::conn::message::Response;
 use crate::handler::into_response::{IntoResponse, internal_error, with_type};
 
-/// A value as JSON: `application/json`. Reading one is [`Body::into_json`].
+/// A response that is a value as JSON, with the `Content-Type` `application/json`. Its opposite is
+/// [`Body::into_json`](crate::Body::into_json), which reads one.
+///
+/// The client gets 500 if the value cannot be made JSON.
+///
+/// # Examples
 ///
 /// ```
 /// use lameduck::response::Json;

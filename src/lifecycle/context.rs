@@ -1,7 +1,7 @@
 //! What a handler can learn about the surroundings of its request, above all about the stop.
 //!
-//! A context is a scope, which says when it ends (`scope.rs`), and a list of what routers and layers
-//! have added to it: route parameters and values.
+//! A context is a scope, which says when it ends (`scope.rs`), and a list of what routers and
+//! layers have added to it: route parameters and values.
 
 use std::any::{Any, TypeId};
 use std::fmt;
@@ -15,13 +15,14 @@ use crate::lifecycle::phase::Lifecycle;
 use crate::lifecycle::scope::{CancelReason, Client, Connection, Derived, Scope};
 use crate::sys::clock::{Clock, after};
 
-/// Says which client asks, whether the server is stopping, and what the router and layers have
-/// added. Each handler is given one. A clone is cheap.
+/// Tells a handler which client asks, whether the server is stopping, and what the router and
+/// layers have added. A clone is cheap.
 ///
 /// A program makes a context of its own with [`root`](Self::root) or
-/// [`notify`](crate::signal::notify), to stop its servers and its other threads with one call. Other
-/// contexts are derived from a context, with a [timeout](Self::with_timeout), a
-/// [`cancel`](Self::with_cancel) of their own or a [value](Self::with_value). They end when it ends.
+/// [`notify`](crate::signal::notify), to stop its servers and its other threads with one call.
+/// Other contexts are derived from a context, with a [timeout](Self::with_timeout), a
+/// [`cancel`](Self::with_cancel) of their own or a [value](Self::with_value). They end when it
+/// ends.
 ///
 /// # Examples
 ///
@@ -90,8 +91,8 @@ impl Context {
         Self::of(Scope::root())
     }
 
-    /// Returns a context that ends when this one ends, or when [`cancel`](Self::cancel) is called on
-    /// it: for work that one request does on several threads.
+    /// Returns a context that ends when this one ends, or when [`cancel`](Self::cancel) is called
+    /// on it: for work that one request does on several threads.
     #[must_use]
     pub fn with_cancel(&self) -> Self {
         self.derived(Derived::new(&self.scope, None))
@@ -163,8 +164,8 @@ impl Context {
     /// Ends this context and those that were derived from it. Each server that was
     /// [built with it](crate::ServerBuilder::context) begins to stop.
     ///
-    /// A second call does nothing. Neither does a call on the context that a handler is given, which
-    /// is the server's to end.
+    /// A second call does nothing. Neither does a call on the context that a handler is given,
+    /// which is the server's to end.
     pub fn cancel(&self) {
         self.cancel_because(CancelReason::Cancelled);
     }
@@ -196,8 +197,8 @@ impl Context {
     /// connections and waits for the requests in flight. On a context that comes from
     /// [`root`](Self::root), the channel disconnects when that is cancelled.
     ///
-    /// A handler that lives long (a stream, a long poll) should come to its end then. The channel is
-    /// for `select!`; [`is_draining`](Self::is_draining) asks without waiting.
+    /// A handler that lives long (a stream, a long poll) should come to its end then. The channel
+    /// is for `select!`; [`is_draining`](Self::is_draining) asks without waiting.
     #[must_use]
     pub fn draining(&self) -> &Receiver<()> {
         self.scope.draining().receiver()
@@ -257,8 +258,8 @@ impl Context {
         self.scope.deadline()
     }
 
-    /// Blocks for `duration`, or until this context ends: a sleep that the stop interrupts. Handlers
-    /// call it instead of [`std::thread::sleep`].
+    /// Blocks for `duration`, or until this context ends: a sleep that the stop interrupts.
+    /// Handlers call it instead of [`std::thread::sleep`].
     ///
     /// # Errors
     ///
@@ -277,8 +278,8 @@ impl Context {
         self.scope.connection()?.peer
     }
 
-    /// Returns the address that the client connected to. `None` over a unix socket, and on a context
-    /// that does not come from a request.
+    /// Returns the address that the client connected to. `None` over a unix socket, and on a
+    /// context that does not come from a request.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.scope.connection()?.local

@@ -1,8 +1,8 @@
 //! When a context ends, and why.
 //!
 //! A scope belongs to a connection, to a program (a root), or was derived from another scope. A
-//! derived scope ends when its parent ends, or earlier. Ending is two flags: the first one is raised
-//! when draining starts, the second one when the scope is cancelled.
+//! derived scope ends when its parent ends, or earlier. Ending is two flags: the first one is
+//! raised when draining starts, the second one when the scope is cancelled.
 
 use std::fmt;
 use std::net::SocketAddr;

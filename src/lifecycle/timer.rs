@@ -1,7 +1,7 @@
 //! Calls that are due at a certain instant, unless they are taken back before.
 //!
-//! One thread makes them for the whole process. It is started with the first alarm, and ends a while
-//! after the last one.
+//! One thread makes them for the whole process. It is started with the first alarm, and ends a
+//! while after the last one.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
