@@ -202,6 +202,7 @@ impl<F: Fields, R: IntoResponse> IntoResponse for (StatusCode, F, R) {
     }
 }
 
+/// Returns a 500 without details, and logs the error.
 pub(super) fn internal_error(error: &dyn Display) -> Response {
     log::error!("a handler failed: {error}");
     StatusCode::INTERNAL_SERVER_ERROR.into_response()
