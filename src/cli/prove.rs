@@ -25,6 +25,7 @@ use crate::cli::prove::tally::{Outcome, Tally};
 mod answer;
 pub(super) mod child;
 mod client;
+mod exchange;
 mod plan;
 mod report;
 mod request;

@@ -10,8 +10,7 @@
 //! Like a connection pool, a client looks at its connection before it decides to use it. It cannot
 //! see what comes between this decision and its first byte.
 
-use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::cli::prove::answer::{Answer, Reader};
+use crate::cli::prove::exchange::{Exchange, Wait};
 use crate::cli::prove::plan::{Habit, Kind, Moment, Pieces, Random, Then, millis};
 use crate::cli::prove::request::Request;
 use crate::cli::prove::tally::{AfterSignal, Loss, Outcome, Tally, Way};
@@ -87,40 +87,12 @@ struct Connection {
     is_used: bool,
 }
 
-/// Requests that are written together, and what has come back.
-#[derive(Debug)]
-struct Exchange {
-    /// The requests without a response yet, and where each begins and ends in `bytes`.
-    requests: VecDeque<(Request, usize, usize)>,
-    bytes: Vec<u8>,
-    /// How many of `bytes` were written.
-    written: usize,
-    /// From each of these instants on, `bytes` may be written up to this position. Never empty.
-    releases: Vec<(Instant, usize)>,
-    /// Why writing has failed. The client still reads the responses that come.
-    cannot_write: Option<Errno>,
-    reader: Reader,
-    /// When a slow reader reads next. `None` is as soon as bytes come.
-    read_at: Option<Instant>,
-    /// Whether a response has said that it is the last one on its connection.
-    server_closes: bool,
-    /// How long the connection had been silent before the client last wrote.
-    silence: Duration,
-}
-
 /// The result of one step of the state machine.
 enum Step {
     /// Take the next step, from this state, at once.
     Next(State),
     /// Wait in this state.
     Wait(State),
-}
-
-/// What a client waits for: events of its socket, and a time.
-#[derive(Debug)]
-pub(super) struct Wait {
-    pub(super) until: Option<Instant>,
-    pub(super) events: PollFlags,
 }
 
 /// Why an exchange is over.
@@ -652,67 +624,6 @@ impl<'a> Client<'a> {
             }),
             (Then::Repeats, None) => Step::Next(State::Away { until }),
         }
-    }
-}
-
-impl Exchange {
-    fn new() -> Self {
-        Self {
-            requests: VecDeque::new(),
-            bytes: Vec::new(),
-            written: 0,
-            releases: Vec::new(),
-            cannot_write: None,
-            reader: Reader::default(),
-            read_at: None,
-            server_closes: false,
-            silence: Duration::ZERO,
-        }
-    }
-
-    fn is_written(&self) -> bool {
-        self.written == self.bytes.len()
-    }
-
-    /// Returns how many bytes may have been written by `now`.
-    fn released(&self, now: Instant) -> usize {
-        self.releases
-            .iter()
-            .rev()
-            .find(|(at, _)| *at <= now)
-            .map_or(0, |(_, end)| *end)
-    }
-
-    /// Writes what may be written and the socket takes. Returns whether that was anything.
-    fn write(&mut self, mut socket: &TcpStream, now: Instant) -> bool {
-        let (before, released) = (self.written, self.released(now));
-        while self.written < released && self.cannot_write.is_none() && !self.server_closes {
-            match socket.write(&self.bytes[self.written..released]) {
-                Ok(n) => self.written += n,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.cannot_write = Some(Errno::from_io_error(&error).unwrap_or(Errno::IO))
-                }
-            }
-        }
-        self.written > before
-    }
-
-    fn wait(&self, now: Instant) -> Wait {
-        let mut events = if self.read_at.is_none() {
-            PollFlags::IN
-        } else {
-            PollFlags::empty()
-        };
-        let mut until = self.read_at;
-        let next = self.releases.iter().find(|(_, end)| *end > self.written);
-        match next.filter(|_| self.cannot_write.is_none() && !self.server_closes) {
-            Some((at, _)) if *at > now => until = Some(until.map_or(*at, |until| until.min(*at))),
-            Some(_) => events |= PollFlags::OUT,
-            None => {}
-        }
-        Wait { until, events }
     }
 }
 
