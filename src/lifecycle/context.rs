@@ -220,7 +220,7 @@ impl Context {
         self.scope.is_draining()
     }
 
-    /// Returns whether this context has ended, so that nobody will get the result of the work.
+    /// Returns whether this context has ended. The results of work that goes on then are lost.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.reason().is_some()

@@ -11,8 +11,9 @@ use crate::handler::layer::{Layer, Next};
 use crate::lifecycle::context::Context;
 use crate::sys::clock::Clock;
 
-/// Returns a layer that logs each request at *info*, with the target `lameduck::access`. Nothing
-/// else in this crate logs at *info* for each request.
+/// Returns a layer that logs each request at *info*, with the target `lameduck::access`.
+///
+/// Nothing else in this crate logs at *info* for each request.
 ///
 /// The message is a line in the Combined Log Format of web servers, with the peer's address first.
 /// The record's key-values say the same, for loggers that write JSON: `peer`, `method`, `uri`,

@@ -12,14 +12,14 @@ use crate::handler::layer::{Layer, Next};
 use crate::lifecycle::context::{Context, Readiness};
 use crate::lifecycle::scope::CancelReason;
 
-/// Returns a layer that gives the handler `timeout` to return. With [`Duration::MAX`] there is no
-/// limit.
+/// Returns a layer that gives the handler `timeout` to return.
 ///
-/// The handler is not stopped. After `timeout` its context [ends](Context::cancelled), with
-/// [`CancelReason::Deadline`], which also ends its [`sleep`](Context::sleep). The client waits
-/// until the handler returns. A response that comes too late is dropped, and the client gets 503
-/// with `Retry-After`, unless the response is an error (4xx, 5xx) already. So no client is told
-/// late that its request has succeeded; what the handler has done stays done.
+/// With [`Duration::MAX`] there is no limit. The handler is not stopped. After `timeout` its
+/// context [ends](Context::cancelled), with [`CancelReason::Deadline`], which also ends its
+/// [`sleep`](Context::sleep). The client waits until the handler returns. A response that comes too
+/// late is dropped, and the client gets 503 with `Retry-After`, unless the response is an error
+/// (4xx, 5xx) already. So no client is told late that its request has succeeded; what the handler
+/// has done stays done.
 ///
 /// The time does not include reading or writing a body after the handler has returned.
 ///
@@ -56,7 +56,7 @@ pub fn timeout(timeout: Duration) -> impl Layer {
 ///
 /// A request that declares a longer body is answered with 413 at once, and a client that waits for
 /// `100 Continue` does not send the body. If the length is not declared, reading beyond `max` fails
-/// with a [`BodyError`](crate::body::BodyError), which becomes a 413 if the handler returns it.
+/// with a [`BodyError`], which becomes a 413 if the handler returns it.
 ///
 /// # Examples
 ///
@@ -82,8 +82,10 @@ pub fn body_limit(max: u64) -> impl Layer {
     }
 }
 
-/// Returns a layer that passes on at most `n` requests at a time, for handlers that must not take
-/// all workers. Other requests get 503 with `Retry-After` at once.
+/// Returns a layer that passes on at most `n` requests at a time.
+///
+/// Other requests get 503 with `Retry-After` at once. This is for handlers that must not take all
+/// workers.
 ///
 /// A request counts until its handler returns; sending the response's body does not count.
 ///
@@ -122,8 +124,10 @@ impl Drop for Inside<'_> {
     }
 }
 
-/// Returns a layer that answers 503 with `Retry-After` once the server is stopping (see
-/// [`Context::readiness`]): for routes that begin work which another server had better take.
+/// Returns a layer that answers 503 with `Retry-After` once the server is stopping.
+///
+/// It asks [`Context::readiness`], and is for routes that begin work which another server had
+/// better take.
 ///
 /// # Examples
 ///

@@ -84,7 +84,7 @@ where
 }
 
 /// What is inside a [`Layer`]: the next layer, or the handler.
-#[must_use = "nobody answers the request unless it is run"]
+#[must_use = "the request gets no response from here unless `run` is called"]
 pub struct Next<'a> {
     /// The layers that are left to call, the innermost first.
     layers: &'a [Arc<dyn Layer>],
@@ -146,7 +146,7 @@ impl<H: Handler> HandlerExt for H {}
 
 /// A handler with a layer around it, made by [`HandlerExt::layer`].
 #[derive(Clone, Copy)]
-#[must_use = "it is a handler, and serves nobody unless it is given to a server"]
+#[must_use = "a handler does nothing until a server calls it"]
 pub struct Layered<H, L> {
     handler: H,
     layer: L,

@@ -10,8 +10,10 @@ use crate::conn::message::Request;
 use crate::handler::layer::{Layer, Next};
 use crate::lifecycle::context::Context;
 
-/// Returns a layer that gives each request an id: the request's own `X-Request-Id`, if that is 1 to
-/// 128 letters, digits and `-_.:/+=@`, and otherwise a new one of 32 hexadecimal digits.
+/// Returns a layer that gives each request an id.
+///
+/// The id is the request's own `X-Request-Id`, if that is 1 to 128 letters, digits and `-_.:/+=@`,
+/// and otherwise a new one of 32 hexadecimal digits.
 ///
 /// Handlers read the id with [`Context::request_id`], and an access log inside this layer writes
 /// it. The response carries it in `X-Request-Id`, unless the handler has set that field.
@@ -55,7 +57,7 @@ pub fn request_id() -> impl Layer {
 
 impl Context {
     /// Returns the request's id. `None` without the layer
-    /// [`request_id`](crate::layers::request_id), which sets it.
+    /// [`layers::request_id`](crate::layers::request_id), which sets it.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.value::<RequestId>().and_then(|id| id.0.to_str().ok())
