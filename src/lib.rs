@@ -458,7 +458,8 @@ pub use http;
 pub use conn::body::Body;
 pub use conn::message::{Request, Response};
 pub use error::{Error, Result};
-pub use handler::respond::{Handler, IntoResponse};
+pub use handler::Handler;
+pub use handler::into_response::IntoResponse;
 #[cfg(feature = "router")]
 pub use handler::router::Router;
 pub use lifecycle::context::Context;
@@ -474,7 +475,8 @@ pub mod body {
 
 /// What a [`Context`] answers.
 pub mod context {
-    pub use crate::lifecycle::context::{CancelReason, Readiness};
+    pub use crate::lifecycle::context::Readiness;
+    pub use crate::lifecycle::scope::CancelReason;
 }
 
 /// Several services that stop as one.
@@ -513,9 +515,10 @@ pub mod report {
 
 /// What makes a [`Response`], beside [`IntoResponse`]: errors with a response of their own, fields, JSON.
 pub mod response {
+    pub use crate::handler::failure::{Failure, HandlerResult, OrAnswer};
+    pub use crate::handler::fields::Fields;
     #[cfg(feature = "json")]
-    pub use crate::handler::respond::Json;
-    pub use crate::handler::respond::{Failure, Fields, HandlerResult, OrAnswer};
+    pub use crate::handler::json::Json;
 }
 
 /// What a [`Router`] is made of.

@@ -1,5 +1,7 @@
-//! For tests of programs that serve: a server on a free port that fails the test if it does not
-//! stop cleanly, and a small client.
+//! A server and a client for tests of programs that use this crate. The server listens on a free
+//! port, and fails the test if it does not stop cleanly.
+//!
+//! # Examples
 //!
 //! ```
 //! use lameduck::testing::TestServer;
@@ -13,7 +15,7 @@
 //! let response = server.post("/", "quack");
 //! assert_eq!(response.status, 200);
 //! assert_eq!(response.text(), "quack");
-//! // Here it is dropped, which stops it and would panic if that had cut anything.
+//! // The server is dropped here. That stops it, and panics if a request was cut.
 //! ```
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -23,29 +25,30 @@ use std::time::{Duration, Instant};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 
-use crate::handler::respond::Handler;
+use crate::handler::Handler;
 use crate::lifecycle::report::Report;
 use crate::server::{Running, Server, ServerBuilder, ServerHandle};
 use crate::sys::clock::Clock;
 
 /// A server on a free port of the loopback interface, for one test.
 ///
-/// Dropping it stops it within 10 s, and panics with the report if that was not clean: a request
-/// that was cut, a handler that is stuck. In a test that panics already it only begins the stop.
+/// Dropping it stops the server within 10 s, and panics with the report if the stop was not clean:
+/// if a request was cut, or a handler is stuck. In a test that is panicking already, dropping only
+/// begins the stop.
 #[derive(Debug)]
-#[must_use = "dropping it stops it"]
+#[must_use = "dropping it stops the server"]
 pub struct TestServer {
-    /// `None` once it was stopped.
+    /// `None` once the server was stopped.
     running: Option<Running>,
     addr: SocketAddr,
 }
 
 impl TestServer {
-    /// Serves with four workers, and closes idle connections at once when it stops.
+    /// Starts a server with four workers, which closes idle connections at once when it stops.
     ///
     /// # Panics
     ///
-    /// If it cannot start.
+    /// If the server cannot start.
     #[track_caller]
     pub fn start(handler: impl Handler) -> Self {
         Self::with(
@@ -54,11 +57,11 @@ impl TestServer {
         )
     }
 
-    /// Serves as `builder` says.
+    /// Starts a server with the settings of `builder`.
     ///
     /// # Panics
     ///
-    /// If it cannot start.
+    /// If the server cannot start.
     #[track_caller]
     pub fn with(builder: ServerBuilder, handler: impl Handler) -> Self {
         let running = builder
@@ -72,19 +75,19 @@ impl TestServer {
         }
     }
 
-    /// Where it listens.
+    /// Returns the address that the server listens on.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Where it listens, without a slash at the end: `http://127.0.0.1:41234`.
+    /// Returns the server's URL, without a slash at the end: `http://127.0.0.1:41234`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// What it can be stopped with while a request is under way.
+    /// Returns a handle, for example to stop the server while a request is in flight.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
         self.running
@@ -93,34 +96,34 @@ impl TestServer {
             .handle()
     }
 
-    /// Sends a GET for `path`, which may have a query.
+    /// Sends GET for `path`, which may have a query, and waits for the response.
     ///
     /// # Panics
     ///
-    /// As [`request`](Self::request).
+    /// In the cases in which [`request`](Self::request) does.
     #[allow(
         clippy::must_use_candidate,
-        reason = "a test may want the request only"
+        reason = "a test may need no more than the request"
     )]
     #[track_caller]
     pub fn get(&self, path: &str) -> TestResponse {
-        self.request(of(Method::GET, path, &[]))
+        self.request(request_of(Method::GET, path, &[]))
     }
 
-    /// Sends a POST to `path`.
+    /// Sends POST with `body` to `path`, and waits for the response.
     ///
     /// # Panics
     ///
-    /// As [`request`](Self::request).
+    /// In the cases in which [`request`](Self::request) does.
     #[track_caller]
     pub fn post(&self, path: &str, body: impl AsRef<[u8]>) -> TestResponse {
-        self.request(of(Method::POST, path, body.as_ref()))
+        self.request(request_of(Method::POST, path, body.as_ref()))
     }
 
-    /// Sends a request, whose URI is a path, and waits for the whole response, for at most 10 s.
+    /// Sends a request, whose URI is a path, and waits for the complete response, for at most 10 s.
     ///
-    /// Each has a connection of its own. `Host`, `Content-Length` and `Connection: close` are
-    /// added.
+    /// Each request has a connection of its own. The client adds `Host`, `Content-Length` and
+    /// `Connection: close`.
     ///
     /// # Panics
     ///
@@ -132,19 +135,21 @@ impl TestServer {
             .unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// Sends a request as [`request`](Self::request) does, and may fail: for who expects that,
-    /// because the server stops.
+    /// Sends a request as [`request`](Self::request) does, but returns an error where that panics:
+    /// for tests that expect one, because the server stops.
     ///
     /// # Errors
     ///
-    /// That of the connection; [`ErrorKind::TimedOut`] after 10 s; [`ErrorKind::UnexpectedEof`] for
-    /// a part of a response, [`ErrorKind::InvalidData`] for what is none.
+    /// * [`ErrorKind::TimedOut`] if the response is not complete after 10 s.
+    /// * [`ErrorKind::UnexpectedEof`] if only a part of a response comes.
+    /// * [`ErrorKind::InvalidData`] if the bytes that come are not a response.
+    /// * The connection's own errors.
     pub fn try_request(&self, request: Request<impl AsRef<[u8]>>) -> io::Result<TestResponse> {
         exchange(self.addr, request)
     }
 
-    /// Stops the server with the times of its builder, waits for the stop, and returns its report
-    /// instead of panicking if it was not clean.
+    /// Stops the server with the times set in its builder, waits for the end, and returns the
+    /// report, also if the stop was not clean.
     pub fn shutdown(mut self) -> Report {
         let running = self
             .running
@@ -156,8 +161,8 @@ impl TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
-        // Who panics already has a reason, which a second panic would hide; the stop begins as this
-        // is dropped.
+        // A second panic would hide the reason for the first one. Dropping `Running` begins the
+        // stop.
         let Some(running) = self.running.take().filter(|_| !std::thread::panicking()) else {
             return;
         };
@@ -166,44 +171,45 @@ impl Drop for TestServer {
     }
 }
 
-/// A whole response.
+/// A complete response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TestResponse {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// Its fields.
+    /// The header fields.
     pub headers: HeaderMap,
-    /// Its body, without whatever framed it.
+    /// The body, without its framing.
     pub body: Vec<u8>,
 }
 
 impl TestResponse {
-    /// Its body as text.
+    /// Returns the body as text.
     ///
     /// # Panics
     ///
-    /// If it is not UTF-8.
+    /// If the body is not UTF-8.
     #[must_use]
     #[track_caller]
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("the body is text")
     }
 
-    /// The first field of this name, in any case. `None` also for one that is not ASCII.
+    /// Returns the value of the first field with this name; case does not matter. `None` if there
+    /// is no such field, or if its value is not visible ASCII.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
-/// For one whole exchange, and for the stop: long enough to be only ever a failure.
+/// The longest time for one exchange, and for the stop. Only a failure takes so long.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Fields of a response.
+/// The largest number of header fields in a response.
 const MAX_FIELDS: usize = 256;
 
 #[track_caller]
-fn of<'a>(method: Method, path: &str, body: &'a [u8]) -> Request<&'a [u8]> {
+fn request_of<'a>(method: Method, path: &str, body: &'a [u8]) -> Request<&'a [u8]> {
     let request = Request::builder().method(method).uri(path).body(body);
     request.unwrap_or_else(|error| panic!("{path:?} is not a path: {error}"))
 }
@@ -215,7 +221,7 @@ fn exchange(addr: SocketAddr, request: Request<impl AsRef<[u8]>>) -> io::Result<
     stream.set_write_timeout(Some(LIMIT))?;
     let is_head = request.method() == Method::HEAD;
     let sent = stream.write_all(&encode(addr, request)?);
-    // A server may answer, and close, before it has read all.
+    // A server may answer, and close, before it has read the complete request.
     let received = read_to_end(&mut stream, until);
     match (sent, received) {
         (Err(error), (received, _)) if received.is_empty() => Err(error),
@@ -252,7 +258,7 @@ fn encode(addr: SocketAddr, request: Request<impl AsRef<[u8]>>) -> io::Result<Ve
     Ok(bytes)
 }
 
-/// What came, and how it ended.
+/// Returns the bytes that came until the connection ended, and how it ended.
 fn read_to_end(stream: &mut TcpStream, until: Instant) -> (Vec<u8>, io::Result<()>) {
     let mut received = Vec::new();
     let mut piece = [0; 16 << 10];
@@ -274,7 +280,7 @@ fn read_to_end(stream: &mut TcpStream, until: Instant) -> (Vec<u8>, io::Result<(
     }
 }
 
-/// Makes a response of all that came on a connection.
+/// Makes a response of all bytes that came on a connection.
 fn decode(mut bytes: &[u8], is_head: bool) -> io::Result<TestResponse> {
     loop {
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
@@ -336,7 +342,7 @@ fn decode_chunked(mut bytes: &[u8]) -> io::Result<Vec<u8>> {
             .ok()
             .and_then(|size| start.checked_add(size))
             .ok_or_else(|| invalid("a size"))?;
-        // And the line's end.
+        // The data of a chunk is followed by a line break.
         if bytes.len() < end.saturating_add(2) {
             return Err(incomplete("its body"));
         }
@@ -361,29 +367,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_of_a_response_is_never_taken_for_the_whole_of_it() {
-        for whole in [
+    fn a_part_of_a_response_is_never_taken_for_a_complete_one() {
+        for complete in [
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nquack",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nqua\r\n2;x=y\r\nck\r\n0\r\n\r\n",
         ] {
             assert_eq!(
-                decode(whole.as_bytes(), false).unwrap().text(),
+                decode(complete.as_bytes(), false).unwrap().text(),
                 "quack",
-                "{whole}"
+                "{complete}"
             );
-            let last = whole.len()
-                - if whole.contains("chunked") {
+            let last = complete.len()
+                - if complete.contains("chunked") {
                     "\r\n\r\n".len()
                 } else {
                     0
                 };
             for end in 0..last {
-                let error = decode(&whole.as_bytes()[..end], false).unwrap_err();
+                let error = decode(&complete.as_bytes()[..end], false).unwrap_err();
                 assert_eq!(
                     error.kind(),
                     ErrorKind::UnexpectedEof,
                     "{:?}: {error}",
-                    &whole[..end]
+                    &complete[..end]
                 );
             }
         }

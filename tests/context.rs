@@ -1,4 +1,4 @@
-//! What a handler's context tells it: the stop, its own deadline, and that its client is gone.
+//! A handler's context: it shows the stop, the handler's own deadline, and that the client is gone.
 
 mod support;
 
@@ -50,7 +50,10 @@ fn a_client_that_resets_its_connection_ends_the_context_that_asked_for_it() {
 fn a_client_that_has_only_finished_its_side_is_not_gone() {
     let (entered_sender, entered) = bounded(1);
     let (go_sender, go) = bounded::<()>(1);
-    let server = TestServer::start(move |_request: lameduck::Request, context: Context| {
+    let server = TestServer::start(move |request: lameduck::Request, context: Context| {
+        if request.uri().path() == "/other" {
+            return String::new();
+        }
         let context = context.while_connected();
         entered_sender.send(()).unwrap();
         select! {
@@ -62,15 +65,16 @@ fn a_client_that_has_only_finished_its_side_is_not_gone() {
     client.send(get("/"));
     entered.recv_timeout(LIMIT).unwrap();
     client.half_close();
-    // The server's poller has seen the end of the client's side when another client's request was
-    // served after it.
+    // When the request of another client was served, the server's poller has also seen the end of
+    // this client's side, which came first.
+    assert_eq!(server.client().get("/other").status, 200);
     go_sender.send(()).unwrap();
     assert_eq!(client.read_response().text(), "still here");
     let _ = server.stop();
 }
 
 #[test]
-fn a_timeout_of_its_own_ends_a_handlers_wait_and_the_response_is_sent() {
+fn a_timeout_ends_a_handlers_sleep_and_the_response_is_sent() {
     let server = TestServer::start(|_request: lameduck::Request, context: Context| {
         assert_eq!(context.deadline(), None);
         let query = context.with_timeout(Duration::from_millis(5));
@@ -79,12 +83,12 @@ fn a_timeout_of_its_own_ends_a_handlers_wait_and_the_response_is_sent() {
         assert!(query.deadline().unwrap() >= began && !context.is_cancelled());
         format!("{}", query.reason().unwrap())
     });
-    assert_eq!(server.client().get("/").text(), "its time is over");
+    assert_eq!(server.client().get("/").text(), "the deadline has passed");
     server.stop_cleanly();
 }
 
 #[test]
-fn what_a_handler_derived_ends_with_the_stop() {
+fn a_derived_context_ends_with_the_stop() {
     let (entered_sender, entered) = bounded(1);
     let (ended_sender, ended) = bounded(1);
     let server = TestServer::with(

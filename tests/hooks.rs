@@ -1,4 +1,4 @@
-//! What a program has done when its server stops: beside the drain, and after the last request.
+//! The hooks of a stop: some run while the server drains, the others after the last request.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,7 +20,7 @@ fn outcomes(report: &Report) -> Vec<(&str, HookOutcome)> {
         .collect()
 }
 
-/// A server whose handler waits at the gate, and a client of it that is there.
+/// Returns a server whose handler waits at the gate, and a client whose request is there.
 fn blocked(builder: lameduck::ServerBuilder, gate: &Gate) -> (TestServer, Client) {
     let waits = gate.clone();
     let server = TestServer::with(builder, move |_: Request, _: Context| {
@@ -58,13 +58,14 @@ fn hooks_run_when_draining_starts_and_not_before() {
     let own = Arc::new(OnceLock::<ServerHandle>::new());
     let (to, phase) = crossbeam_channel::unbounded();
     let known = own.clone();
-    let description = builder()
-        .workers(2)
-        .lame_duck(millis(150))
-        .on_shutdown("tells", move || {
-            let handle = known.get().unwrap();
-            to.send((handle.phase(), handle.is_ready())).unwrap();
-        });
+    let description =
+        builder()
+            .workers(2)
+            .lame_duck(millis(150))
+            .on_shutdown("reports the phase", move || {
+                let handle = known.get().unwrap();
+                to.send((handle.phase(), handle.is_ready())).unwrap();
+            });
     let server = TestServer::with(description, hello);
     own.set(server.handle()).unwrap();
     server.handle().begin_shutdown();
@@ -111,7 +112,7 @@ fn a_stop_waits_for_its_hooks_within_the_grace_period() {
     idle.expect_eof();
     drop(idle);
     eventually("nothing is connected", || server.handle().stats().open == 0);
-    // A wait of the hook's, and of nothing else.
+    // The stop is waiting for the hook, and for nothing else.
     assert!(
         server
             .running()
@@ -167,7 +168,7 @@ fn a_hook_beyond_the_grace_period_is_left_behind_and_named() {
 }
 
 #[test]
-fn a_shorter_stop_does_not_wait_for_hooks() {
+fn a_stop_that_is_shortened_does_not_wait_for_hooks() {
     let gate = Gate::new();
     let waits = gate.clone();
     let server = TestServer::with(
@@ -243,22 +244,22 @@ fn on_stopped_runs_when_the_last_handler_has_returned() {
 }
 
 #[test]
-fn on_stopped_runs_in_turn_and_after_those_that_run_when_draining_starts() {
+fn on_stopped_hooks_run_one_after_another_and_after_the_on_shutdown_hooks() {
     let (to, order) = crossbeam_channel::unbounded();
-    let tell = |name: &'static str| {
+    let record = |name: &'static str| {
         let to = to.clone();
         move || to.send(name).unwrap()
     };
     let failing = to.clone();
     let description = builder()
         .workers(2)
-        .on_stopped("1", tell("1"))
+        .on_stopped("1", record("1"))
         .on_stopped("2", move || {
             failing.send("2").unwrap();
             panic!("on purpose");
         })
-        .on_shutdown("0", tell("0"))
-        .on_stopped("3", tell("3"));
+        .on_shutdown("0", record("0"))
+        .on_stopped("3", record("3"));
     let report = TestServer::with(description, hello).stop();
     assert_eq!(order.try_iter().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
     let expected = [
@@ -276,7 +277,7 @@ fn on_stopped_runs_in_turn_and_after_those_that_run_when_draining_starts() {
 }
 
 #[test]
-fn on_stopped_gets_cut_grace_even_when_the_deadline_is_over() {
+fn on_stopped_gets_cut_grace_even_when_the_deadline_has_passed() {
     let gate = Gate::new();
     let own = Gate::new();
     let waits = own.clone();
@@ -299,7 +300,7 @@ fn on_stopped_gets_cut_grace_even_when_the_deadline_is_over() {
     ];
     assert_eq!(outcomes(&report), expected, "{report}");
     assert!(report.hooks[1].took >= millis(250), "{report}");
-    // The stuck worker is the graver matter.
+    // A stuck worker decides the exit code before a hook that failed does.
     assert_eq!((report.stuck.len(), report.exit_code()), (1, 3), "{report}");
     assert!(report.took < LIMIT / 4, "{report}");
     gate.open();

@@ -1,4 +1,4 @@
-//! Layers around handlers: their order, and what the ready-made ones do.
+//! Layers: the order in which they run, and what the ready-made ones do.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,7 +15,7 @@ use lameduck::layers::{self, HandlerExt, Layer, Next};
 use lameduck::{Body, Context, Handler, IntoResponse, Request, Response};
 use support::{Client, Gate, LIMIT, TestServer, builder, get};
 
-/// Notes a request on its way in, and its response on its way out.
+/// Returns a layer that adds `name` to the field `x-in` of requests and `x-out` of responses.
 fn note(name: &'static str) -> impl Layer {
     move |mut request: Request, context: Context, next: Next<'_>| {
         request.headers_mut().append("x-in", name.parse().unwrap());
@@ -27,7 +27,7 @@ fn note(name: &'static str) -> impl Layer {
     }
 }
 
-fn path(request: &Request) -> Vec<&str> {
+fn layers_passed(request: &Request) -> Vec<&str> {
     request
         .headers()
         .get_all("x-in")
@@ -42,9 +42,17 @@ fn send(client: &mut Client, request: &str, fields: &str) -> support::Answer {
     client.read_response()
 }
 
+#[track_caller]
+fn check_unavailable(answer: &support::Answer) {
+    assert_eq!(
+        (answer.status, answer.field("retry-after")),
+        (503, Some("1"))
+    );
+}
+
 #[test]
 fn the_layer_that_was_added_last_is_the_outermost() {
-    let app = |request: Request, _context: Context| path(&request).join(",");
+    let app = |request: Request, _context: Context| layers_passed(&request).join(",");
     let server = TestServer::start(app.layer(note("inner")).layer(note("outer")));
     let answer = server.client().get("/");
     assert_eq!(answer.text(), "outer,inner");
@@ -86,7 +94,7 @@ fn a_layer_may_answer_by_itself_and_return_what_a_handler_may() {
 }
 
 #[test]
-fn a_handler_that_is_too_slow_is_answered_503_unless_it_has_said_so_itself() {
+fn a_handler_that_is_too_slow_is_answered_503_unless_it_returns_an_error() {
     let app = |request: Request, context: Context| {
         let ended_early = context.sleep(LIMIT).is_err();
         assert!(ended_early && context.reason() == Some(lameduck::context::CancelReason::Deadline));
@@ -101,8 +109,11 @@ fn a_handler_that_is_too_slow_is_answered_503_unless_it_has_said_so_itself() {
     let server = TestServer::start(app.layer(layers::timeout(Duration::from_millis(5))));
     let mut client = server.client();
     let late = client.get("/late");
-    assert_eq!((late.status, late.field("retry-after")), (503, Some("1")));
-    assert_eq!(late.text(), "503 Service Unavailable: it takes too long\n");
+    check_unavailable(&late);
+    assert_eq!(
+        late.text(),
+        "503 Service Unavailable: the handler took too long\n"
+    );
     assert_eq!(client.get("/knows").text(), "the database sleeps");
     server.stop_cleanly();
 }
@@ -165,7 +176,7 @@ fn a_body_that_a_layer_has_replaced_is_limited_too() {
 }
 
 #[test]
-fn only_so_many_are_inside_at_a_time() {
+fn concurrency_limit_refuses_the_requests_beyond_it() {
     let gate = Gate::new();
     let inside = gate.clone();
     let app = move |request: Request, _: Context| {
@@ -182,15 +193,12 @@ fn only_so_many_are_inside_at_a_time() {
     gate.wait_entered(2);
     let mut third = server.client();
     let refused = third.get("/");
-    assert_eq!(
-        (refused.status, refused.field("retry-after")),
-        (503, Some("1"))
-    );
+    check_unavailable(&refused);
     gate.open();
     clients
         .iter_mut()
         .for_each(|client| assert_eq!(client.read_response().text(), "served"));
-    // Those that panic have left too.
+    // A request does not count any more when its handler has panicked.
     for _ in 0..3 {
         assert_eq!(server.client().get("/panic").status, 500);
     }
@@ -199,16 +207,13 @@ fn only_so_many_are_inside_at_a_time() {
 }
 
 #[test]
-fn what_should_not_begin_now_is_refused_from_the_lame_duck_phase_on() {
+fn ready_only_refuses_requests_from_the_lame_duck_phase_on() {
     let app = (|_: Request, _: Context| "begun").layer(layers::ready_only());
     let server = TestServer::with(builder().workers(2).lame_duck(LIMIT), app);
     let mut client = server.used_client("/");
     server.handle().begin_shutdown();
     let refused = client.get("/");
-    assert_eq!(
-        (refused.status, refused.field("retry-after")),
-        (503, Some("1"))
-    );
+    check_unavailable(&refused);
     assert!(refused.closes());
     drop(client);
     let report = server.handle().shutdown_within(LIMIT);
@@ -332,10 +337,10 @@ fn any_origin_is_a_star_and_excludes_credentials() {
     assert!(std::panic::catch_unwind(|| cors().any_origin()).is_err());
 }
 
-/// Gives each access record to the test whose user agent it names.
+/// A logger that sends each access record to the test whose user agent it names.
 struct Recorder(Mutex<BTreeMap<String, Sender<AccessRecord>>>);
 
-/// A line and its key-values.
+/// The line and the key-values of one record.
 type AccessRecord = (String, BTreeMap<String, String>);
 
 static RECORDER: Recorder = Recorder(Mutex::new(BTreeMap::new()));
@@ -387,7 +392,7 @@ fn access_records_of(user_agent: &str) -> Receiver<AccessRecord> {
 }
 
 #[test]
-fn each_request_is_a_line_in_the_combined_format_with_the_same_as_key_values() {
+fn each_request_is_logged_in_the_combined_format_and_as_key_values() {
     let records = access_records_of("duck/1");
     let app = (|_: Request, _: Context| (StatusCode::CREATED, "made\n"))
         .layer(layers::access_log())
@@ -483,7 +488,7 @@ mod gzip {
     }
 
     #[test]
-    fn a_response_is_compressed_for_who_takes_it_and_says_that_it_depends() {
+    fn a_response_is_compressed_for_clients_that_accept_gzip_and_has_vary() {
         let server = TestServer::start(page.layer(layers::gzip()));
         let mut client = server.client();
         for target in ["/", "/reader", "/length"] {
@@ -521,7 +526,7 @@ mod gzip {
     }
 
     #[test]
-    fn head_is_told_what_get_would_be() {
+    fn head_gets_the_fields_that_get_would_get() {
         let server = TestServer::start(page.layer(layers::gzip()));
         let mut client = server.client();
         client.send("HEAD / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n");
@@ -535,7 +540,7 @@ mod gzip {
     }
 
     #[test]
-    fn what_does_not_gain_or_must_stay_as_it_is_stays() {
+    fn responses_that_gain_nothing_or_must_not_change_are_left_alone() {
         let server = TestServer::start(page.layer(layers::gzip()));
         let mut client = server.client();
         for target in ["/short", "/image", "/part", "/encoded", "/exact"] {

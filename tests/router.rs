@@ -1,4 +1,4 @@
-//! Which handler answers which request.
+//! The router: which handler answers which request.
 
 #![cfg(feature = "router")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -13,7 +13,7 @@ use lameduck::routing::Route;
 use lameduck::{Body, Context, Handler, IntoResponse, Request, Response, Router};
 use support::TestServer;
 
-/// A handler that says `name`, and what the parameter `id` is.
+/// Returns a handler that answers with `name` and the value of the parameter `id`.
 fn say(name: &'static str) -> impl Handler {
     move |_: Request, context: Context| match context.param("id") {
         Some(id) => format!("{name} {id}"),
@@ -42,7 +42,7 @@ fn check(app: &impl Handler, path: &str, expected: &str) {
 const NOT_FOUND: &str = "404 Not Found\n";
 
 #[test]
-fn a_path_finds_its_route_and_what_is_literal_goes_first() {
+fn a_path_finds_its_route_and_literal_parts_take_precedence() {
     let app = Router::new()
         .get("/{*id}", say("rest"))
         .get("/users/{id}", say("user"))
@@ -78,7 +78,7 @@ fn a_slash_at_the_end_is_another_path() {
 }
 
 #[test]
-fn a_parameter_is_decoded_after_the_path_was_taken_apart() {
+fn a_parameter_is_decoded_after_the_path_was_split() {
     let app = Router::new()
         .get("/a/{id}", say("a"))
         .get("/b/{*id}", say("b"))
@@ -94,7 +94,7 @@ fn a_parameter_is_decoded_after_the_path_was_taken_apart() {
 }
 
 #[test]
-fn a_method_without_a_handler_is_told_which_have_one() {
+fn a_method_without_a_handler_is_answered_405_with_allow() {
     let app = Router::new()
         .get("/a", say("get"))
         .post("/a", say("post"))
@@ -171,7 +171,7 @@ fn head_is_answered_by_the_handler_for_get_without_its_body() {
 }
 
 #[test]
-fn any_takes_what_has_no_handler_of_its_own() {
+fn any_answers_the_methods_that_have_no_handler_of_their_own() {
     let app = Router::new()
         .any("/a", say("any"))
         .post("/a", say("post"))
@@ -188,7 +188,7 @@ fn any_takes_what_has_no_handler_of_its_own() {
 }
 
 #[test]
-fn a_fallback_answers_where_no_route_has_the_path() {
+fn a_fallback_answers_where_no_route_matches() {
     let app = Router::new()
         .get("/a", say("a"))
         .fallback(|request: Request, _: Context| {
@@ -202,7 +202,7 @@ fn a_fallback_answers_where_no_route_has_the_path() {
 }
 
 #[test]
-fn a_nested_router_has_all_that_is_below_its_path() {
+fn a_nested_router_answers_everything_below_its_path() {
     let show = |request: Request, context: Context| {
         let params: Vec<_> = ["id", "item", "below"]
             .iter()
@@ -240,7 +240,7 @@ fn a_nested_router_has_all_that_is_below_its_path() {
 }
 
 #[test]
-fn a_nested_router_without_a_fallback_has_the_outer_ones() {
+fn a_nested_router_without_a_fallback_uses_the_outer_one() {
     let inner = || Router::new().get("/a", say("a"));
     let app = Router::new()
         .nest("/with", inner().fallback(say("inner")))
@@ -252,7 +252,7 @@ fn a_nested_router_without_a_fallback_has_the_outer_ones() {
     check(&app, "/without/deeper/a", "a");
 }
 
-/// Puts `name` before what is answered inside, and the parameter `id` as it is seen here.
+/// Returns a layer that puts `name`, and the value of the parameter `id`, around the response.
 fn mark(name: &'static str) -> impl Layer {
     move |request: Request, context: Context, next: Next<'_>| {
         let id = context.param("id").unwrap_or("").to_owned();
@@ -264,7 +264,7 @@ fn mark(name: &'static str) -> impl Layer {
 }
 
 #[test]
-fn layers_are_around_a_route_a_nested_router_or_all() {
+fn a_layer_goes_around_a_route_a_nested_router_or_everything() {
     let inner = Router::new().get("/x", say("x")).layer(mark("inner"));
     let app = Router::new()
         .layer(mark("all"))
@@ -339,7 +339,7 @@ fn a_panicking_handler_of_a_route_is_500_through_all_layers() {
     let _ = server.stop();
 }
 
-/// What building panics with.
+/// Checks that building the router panics with a message that contains `names`.
 #[track_caller]
 fn conflict(build: impl FnOnce() -> Router, names: &[&str]) {
     let panic = catch_unwind(AssertUnwindSafe(build)).expect_err("it is built");

@@ -1,4 +1,4 @@
-//! The test server that the library gives to its users.
+//! `lameduck::testing`, the server and the client for the tests of programs.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -40,7 +40,7 @@ fn app(request: Request, _: Context) -> Response {
 }
 
 #[test]
-fn it_sends_requests_and_reads_whole_responses() {
+fn it_sends_requests_and_reads_complete_responses() {
     let server = TestServer::start(app);
     assert_eq!(server.url(), format!("http://{}", server.local_addr()));
     assert_eq!(server.get("/target?a=b").text(), "/target?a=b");
@@ -89,7 +89,8 @@ fn a_part_of_a_response_is_an_error() {
     assert!(text.starts_with("GET /broken: "), "{text}");
 }
 
-/// A server with a request that no stop without cutting can come to an end of.
+/// Returns a stopping server with a request in flight that the stop has to cut, and the gate that
+/// its handler waits at.
 fn with_stuck_request() -> (TestServer, Gate) {
     let gate = Gate::new();
     let waits = gate.clone();
@@ -98,7 +99,7 @@ fn with_stuck_request() -> (TestServer, Gate) {
     let mut client = support::Client::connect(server.local_addr());
     client.send(support::get("/stuck"));
     gate.wait_entered(1);
-    // The client stays as long as the process does: it is the server that is to give up.
+    // The client must not close its connection: the server is to give up the request.
     std::mem::forget(client);
     server.handle().begin_shutdown_within(Duration::ZERO);
     (server, gate)
@@ -133,7 +134,7 @@ fn a_test_that_has_failed_already_fails_with_its_own_panic() {
 }
 
 #[test]
-fn a_stop_gives_its_report_whatever_it_says() {
+fn shutdown_returns_the_report_of_a_stop_that_was_not_clean() {
     let (server, gate) = with_stuck_request();
     let report = within_limit("the stop", || server.shutdown());
     assert_eq!(report.exit_code(), 3, "{report}");
@@ -141,7 +142,7 @@ fn a_stop_gives_its_report_whatever_it_says() {
 }
 
 #[test]
-fn a_request_that_is_under_way_when_the_server_stops_is_answered() {
+fn a_request_in_flight_when_the_server_stops_is_answered() {
     let gate = Gate::new();
     let waits = gate.clone();
     let server = TestServer::start(move |_: Request, context: Context| {

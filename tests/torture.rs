@@ -59,7 +59,7 @@ fn check_lossless(options: &[&str]) {
     );
     assert_eq!(output.status.code(), Some(0), "{told}{table}");
     assert!(
-        table.contains("in all") && table.contains("held beside what the clients know"),
+        table.contains("in all") && table.contains("compared with what the clients know"),
         "{table}"
     );
 }

@@ -1,4 +1,4 @@
-//! The command line: from words to a [`Command`], or to one line that says what is wrong with them.
+//! The command line: makes a [`Command`] of its words, or one line that says what is wrong.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -9,28 +9,28 @@ use rustix::process::Signal;
 
 use crate::cli::Failure;
 
-/// What the user wants.
+/// A command line that was understood.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command {
-    /// Nothing was said.
+    /// There were no words.
     Nothing,
-    /// To read this.
+    /// Print this text: a help text, or the version.
     Print(&'static str),
-    /// To try the server.
+    /// Run `lameduck demo`.
     Demo(DemoOptions),
-    /// To see that a stop loses nothing.
+    /// Run `lameduck prove`.
     Prove(ProveOptions),
-    /// To become this command, and to be told to stop when the process of that number is gone: what
-    /// `prove` starts.
+    /// Become the command, after asking the kernel for SIGTERM once the process with this number is
+    /// gone. `prove` starts its servers in this way.
     Tethered(i32, Vec<OsString>),
 }
 
-/// How `lameduck demo` serves.
+/// The options of `lameduck demo`.
 #[derive(Debug, PartialEq)]
 pub(crate) struct DemoOptions {
-    /// At least one.
+    /// The addresses, at least one.
     pub(crate) listen: Vec<String>,
-    /// `None` is as many as the library takes.
+    /// `None` is the library's default.
     pub(crate) workers: Option<usize>,
     pub(crate) lame_duck: Duration,
     pub(crate) grace_period: Duration,
@@ -52,11 +52,11 @@ impl Default for DemoOptions {
     }
 }
 
-/// What `lameduck prove` does.
+/// The options of `lameduck prove`.
 #[derive(Debug, PartialEq)]
 pub(crate) struct ProveOptions {
     pub(crate) stops: u32,
-    /// `None` is another one each time.
+    /// `None` is another seed each time.
     pub(crate) seed: Option<u64>,
     pub(crate) rtt: Duration,
     /// The command line of another server.
@@ -76,7 +76,7 @@ impl Default for ProveOptions {
     }
 }
 
-/// Reads the whole command line.
+/// Reads the command line.
 pub(crate) fn parse(mut arguments: Parser) -> Result<Command, Failure> {
     let wrong = |problem: String| Failure::Usage {
         command: PROGRAM,
@@ -101,8 +101,8 @@ pub(crate) fn parse(mut arguments: Parser) -> Result<Command, Failure> {
     }
 }
 
-/// Reads what follows `demo`. Of an option given twice the last one counts, but for `--listen`,
-/// which adds up.
+/// Reads the words after `demo`. If an option is given twice, the last value counts; `--listen`
+/// adds up.
 fn parse_demo(mut arguments: Parser) -> Result<Command, lexopt::Error> {
     let mut options = DemoOptions::default();
     while let Some(argument) = arguments.next()? {
@@ -125,7 +125,7 @@ fn parse_demo(mut arguments: Parser) -> Result<Command, lexopt::Error> {
     Ok(Command::Demo(options))
 }
 
-/// Reads what follows `prove`.
+/// Reads the words after `prove`.
 fn parse_prove(mut arguments: Parser) -> Result<Command, lexopt::Error> {
     let mut options = ProveOptions::default();
     while let Some(argument) = arguments.next()? {
@@ -179,7 +179,7 @@ fn period(option: &str, value: OsString) -> Result<Duration, lexopt::Error> {
     })
 }
 
-/// Reads a whole number and its unit. Zero is the only number that needs none.
+/// Reads a duration: a whole number and its unit. Zero is the only number that needs no unit.
 fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
@@ -196,10 +196,11 @@ fn duration(text: &str) -> Option<Duration> {
     }
 }
 
-/// A thread has several mappings, and Linux gives a process 65530 of them by default.
+/// The largest number of workers. A thread has several memory mappings, and Linux allows a process
+/// 65530 of them by default.
 const MAX_WORKERS: usize = 10_000;
 
-/// What has a `--help`.
+/// The commands that have a `--help`.
 const PROGRAM: &str = "lameduck";
 pub(crate) const DEMO: &str = "lameduck demo";
 const PROVE: &str = "lameduck prove";
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_is_read() {
+    fn every_option_of_demo_is_read() {
         let words = [
             "--listen=[::]:80",
             "--workers=3",
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_to_prove_is_read() {
+    fn every_option_of_prove_is_read() {
         assert_eq!(
             parse_words(&["prove"]),
             Ok(Command::Prove(ProveOptions::default()))
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_in_one_line() {
+    fn a_wrong_command_line_is_explained_in_one_line() {
         let bad_duration =
             r#""10" is not a duration such as 500ms, 10s, 2m, 1h or 0; try 'lameduck demo --help'"#;
         check_refused(&["--bad"], "invalid option '--bad'; try 'lameduck --help'");
@@ -395,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_too_long_to_be_kept_is_refused() {
+    fn a_duration_that_is_too_long_is_refused() {
         assert_eq!(
             duration("18446744073709551615s"),
             Some(Duration::from_secs(u64::MAX))
@@ -410,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn help_fits_a_terminal_and_tells_the_defaults() {
+    fn help_fits_a_terminal_and_has_the_right_defaults() {
         for line in [HELP, DEMO_HELP, PROVE_HELP]
             .into_iter()
             .flat_map(str::lines)
@@ -418,7 +419,7 @@ mod tests {
             assert!(line.chars().count() <= 90, "{line:?} is too wide");
         }
         let defaults = DemoOptions::default();
-        let told = |name: &str, period: Duration| {
+        let check = |name: &str, period: Duration| {
             let line = DEMO_HELP
                 .lines()
                 .skip_while(|line| !line.contains(name))
@@ -433,8 +434,8 @@ mod tests {
             });
             assert_eq!(text.as_deref().and_then(duration), Some(period), "{name}");
         };
-        told("--lame-duck", defaults.lame_duck);
-        told("--grace-period", defaults.grace_period);
-        told("--idle-grace", defaults.idle_grace);
+        check("--lame-duck", defaults.lame_duck);
+        check("--grace-period", defaults.grace_period);
+        check("--idle-grace", defaults.idle_grace);
     }
 }

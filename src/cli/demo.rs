@@ -1,6 +1,6 @@
-//! `lameduck demo`: a complete server, to try the library with and to read as an example of it.
+//! `lameduck demo`: a complete server, to try the library with and to read as an example.
 //!
-//! Top to bottom: the server, its routes, what they answer.
+//! From top to bottom: the server, its routes, the handlers of the routes.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use lameduck::{Body, Context, IntoResponse, Report, Request, Response, SIGINT, S
 use crate::cli::args::DemoOptions;
 use crate::cli::query::{Invalid, Query};
 
-/// Serves until a signal stops it, and says how that went.
+/// Serves until a signal stops the server, and returns the report.
 pub(crate) fn run(options: DemoOptions) -> lameduck::Result<Report> {
     let mut server = Server::builder()
         .lame_duck(options.lame_duck)
@@ -39,7 +39,7 @@ pub(crate) fn run(options: DemoOptions) -> lameduck::Result<Report> {
 
 /// Answers one request.
 fn app(request: Request, context: Context) -> Response {
-    // HEAD is answered as GET is: the server sends the head and leaves the body out.
+    // HEAD is handled as GET: the server sends the head and leaves out the body.
     let method = if request.method() == Method::HEAD {
         &Method::GET
     } else {
@@ -72,7 +72,7 @@ fn app(request: Request, context: Context) -> Response {
         ) => other_method(method, "GET, HEAD, OPTIONS"),
         (_, "/") => other_method(method, "GET, HEAD, POST, OPTIONS"),
         (_, "/echo") => other_method(method, "POST, PUT, OPTIONS"),
-        // The server as a whole.
+        // The methods of the server itself, not of a route.
         (&Method::OPTIONS, "*") => other_method(method, "GET, HEAD, POST, PUT, OPTIONS"),
         _ => (
             StatusCode::NOT_FOUND,
@@ -82,8 +82,8 @@ fn app(request: Request, context: Context) -> Response {
     }
 }
 
-/// Holds a worker for a while. At a stop's deadline it gives up: the server has then answered in
-/// its place.
+/// Holds a worker for a while. It returns at the stop's deadline, when the server has answered 503
+/// in its place.
 fn sleep(query: Query<'_>, context: &Context) -> Result<Response, Invalid> {
     let duration = Duration::from_millis(query.number("ms", 0..=SLEEP_MILLIS_MAX)?);
     Ok(if context.sleep(duration).is_ok() {
@@ -93,8 +93,8 @@ fn sleep(query: Query<'_>, context: &Context) -> Result<Response, Invalid> {
     })
 }
 
-/// Bytes that are made while they are sent: there are never more of them in memory than the client
-/// is about to take.
+/// Returns bytes that are made while they are sent, so that no more of them are in memory than the
+/// client is about to take.
 fn bytes(query: Query<'_>) -> Result<Response, Invalid> {
     let n = query.number("n", 0..=u64::MAX)?;
     Ok(of_type(
@@ -103,8 +103,8 @@ fn bytes(query: Query<'_>) -> Result<Response, Invalid> {
     ))
 }
 
-/// Lines that come one by one. A stop waits for them all; at its deadline the rest comes without a
-/// pause, and so in time.
+/// Returns lines with pauses between them. A stop waits for all of them. At its deadline the
+/// remaining lines are written without pauses, so that they are still sent in time.
 fn chunked(context: Context) -> Response {
     let write_lines = move |client: &mut lameduck::body::BodyWriter<'_>| {
         for line in 1..=LINES {
@@ -119,8 +119,8 @@ fn chunked(context: Context) -> Response {
     of_type("text/plain; charset=utf-8", Body::writer(write_lines))
 }
 
-/// A server-sent event each second, for as long as the client stays. It has a thread of its own; at
-/// a stop it ends at once.
+/// Returns a server-sent event each second, for as long as the client stays. The stream has a
+/// dedicated thread, and ends when the server starts to drain.
 fn events(context: Context) -> Response {
     let write_events = move |client: &mut lameduck::body::BodyWriter<'_>| {
         for n in 1_u64.. {
@@ -136,7 +136,8 @@ fn events(context: Context) -> Response {
     of_type("text/event-stream", Body::stream(write_events))
 }
 
-/// What an upgraded connection is: bytes in, the same in upper case out. At a stop it says goodbye.
+/// Serves an upgraded connection: it sends back the bytes it gets in upper case. A stop makes it
+/// send a last line.
 fn shout(mut io: Upgraded, _context: Context) {
     io.on_shutdown(|io| {
         let _ = io.write_all(b"GOODBYE\n");
@@ -151,8 +152,8 @@ fn shout(mut io: Upgraded, _context: Context) {
     }
 }
 
-/// The request's fields as they came, values byte for byte: they may be in any encoding, or in
-/// none.
+/// Returns the fields of the request. The values are sent byte for byte, as they may be in any
+/// encoding.
 fn headers(request: &Request) -> Response {
     let mut lines = Vec::new();
     for (name, value) in request.headers() {
@@ -163,8 +164,8 @@ fn headers(request: &Request) -> Response {
     of_type("text/plain", lines)
 }
 
-/// A response with one more field. The types of `http` hold no line break, so it stays one field
-/// and one response.
+/// Returns a response with one more field. The types of `http` allow no line break in it, so it can
+/// not become two fields or two responses.
 fn set_header(query: Query<'_>) -> Result<Response, Invalid> {
     let name = HeaderName::from_bytes(&query.value("name")?)
         .map_err(|_| Invalid::parameter("name", "is not a field name, as in `x-duck`"))?;
@@ -179,12 +180,12 @@ fn set_header(query: Query<'_>) -> Result<Response, Invalid> {
     Ok(response)
 }
 
-/// The request's body, which goes out while it still comes in.
+/// Returns the request's body, which is sent while it still comes in.
 fn echo(request: Request) -> Response {
-    // A part of something is not to be taken for the whole of it (RFC 9110 section 14.5).
+    // A server must not take a partial body for a complete one (RFC 9110 section 14.5).
     if request.headers().contains_key(CONTENT_RANGE) {
         let text =
-            "400 Bad Request: a part of a body, as Content-Range says it is, cannot be taken\n";
+            "400 Bad Request: a partial body, as Content-Range declares it, is not accepted\n";
         return (StatusCode::BAD_REQUEST, text).into_response();
     }
     let content_type = request.headers().get(CONTENT_TYPE).cloned();
@@ -194,7 +195,7 @@ fn echo(request: Request) -> Response {
     response
 }
 
-/// The status that was asked for, with the field that it may not be without.
+/// Returns the status in the query, with the field that this status requires.
 fn status(query: Query<'_>) -> Result<Response, Invalid> {
     let code = query.number("code", 200..=599)?;
     let status = StatusCode::from_u16(code).expect("200 to 599 are status codes");
@@ -214,7 +215,7 @@ fn status(query: Query<'_>) -> Result<Response, Invalid> {
     Ok(response)
 }
 
-/// Whether any server may be expected to know a method. Names are case-sensitive.
+/// Returns whether the method is one that servers know. Names of methods are case-sensitive.
 fn is_known(method: &Method) -> bool {
     let known = [
         Method::GET,
@@ -229,7 +230,7 @@ fn is_known(method: &Method) -> bool {
     known.contains(method)
 }
 
-/// For a method that has no meaning here at all: another route would not help.
+/// Returns the response to a method that no route knows.
 fn not_implemented() -> Response {
     (
         StatusCode::NOT_IMPLEMENTED,
@@ -238,7 +239,7 @@ fn not_implemented() -> Response {
         .into_response()
 }
 
-/// Makes the answer to a request that cannot be understood, with one that can.
+/// Returns a function that makes the response to a wrong query. It shows `example`, which is right.
 fn bad_request(example: &'static str) -> impl FnOnce(Invalid) -> Response {
     move |invalid| {
         (
@@ -249,7 +250,8 @@ fn bad_request(example: &'static str) -> impl FnOnce(Invalid) -> Response {
     }
 }
 
-/// OPTIONS asks what there is; anything else is told.
+/// Returns the response to OPTIONS, which asks for the allowed methods, and to a method that is not
+/// allowed.
 fn other_method(method: &Method, allowed: &'static str) -> Response {
     let allow = [(ALLOW, HeaderValue::from_static(allowed))];
     if method == Method::OPTIONS {
@@ -267,8 +269,8 @@ fn of_type(content_type: &'static str, body: impl Into<Body>) -> Response {
     response
 }
 
-/// Bytes that count from 0 to 250, over and over. The period is prime, so that a piece that is lost
-/// or repeated, which is likely to be a power of two long, shows.
+/// Bytes that count from 0 to 250, over and over. The period is prime: a piece that is lost or
+/// repeated is likely to be a power of two long, and so always shows.
 #[derive(Debug)]
 struct Counting {
     next: u8,
@@ -286,12 +288,12 @@ impl Read for Counting {
 
 const PAGE: &str = include_str!("demo.html");
 
-/// An hour: longer than anybody waits who waits on purpose.
+/// The longest sleep: an hour, which no client waits for on purpose.
 const SLEEP_MILLIS_MAX: u64 = 60 * 60 * 1000;
 
 const LINES: u32 = 5;
 const LINE_EVERY: Duration = Duration::from_millis(200);
-/// Between two events.
+/// The time between two events.
 const EVENT_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

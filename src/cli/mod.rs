@@ -1,5 +1,8 @@
-//! What stands around the commands: the help, the log, the limits of the process, and how failures
-//! are told.
+//! The command line program: its commands, and what they share (the help, the log, the limits of
+//! the process, the text of failures).
+//!
+//! Read `args.rs` for the options, then `demo.rs`, a complete server, or `prove.rs`, which stops
+//! such servers and judges them from outside. The program uses only the library's public API.
 
 use std::error::Error;
 use std::fmt;
@@ -15,10 +18,10 @@ mod demo;
 mod prove;
 mod query;
 
-/// The exit code when nothing was served. A report's own are 0, 1 and 3.
+/// The exit code when nothing was served. A report's own exit codes are 0, 1 and 3.
 pub(crate) const EXIT_FAILURE: u8 = 2;
 
-/// Does what the command line asks for.
+/// Runs the command that the command line names.
 pub(crate) fn run(arguments: lexopt::Parser) -> Result<ExitCode, Failure> {
     match args::parse(arguments)? {
         Command::Nothing => {
@@ -60,19 +63,19 @@ pub(crate) fn run(arguments: lexopt::Parser) -> Result<ExitCode, Failure> {
 /// Why nothing was served.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The command line is at fault, and `command` has a `--help` that tells how it is meant.
+    /// The command line is wrong; the `--help` of `command` explains it.
     Usage {
         command: &'static str,
         problem: String,
     },
-    /// The command line was understood, and the system refused.
+    /// The server could not be started or run.
     Server(lameduck::Error),
-    /// A server to be tortured could not be started.
+    /// `prove` could not start a server.
     Proof(std::io::Error),
 }
 
 impl fmt::Display for Failure {
-    /// One line, whatever control characters there may be in what the user has typed.
+    /// Writes one line, even if the user's arguments contain control characters.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = match self {
             Self::Usage { command, problem } => format!("{problem}; try '{command} --help'"),
@@ -95,19 +98,19 @@ impl From<lameduck::Error> for Failure {
     }
 }
 
-/// An error, and behind it what caused it.
+/// Returns the text of an error and of its causes.
 fn with_causes(error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
-/// Writes to stdout. If its reader is gone, as in `lameduck --help | head -1`, nothing is wrong.
+/// Writes to stdout. It is no error if the reader is gone, as in `lameduck --help | head -1`.
 fn print(text: &str) {
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Logs to stderr: what concerns the whole server, or what `RUST_LOG` asks for.
+/// Starts the log, which goes to stderr. Its level is *info*, or that of `RUST_LOG`.
 fn start_log() {
     let filter = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(filter)
@@ -115,8 +118,8 @@ fn start_log() {
         .init();
 }
 
-/// Lets the process have as many descriptors as it may: each connection is one. The soft limit is
-/// often 1024, for the sake of programs that call select(2).
+/// Raises the limit of open descriptors to the maximum, as each connection is a descriptor. The
+/// soft limit is often 1024, for the sake of programs that call select(2).
 fn raise_descriptor_limit() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     if let Err(error) = setrlimit(

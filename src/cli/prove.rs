@@ -1,12 +1,12 @@
-//! `lameduck prove`: tortures servers that are told to stop, and counts what became of every
-//! request.
+//! `lameduck prove`: stops servers under load, and counts what becomes of every request.
 //!
-//! Top to bottom: all stops, one stop, one thread of clients. What a stop consists of is in `plan`,
-//! what a client does and how it judges in `client`, and what comes of it in `tally`.
+//! From top to bottom: all stops, one stop, one thread of clients. `plan` says which clients a stop
+//! has, `client` what a client does and how it judges the responses, and `tally` counts the result.
+//! `report` reads the server's own report, which the tally is compared with.
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "it measures a server from outside, whose clock it has no part in"
+    reason = "prove sees servers from outside, and has no part in their clock"
 )]
 
 use std::io::{self, IsTerminal, Write};
@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cli::args::ProveOptions;
 use crate::cli::prove::child::{Server, pause};
-use crate::cli::prove::client::{Client, World};
+use crate::cli::prove::client::{Client, Conditions};
 use crate::cli::prove::plan::{Plan, Random};
 use crate::cli::prove::report::ServerReport;
 use crate::cli::prove::tally::{Outcome, Tally};
@@ -25,37 +25,38 @@ use crate::cli::prove::tally::{Outcome, Tally};
 mod answer;
 pub(super) mod child;
 mod client;
+mod exchange;
 mod plan;
 mod report;
 mod request;
 mod tally;
 
-/// What came of all stops.
+/// The result of all stops.
 #[derive(Debug, Default)]
 pub(crate) struct Proof {
     pub(crate) text: String,
     pub(crate) holds: bool,
 }
 
-/// What came of one stop.
+/// The result of one stop.
 #[derive(Debug)]
-struct Outcomes {
+struct StopResult {
     clients: Tally,
-    /// What is wrong, apart from losses.
+    /// What else is wrong, beside lost requests.
     problems: Vec<String>,
-    /// From the signal to the end of the process.
+    /// The time from the signal to the end of the process.
     took: Duration,
-    /// Its report was held beside what the clients know.
-    compared: bool,
+    /// Whether the server printed a report, which was compared with what the clients know.
+    is_compared: bool,
 }
 
-/// Stops servers, as many as asked for.
+/// Stops as many servers as the options say.
 pub(crate) fn run(options: &ProveOptions) -> io::Result<Proof> {
     let seed = options
         .seed
         .unwrap_or_else(|| u64::from(std::process::id()));
     let mut progress = Progress::new(options.stops);
-    progress.say(&format!(
+    progress.print(&format!(
         "{}, seed {seed}",
         count(u64::from(options.stops), "stop")
     ));
@@ -63,23 +64,23 @@ pub(crate) fn run(options: &ProveOptions) -> io::Result<Proof> {
     let (mut holds, mut compared, mut took) = (true, 0, Vec::new());
     for stop in 1..=options.stops {
         let plan = Plan::new(seed, stop);
-        let outcomes = stop_once(options, &plan)?;
-        let losses = outcomes.clients.losses.iter().map(ToString::to_string);
-        let found: Vec<_> = outcomes.problems.into_iter().chain(losses).collect();
+        let result = stop_once(options, &plan)?;
+        let losses = result.clients.losses.iter().map(ToString::to_string);
+        let found: Vec<_> = result.problems.into_iter().chain(losses).collect();
         if !found.is_empty() {
-            progress.say(&format!("stop {stop}, {plan}:"));
+            progress.print(&format!("stop {stop}, {plan}:"));
             found
                 .iter()
                 .take(LINES_MAX)
-                .for_each(|line| progress.say(&format!("  {line}")));
+                .for_each(|line| progress.print(&format!("  {line}")));
         }
         if found.len() > LINES_MAX {
-            progress.say(&format!("  and {} more", found.len() - LINES_MAX));
+            progress.print(&format!("  and {} more", found.len() - LINES_MAX));
         }
         holds &= found.is_empty();
-        compared += u32::from(outcomes.compared);
-        took.push(outcomes.took);
-        all.add(outcomes.clients);
+        compared += u32::from(result.is_compared);
+        took.push(result.took);
+        all.add(result.clients);
         progress.show(stop, &all);
     }
     progress.end();
@@ -96,38 +97,38 @@ pub(crate) fn run(options: &ProveOptions) -> io::Result<Proof> {
     let text = format!(
         "{all}\n\
          {stops} in {elapsed:.1?}: {requests} on {connections}; seed {seed}, round trip {rtt:?}\n\
-         from the signal to the end of the server: {median:.1?} as a rule, {longest:.1?} at most\n\
-         {compared} held beside what the clients know\n"
+         from the signal to the end of the server: median {median:.1?}, longest {longest:.1?}\n\
+         {compared} compared with what the clients know\n"
     );
     Ok(Proof { text, holds })
 }
 
-/// Starts a server, lets clients at it, tells it to stop, and waits for the end of all.
-fn stop_once(options: &ProveOptions, plan: &Plan) -> io::Result<Outcomes> {
+/// Starts a server and its clients, signals the server, and waits until all of them have ended.
+fn stop_once(options: &ProveOptions, plan: &Plan) -> io::Result<StopResult> {
     let server = Server::start(options, plan)?;
-    let begins = Instant::now();
-    let signal = begins + plan.load;
+    let start = Instant::now();
+    let signal = start + plan.load;
     let limit = signal + STOP_LIMIT;
-    let world = World {
+    let conditions = Conditions {
         server: server.addr,
-        begins,
+        start,
         signal,
         rtt: options.rtt,
     };
     let mut random = Random::new(plan.seed, 0);
     let clients = plan.clients.iter().enumerate();
     let clients = clients
-        .map(|(i, kind)| Client::new(&world, *kind, i, random.split()))
+        .map(|(i, kind)| Client::new(&conditions, *kind, i, random.split()))
         .collect::<Vec<_>>();
-    let mut crowds: Vec<Vec<_>> = (0..THREADS).map(|_| Vec::new()).collect();
+    let mut shares: Vec<Vec<_>> = (0..THREADS).map(|_| Vec::new()).collect();
     clients
         .into_iter()
         .enumerate()
-        .for_each(|(i, client)| crowds[i % THREADS].push(client));
+        .for_each(|(i, client)| shares[i % THREADS].push(client));
     let mut clients = thread::scope(|scope| {
-        let threads: Vec<_> = crowds
+        let threads: Vec<_> = shares
             .into_iter()
-            .map(|crowd| scope.spawn(move || drive(crowd, limit)))
+            .map(|share| scope.spawn(move || drive(share, limit)))
             .collect();
         pause(signal.saturating_duration_since(Instant::now()));
         let signalled = server.signal(options.signal);
@@ -145,23 +146,23 @@ fn stop_once(options: &ProveOptions, plan: &Plan) -> io::Result<Outcomes> {
         clients.settle(report);
         problems.extend(report.contradictions(&clients));
     }
-    // How another server ends is its own affair, as long as it does.
-    let is_as_reported = options.target.is_some()
+    // Another server may end with any exit code, as long as it ends.
+    let is_right_exit_code = options.target.is_some()
         || report
             .as_ref()
             .is_some_and(|report| end.exit_code() == Some(report.exit_code));
-    if !is_as_reported || !end.is_over() {
+    if !is_right_exit_code || !end.is_over() {
         problems.push(end.to_string());
     }
-    Ok(Outcomes {
+    Ok(StopResult {
         clients,
         problems,
         took: end.at.saturating_duration_since(signal),
-        compared: report.is_some(),
+        is_compared: report.is_some(),
     })
 }
 
-/// Lets some clients do what they want to, until all have ended.
+/// Drives some of the clients until all of them have ended.
 fn drive(mut clients: Vec<Client<'_>>, limit: Instant) -> Tally {
     let mut tally = Tally::default();
     let mut ready = vec![true; clients.len()];
@@ -183,7 +184,8 @@ fn drive(mut clients: Vec<Client<'_>>, limit: Instant) -> Tally {
     }
 }
 
-/// Waits until a client can go on. Which of them may find something new at its socket.
+/// Waits until a client can go on. Returns for each client whether its socket may have something
+/// new.
 fn wait(clients: &[Client<'_>], now: Instant, limit: Instant) -> Vec<bool> {
     let mut ready = vec![false; clients.len()];
     let mut until = limit;
@@ -194,8 +196,8 @@ fn wait(clients: &[Client<'_>], now: Instant, limit: Instant) -> Vec<bool> {
     for (i, client) in clients.iter().enumerate() {
         let wait = client.wait(now);
         until = until.min(wait.until.unwrap_or(limit));
-        // One that wants nothing is left out: poll(2) tells of broken connections unasked, again
-        // and again.
+        // A client that waits for nothing at its socket is left out: poll(2) reports a broken
+        // connection even then, and would return at once each time.
         if let Some(socket) = client.socket().filter(|_| !wait.events.is_empty()) {
             fds.push(PollFd::new(socket, wait.events));
             whose.push(i);
@@ -203,7 +205,7 @@ fn wait(clients: &[Client<'_>], now: Instant, limit: Instant) -> Vec<bool> {
     }
     let timeout =
         Timespec::try_from(until.saturating_duration_since(now)).expect("the limit is near");
-    // An interrupted wait is a short one.
+    // An interrupted wait is no error: it ends early, and is begun again.
     let _ = poll(&mut fds, Some(&timeout));
     for (fd, i) in fds.iter().zip(whose) {
         ready[i] = fd.revents() != PollFlags::empty();
@@ -211,11 +213,11 @@ fn wait(clients: &[Client<'_>], now: Instant, limit: Instant) -> Vec<bool> {
     ready
 }
 
-/// Tells how far it is: a bar that moves on a terminal, now and then a line elsewhere.
+/// Shows the progress on stderr: a bar on a terminal, elsewhere a line every few seconds.
 struct Progress {
     began: Instant,
     stops: u32,
-    told: Instant,
+    last_line: Instant,
     is_terminal: bool,
 }
 
@@ -225,7 +227,7 @@ impl Progress {
         Self {
             began,
             stops,
-            told: began,
+            last_line: began,
             is_terminal: io::stderr().is_terminal(),
         }
     }
@@ -247,14 +249,14 @@ impl Progress {
                 "{CLEAR}[{bar}] {so_far}, {} s left",
                 left.as_secs()
             ));
-        } else if self.told.elapsed() >= LINE_EVERY {
-            self.told = Instant::now();
-            self.say(&so_far);
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            self.print(&so_far);
         }
     }
 
-    /// Says something that stays.
-    fn say(&self, line: &str) {
+    /// Prints a line that stays.
+    fn print(&self, line: &str) {
         write(&format!(
             "{}{line}\n",
             if self.is_terminal { CLEAR } else { "" }
@@ -268,7 +270,7 @@ impl Progress {
     }
 }
 
-/// To stderr. If nobody reads it, nothing is wrong.
+/// Writes to stderr. It is no error if nobody reads it.
 fn write(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
@@ -277,15 +279,17 @@ fn count(n: u64, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Threads that drive clients.
+/// The number of threads that drive clients.
 const THREADS: usize = 2;
-/// From the signal to when whatever is left counts as stuck: far more than any request of the plan
-/// takes.
+/// The time after the signal when a request or a server that is left counts as stuck: far more than
+/// any request of the plan takes.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// Losses that are told one by one, for each stop.
+/// The largest number of problems that are printed for one stop.
 const LINES_MAX: usize = 10;
 
+/// The width of the bar, in characters.
 const BAR: u64 = 24;
-/// Back to the beginning of a terminal's line, and clears it.
+/// Moves to the beginning of a terminal's line and clears it.
 const CLEAR: &str = "\r\x1b[K";
+/// The time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! The parameters of a request's query, as forms send them: `ms=500&text=a+b%21`.
+//! The parameters of a query, as HTML forms send them: `ms=500&text=a+b%21`.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -6,18 +6,18 @@ use std::str::FromStr;
 
 use lameduck::http::Uri;
 
-/// A query. It is looked through once for each parameter asked for: there are few.
+/// A query. It is searched once for each parameter that is asked for: there are few of them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Query<'a>(&'a str);
 
 impl<'a> Query<'a> {
-    /// The query of `uri`. One without is empty.
+    /// Returns the query of `uri`, which is empty if `uri` has none.
     pub(crate) fn of(uri: &'a Uri) -> Self {
         Self(uri.query().unwrap_or_default())
     }
 
-    /// The value of the parameter `name`, decoded: any bytes at all, NUL and line breaks among
-    /// them.
+    /// Returns the decoded value of the parameter `name`. It may be any bytes, including NUL and
+    /// line breaks.
     pub(crate) fn value(self, name: &'static str) -> Result<Vec<u8>, Invalid> {
         let mut found = None;
         for pair in self.0.split('&').filter(|pair| !pair.is_empty()) {
@@ -25,7 +25,7 @@ impl<'a> Query<'a> {
             let (Some(key), Some(value)) = (decode(key), decode(value)) else {
                 return Err(Invalid::escape());
             };
-            // Of two we would not know which one is meant.
+            // With two values we would not know which one is meant.
             if key == name.as_bytes() && found.replace(value).is_some() {
                 return Err(Invalid::parameter(name, "is given more than once"));
             }
@@ -33,7 +33,7 @@ impl<'a> Query<'a> {
         found.ok_or_else(|| Invalid::parameter(name, "is missing"))
     }
 
-    /// The number in the parameter `name`: decimal digits and nothing else.
+    /// Returns the number that is the value of the parameter `name`: decimal digits, nothing else.
     pub(crate) fn number<N>(
         self,
         name: &'static str,
@@ -43,7 +43,7 @@ impl<'a> Query<'a> {
         N: FromStr + PartialOrd + fmt::Display,
     {
         let digits = String::from_utf8(self.value(name)?).ok();
-        // `parse` alone would take a sign.
+        // `parse` alone would accept a sign.
         let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()));
         let number = digits
             .and_then(|digits| digits.parse().ok())
@@ -61,7 +61,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// What is wrong with a query, in words for who has sent it. They repeat nothing of it.
+/// A sentence that tells the client what is wrong with its query, without repeating any of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Invalid(String);
 
@@ -81,8 +81,7 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// Undoes percent-encoding, in the form's kind of it where `+` is a space. `None`: an escape is
-/// broken.
+/// Decodes percent-encoding as forms use it, where `+` is a space. `None` if an escape is broken.
 fn decode(text: &str) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -198,13 +197,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_number_is_told_what_would_be_good() {
-        let told = Query("a=x")
+    fn a_wrong_number_is_answered_with_the_range() {
+        let invalid = Query("a=x")
             .number("a", 0..=u64::MAX)
             .unwrap_err()
             .to_string();
         assert_eq!(
-            told,
+            invalid,
             "the parameter `a` is not a whole number from 0 to 18446744073709551615"
         );
     }

@@ -19,7 +19,7 @@ use std::time::Instant;
 use http::{Method, Uri};
 
 use crate::conn::transport::{Look, Transport};
-use crate::lifecycle::context::Client;
+use crate::lifecycle::scope::Client;
 use crate::sys::poller::Poller;
 use crate::sys::socket::TcpInfo;
 use crate::sys::sync::{Mutex, lock};

@@ -1,29 +1,28 @@
-//! What a handler can know of its request's surroundings, above all of the stop.
+//! What a handler can learn about the surroundings of its request, above all about the stop.
 //!
-//! A context is a chain: a connection's, or a program's own, and above it what was derived from
-//! that, each of which is over when what it was derived from is. Beside it hangs a list of what
-//! routers and layers have added: parameters, values.
+//! A context is a scope, which says when it ends (`scope.rs`), and a list of what routers and
+//! layers have added to it: route parameters and values.
 
 use std::any::{Any, TypeId};
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::lifecycle::phase::{Flag, Lifecycle, Phase};
-use crate::lifecycle::timer::{self, Alarm};
-use crate::sys::clock::{Clock, after, earlier};
-use crate::sys::signal_name::signal_name;
+use crate::lifecycle::phase::Lifecycle;
+use crate::lifecycle::scope::{CancelReason, Client, Connection, Derived, Scope};
+use crate::sys::clock::{Clock, after};
 
-/// Given to each handler: who asks, whether the server is stopping, and what the router and layers
-/// have added. A cheap clone.
+/// Tells a handler which client asks, whether the server is stopping, and what the router and
+/// layers have added. A clone is cheap.
 ///
-/// A program makes one of its own with [`root`](Self::root) or [`notify`](crate::signal::notify), to stop
-/// its servers and its other threads by one word. From any context others can be derived, with a
-/// [timeout](Self::with_timeout), a [cancel](Self::with_cancel) of their own or a
-/// [value](Self::with_value); they are over when it is.
+/// A program makes a context of its own with [`root`](Self::root) or
+/// [`notify`](crate::signal::notify), to stop its servers and its other threads with one call.
+/// Other contexts are derived from a context, with a [timeout](Self::with_timeout), a
+/// [`cancel`](Self::with_cancel) of their own or a [value](Self::with_value). They end when it
+/// ends.
 ///
 /// # Examples
 ///
@@ -34,119 +33,39 @@ use crate::sys::signal_name::signal_name;
 ///
 /// let program = Context::root();
 /// let query = program.with_timeout(Duration::from_millis(5));
-/// assert!(query.sleep(Duration::MAX).is_err(), "it ends before");
+/// assert!(query.sleep(Duration::MAX).is_err(), "the timeout ends it");
 /// assert_eq!(query.reason(), Some(CancelReason::Deadline));
 /// assert!(!program.is_cancelled());
 /// ```
 #[derive(Debug, Clone)]
 pub struct Context {
-    scope: Arc<Scope>,
+    scope: Scope,
     added: Option<Arc<Added>>,
 }
 
-#[derive(Debug)]
-enum Scope {
-    /// What all requests of one connection share.
-    Connection(Connection),
-    /// What a program has made.
-    Root(Root),
-    /// What was derived from another.
-    Derived(Derived),
-}
-
-#[derive(Debug)]
-struct Connection {
-    lifecycle: Arc<Lifecycle>,
-    peer: Option<SocketAddr>,
-    local: Option<SocketAddr>,
-    client: Weak<dyn Client>,
-}
-
-/// The other end of a connection, as a context sees it.
-pub(crate) trait Client: Send + Sync + fmt::Debug {
-    /// Has `then` called if the client's end breaks while the current request is served.
-    fn on_gone(&self, then: Box<dyn FnOnce() + Send>);
-}
-
-/// A context that somebody cancels.
-#[derive(Debug)]
-struct Root {
-    cancelled: Flag,
-    /// Asked for a second time: what still goes on is to be cut.
-    forced: Flag,
-    reason: OnceLock<CancelReason>,
-}
-
-/// A context that is over when its parent is, or before.
-#[derive(Debug)]
-struct Derived {
-    parent: Context,
-    /// Raised with the parent's, or when it is cancelled itself.
-    draining: Flag,
-    cancelled: Flag,
-    reason: OnceLock<CancelReason>,
-    deadline: Option<Instant>,
-    /// What the parent has to forget when this one is gone: of its draining, of its end.
-    told_by_parent: OnceLock<(Option<u64>, Option<u64>)>,
-    alarm: OnceLock<Alarm>,
-}
-
-/// What a router or a layer has added, the latest first.
+/// One item that a router or a layer has added, and those added before it.
 struct Added {
+    item: Item,
     before: Option<Arc<Self>>,
-    what: What,
 }
 
-enum What {
+enum Item {
     #[cfg_attr(not(feature = "router"), allow(dead_code, reason = "routers use it"))]
     Params(Vec<(String, String)>),
     Value(TypeId, Arc<dyn Any + Send + Sync>),
 }
 
-/// Why a context is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CancelReason {
-    /// The time it was given is over: [`with_timeout`](Context::with_timeout).
-    Deadline,
-    /// Its [`cancel`](Context::cancel) was called, or that of one it was derived from.
-    Cancelled,
-    /// The server's stop has come to its deadline: nobody will get the response.
-    Stopped,
-    /// The client has reset its connection: [`while_connected`](Context::while_connected).
-    ClientGone,
-    /// The process got this signal.
-    Signal(i32),
-}
-
-impl fmt::Display for CancelReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Deadline => f.write_str("its time is over"),
-            Self::Cancelled => f.write_str("it was cancelled"),
-            Self::Stopped => f.write_str("the server has stopped"),
-            Self::ClientGone => f.write_str("the client is gone"),
-            Self::Signal(signal) => {
-                write!(f, "the process got {}", signal_name(*signal))
-            }
-        }
-    }
-}
-
-/// So that `?` can be used on it: `cx.reason().map_or(Ok(()), Err)?`.
-impl std::error::Error for CancelReason {}
-
-/// Whether new work should come here: see [`Context::readiness`].
+/// Whether the server takes new work: what [`Context::readiness`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Readiness {
-    /// The server serves and is not about to stop. As a response: 200.
+    /// The server is serving and is not about to stop. As a response this is 200.
     Ready,
-    /// It is stopping. As a response: 503.
+    /// The server is stopping. As a response this is 503.
     Stopping,
 }
 
-/// Where contexts come from.
+/// How contexts are made.
 impl Context {
     pub(crate) fn of_connection(
         lifecycle: Arc<Lifecycle>,
@@ -154,40 +73,33 @@ impl Context {
         local: Option<SocketAddr>,
         client: Weak<dyn Client>,
     ) -> Self {
-        Self::of(Scope::Connection(Connection {
+        Self::of(Scope::Connection(Arc::new(Connection {
             lifecycle,
             peer,
             local,
             client,
-        }))
+        })))
     }
 
     fn of(scope: Scope) -> Self {
-        Self {
-            scope: Arc::new(scope),
-            added: None,
-        }
+        Self { scope, added: None }
     }
 
-    /// A context that is over when [`cancel`](Self::cancel) is called.
+    /// Returns a context that ends when [`cancel`](Self::cancel) is called on it.
     #[must_use]
     pub fn root() -> Self {
-        Self::of(Scope::Root(Root {
-            cancelled: Flag::new(),
-            forced: Flag::new(),
-            reason: OnceLock::new(),
-        }))
+        Self::of(Scope::root())
     }
 
-    /// A context that is over when this one is, or when its own [`cancel`](Self::cancel) is called:
-    /// for what one request does on several threads.
+    /// Returns a context that ends when this one ends, or when [`cancel`](Self::cancel) is called
+    /// on it: for work that one request does on several threads.
     #[must_use]
     pub fn with_cancel(&self) -> Self {
-        self.derive(None)
+        self.derived(Derived::new(&self.scope, None))
     }
 
-    /// A context that is over when this one is, or after `timeout`. [`Duration::MAX`] is never;
-    /// zero is at once.
+    /// Returns a context that ends when this one ends, or after `timeout`. [`Duration::MAX`] is no
+    /// limit; with zero the context has ended already.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         match after(Clock::System.now(), timeout) {
@@ -196,94 +108,52 @@ impl Context {
         }
     }
 
-    /// A context that is over when this one is, or at `deadline`.
+    /// Returns a context that ends when this one ends, or at `deadline`.
     #[must_use]
     pub fn with_deadline(&self, deadline: Instant) -> Self {
-        let derived = self.derive(Some(deadline));
-        let weak = Arc::downgrade(&derived.scope);
-        let alarm = timer::at(deadline, move || {
-            cancel_if_there(&weak, CancelReason::Deadline)
-        });
-        if let Scope::Derived(scope) = &*derived.scope {
-            let _ = scope.alarm.set(alarm);
-        }
-        derived
+        self.derived(Derived::new(&self.scope, Some(deadline)))
     }
 
-    /// A context that is over when this one is, or when the client resets its connection, with
-    /// [`CancelReason::ClientGone`]: for a handler whose work is for this client alone.
+    /// Returns a context that ends when this one ends, or when the client resets its connection,
+    /// with [`CancelReason::ClientGone`]: for a handler whose work is for this client alone.
     ///
-    /// A client that has finished its side (FIN) may still read, and is not gone. Over a unix
-    /// socket, and where the system does not tell, nothing is noticed. Only until the response is
-    /// made; made from a context of [`root`](Self::root) it is [`with_cancel`](Self::with_cancel).
+    /// A client that has only finished its side (FIN) may still read, and is not gone. Nothing is
+    /// noticed over a unix socket, on systems that do not report a reset, and once the handler has
+    /// returned. Called on a context that comes from [`root`](Self::root) this is the same as
+    /// [`with_cancel`](Self::with_cancel).
     #[must_use]
     pub fn while_connected(&self) -> Self {
-        let derived = self.derive(None);
-        let weak = Arc::downgrade(&derived.scope);
-        if let Some(client) = self
-            .connection()
-            .and_then(|connection| connection.client.upgrade())
-        {
-            client.on_gone(Box::new(move || {
-                cancel_if_there(&weak, CancelReason::ClientGone)
-            }));
-        }
-        derived
+        let derived = Derived::new(&self.scope, None);
+        derived.cancel_when_client_is_gone();
+        self.derived(derived)
     }
 
-    /// This context with `value` in it, for whoever asks for its type: what a layer passes on to
-    /// handlers.
+    /// Returns this context with `value` added. A layer passes values on to handlers in this way;
+    /// they find them by their type, with [`value`](Self::value).
     #[must_use]
     pub fn with_value<T: Any + Send + Sync>(&self, value: T) -> Self {
-        self.with(What::Value(TypeId::of::<T>(), Arc::new(value)))
+        self.with(Item::Value(TypeId::of::<T>(), Arc::new(value)))
     }
 
-    /// One that also holds a route's parameters.
+    /// Returns this context with a route's parameters added.
     #[cfg_attr(not(feature = "router"), allow(dead_code, reason = "routers use it"))]
     pub(crate) fn with_params(&self, params: Vec<(String, String)>) -> Self {
-        self.with(What::Params(params))
+        self.with(Item::Params(params))
     }
 
-    fn with(&self, what: What) -> Self {
+    fn with(&self, item: Item) -> Self {
         Self {
             scope: self.scope.clone(),
             added: Some(Arc::new(Added {
+                item,
                 before: self.added.clone(),
-                what,
             })),
         }
     }
 
-    fn derive(&self, deadline: Option<Instant>) -> Self {
-        let scope = Arc::new(Scope::Derived(Derived {
-            parent: Self {
-                scope: self.scope.clone(),
-                added: None,
-            },
-            draining: Flag::new(),
-            cancelled: Flag::new(),
-            reason: OnceLock::new(),
-            deadline,
-            told_by_parent: OnceLock::new(),
-            alarm: OnceLock::new(),
-        }));
-        let (draining, cancelled) = (Arc::downgrade(&scope), Arc::downgrade(&scope));
-        let (parent_draining, parent_cancelled) = self.flags();
-        let drains = parent_draining.on_raise(move || {
-            if let Some(Scope::Derived(derived)) = draining.upgrade().as_deref() {
-                derived.draining.raise();
-            }
-        });
-        let ends = parent_cancelled.on_raise(move || {
-            if let Some(Scope::Derived(derived)) = cancelled.upgrade().as_deref() {
-                derived.end(derived.parent.reason().unwrap_or(CancelReason::Cancelled));
-            }
-        });
-        if let Scope::Derived(derived) = &*scope {
-            let _ = derived.told_by_parent.set((drains, ends));
-        }
+    fn derived(&self, derived: Arc<Derived>) -> Self {
         Self {
-            scope,
+            scope: Scope::Derived(derived),
             added: self.added.clone(),
         }
     }
@@ -291,118 +161,85 @@ impl Context {
 
 /// How contexts end.
 impl Context {
-    /// Ends it, and what was derived from it; the stop of each server that was
-    /// [built with it](crate::ServerBuilder::context) begins. A second time, and in the context a handler
-    /// is given, it does nothing: that one is the server's to end.
+    /// Ends this context and those that were derived from it. Each server that was
+    /// [built with it](crate::ServerBuilder::context) begins to stop.
+    ///
+    /// A second call does nothing. Neither does a call on the context that a handler is given,
+    /// which is the server's to end.
     pub fn cancel(&self) {
         self.cancel_because(CancelReason::Cancelled);
     }
 
     pub(crate) fn cancel_because(&self, reason: CancelReason) {
-        match &*self.scope {
-            Scope::Root(root) => {
-                let _ = root.reason.set(reason);
-                root.cancelled.raise();
-            }
-            Scope::Derived(derived) => derived.end(reason),
-            Scope::Connection(_) => {}
-        }
+        self.scope.cancel(reason);
     }
 
-    /// Cuts what still goes on because of a first cancel.
+    /// Cuts the work that still goes on after a first cancel.
     pub(crate) fn force(&self) {
-        if let Scope::Root(root) = &*self.scope {
-            root.forced.raise();
-        }
+        self.scope.force();
     }
 
-    /// Has `stop` called when it is cancelled, or a server it comes from drains, and `cut` when
-    /// that is to end at once.
+    /// Has `stop` called when this context is cancelled, or when the server it comes from drains;
+    /// and `cut` when the work that still goes on then is to be cut.
     pub(crate) fn on_cancel(
         &self,
         stop: impl FnOnce() + Send + 'static,
         cut: impl FnOnce() + Send + 'static,
     ) {
-        self.flags().0.on_raise(stop);
-        self.forced().on_raise(cut);
-    }
-
-    /// What is raised when it drains, and when it is over.
-    fn flags(&self) -> (&Flag, &Flag) {
-        match &*self.scope {
-            Scope::Connection(Connection { lifecycle, .. }) => {
-                (&lifecycle.draining, &lifecycle.cancelled)
-            }
-            Scope::Root(root) => (&root.cancelled, &root.cancelled),
-            Scope::Derived(derived) => (&derived.draining, &derived.cancelled),
-        }
-    }
-
-    fn forced(&self) -> &Flag {
-        match &*self.scope {
-            Scope::Connection(Connection { lifecycle, .. }) => &lifecycle.cancelled,
-            Scope::Root(root) => &root.forced,
-            Scope::Derived(derived) => derived.parent.forced(),
-        }
+        self.scope.draining().on_raise(stop);
+        self.scope.forced().on_raise(cut);
     }
 }
 
 /// What handlers ask.
 impl Context {
-    /// A channel that disconnects when the server starts to drain: nothing new is accepted, and
-    /// what is in flight is waited for. Of a root, or one derived from it: when it is cancelled.
-    /// For `select!`; to ask without waiting see [`is_draining`](Self::is_draining).
+    /// Returns a channel that disconnects when the server starts to drain: it accepts no more
+    /// connections and waits for the requests in flight. On a context that comes from
+    /// [`root`](Self::root), the channel disconnects when that is cancelled.
     ///
-    /// A handler that lives long (a stream, a long poll) should come to its end now.
+    /// A handler that lives long (a stream, a long poll) should come to its end then. The channel
+    /// is for `select!`; [`is_draining`](Self::is_draining) asks without waiting.
     #[must_use]
     pub fn draining(&self) -> &Receiver<()> {
-        self.flags().0.receiver()
+        self.scope.draining().receiver()
     }
 
-    /// A channel that disconnects when it is over; of a handler's own context that is the stop's
-    /// deadline, when what is left is cut. For `select!`; to ask without waiting see
-    /// [`is_cancelled`](Self::is_cancelled).
+    /// Returns a channel that disconnects when this context ends. A handler's own context ends at
+    /// the stop's deadline, when the requests that are still in flight are cut.
+    ///
+    /// The channel is for `select!`; [`is_cancelled`](Self::is_cancelled) asks without waiting.
     #[must_use]
     pub fn cancelled(&self) -> &Receiver<()> {
-        self.flags().1.receiver()
+        self.scope.cancelled().receiver()
     }
 
-    /// Whether the server is draining, or beyond. Of a root, or one derived from it: whether it is
-    /// cancelled.
+    /// Returns whether the server is draining or in a later phase; on a context that comes from
+    /// [`root`](Self::root), whether it is cancelled.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        match &*self.scope {
-            Scope::Connection(Connection { lifecycle, .. }) => lifecycle.phase() >= Phase::Draining,
-            _ => self.flags().0.is_raised(),
-        }
+        self.scope.is_draining()
     }
 
-    /// Whether it is over: nobody will get what the handler still computes.
+    /// Returns whether this context has ended. The results of work that goes on then are lost.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.reason().is_some()
     }
 
-    /// Why it is over. `None` while it is not.
+    /// Returns why this context has ended. `None` while it has not.
     #[must_use]
     pub fn reason(&self) -> Option<CancelReason> {
-        match &*self.scope {
-            Scope::Connection(Connection { lifecycle, .. }) => lifecycle
-                .cancelled
-                .is_raised()
-                .then_some(CancelReason::Stopped),
-            Scope::Root(root) => root.reason.get().copied(),
-            Scope::Derived(derived) => derived.reason.get().copied(),
-        }
+        self.scope.reason()
     }
 
-    /// Whether new work should come here: what a readiness probe asks. It says no from the first
-    /// wish to stop on, while the server still accepts ([`lame_duck`](crate::ServerBuilder::lame_duck)).
+    /// Returns whether the server takes new work, for a readiness probe. The answer is
+    /// [`Stopping`](Readiness::Stopping) from the beginning of the stop on, also while the server
+    /// still accepts connections as a [`lame_duck`](crate::ServerBuilder::lame_duck).
     ///
-    /// It is a response too: `|_request, context| context.readiness()` is a whole handler.
+    /// It is a response too: `|_request, context| context.readiness()` is a complete handler.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        let stopping = match self.connection() {
+        let stopping = match self.scope.connection() {
             Some(connection) => connection.lifecycle.is_stopping(),
             None => self.is_cancelled(),
         };
@@ -413,25 +250,20 @@ impl Context {
         }
     }
 
-    /// When it will be over: at its own deadline, at that of what it was derived from, or when the
-    /// stop cuts what is still in flight, whichever is first. `None` where nothing of that is
-    /// known: while the server is not stopping, for example.
+    /// Returns when this context will end at the latest: the earliest of its own deadline, those of
+    /// the contexts it was derived from, and the stop's, when requests in flight are cut. `None`
+    /// while there is no such deadline: the stop has none before it begins.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        match &*self.scope {
-            Scope::Connection(Connection { lifecycle, .. }) => lifecycle.plan()?.cut_at,
-            Scope::Root(_) => None,
-            Scope::Derived(derived) => earlier(derived.deadline, derived.parent.deadline()),
-        }
+        self.scope.deadline()
     }
 
-    /// Blocks for `duration`, or until this context is over: a sleep that the stop interrupts.
-    ///
-    /// What a handler uses instead of [`std::thread::sleep`].
+    /// Blocks for `duration`, or until this context ends: a sleep that the stop interrupts.
+    /// Handlers call it instead of [`std::thread::sleep`].
     ///
     /// # Errors
     ///
-    /// Why this context is over, if that was the case before `duration` had passed.
+    /// Why this context has ended, if that was before `duration` had passed.
     pub fn sleep(&self, duration: Duration) -> Result<(), CancelReason> {
         match self.cancelled().recv_timeout(duration) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
@@ -439,90 +271,58 @@ impl Context {
         }
     }
 
-    /// The client's address. `None` over a unix socket, and for what does not come from a request.
-    #[must_use]
-    pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.connection()?.peer
-    }
-
-    /// The address the client connected to. `None` over a unix socket, and for what does not come
+    /// Returns the client's address. `None` over a unix socket, and on a context that does not come
     /// from a request.
     #[must_use]
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.connection()?.local
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.scope.connection()?.peer
     }
 
-    /// What `name` stands for in the path that the route `/users/{name}` has matched,
-    /// percent-decoded. `None` if the route has no such parameter.
+    /// Returns the address that the client connected to. `None` over a unix socket, and on a
+    /// context that does not come from a request.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.scope.connection()?.local
+    }
+
+    /// Returns what the parameter `name` of the matched route stands for, percent-decoded: the path
+    /// `/users/7` and the route `/users/{name}` make it `7`. `None` if the route has no such
+    /// parameter.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&str> {
-        self.added().find_map(|what| match what {
-            What::Params(params) => params
+        self.added().find_map(|item| match item {
+            Item::Params(params) => params
                 .iter()
                 .find(|(given, _)| given == name)
                 .map(|(_, value)| value.as_str()),
-            What::Value(..) => None,
+            Item::Value(..) => None,
         })
     }
 
-    /// The value of this type that was [added](Self::with_value) last.
+    /// Returns the value of this type that was [added](Self::with_value) last.
     #[must_use]
     pub fn value<T: Any + Send + Sync>(&self) -> Option<&T> {
-        self.added().find_map(|what| match what {
-            What::Value(id, value) if *id == TypeId::of::<T>() => value.downcast_ref(),
+        self.added().find_map(|item| match item {
+            Item::Value(id, value) if *id == TypeId::of::<T>() => value.downcast_ref(),
             _ => None,
         })
     }
 
-    fn added(&self) -> impl Iterator<Item = &What> {
+    /// What was added, the latest first.
+    fn added(&self) -> impl Iterator<Item = &Item> {
         std::iter::successors(self.added.as_deref(), |added| added.before.as_deref())
-            .map(|added| &added.what)
-    }
-
-    /// The connection it comes from.
-    fn connection(&self) -> Option<&Connection> {
-        match &*self.scope {
-            Scope::Connection(connection) => Some(connection),
-            Scope::Root(_) => None,
-            Scope::Derived(derived) => derived.parent.connection(),
-        }
-    }
-}
-
-impl Derived {
-    fn end(&self, reason: CancelReason) {
-        let _ = self.reason.set(reason);
-        self.draining.raise();
-        self.cancelled.raise();
-    }
-}
-
-impl Drop for Derived {
-    fn drop(&mut self) {
-        let (parent_draining, parent_cancelled) = self.parent.flags();
-        let (drains, ends) = self.told_by_parent.get().copied().unwrap_or_default();
-        drains
-            .into_iter()
-            .for_each(|then| parent_draining.forget(then));
-        ends.into_iter()
-            .for_each(|then| parent_cancelled.forget(then));
-    }
-}
-
-fn cancel_if_there(scope: &Weak<Scope>, reason: CancelReason) {
-    if let Some(Scope::Derived(derived)) = scope.upgrade().as_deref() {
-        derived.end(reason);
+            .map(|added| &added.item)
     }
 }
 
 impl fmt::Debug for Added {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.what {
-            What::Params(params) => f
+        match &self.item {
+            Item::Params(params) => f
                 .debug_map()
                 .entries(params.iter().map(|(name, value)| (name, value)))
                 .finish(),
-            What::Value(..) => f.write_str("a value"),
+            Item::Value(..) => f.write_str("a value"),
         }
     }
 }
@@ -532,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_derived_ends_with_what_it_came_from_and_not_the_other_way_round() {
+    fn a_derived_context_ends_with_its_parent_and_not_the_other_way_round() {
         let root = Context::root();
         let (child, sibling) = (root.with_cancel(), root.with_cancel());
         let grandchild = child.with_timeout(Duration::MAX);
@@ -557,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn one_derived_from_what_is_over_is_over() {
+    fn a_context_derived_from_an_ended_one_has_ended() {
         let root = Context::root();
         root.cancel();
         let late = root.with_timeout(Duration::from_secs(1000));
@@ -566,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_ends_it_and_the_earlier_deadline_counts() {
+    fn a_timeout_ends_a_context_and_the_earlier_deadline_counts() {
         let root = Context::root();
         let long = root.with_timeout(Duration::from_secs(1000));
         let short = long.with_timeout(Duration::from_millis(1));
@@ -586,13 +386,12 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_gone_leaves_nothing_behind() {
+    fn a_dropped_context_leaves_nothing_in_its_parent() {
         let root = Context::root();
         for _ in 0..1000 {
             drop(root.with_timeout(Duration::from_secs(1000)).with_cancel());
         }
-        let (draining, _) = root.flags();
-        assert_eq!(draining.pending(), 0);
+        assert_eq!(root.scope.draining().pending(), 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a program wants done when its server stops.
+//! The hooks that a program has its server run when it stops.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,25 +10,26 @@ use crate::lifecycle::report::{HookOutcome, HookReport};
 use crate::sys::clock::Clock;
 use crate::sys::panics;
 
-/// A named piece of user code that runs once.
+/// A named closure of the program that runs once.
 pub(crate) struct Hook {
     name: String,
     run: Box<dyn FnOnce() + Send>,
 }
 
-/// All hooks of a server.
+/// All hooks of one server.
 #[derive(Debug, Default)]
 pub(crate) struct Hooks {
-    /// Run when draining starts, beside each other.
+    /// Run when draining starts, all at the same time.
     pub(crate) on_shutdown: Vec<Hook>,
-    /// Run after the last request, one after the other.
+    /// Run after the last request, one after another.
     pub(crate) on_stopped: Vec<Hook>,
 }
 
-/// Hooks that were started, each known by its place.
+/// Hooks that were started.
 #[derive(Debug)]
 pub(crate) struct Started {
     names: Vec<String>,
+    /// Which hook has ended, as its place in `names`, how long it took and how it ended.
     ended: Receiver<(usize, Duration, HookOutcome)>,
     began: Instant,
 }
@@ -52,45 +53,37 @@ impl fmt::Debug for Hook {
 
 /// Starts each hook on a thread of its own.
 pub(crate) fn start_all(hooks: Vec<Hook>, clock: &Clock) -> Started {
-    let (to, ended) = unbounded();
-    let names = hooks.iter().map(|hook| hook.name.clone()).collect();
-    let began = clock.now();
-    for (i, hook) in hooks.into_iter().enumerate() {
-        let (to, clock) = (to.clone(), clock.clone());
-        start(move || run(i, hook, &clock, &to));
-    }
-    Started {
-        names,
-        ended,
-        began,
-    }
+    start(hooks.into_iter().map(|hook| vec![hook]).collect(), clock)
 }
 
-/// Starts the hooks on one thread, one after the other.
+/// Starts the hooks on one thread, one after another.
 pub(crate) fn start_in_sequence(hooks: Vec<Hook>, clock: &Clock) -> Started {
+    start(vec![hooks], clock)
+}
+
+/// Starts a thread for each of `sequences`.
+fn start(sequences: Vec<Vec<Hook>>, clock: &Clock) -> Started {
     let (to, ended) = unbounded();
-    let names = hooks.iter().map(|hook| hook.name.clone()).collect();
     let began = clock.now();
-    if !hooks.is_empty() {
-        let clock = clock.clone();
-        start(move || {
-            hooks
-                .into_iter()
-                .enumerate()
-                .for_each(|(i, hook)| run(i, hook, &clock, &to))
-        });
+    let mut names = Vec::new();
+    for hooks in sequences.into_iter().filter(|hooks| !hooks.is_empty()) {
+        let first = names.len();
+        names.extend(hooks.iter().map(|hook| hook.name.clone()));
+        let (to, clock) = (to.clone(), clock.clone());
+        let run_all = move || {
+            for (hook, i) in hooks.into_iter().zip(first..) {
+                run(i, hook, &clock, &to);
+            }
+        };
+        let thread = std::thread::Builder::new().name("lameduck-hook".to_owned());
+        if let Err(error) = thread.spawn(run_all) {
+            log::error!("cannot start a thread for hooks, so they do not run: {error}");
+        }
     }
     Started {
         names,
         ended,
         began,
-    }
-}
-
-fn start(run: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::Builder::new().name("lameduck-hook".to_owned());
-    if let Err(error) = thread.spawn(run) {
-        log::error!("cannot start a thread for hooks, which do not run: {error}");
     }
 }
 
@@ -104,19 +97,19 @@ fn run(i: usize, hook: Hook, clock: &Clock, to: &Sender<(usize, Duration, HookOu
 }
 
 impl Started {
-    /// Waits for the hooks, but not beyond `until` (`None`: for ever). Those that are not done by
-    /// then are left behind.
+    /// Waits for the hooks until `until`, or without a limit while that is `None`. Hooks that have
+    /// not ended by then are left running and reported as late.
     pub(crate) fn wait(
         self,
         until: impl Fn() -> Option<Instant>,
         clock: &Clock,
     ) -> Vec<HookReport> {
-        /// Between two looks at the deadline, which may become earlier meanwhile.
-        const LOOK: Duration = Duration::from_millis(10);
+        /// How often the deadline is read again: it may become earlier while we wait.
+        const READ_DEADLINE_EVERY: Duration = Duration::from_millis(10);
 
         let mut outcomes = vec![None; self.names.len()];
         while outcomes.iter().any(Option::is_none) {
-            match self.ended.recv_timeout(LOOK) {
+            match self.ended.recv_timeout(READ_DEADLINE_EVERY) {
                 Ok((i, took, outcome)) => outcomes[i] = Some((took, outcome)),
                 Err(error) => {
                     let is_over = until().is_some_and(|at| at <= clock.now());

@@ -6,6 +6,7 @@ pub(crate) mod hooks;
 pub(crate) mod ledger;
 pub(crate) mod phase;
 pub(crate) mod report;
+pub(crate) mod scope;
 pub(crate) mod timer;
 pub(crate) mod unanswered;
 

@@ -1,5 +1,7 @@
-//! What is to be done at a certain moment, unless it is taken back before: one thread for the
-//! process, started when first needed and gone a while after the last.
+//! Calls that are due at a certain instant, unless they are taken back before.
+//!
+//! One thread makes them for the whole process. It is started with the first alarm, and ends a
+//! while after the last one.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -7,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use crate::sys::clock::Clock;
 
-/// Something that is to be done. Dropping it takes it back.
+/// A call that is due later. Dropping it takes the call back.
 #[derive(Debug)]
 pub(crate) struct Alarm(Key);
 
-/// By time; the number tells apart what is due at the same moment.
+/// Orders the alarms by time. The number keeps apart those that are due at the same instant.
 type Key = (Instant, u64);
 
 struct Alarms {
@@ -27,10 +29,10 @@ static ALARMS: Mutex<Alarms> = Mutex::new(Alarms {
 });
 static CHANGED: Condvar = Condvar::new();
 
-/// How long the thread waits for a next one before it ends.
+/// How long the thread waits for another alarm before it ends.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Has `then` called at `at`, on the timer's thread: it must be short and not block.
+/// Calls `then` at the instant `at`, on the timer's thread: it must be short and must not block.
 pub(crate) fn at(at: Instant, then: impl FnOnce() + Send + 'static) -> Alarm {
     let mut alarms = ALARMS.lock().unwrap_or_else(PoisonError::into_inner);
     alarms.next += 1;
@@ -43,7 +45,9 @@ pub(crate) fn at(at: Instant, then: impl FnOnce() + Send + 'static) -> Alarm {
         {
             Ok(_) => alarms.is_running = true,
             Err(error) => {
-                log::error!("cannot start a thread for timeouts, which do not come: {error}")
+                log::error!(
+                    "cannot start a thread for timeouts, so deadlines have no effect: {error}"
+                )
             }
         }
     } else if alarms
@@ -63,7 +67,7 @@ impl Drop for Alarm {
             .unwrap_or_else(PoisonError::into_inner)
             .due
             .remove(&self.0);
-        // Not under the lock: what it owns may own an alarm.
+        // Dropped after the lock is released: the call may own another alarm.
         drop(then);
     }
 }

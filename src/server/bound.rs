@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use crate::error::{Error, Result};
-use crate::handler::respond::Handler;
+use crate::handler::Handler;
 use crate::lifecycle::hooks::Hooks;
 use crate::lifecycle::phase::{Phase, StopCause};
 use crate::lifecycle::report::Report;

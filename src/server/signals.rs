@@ -12,7 +12,8 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
 use crate::error::{Error, Result};
-use crate::lifecycle::context::{CancelReason, Context};
+use crate::lifecycle::context::Context;
+use crate::lifecycle::scope::CancelReason;
 use crate::sys::signal_name::signal_name;
 
 /// A terminal that was closed, and by custom the wish that a daemon read its configuration again.

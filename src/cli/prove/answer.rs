@@ -1,31 +1,31 @@
-//! Reads answers as a client has to, and judges them. It shares no code with the server, whose
-//! mistakes it would share.
+//! Reads responses as a client has to, and checks them. The code is not shared with the server, so
+//! that it does not share the server's mistakes.
 
-/// What a body has to be.
+/// What the body of a response has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
     /// This text.
     Text(&'static [u8]),
-    /// So many bytes that count from 0 to 250, over and over.
+    /// This many bytes, which count from 0 to 250 over and over.
     Counting(usize),
-    /// Complete; what it says is the server's affair.
+    /// Any complete body.
     Anything,
 }
 
-/// An answer that was read to its end.
+/// A response that was read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer {
-    /// 200, or 503 with `Retry-After`.
+    /// Whether the status is 200. Otherwise it is 503, with `Retry-After`.
     pub(super) is_ok: bool,
-    /// No more answers will come on this connection.
+    /// Whether this is the last response on its connection.
     pub(super) closes: bool,
 }
 
-/// Reads one answer after the other, however they are cut into pieces.
+/// Reads one response after another, in whatever pieces they come.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     state: State,
-    /// Bytes of the answer that is being read.
+    /// How many bytes of the current response were read.
     pub(super) bytes: usize,
 }
 
@@ -46,7 +46,7 @@ enum Framing {
     Chunked(Chunk),
 }
 
-/// Where in a chunked body we are.
+/// The position in a chunked body.
 #[derive(Debug)]
 enum Chunk {
     Size(Vec<u8>),
@@ -56,12 +56,12 @@ enum Chunk {
     Trailer(Vec<u8>),
 }
 
-/// An answer that no server should give.
+/// Says what is wrong with a response that no server should send.
 pub(super) type Wrong = String;
 
 impl Reader {
-    /// Takes from `bytes` what belongs to the answer. `Some` is its end, and what is left then is
-    /// not its.
+    /// Takes the bytes of the current response from `bytes`. `Some` if the response is complete:
+    /// the bytes that are left then do not belong to it.
     pub(super) fn read(
         &mut self,
         bytes: &mut &[u8],
@@ -108,7 +108,8 @@ impl Reader {
         Ok(answer)
     }
 
-    /// The connection has ended. `Some`: that was the end of the answer, too.
+    /// Returns the current response if the end of the connection, which has come, is also the end
+    /// of that response.
     pub(super) fn end(&self) -> Option<Answer> {
         match self.state {
             State::Body {
@@ -120,7 +121,7 @@ impl Reader {
         }
     }
 
-    /// Whether nothing is missing, so that no byte needs to come before the answer is complete.
+    /// Returns whether the response is complete although no more bytes have come.
     fn is_at_end(&self) -> bool {
         matches!(
             self.state,
@@ -142,7 +143,7 @@ fn parse_head(head: &[u8], expected: Expected) -> Result<(Answer, Framing), Wron
     let text = String::from_utf8_lossy(head);
     let wrong = || {
         format!(
-            "not an answer: {:?}",
+            "not a response: {:?}",
             text.chars().take(60).collect::<String>()
         )
     };
@@ -181,7 +182,7 @@ fn parse_head(head: &[u8], expected: Expected) -> Result<(Answer, Framing), Wron
     Ok((Answer { is_ok, closes }, framing))
 }
 
-/// Takes what belongs to the body. Whether it is complete.
+/// Takes the bytes of the body. Returns whether the body is complete.
 fn take_body(
     framing: &mut Framing,
     at: &mut usize,
@@ -208,7 +209,7 @@ fn take_body(
     }
 }
 
-/// Takes a part of a chunk. Whether it was the end of the last one.
+/// Takes a part of a chunk. Returns whether the body is complete.
 fn take_chunk(
     chunk: &mut Chunk,
     at: &mut usize,
@@ -273,7 +274,7 @@ fn take_data(
     Ok(())
 }
 
-/// Moves bytes to `line` up to the end of `mark`. Whether it is there.
+/// Moves bytes to `line` until it ends with `mark`. Returns whether it does.
 fn take_until(line: &mut Vec<u8>, bytes: &mut &[u8], mark: &[u8]) -> Result<bool, Wrong> {
     const LINE_MAX: usize = 16 * 1024;
     while let Some((byte, rest)) = bytes.split_first() {
@@ -299,7 +300,7 @@ impl Expected {
         }
     }
 
-    /// Whether `piece` is what stands `at` there.
+    /// Returns whether the body may have `piece` at this offset.
     fn allows(self, at: usize, piece: &[u8]) -> bool {
         match self {
             Self::Text(text) => text.get(at..).is_some_and(|text| text.starts_with(piece)),
@@ -322,7 +323,7 @@ fn is_counting(at: usize, piece: &[u8]) -> bool {
     true
 }
 
-/// The bytes of a body that counts.
+/// Returns the bytes of a body that counts.
 pub(super) fn counting(n: usize) -> impl Iterator<Item = u8> {
     COUNT.iter().copied().cycle().take(n)
 }
@@ -348,7 +349,7 @@ mod tests {
     };
     const HELLO: Expected = Expected::Text(b"hello");
 
-    /// Reads `text` cut in two at each place, with another answer behind.
+    /// Reads `text`, followed by another response, split in two at each position.
     #[track_caller]
     fn check(text: &str, expected: Expected, answer: Result<Answer, &str>) {
         let bytes = format!("{text}HTTP/1.1");
@@ -370,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_by_length_and_in_chunks() {
+    fn responses_are_read_by_length_and_in_chunks() {
         check(
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
             HELLO,
@@ -401,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_answers_are_told() {
+    fn wrong_responses_are_refused() {
         check(
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhallo",
             HELLO,

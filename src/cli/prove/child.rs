@@ -1,4 +1,4 @@
-//! A server in a process of its own, which does not outlive us.
+//! A server in a process of its own, which does not outlive this process.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -17,7 +17,7 @@ use rustix::process::{
 use crate::cli::args::ProveOptions;
 use crate::cli::prove::plan::{IDLE_GRACE, Plan, millis};
 
-/// A server that runs.
+/// A running server.
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
@@ -26,20 +26,20 @@ pub(super) struct Server {
     stderr: Receiver<String>,
 }
 
-/// How it ended.
+/// How a server ended.
 #[derive(Debug)]
 pub(super) struct End {
-    /// `None`: it had to be killed.
+    /// `None` if the server had to be killed.
     status: Option<ExitStatus>,
-    /// When its stdout was closed, which it does as it exits.
+    /// When its stdout was closed, which the kernel does as the process exits.
     pub(super) at: Instant,
     pub(super) stdout: String,
-    /// The last lines it has logged.
+    /// The last lines that the server has logged.
     pub(super) log: Vec<String>,
 }
 
 impl Server {
-    /// Starts the server of `plan`, or the one that was asked for, and waits until it listens.
+    /// Starts the server of `plan`, or that of the option `--target`, and waits until it listens.
     pub(super) fn start(options: &ProveOptions, plan: &Plan) -> io::Result<Self> {
         let program = std::env::current_exe()?;
         let mut command = Command::new(&program);
@@ -49,7 +49,7 @@ impl Server {
             Some(target) => {
                 let addr = TcpListener::bind(free)?.local_addr()?;
                 let target = target.replace("{port}", &addr.port().to_string());
-                // `exec`, so that the process we know is the server's and not a shell's.
+                // With `exec` the process that is signalled is the server's and not a shell's.
                 command.args(["sh", "-c", &format!("exec {target}")]);
                 Some(addr)
             }
@@ -63,7 +63,7 @@ impl Server {
                 ]);
                 command.args(["--idle-grace", &format!("{}ms", IDLE_GRACE.as_millis())]);
                 command.args(["--lame-duck", &format!("{}ms", plan.lame_duck.as_millis())]);
-                // The line that says where it listens must not be missing.
+                // At this level the line that says where the server listens is logged.
                 command.arg("--json").env("RUST_LOG", "info");
                 None
             }
@@ -96,38 +96,38 @@ impl Server {
             stderr: lines,
         };
         server.addr = match addr {
-            Some(addr) => server.wait_until_it_accepts(addr)?,
-            None => server.wait_until_it_says_where()?,
+            Some(addr) => server.wait_until_accepting(addr)?,
+            None => server.wait_for_logged_address()?,
         };
         Ok(server)
     }
 
-    fn wait_until_it_says_where(&self) -> io::Result<SocketAddr> {
-        let mut said = String::from("it said nothing");
+    fn wait_for_logged_address(&self) -> io::Result<SocketAddr> {
+        let mut last_line = String::from("none");
         loop {
             let line = self.stderr.recv_timeout(START_TIMEOUT).map_err(|_| {
                 io::Error::other(format!(
-                    "the server did not say where it listens; its last line: {said}"
+                    "the server did not say where it listens; its last line: {last_line}"
                 ))
             })?;
             if let Some((_, addr)) = line.split_once("listening on http://") {
                 return addr.trim().parse().map_err(io::Error::other);
             }
-            said = line;
+            last_line = line;
         }
     }
 
-    fn wait_until_it_accepts(&mut self, addr: SocketAddr) -> io::Result<SocketAddr> {
+    fn wait_until_accepting(&mut self, addr: SocketAddr) -> io::Result<SocketAddr> {
         let deadline = Instant::now() + START_TIMEOUT;
-        let mut said = String::from("it said nothing");
+        let mut last_line = String::from("none");
         while TcpStream::connect(addr).is_err() {
             match self.stderr.recv_timeout(millis(10)) {
-                Ok(line) => said = line,
+                Ok(line) => last_line = line,
                 Err(RecvTimeoutError::Timeout)
                     if Instant::now() < deadline && self.child.try_wait()?.is_none() => {}
                 Err(_) => {
                     return Err(io::Error::other(format!(
-                        "the server does not accept connections on {addr}; its last line: {said}"
+                        "the server does not listen on {addr}; its last line: {last_line}"
                     )));
                 }
             }
@@ -139,7 +139,7 @@ impl Server {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
-    /// Waits for its end, but not for ever.
+    /// Waits until the server has ended, and kills it at `deadline`.
     pub(super) fn wait(mut self, deadline: Instant) -> io::Result<End> {
         let status = loop {
             let status = self.child.try_wait()?;
@@ -164,7 +164,7 @@ impl Server {
     }
 
     fn kill(&mut self) {
-        // It is not waited for yet, so its number is still its own; and it leads its group.
+        // The process leads its group. It was not waited for yet, so its number is not reused.
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         let _ = self.child.wait();
     }
@@ -179,7 +179,7 @@ impl Drop for Server {
 }
 
 impl End {
-    /// `None`: it did not exit by itself.
+    /// `None` if the server was killed, by us or by a signal.
     pub(super) fn exit_code(&self) -> Option<i32> {
         self.status?.code()
     }
@@ -197,27 +197,27 @@ impl fmt::Display for End {
         }?;
         self.log
             .iter()
-            .try_for_each(|line| write!(f, "\n    it said: {line}"))
+            .try_for_each(|line| write!(f, "\n    its log: {line}"))
     }
 }
 
-/// Becomes `command`, which will be told to stop when `parent` is gone: the death signal survives
-/// exec(2). It comes when the *thread* ends that has started us, so that has to be one that lives
-/// as long as its process.
+/// Becomes `command`, which gets SIGTERM when the process `parent` is gone: the parent-death signal
+/// survives exec(2). It is sent when the *thread* ends that has started this process, so that has
+/// to be a thread that lives as long as its process.
 pub(in crate::cli) fn become_tethered(parent: i32, command: &[OsString]) -> io::Error {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
         return error.into();
     }
-    // It may have been gone before the call.
+    // The parent may have been gone before the call.
     if getppid()
         .map(Pid::as_raw_nonzero)
         .map(std::num::NonZero::get)
         != Some(parent)
     {
-        return io::Error::other("who has started this is gone");
+        return io::Error::other("the process that has started this one is gone");
     }
-    // A server that is killed by a signal such as SIGQUIT shall leave no core file behind.
+    // A server that is killed by a signal such as SIGQUIT should leave no core file.
     let _ = setrlimit(
         Resource::Core,
         Rlimit {
@@ -231,13 +231,15 @@ pub(in crate::cli) fn become_tethered(parent: i32, command: &[OsString]) -> io::
     Command::new(program).args(arguments).exec()
 }
 
-/// Lets time pass.
+/// Blocks for `duration`.
 pub(super) fn pause(duration: Duration) {
     let _ = crossbeam_channel::never::<()>().recv_timeout(duration);
 }
 
-/// The option that makes `prove` become a server.
+/// The option with which `prove` becomes another command.
 pub(in crate::cli) const TETHERED: &str = "--tethered";
 
+/// How long a server may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many of the last lines of a server's log are shown.
 const LOG_LINES: usize = 8;

@@ -1,15 +1,16 @@
-//! One client: a state machine around a non-blocking socket, and the judge of what it gets for its
-//! requests.
+//! One client: a state machine around a non-blocking socket, which also judges the responses.
 //!
 //! ```text
-//! Away ──> Connecting ──> Quiet ──> Decided ──> Talking ──> Quiet (kept) | Away (closed) | Ended
-//!             │ refused     │ FIN or RST seen: back to Away, nothing was sent
-//!             └──> Ended    └ it looks before it decides to use the connection, as a connection pool does;
-//!                             what comes between the decision and the bytes, it could not see
+//! Away -> Connecting -> Quiet -> Decided -> Exchanging -> Quiet, Away or Ended
+//!             |           |
+//!             |           +-> Away: a FIN or RST was seen, nothing was sent
+//!             +-> Ended: the connection was refused
 //! ```
+//!
+//! Like a connection pool, a client looks at its connection before it decides to use it. It cannot
+//! see what comes between this decision and its first byte.
 
-use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::mem;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -19,200 +20,208 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::cli::prove::answer::{Answer, Reader};
+use crate::cli::prove::exchange::{Exchange, Wait};
 use crate::cli::prove::plan::{Habit, Kind, Moment, Pieces, Random, Then, millis};
 use crate::cli::prove::request::Request;
 use crate::cli::prove::tally::{AfterSignal, Loss, Outcome, Tally, Way};
 
-/// What all clients of a stop know.
+/// What all clients of one stop share.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct Conditions {
     pub(super) server: SocketAddr,
-    pub(super) begins: Instant,
+    pub(super) start: Instant,
     /// When the signal is to be sent.
     pub(super) signal: Instant,
-    /// Between the decision to use a connection and its first byte there.
+    /// The time between a client's decision to use a connection and its first byte there.
     pub(super) rtt: Duration,
 }
 
 /// One client.
 #[derive(Debug)]
 pub(super) struct Client<'a> {
-    world: &'a World,
+    conditions: &'a Conditions,
     kind: Kind,
     habit: Habit,
     random: Random,
-    doing: Doing,
-    /// What it wants to ask, while it has not.
-    next: Option<Flight>,
-    /// Numbers the requests of all clients.
+    state: State,
+    /// The requests that are ready to be written next.
+    next: Option<Exchange>,
+    /// The number of the last request. It is unique among all clients.
     requests: u64,
+    /// Whether the client has written a request on any connection.
     has_spoken: bool,
 }
 
-/// What it is doing.
+/// What a client is doing.
 #[derive(Debug)]
-enum Doing {
-    /// Has no connection and will open one.
+enum State {
+    /// It has no connection, and opens one at `until`.
     Away { until: Instant },
-    /// Waits for the handshake.
+    /// It waits for the TCP handshake.
     Connecting { socket: TcpStream },
-    /// Has a connection and nothing to say on it: until then, or ever.
-    Quiet { line: Line, until: Option<Instant> },
-    /// Has decided to speak; the bytes are under way.
-    Decided { line: Line, until: Instant },
-    /// Writes requests, reads answers.
-    Talking { line: Line, flight: Flight },
-    /// Will do nothing more.
+    /// It has a connection and writes nothing on it until `until`; with `None` it never does.
+    Quiet {
+        connection: Connection,
+        until: Option<Instant>,
+    },
+    /// It has decided to write. At `until` the bytes reach the server.
+    Decided {
+        connection: Connection,
+        until: Instant,
+    },
+    /// It writes requests and reads responses.
+    Exchanging {
+        connection: Connection,
+        exchange: Exchange,
+    },
+    /// It does nothing more.
     Ended,
 }
 
-/// A connection.
 #[derive(Debug)]
-struct Line {
+struct Connection {
     socket: TcpStream,
-    /// When it last carried a byte, as far as the client knows.
+    /// When the connection last carried a byte, as far as the client knows.
     last_byte: Instant,
+    /// Whether a request was written on it.
     is_used: bool,
 }
 
-/// Requests written together, and what has come back.
-#[derive(Debug)]
-struct Flight {
-    /// Not answered yet, with where each begins and ends in `bytes`.
-    requests: VecDeque<(Request, usize, usize)>,
-    bytes: Vec<u8>,
-    written: usize,
-    /// From which moment on bytes up to where may be written. Never empty.
-    releases: Vec<(Instant, usize)>,
-    /// Writing has failed: what can be read, still is.
-    cannot_write: Option<Errno>,
-    reader: Reader,
-    read_at: Option<Instant>,
-    /// An answer said that it was the last one.
-    told: bool,
-    /// How long the connection had been silent before what was written last.
-    silence: Duration,
-}
-
-/// What a step of the state machine leads to.
+/// The result of one step of the state machine.
 enum Step {
-    Go(Doing),
-    Wait(Doing),
-}
-
-/// What a client waits for.
-#[derive(Debug)]
-pub(super) struct Wait {
-    pub(super) until: Option<Instant>,
-    pub(super) events: PollFlags,
+    /// Take the next step, from this state, at once.
+    Next(State),
+    /// Wait in this state.
+    Wait(State),
 }
 
 /// Why an exchange is over.
 enum End {
-    /// The server's FIN.
+    /// The server has sent FIN.
     Fin,
     Broken(Errno),
-    /// The client's patience.
-    Progress,
+    /// The client does not wait any longer.
+    GaveUp,
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(world: &'a World, kind: Kind, number: usize, mut random: Random) -> Self {
+    pub(super) fn new(
+        conditions: &'a Conditions,
+        kind: Kind,
+        number: usize,
+        mut random: Random,
+    ) -> Self {
         let habit = kind.habit();
-        let until = moment(habit.connects, world, world.begins, &mut random);
+        let until = moment(habit.connects, conditions, conditions.start, &mut random);
         let requests = (number as u64) << 32;
-        let doing = Doing::Away { until };
+        let state = State::Away { until };
         Self {
-            world,
+            conditions,
             kind,
             habit,
             random,
-            doing,
+            state,
             next: None,
             requests,
             has_spoken: false,
         }
     }
 
-    /// Does what can be done now. `ready`: its socket may have something new.
+    /// Takes all steps that are possible now. `ready` says that the socket may have something new.
     pub(super) fn advance(&mut self, ready: bool, now: Instant, tally: &mut Tally) {
         loop {
-            let step = match mem::replace(&mut self.doing, Doing::Ended) {
-                Doing::Away { until } if now >= until => self.connect(now, tally),
-                Doing::Connecting { socket } if ready => self.finish_connect(socket, now, tally),
-                Doing::Quiet { line, until: None } => self.wait_for_end(line, tally),
-                Doing::Quiet {
-                    line,
+            let step = match mem::replace(&mut self.state, State::Ended) {
+                State::Away { until } if now >= until => self.connect(now, tally),
+                State::Connecting { socket } if ready => self.finish_connect(socket, now, tally),
+                State::Quiet {
+                    connection,
+                    until: None,
+                } => self.wait_for_end(connection, tally),
+                State::Quiet {
+                    connection,
                     until: Some(until),
-                } if now >= until => self.decide(line, now, tally),
-                // Who was kept waiting has not seen the round trip of a network but a busy machine,
-                // and looks again.
-                Doing::Decided { line, until } if now >= until + BUSY => Step::Go(Doing::Quiet {
-                    line,
-                    until: Some(now),
-                }),
-                Doing::Decided { line, until } if now >= until => self.speak(line, now, tally),
-                Doing::Talking { line, flight } => self.talk(line, flight, now, tally),
+                } if now >= until => self.decide(connection, now, tally),
+                // A client that is late by more than `BUSY` was delayed by a busy machine and not
+                // by the round trip of a network, so it looks at its connection again.
+                State::Decided { connection, until } if now >= until + BUSY => {
+                    Step::Next(State::Quiet {
+                        connection,
+                        until: Some(now),
+                    })
+                }
+                State::Decided { connection, until } if now >= until => {
+                    self.start_exchange(connection, now, tally)
+                }
+                State::Exchanging {
+                    connection,
+                    exchange,
+                } => self.go_on(connection, exchange, now, tally),
                 waiting => Step::Wait(waiting),
             };
             match step {
-                Step::Go(doing) => self.doing = doing,
-                Step::Wait(doing) => return self.doing = doing,
+                Step::Next(state) => self.state = state,
+                Step::Wait(state) => return self.state = state,
             }
         }
     }
 
     pub(super) fn is_there(&self) -> bool {
-        !matches!(self.doing, Doing::Ended)
+        !matches!(self.state, State::Ended)
     }
 
-    /// What it waits for.
+    /// Returns what the client waits for.
     pub(super) fn wait(&self, now: Instant) -> Wait {
-        match &self.doing {
-            Doing::Away { until }
-            | Doing::Quiet {
+        match &self.state {
+            State::Away { until }
+            | State::Quiet {
                 until: Some(until), ..
             }
-            | Doing::Decided { until, .. } => Wait {
+            | State::Decided { until, .. } => Wait {
                 until: Some(*until),
                 events: PollFlags::empty(),
             },
-            Doing::Connecting { .. } => Wait {
+            State::Connecting { .. } => Wait {
                 until: None,
                 events: PollFlags::OUT,
             },
-            Doing::Quiet { until: None, .. } => Wait {
+            State::Quiet { until: None, .. } => Wait {
                 until: None,
                 events: PollFlags::IN,
             },
-            Doing::Talking { flight, .. } => flight.wait(now),
-            Doing::Ended => Wait {
+            State::Exchanging { exchange, .. } => exchange.wait(now),
+            State::Ended => Wait {
                 until: None,
                 events: PollFlags::empty(),
             },
         }
     }
 
-    /// Its socket, if there is one to wait for.
+    /// Returns the socket, if the client has one.
     pub(super) fn socket(&self) -> Option<&TcpStream> {
-        match &self.doing {
-            Doing::Connecting { socket } => Some(socket),
-            Doing::Quiet { line, .. }
-            | Doing::Decided { line, .. }
-            | Doing::Talking { line, .. } => Some(&line.socket),
-            Doing::Away { .. } | Doing::Ended => None,
+        match &self.state {
+            State::Connecting { socket } => Some(socket),
+            State::Quiet { connection, .. }
+            | State::Decided { connection, .. }
+            | State::Exchanging { connection, .. } => Some(&connection.socket),
+            State::Away { .. } | State::Ended => None,
         }
     }
 
-    /// Gives up: what has not been answered by now never will be.
+    /// Ends the client. Requests without a response count as lost.
     pub(super) fn give_up(&mut self, tally: &mut Tally) {
-        match mem::replace(&mut self.doing, Doing::Ended) {
-            Doing::Talking { line, flight } => self.judge(&line, flight, &End::Progress, tally),
-            Doing::Connecting { .. } => {
+        match mem::replace(&mut self.state, State::Ended) {
+            State::Exchanging {
+                connection,
+                exchange,
+            } => self.judge_unanswered(&connection, exchange, &End::GaveUp, tally),
+            State::Connecting { .. } => {
                 self.lose("connect", Way::Stuck, Duration::ZERO, "no handshake", tally)
             }
-            Doing::Quiet { line, until: None } => {
-                let silence = line.last_byte.elapsed();
+            State::Quiet {
+                connection,
+                until: None,
+            } => {
+                let silence = connection.last_byte.elapsed();
                 self.lose(
                     "no request",
                     Way::Stuck,
@@ -221,13 +230,13 @@ impl<'a> Client<'a> {
                     tally,
                 );
             }
-            Doing::Away { .. } | Doing::Quiet { .. } | Doing::Decided { .. } | Doing::Ended => {}
+            State::Away { .. } | State::Quiet { .. } | State::Decided { .. } | State::Ended => {}
         }
     }
 
     fn connect(&mut self, now: Instant, tally: &mut Tally) -> Step {
         match self.start_connect() {
-            Ok(socket) => Step::Wait(Doing::Connecting { socket }),
+            Ok(socket) => Step::Wait(State::Connecting { socket }),
             Err(error) => self.not_connected(&error, now, tally),
         }
     }
@@ -240,7 +249,7 @@ impl<'a> Client<'a> {
         if self.habit.reads_slowly {
             sockopt::set_socket_recv_buffer_size(&socket, SLOW_BUFFER)?;
         }
-        match rustix::net::connect(&socket, &self.world.server) {
+        match rustix::net::connect(&socket, &self.conditions.server) {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
             Err(error) => Err(error.into()),
         }
@@ -252,10 +261,10 @@ impl<'a> Client<'a> {
         }
         if socket
             .local_addr()
-            .is_ok_and(|addr| addr == self.world.server)
+            .is_ok_and(|addr| addr == self.conditions.server)
         {
-            // The port is free and was the kernel's choice for our end as well: TCP allows a socket
-            // to reach itself.
+            // The server's port is free, and the kernel has also chosen it for our end: with TCP a
+            // socket can connect to itself.
             return self.refused(tally);
         }
         let first = if self.has_spoken {
@@ -263,9 +272,9 @@ impl<'a> Client<'a> {
         } else {
             self.habit.speaks
         };
-        let until = first.map(|first| moment(first, self.world, now, &mut self.random));
-        Step::Go(Doing::Quiet {
-            line: Line {
+        let until = first.map(|first| moment(first, self.conditions, now, &mut self.random));
+        Step::Next(State::Quiet {
+            connection: Connection {
                 socket,
                 last_byte: now,
                 is_used: false,
@@ -279,8 +288,8 @@ impl<'a> Client<'a> {
             ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::TimedOut => {
                 self.refused(tally)
             }
-            // Out of local ports or descriptors: not the server's doing.
-            _ => Step::Wait(Doing::Away {
+            // There are no local ports or descriptors left, which is not the server's fault.
+            _ => Step::Wait(State::Away {
                 until: now + millis(5),
             }),
         }
@@ -288,109 +297,103 @@ impl<'a> Client<'a> {
 
     fn refused(&self, tally: &mut Tally) -> Step {
         tally.count(self.kind, Outcome::Refused);
-        Step::Wait(Doing::Ended)
+        Step::Wait(State::Ended)
     }
 
-    /// Nothing is expected but the end of the connection.
-    fn wait_for_end(&self, line: Line, tally: &mut Tally) -> Step {
-        match peek(&line.socket) {
-            Seen::Nothing => Step::Wait(Doing::Quiet { line, until: None }),
-            Seen::End => Step::Wait(Doing::Ended),
+    /// Waits for the end of a connection on which nothing else may come.
+    fn wait_for_end(&self, connection: Connection, tally: &mut Tally) -> Step {
+        match peek(&connection.socket) {
+            Seen::Nothing => Step::Wait(State::Quiet {
+                connection,
+                until: None,
+            }),
+            Seen::End => Step::Wait(State::Ended),
             Seen::Bytes => {
-                let silence = line.last_byte.elapsed();
-                self.lose(
-                    "no request",
-                    Way::Wrong,
-                    silence,
-                    "an answer to nothing",
-                    tally,
-                );
-                Step::Wait(Doing::Ended)
+                self.count_stray_bytes(connection.last_byte.elapsed(), tally);
+                Step::Wait(State::Ended)
             }
         }
     }
 
-    /// Looks whether the connection is still good, and if so decides to use it.
-    fn decide(&mut self, line: Line, now: Instant, tally: &mut Tally) -> Step {
+    /// Looks whether the connection is still open, and if it is decides to use it.
+    fn decide(&mut self, connection: Connection, now: Instant, tally: &mut Tally) -> Step {
         if self.next.is_none() {
-            // Before the look: between that and the bytes nothing should take time.
+            // Prepared before the look: between that and the bytes nothing should take time.
             self.next = Some(self.prepare());
         }
-        match peek(&line.socket) {
-            Seen::Nothing => Step::Go(Doing::Decided {
-                line,
-                until: now + self.world.rtt,
+        match peek(&connection.socket) {
+            Seen::Nothing => Step::Next(State::Decided {
+                connection,
+                until: now + self.conditions.rtt,
             }),
-            Seen::End => Step::Wait(Doing::Away { until: now }),
+            Seen::End => Step::Wait(State::Away { until: now }),
             Seen::Bytes => {
-                self.lose(
-                    "no request",
-                    Way::Wrong,
-                    line.last_byte.elapsed(),
-                    "an answer to nothing",
-                    tally,
-                );
-                Step::Wait(Doing::Away { until: now })
+                self.count_stray_bytes(connection.last_byte.elapsed(), tally);
+                Step::Wait(State::Away { until: now })
             }
         }
     }
 
-    fn speak(&mut self, line: Line, now: Instant, tally: &mut Tally) -> Step {
-        let mut flight = self.next.take().expect("it has decided what to say");
-        flight.releases = self.releases(&flight, now);
-        flight.silence = now.saturating_duration_since(line.last_byte);
+    fn start_exchange(&mut self, connection: Connection, now: Instant, tally: &mut Tally) -> Step {
+        let mut exchange = self
+            .next
+            .take()
+            .expect("the requests were prepared before the decision");
+        exchange.releases = self.releases(&exchange, now);
+        exchange.silence = now.saturating_duration_since(connection.last_byte);
         self.has_spoken = true;
-        // What is written is on its way; without a round trip, though, an error at once means that
-        // nothing was.
-        flight.write(&line.socket, now);
-        if flight.written == 0 && flight.cannot_write.is_some() && self.world.rtt.is_zero() {
-            self.next = Some(flight);
-            return Step::Wait(Doing::Away { until: now });
+        // What is written counts as sent. But if there is no round trip, an error of the first
+        // write shows that nothing was sent.
+        exchange.write(&connection.socket, now);
+        if exchange.written == 0 && exchange.cannot_write.is_some() && self.conditions.rtt.is_zero()
+        {
+            self.next = Some(exchange);
+            return Step::Wait(State::Away { until: now });
         }
-        if !line.is_used {
+        if !connection.is_used {
             tally.connections += 1;
         }
-        self.talk(
-            Line {
+        self.go_on(
+            Connection {
                 is_used: true,
                 last_byte: now,
-                ..line
+                ..connection
             },
-            flight,
+            exchange,
             now,
             tally,
         )
     }
 
-    /// Thinks up what to ask next.
-    fn prepare(&mut self) -> Flight {
-        let mut flight = Flight::new();
+    /// Prepares the next requests.
+    fn prepare(&mut self) -> Exchange {
+        let mut exchange = Exchange::new();
         for choice in self.habit.asks {
             let route = *self.random.pick(choice);
             self.requests += 1;
             let request = Request::new(route, self.requests, &mut self.random);
-            let begin = flight.bytes.len();
+            let begin = exchange.bytes.len();
             let closes = !self.habit.keeps && self.requests.is_multiple_of(2);
-            request.write(closes, &mut flight.bytes);
-            flight
+            request.write(closes, &mut exchange.bytes);
+            exchange
                 .requests
-                .push_back((request, begin, flight.bytes.len()));
+                .push_back((request, begin, exchange.bytes.len()));
         }
-        flight
+        exchange
     }
 
-    /// When which bytes may go.
-    fn releases(&mut self, flight: &Flight, now: Instant) -> Vec<(Instant, usize)> {
-        let all = flight.bytes.len();
+    /// Returns from which instants on which bytes may be written.
+    fn releases(&mut self, exchange: &Exchange, now: Instant) -> Vec<(Instant, usize)> {
+        let all = exchange.bytes.len();
         match self.habit.writes {
-            Pieces::Whole => vec![(now, all)],
+            Pieces::One => vec![(now, all)],
             Pieces::HalfAfterSignal => {
                 let rest = moment(
                     Moment::AroundSignal {
                         before: 5,
                         after: 400,
                     },
-                    self.world,
+                    self.conditions,
                     now,
                     &mut self.random,
                 );
@@ -408,7 +411,7 @@ impl<'a> Client<'a> {
                 (0..TRICKLE).map(piece).collect()
             }
             Pieces::Apart(span) => {
-                let ends = flight.requests.iter().map(|(_, _, end)| *end).enumerate();
+                let ends = exchange.requests.iter().map(|(_, _, end)| *end).enumerate();
                 let mut at = now;
                 let later = |(i, end)| {
                     at += if i == 0 {
@@ -423,45 +426,51 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn talk(
+    /// Writes and reads as much as is possible now.
+    fn go_on(
         &mut self,
-        mut line: Line,
-        mut flight: Flight,
+        mut connection: Connection,
+        mut exchange: Exchange,
         now: Instant,
         tally: &mut Tally,
     ) -> Step {
-        if flight.write(&line.socket, now) {
-            flight.silence = now.saturating_duration_since(line.last_byte);
-            line.last_byte = now;
+        if exchange.write(&connection.socket, now) {
+            exchange.silence = now.saturating_duration_since(connection.last_byte);
+            connection.last_byte = now;
         }
-        match self.listen(&mut line, &mut flight, now, tally) {
+        match self.read_responses(&mut connection, &mut exchange, now, tally) {
             Some(end) => {
-                self.judge(&line, flight, &end, tally);
-                self.after(None, now)
+                self.judge_unanswered(&connection, exchange, &end, tally);
+                self.after_exchange(None, now)
             }
-            None if flight.requests.is_empty() && (flight.is_written() || flight.told) => {
-                let keeps = self.habit.keeps && !flight.told;
-                self.after(keeps.then_some(line), now)
+            None if exchange.requests.is_empty()
+                && (exchange.is_written() || exchange.server_closes) =>
+            {
+                let keeps = self.habit.keeps && !exchange.server_closes;
+                self.after_exchange(keeps.then_some(connection), now)
             }
-            None => Step::Wait(Doing::Talking { line, flight }),
+            None => Step::Wait(State::Exchanging {
+                connection,
+                exchange,
+            }),
         }
     }
 
-    /// Reads what there is. `Some`: that was all there will be.
-    fn listen(
+    /// Reads what has come. `Some` if nothing more will come.
+    fn read_responses(
         &mut self,
-        line: &mut Line,
-        flight: &mut Flight,
+        connection: &mut Connection,
+        exchange: &mut Exchange,
         now: Instant,
         tally: &mut Tally,
     ) -> Option<End> {
         let mut buffer = [0; READ_BYTES];
-        while flight.read_at.is_none_or(|at| at <= now) {
-            let mut bytes = match (&line.socket).read(&mut buffer) {
-                Ok(0) => return Some(flight.cannot_write.map_or(End::Fin, End::Broken)),
+        while exchange.read_at.is_none_or(|at| at <= now) {
+            let mut bytes = match (&connection.socket).read(&mut buffer) {
+                Ok(0) => return Some(exchange.cannot_write.map_or(End::Fin, End::Broken)),
                 Ok(n) => &buffer[..n],
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    flight.read_at = None;
+                    exchange.read_at = None;
                     return None;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -471,52 +480,46 @@ impl<'a> Client<'a> {
                     ));
                 }
             };
-            line.last_byte = now;
+            connection.last_byte = now;
             while !bytes.is_empty() {
-                let Some((request, ..)) = flight.requests.front() else {
-                    self.lose(
-                        "no request",
-                        Way::Wrong,
-                        flight.silence,
-                        "an answer to nothing",
-                        tally,
-                    );
+                let Some((request, ..)) = exchange.requests.front() else {
+                    self.count_stray_bytes(exchange.silence, tally);
                     return Some(End::Fin);
                 };
-                match flight.reader.read(&mut bytes, request.expected()) {
+                match exchange.reader.read(&mut bytes, request.expected()) {
                     Ok(None) => {}
-                    Ok(Some(answer)) => self.take(answer, flight, tally),
+                    Ok(Some(answer)) => self.count_response(answer, exchange, tally),
                     Err(wrong) => {
                         self.lose(
                             &request.to_string(),
                             Way::Wrong,
-                            flight.silence,
+                            exchange.silence,
                             &wrong,
                             tally,
                         );
-                        flight.requests.pop_front();
-                        flight.reader = Reader::default();
-                        // Where the next answer would begin is anybody's guess.
+                        exchange.requests.pop_front();
+                        exchange.reader = Reader::default();
+                        // Where the next response begins is not known.
                         return Some(End::Fin);
                     }
                 }
             }
-            if flight.requests.is_empty() {
+            if exchange.requests.is_empty() {
                 return None;
             }
             if self.habit.reads_slowly {
-                flight.read_at = Some(now + SLOW_PAUSE);
+                exchange.read_at = Some(now + SLOW_PAUSE);
             }
         }
         None
     }
 
-    fn take(&self, answer: Answer, flight: &mut Flight, tally: &mut Tally) {
-        let (request, ..) = flight
+    fn count_response(&self, answer: Answer, exchange: &mut Exchange, tally: &mut Tally) {
+        let (request, ..) = exchange
             .requests
             .pop_front()
-            .expect("an answer is read for a request");
-        flight.told |= answer.closes;
+            .expect("a response is read for a request");
+        exchange.server_closes |= answer.closes;
         if answer.is_ok {
             tally.count(self.kind, Outcome::Answered);
         } else {
@@ -525,41 +528,47 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Says what became of the requests that were not answered. Those that were not sent at all can
-    /// be sent elsewhere.
-    fn judge(&self, line: &Line, mut flight: Flight, end: &End, tally: &mut Tally) {
-        if !matches!(end, End::Progress)
-            && let Some(answer) = flight.reader.end()
+    /// Counts what became of the requests without a response. Those that were not sent do not
+    /// count: a client can send them elsewhere.
+    fn judge_unanswered(
+        &self,
+        connection: &Connection,
+        mut exchange: Exchange,
+        end: &End,
+        tally: &mut Tally,
+    ) {
+        if !matches!(end, End::GaveUp)
+            && let Some(answer) = exchange.reader.end()
         {
-            self.take(answer, &mut flight, tally);
+            self.count_response(answer, &mut exchange, tally);
         }
-        // Once decided, the bytes are under way, even if in truth they were not written before the
-        // reset was seen.
-        let decided = if flight.written == 0 {
-            flight.releases[0].1
+        // After the decision the bytes count as sent, even if a reset was seen before they could be
+        // written.
+        let decided = if exchange.written == 0 {
+            exchange.releases[0].1
         } else {
-            flight.written
+            exchange.written
         };
         let is_sent = |begin: usize| begin < decided;
         let how = match end {
             End::Fin => "end of stream".to_owned(),
             End::Broken(error) => io::Error::from(*error).to_string(),
-            End::Progress => format!(
+            End::GaveUp => format!(
                 "nothing for {:.1} s",
-                line.last_byte.elapsed().as_secs_f64()
+                connection.last_byte.elapsed().as_secs_f64()
             ),
         };
-        for (i, (request, begin, request_end)) in flight.requests.iter().enumerate() {
+        for (i, (request, begin, request_end)) in exchange.requests.iter().enumerate() {
             if !is_sent(*begin) {
                 break;
             }
             let (way, detail) = match end {
-                End::Progress => (Way::Stuck, how.clone()),
-                _ if i == 0 && flight.reader.bytes > 0 => (
+                End::GaveUp => (Way::Stuck, how.clone()),
+                _ if i == 0 && exchange.reader.bytes > 0 => (
                     Way::Truncated,
-                    format!("{how} after {} bytes", flight.reader.bytes),
+                    format!("{how} after {} bytes", exchange.reader.bytes),
                 ),
-                _ if flight.told => {
+                _ if exchange.server_closes => {
                     tally.count(self.kind, Outcome::AfterClose);
                     continue;
                 }
@@ -573,8 +582,19 @@ impl<'a> Client<'a> {
                 ),
                 _ => (Way::Unanswered, how.clone()),
             };
-            self.lose(&request.to_string(), way, flight.silence, &detail, tally);
+            self.lose(&request.to_string(), way, exchange.silence, &detail, tally);
         }
+    }
+
+    /// Counts bytes that came although the client waits for no response.
+    fn count_stray_bytes(&self, silence: Duration, tally: &mut Tally) {
+        self.lose(
+            "no request",
+            Way::Wrong,
+            silence,
+            "a response without a request",
+            tally,
+        );
     }
 
     fn lose(&self, request: &str, way: Way, silence: Duration, detail: &str, tally: &mut Tally) {
@@ -584,84 +604,26 @@ impl<'a> Client<'a> {
             way,
             silence,
             detail: detail.to_owned(),
-            after_signal: AfterSignal::now(self.world.signal),
+            after_signal: AfterSignal::now(self.conditions.signal),
         });
     }
 
-    /// Goes on after an exchange, on the connection if it was kept.
-    fn after(&mut self, line: Option<Line>, now: Instant) -> Step {
+    /// Returns the step after an exchange. `connection` is there if it was kept.
+    fn after_exchange(&mut self, connection: Option<Connection>, now: Instant) -> Step {
         let until = now + self.random.duration(self.habit.thinks);
-        match (self.habit.then, line) {
-            (Then::Ends, _) => Step::Wait(Doing::Ended),
-            (Then::Idles, Some(line)) => Step::Go(Doing::Quiet { line, until: None }),
-            (Then::Idles, None) => Step::Wait(Doing::Ended),
-            (Then::Repeats, Some(line)) => Step::Go(Doing::Quiet {
-                line,
+        match (self.habit.then, connection) {
+            (Then::Ends, _) => Step::Wait(State::Ended),
+            (Then::Idles, Some(connection)) => Step::Next(State::Quiet {
+                connection,
+                until: None,
+            }),
+            (Then::Idles, None) => Step::Wait(State::Ended),
+            (Then::Repeats, Some(connection)) => Step::Next(State::Quiet {
+                connection,
                 until: Some(until),
             }),
-            (Then::Repeats, None) => Step::Go(Doing::Away { until }),
+            (Then::Repeats, None) => Step::Next(State::Away { until }),
         }
-    }
-}
-
-impl Flight {
-    fn new() -> Self {
-        Self {
-            requests: VecDeque::new(),
-            bytes: Vec::new(),
-            written: 0,
-            releases: Vec::new(),
-            cannot_write: None,
-            reader: Reader::default(),
-            read_at: None,
-            told: false,
-            silence: Duration::ZERO,
-        }
-    }
-
-    fn is_written(&self) -> bool {
-        self.written == self.bytes.len()
-    }
-
-    /// Bytes that may have been written by `now`.
-    fn released(&self, now: Instant) -> usize {
-        self.releases
-            .iter()
-            .rev()
-            .find(|(at, _)| *at <= now)
-            .map_or(0, |(_, end)| *end)
-    }
-
-    /// Writes what may and can be. Whether anything was.
-    fn write(&mut self, mut socket: &TcpStream, now: Instant) -> bool {
-        let (before, released) = (self.written, self.released(now));
-        while self.written < released && self.cannot_write.is_none() && !self.told {
-            match socket.write(&self.bytes[self.written..released]) {
-                Ok(n) => self.written += n,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.cannot_write = Some(Errno::from_io_error(&error).unwrap_or(Errno::IO))
-                }
-            }
-        }
-        self.written > before
-    }
-
-    fn wait(&self, now: Instant) -> Wait {
-        let mut events = if self.read_at.is_none() {
-            PollFlags::IN
-        } else {
-            PollFlags::empty()
-        };
-        let mut until = self.read_at;
-        let next = self.releases.iter().find(|(_, end)| *end > self.written);
-        match next.filter(|_| self.cannot_write.is_none() && !self.told) {
-            Some((at, _)) if *at > now => until = Some(until.map_or(*at, |until| until.min(*at))),
-            Some(_) => events |= PollFlags::OUT,
-            None => {}
-        }
-        Wait { until, events }
     }
 }
 
@@ -669,7 +631,7 @@ impl Flight {
 enum Seen {
     Nothing,
     Bytes,
-    /// The server's FIN or RST.
+    /// The server has sent FIN or RST.
     End,
 }
 
@@ -684,32 +646,35 @@ fn peek(socket: &TcpStream) -> Seen {
     }
 }
 
-/// When something is to be done, but not before `now`.
-fn moment(moment: Moment, world: &World, now: Instant, random: &mut Random) -> Instant {
+/// Chooses an instant within the span that `moment` describes, but not before `now`.
+fn moment(moment: Moment, conditions: &Conditions, now: Instant, random: &mut Random) -> Instant {
     match moment {
         Moment::AtOnce => now,
         Moment::UnderLoad => {
-            let load = world.signal.saturating_duration_since(world.begins);
+            let load = conditions
+                .signal
+                .saturating_duration_since(conditions.start);
             now + load.mul_f64(random.between((0, 900)) as f64 / 1000.0)
         }
         Moment::AroundSignal { before, after } => {
-            let from = world
+            let from = conditions
                 .signal
                 .checked_sub(millis(before))
-                .unwrap_or(world.begins);
+                .unwrap_or(conditions.start);
             (from + random.duration((0, before + after))).max(now)
         }
     }
 }
 
-/// By so much a client may be late for its own write. A server reads on for 50 ms after its FIN.
+/// How late a client may be for its own write. A server reads on for 50 ms after its FIN.
 const BUSY: Duration = millis(10);
 
-/// Read at once.
+/// The most that is read at once.
 const READ_BYTES: usize = 32 * 1024;
-/// Of a slow reader, for whom 4 MiB last half a second.
+/// The receive buffer of a slow reader, which takes half a second for 4 MiB.
 const SLOW_BUFFER: usize = 64 * 1024;
+/// The time between two reads of a slow reader.
 const SLOW_PAUSE: Duration = millis(4);
 
-/// Pieces of a slow upload.
+/// The number of pieces of a slow upload.
 const TRICKLE: u32 = 12;

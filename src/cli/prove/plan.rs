@@ -1,17 +1,17 @@
-//! What happens in one stop: how the server is started, who its clients are, and when the signal
-//! comes. All of it follows from the seed and the stop's number.
+//! The plan of one stop: how the server is started, which clients it has, and when the signal is
+//! sent. All of it follows from the seed and the number of the stop.
 
 use std::fmt;
 use std::time::Duration;
 
-/// One stop.
+/// The plan of one stop.
 #[derive(Debug, PartialEq)]
 pub(super) struct Plan {
-    /// For the clients' own choices.
+    /// The seed of the choices that the clients make.
     pub(super) seed: u64,
     pub(super) workers: usize,
     pub(super) lame_duck: Duration,
-    /// From the first connection to the signal.
+    /// The time from the first connection to the signal.
     pub(super) load: Duration,
     pub(super) clients: Vec<Kind>,
 }
@@ -69,31 +69,32 @@ pub(super) enum Kind {
     Burst,
 }
 
-/// What a client does. All kinds go through the same loop, with other numbers: connect, speak, ask,
-/// take the answers, think, and again.
+/// What a client of one kind does. The kinds go through the same loop with different numbers:
+/// connect, write requests, read the responses, wait, and again.
 #[derive(Debug)]
 pub(super) struct Habit {
-    /// So many of them, give or take a half.
+    /// The usual number of such clients. A plan has half of it more or less.
     clients: u64,
-    /// When it first connects.
+    /// When the client first connects.
     pub(super) connects: Moment,
-    /// When it first speaks on its first connection.
+    /// When the client writes its first request. `None` is never.
     pub(super) speaks: Option<Moment>,
-    /// The requests it writes before it waits for their answers; each is one of several.
+    /// The requests that the client writes before it waits for their responses. Each is chosen from
+    /// several routes.
     pub(super) asks: &'static [&'static [Route]],
     pub(super) writes: Pieces,
-    /// Reads so slowly that the server has to wait for it.
+    /// Whether the client reads so slowly that the server has to wait for it.
     pub(super) reads_slowly: bool,
-    /// Uses its connection again. Else every second one asks with `Connection: close`, the others
-    /// close by themselves.
+    /// Whether the client uses its connection again. If not, every second request says
+    /// `Connection: close`, and after the others the client closes the connection.
     pub(super) keeps: bool,
-    /// Between the answers and the next request.
+    /// The time between the responses and the next request.
     pub(super) thinks: Millis,
-    /// After the answers.
+    /// What the client does after the responses.
     pub(super) then: Then,
 }
 
-/// From and to.
+/// A span from the first number of milliseconds to the second.
 pub(super) type Millis = (u64, u64);
 
 /// When something is done for the first time.
@@ -101,36 +102,37 @@ pub(super) type Millis = (u64, u64);
 pub(super) enum Moment {
     /// As soon as possible.
     AtOnce,
-    /// While the server runs undisturbed.
+    /// At a random moment before the signal.
     UnderLoad,
-    /// From so long before the signal to so long after.
+    /// In the span from `before` ms before the signal to `after` ms after it.
     AroundSignal { before: u64, after: u64 },
 }
 
-/// How a client writes what it has to say.
+/// How a client writes its requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Pieces {
     /// In one piece.
-    Whole,
-    /// The first request's head in two: one now, one after the signal.
+    One,
+    /// A part of the first request's head at once, and the rest around the time of the signal.
     HalfAfterSignal,
-    /// In many small pieces, which take so long.
+    /// In many small pieces, spread over this span.
     Trickle(Millis),
-    /// Request by request, so far apart.
+    /// One request after another, with this span between them.
     Apart(Millis),
 }
 
+/// What a client does after the responses to its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
-    /// Asks again.
+    /// It goes on with the next requests.
     Repeats,
-    /// Says nothing more and waits for the end of its connection.
+    /// It writes nothing more and waits until the server closes the connection.
     Idles,
-    /// Has had enough.
+    /// It closes the connection and ends.
     Ends,
 }
 
-/// What may be asked for.
+/// A route of the server, and how much it is asked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Route {
     Plaintext,
@@ -141,7 +143,7 @@ pub(super) enum Route {
     LongEcho,
 }
 
-/// How long a connection has to be silent until a stopping server may close it.
+/// How long a connection has to be silent before a stopping server may close it.
 pub(super) const IDLE_GRACE: Duration = millis(1000);
 
 const SMALL: &[Route] = &[
@@ -158,7 +160,7 @@ const TALKATIVE: Habit = Habit {
     connects: Moment::UnderLoad,
     speaks: Some(Moment::AtOnce),
     asks: &[SMALL],
-    writes: Pieces::Whole,
+    writes: Pieces::One,
     reads_slowly: false,
     keeps: true,
     thinks: (0, 0),
@@ -190,10 +192,10 @@ impl Kind {
             Self::Thinking => "keep-alive, thinking",
             Self::Pipelined => "8 pipelined",
             Self::SlowReader => "slow reader of 4 MiB",
-            Self::SlowReaderMore => "the same, one behind",
+            Self::SlowReaderMore => "the same, one more",
             Self::SlowUpload => "slow upload",
             Self::Sleep => "slow handler",
-            Self::SleepMore => "the same, one behind",
+            Self::SleepMore => "the same, one more",
             Self::SpeaksLate => "silent, speaks late",
             Self::HalfHead => "half a head, then all",
             Self::IdleFresh => "never speaks",
@@ -211,8 +213,8 @@ impl Kind {
                 ..TALKATIVE
             },
             Self::KeepAlive => TALKATIVE,
-            // At most half of the idle grace: the rest is for what a busy machine does to clients
-            // and server.
+            // The pauses are far below the idle grace, because a busy machine delays clients and
+            // server as well.
             Self::Thinking => Habit {
                 clients: 64,
                 thinks: (1, 150),
@@ -296,14 +298,15 @@ impl Kind {
     }
 }
 
-/// Numbers that look random and are the same each time: Marsaglia's xorshift64*.
+/// Pseudo-random numbers that are the same each time: Marsaglia's xorshift64*.
 #[derive(Debug, Clone)]
 pub(super) struct Random(u64);
 
 impl Random {
-    /// The stream of a seed that has this number.
+    /// Returns one of the streams of numbers that belong to a seed.
     pub(super) fn new(seed: u64, stream: u64) -> Self {
-        // Neighbouring seeds begin alike, so they are spread first; and zero would stay zero.
+        // Neighbouring seeds yield similar first numbers, so these are skipped. Zero would yield
+        // zeros only.
         let mut random = Self((seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1));
         for _ in 0..8 {
             random.next();
@@ -311,7 +314,7 @@ impl Random {
         random
     }
 
-    /// Another stream, that follows from this one.
+    /// Returns another stream, which depends on the state of this one.
     pub(super) fn split(&mut self) -> Self {
         Self::new(self.next(), 0)
     }
@@ -323,7 +326,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// A number from `from` to `to`, both included.
+    /// Returns a number from `from` to `to`, including both.
     pub(super) fn between(&mut self, (from, to): (u64, u64)) -> u64 {
         from + (self.next() >> 16) % (to - from + 1)
     }

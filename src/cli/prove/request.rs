@@ -1,23 +1,22 @@
-//! What clients ask for.
+//! The requests of the clients.
 
 use std::fmt;
 
 use crate::cli::prove::answer::{Expected, counting};
 use crate::cli::prove::plan::{Random, Route};
 
-/// A request. Its number makes its target unlike any other's, so that the server's report can name
-/// it.
+/// A request. Its number makes its target unique, so that it can be found in the server's report.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request {
     route: Route,
     number: u64,
-    /// Bytes or milliseconds.
+    /// The number of bytes or milliseconds that the route is asked for.
     n: u64,
 }
 
 impl Request {
     pub(super) fn new(route: Route, number: u64, random: &mut Random) -> Self {
-        // Answers differ in length, so that one that is given to the wrong request shows.
+        // The responses differ in length, so that a response to another request is noticed.
         let n = match route {
             Route::Plaintext => 0,
             Route::Bytes | Route::Echo => random.between((1, 3000)),
@@ -28,6 +27,7 @@ impl Request {
         Self { route, number, n }
     }
 
+    /// Appends the request to `out`, with `Connection: close` if `closes`.
     pub(super) fn write(&self, closes: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("{self} HTTP/1.1\r\nHost: localhost\r\n").as_bytes());
         if closes {
@@ -61,7 +61,7 @@ impl Request {
 }
 
 impl fmt::Display for Request {
-    /// Its method and target.
+    /// Writes the method and the target.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { route, number, n } = self;
         let (client, request) = (number >> 32, number & 0xffff_ffff);

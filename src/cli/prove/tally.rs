@@ -176,7 +176,9 @@ impl fmt::Display for Tally {
             .map(|kind| (kind.name(), self.counts[*kind as usize].0));
         for (name, counts) in rows.chain([("in all", sums)]) {
             write!(f, "\n{name:<21} {:>10}", counts.iter().sum::<u64>())?;
-            counts.iter().try_for_each(|n| write!(f, " {n:>9}"))?;
+            counts.iter().zip(OUTCOMES).try_for_each(|(n, (_, name))| {
+                write!(f, " {n:>width$}", width = name.len().max(9))
+            })?;
         }
         writeln!(f)?;
         let ways = WAYS

@@ -1,4 +1,4 @@
-//! A line for each request.
+//! The access log: one line for each request.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::SystemTime;
@@ -11,19 +11,21 @@ use crate::handler::layer::{Layer, Next};
 use crate::lifecycle::context::Context;
 use crate::sys::clock::Clock;
 
-/// Logs each request at *info* with the target `lameduck::access`: the only thing in this crate
-/// that logs at *info* for each, and only for who adds it.
+/// Returns a layer that logs each request at *info*, with the target `lameduck::access`.
 ///
-/// The message is a line in the Combined Log Format of web servers, the peer's address first. The
-/// same is there as the record's key-values, for loggers that write JSON: `peer`, `method`, `uri`,
-/// `version`, `status`, `bytes`, `duration_us`, `referer`, `user_agent`, `request_id`; what is not
-/// known is left out of the line as `-`, and is null.
+/// Nothing else in this crate logs at *info* for each request.
 ///
-/// It is written when the handler returns: `bytes` is the length of the response's body where that
-/// is known then, whether or not the client gets it, and `duration_us` what the handler has taken,
-/// in microseconds. A handler that panics is logged with 500.
+/// The message is a line in the Combined Log Format of web servers, with the peer's address first.
+/// The record's key-values say the same, for loggers that write JSON: `peer`, `method`, `uri`,
+/// `version`, `status`, `bytes`, `duration_us`, `referer`, `user_agent` and `request_id`. A value
+/// that is not known is `-` in the line and null among the key-values; the request id is not in the
+/// line.
 ///
-/// Bytes in the request that could break a line or a quotation are written as `\xNN`.
+/// The line is written when the handler returns. `bytes` is the length of the response's body if it
+/// is known by then, whether or not the client takes it. `duration_us` is the time that the handler
+/// has taken, in microseconds. A handler that panics is logged with 500.
+///
+/// Bytes of the request that could break a line or a quotation are written as `\xNN`.
 ///
 /// # Examples
 ///
@@ -37,7 +39,7 @@ use crate::sys::clock::Clock;
 ///
 /// let app = hello.layer(layers::access_log()).layer(layers::request_id());
 /// # let _ = app;
-/// // 127.0.0.1 - - [21/Nov/2026:10:31:07 +0000] "GET /hello HTTP/1.1" 200 6 "-" "curl/8.14.1"
+/// // 127.0.0.1 - - [21/Nov/2026:10:31:07 +0000] "GET / HTTP/1.1" 200 6 "-" "-"
 /// ```
 #[must_use]
 pub fn access_log() -> impl Layer {
@@ -45,7 +47,7 @@ pub fn access_log() -> impl Layer {
         if !log::log_enabled!(target: TARGET, log::Level::Info) {
             return next.run(request, context);
         }
-        let asked = Asked {
+        let logged = Logged {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
@@ -61,15 +63,15 @@ pub fn access_log() -> impl Layer {
             Ok(response) => (response.status().as_u16(), response.body().len()),
             Err(_) => (500, None),
         };
-        asked.log(&context, status, bytes, micros, clock.wall());
+        logged.log(&context, status, bytes, micros, clock.wall());
         outcome.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }
 
 const TARGET: &str = "lameduck::access";
 
-/// What the log says of a request.
-struct Asked {
+/// The parts of a request that the log shows.
+struct Logged {
     method: Method,
     uri: Uri,
     version: Version,
@@ -77,7 +79,7 @@ struct Asked {
     user_agent: Option<String>,
 }
 
-impl Asked {
+impl Logged {
     fn log(
         &self,
         context: &Context,
@@ -120,7 +122,7 @@ impl Asked {
     }
 }
 
-/// A field's value, which may be any bytes, as text that ends no quotation.
+/// Returns a field's value, which may be any bytes, as text without a quotation mark or line break.
 fn text_of(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     let value = headers.get(name)?.as_bytes();
     let mut text = String::with_capacity(value.len());
@@ -134,9 +136,9 @@ fn text_of(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     Some(text)
 }
 
-/// `21/Nov/2026:10:31:07 +0000`.
+/// Returns the time as web servers log it: `21/Nov/2026:10:31:07 +0000`.
 fn time(now: SystemTime) -> String {
-    // `Sat, 21 Nov 2026 10:31:07 GMT`, whose parts have fixed places (RFC 9110 section 5.6.7).
+    // The parts of `Sat, 21 Nov 2026 10:31:07 GMT` have fixed places (RFC 9110 section 5.6.7).
     let date = httpdate::fmt_http_date(now);
     format!(
         "{}/{}/{}:{} +0000",

@@ -1,4 +1,4 @@
-//! What pages of other origins may do here.
+//! CORS: which scripts of other origins may use this server.
 
 use std::time::Duration;
 
@@ -9,21 +9,20 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::conn::message::Request;
-use crate::conn::message::Response;
+use crate::conn::message::{Request, Response};
+use crate::handler::into_response::IntoResponse;
 use crate::handler::layer::{Layer, Next};
-use crate::handler::respond::IntoResponse;
 use crate::lifecycle::context::Context;
 
-/// Tells browsers what scripts of other origins may ask for here and read of it: the CORS protocol
-/// of the Fetch standard.
+/// The CORS protocol of the Fetch standard as a layer: it tells browsers which other origins'
+/// scripts may use this server.
 ///
-/// A preflight (OPTIONS with `Access-Control-Request-Method`) is answered with 204 by the layer
-/// itself; a request of an origin that is not named is served as any other, without the fields that
-/// let a script read the answer. It keeps scripts in browsers from reading, nobody else from
-/// asking.
+/// The layer answers a preflight, which is OPTIONS with `Access-Control-Request-Method`, by itself
+/// with 204. A request of an origin that is not named is served like any other, but without the
+/// fields that let a script read the response. CORS keeps scripts in browsers from reading
+/// responses. It keeps no other client from anything, and no request from being served.
 ///
-/// Put it around a whole `Router`, so that errors are readable too.
+/// Put it around a complete `Router`, so that scripts can also read error responses.
 ///
 /// # Examples
 ///
@@ -32,31 +31,34 @@ use crate::lifecycle::context::Context;
 /// use lameduck::layers::{self, HandlerExt};
 /// use lameduck::{Context, Handler, Request};
 ///
-/// let cors = layers::Cors::new().origin("https://shop.example").methods([Method::GET, Method::PUT]);
+/// let cors = layers::Cors::new()
+///     .origin("https://shop.example")
+///     .methods([Method::GET, Method::PUT]);
 /// let app = (|_request, _context| "stock").layer(cors);
 ///
 /// let mut request = Request::default();
-/// request.headers_mut().insert("origin", "https://shop.example".parse().unwrap());
+/// let origin = "https://shop.example";
+/// request.headers_mut().insert("origin", origin.parse().unwrap());
 /// let response = app.handle(request, Context::root());
-/// assert_eq!(response.headers()["access-control-allow-origin"], "https://shop.example");
+/// assert_eq!(response.headers()["access-control-allow-origin"], origin);
 /// ```
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Cors {
-    /// `None` is any.
+    /// The origins that are allowed. `None` allows every origin.
     origins: Option<Vec<HeaderValue>>,
     credentials: bool,
-    /// For every response to an origin that is allowed.
+    /// The response fields that scripts may read. It is sent with every response to an allowed
+    /// origin; the three below are sent with preflights only.
     exposed: Option<HeaderValue>,
-    /// For preflights.
     methods: Option<HeaderValue>,
     headers: Option<HeaderValue>,
     max_age: Option<HeaderValue>,
 }
 
 impl Cors {
-    /// Lets no origin do anything, until one is [named](Self::origin) or [all](Self::any_origin)
-    /// are.
+    /// Returns a layer that allows no origin, until one is [named](Self::origin) or
+    /// [all](Self::any_origin) are allowed.
     pub fn new() -> Self {
         Self {
             origins: Some(Vec::new()),
@@ -64,12 +66,12 @@ impl Cors {
         }
     }
 
-    /// Lets this origin in also: `https://shop.example`, with the port if it is not the scheme's
-    /// own. It is compared as it is written here.
+    /// Allows this origin as well, such as `https://shop.example`, with the port if it is not the
+    /// scheme's default. It is compared byte for byte.
     ///
     /// # Panics
     ///
-    /// If it is no visible text.
+    /// If `origin` is not visible ASCII text.
     #[track_caller]
     pub fn origin(mut self, origin: &str) -> Self {
         let origin = HeaderValue::from_str(origin).expect("an origin is visible text");
@@ -77,12 +79,12 @@ impl Cors {
         self
     }
 
-    /// Lets all origins in, without credentials.
+    /// Allows all origins, without credentials.
     ///
     /// # Panics
     ///
-    /// After [`credentials`](Self::credentials): whoever lures a user to a page of his could act as
-    /// that user.
+    /// If [`credentials`](Self::credentials) was called: the owner of any page that a user visits
+    /// could then act as that user.
     #[track_caller]
     pub fn any_origin(mut self) -> Self {
         assert!(
@@ -93,11 +95,11 @@ impl Cors {
         self
     }
 
-    /// Lets scripts send and receive with the user's cookies.
+    /// Allows scripts to make requests with the user's cookies.
     ///
     /// # Panics
     ///
-    /// After [`any_origin`](Self::any_origin).
+    /// If [`any_origin`](Self::any_origin) was called.
     #[track_caller]
     pub fn credentials(mut self) -> Self {
         assert!(
@@ -108,32 +110,33 @@ impl Cors {
         self
     }
 
-    /// The methods that scripts may use. Default: those that need no leave, GET, HEAD and POST.
+    /// Sets the methods that scripts may use. Default: GET, HEAD and POST, which need no
+    /// permission.
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
         self.methods = Some(list(methods));
         self
     }
 
-    /// The request fields that scripts may set. Default: those that need no leave.
+    /// Sets the request fields that scripts may set. Default: those that need no permission.
     pub fn headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.headers = Some(list(names));
         self
     }
 
-    /// The response fields that scripts may read. Default: those that need no leave.
+    /// Sets the response fields that scripts may read. Default: those that need no permission.
     pub fn expose(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.exposed = Some(list(names));
         self
     }
 
-    /// How long a browser may remember a preflight's answer, in whole seconds. Default: not said,
-    /// which is 5 s.
+    /// Sets how long a browser may cache the response to a preflight, in whole seconds. By default
+    /// the field is not sent, and browsers take that as 5 s.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = Some(age.as_secs().into());
         self
     }
 
-    /// What an origin is told that it is; `None` if it is not let in.
+    /// Returns the value of `Access-Control-Allow-Origin`. `None` if `origin` is not allowed.
     fn allowed(&self, origin: &HeaderValue) -> Option<HeaderValue> {
         match &self.origins {
             None => Some(HeaderValue::from_static("*")),
@@ -171,7 +174,8 @@ impl Layer for Cors {
         };
         let headers = response.headers_mut();
         if self.origins.is_some() {
-            // Also where there was no origin: a cache must not give that answer to one.
+            // Also in the response to a request without an origin: a cache must not give that
+            // response to a script of another origin.
             headers.append(VARY, HeaderValue::from_name(ORIGIN));
         }
         if allowed.is_some() {

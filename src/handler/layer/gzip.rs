@@ -1,4 +1,4 @@
-//! Compressed responses.
+//! Responses compressed with gzip.
 
 use flate2::Compression;
 use flate2::read::GzEncoder;
@@ -9,24 +9,27 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::conn::body::{Body, Kind};
-use crate::conn::message::Request;
-use crate::conn::message::Response;
+use crate::conn::message::{Request, Response};
 use crate::handler::layer::{Layer, Next};
 use crate::lifecycle::context::Context;
 
-/// Compresses responses with gzip for clients that take it.
+/// Returns a layer that compresses responses with gzip, if the request's `Accept-Encoding` allows
+/// it.
 ///
-/// Compressed are bodies from 1 KiB on of a type that gains by it (`text/*`, JSON, JavaScript, XML,
-/// SVG, WebAssembly and what has `+json` or `+xml`), as far as a request's `Accept-Encoding` allows
-/// it. They go out chunked, compressed a piece at a time while the client takes them; HEAD is told
-/// what GET would be. Left as they are: 204, 205, 206 and 304, responses with a `Content-Encoding`,
-/// a `Content-Range` or `Cache-Control: no-transform`, and bodies that a closure writes or that
-/// come straight from a client.
+/// It compresses bodies of 1 KiB or more, and of unknown length, of a type that compresses well:
+/// `text/*`, JSON, JavaScript, XML, SVG, WebAssembly, and types that end in `+json` or `+xml`. The
+/// response is chunked and compressed piece by piece while the client takes it. The response to
+/// HEAD has the fields of the response to GET.
 ///
-/// A response of such a type says `Vary: Accept-Encoding`, compressed or not; a strong `ETag`
-/// becomes a weak one where it is compressed, for the bytes are others.
+/// It leaves these responses alone: 204, 205, 206 and 304; those with a `Content-Encoding`, a
+/// `Content-Range` or `Cache-Control: no-transform`; `text/event-stream`; and bodies that a closure
+/// writes or that come straight from a client.
 ///
-/// Do not compress secrets together with what an attacker can choose: the length tells of them.
+/// A response of such a type gets `Vary: Accept-Encoding`, compressed or not. A strong `ETag`
+/// becomes a weak one when its response is compressed, because the bytes are others.
+///
+/// Do not compress a secret together with text that an attacker can choose: the length of the
+/// response gives the secret away.
 ///
 /// # Examples
 ///
@@ -34,7 +37,8 @@ use crate::lifecycle::context::Context;
 /// use lameduck::layers::{self, HandlerExt};
 /// use lameduck::{Context, Handler, Request};
 ///
-/// let app = (|_request, _context| "a line that repeats\n".repeat(100)).layer(layers::gzip());
+/// let text = |_request, _context| "a line that repeats\n".repeat(100);
+/// let app = text.layer(layers::gzip());
 /// let mut request = Request::default();
 /// request.headers_mut().insert("accept-encoding", "gzip, br".parse().unwrap());
 /// let response = app.handle(request, Context::root());
@@ -68,10 +72,11 @@ pub fn gzip() -> impl Layer {
     }
 }
 
-/// Shorter bodies fit into a packet anyway.
+/// The length of the shortest body that is compressed. Shorter ones fit into a packet anyway.
 const BYTES_MIN: u64 = 1 << 10;
 
-/// Of 9. Three quarters of what the highest gains, at a fraction of its time.
+/// The compression level, of 9. It saves three quarters of what the highest level saves, in a
+/// fraction of the time.
 const LEVEL: u32 = 5;
 
 fn is_compressible(response: &Response) -> bool {
@@ -83,10 +88,10 @@ fn is_compressible(response: &Response) -> bool {
             | StatusCode::PARTIAL_CONTENT
             | StatusCode::NOT_MODIFIED
     );
-    let is_as_it_must_be = headers.contains_key(CONTENT_ENCODING)
+    let must_not_change = headers.contains_key(CONTENT_ENCODING)
         || headers.contains_key(CONTENT_RANGE)
         || words(headers, CACHE_CONTROL).any(|word| word.eq_ignore_ascii_case("no-transform"));
-    has_body && !is_as_it_must_be && headers.get(CONTENT_TYPE).is_some_and(gains)
+    has_body && !must_not_change && headers.get(CONTENT_TYPE).is_some_and(compresses_well)
 }
 
 fn can_be_read(body: &Body) -> bool {
@@ -94,7 +99,7 @@ fn can_be_read(body: &Body) -> bool {
         && body.len().is_none_or(|len| len >= BYTES_MIN)
 }
 
-fn gains(content_type: &HeaderValue) -> bool {
+fn compresses_well(content_type: &HeaderValue) -> bool {
     let essence = content_type
         .to_str()
         .unwrap_or_default()
@@ -102,15 +107,15 @@ fn gains(content_type: &HeaderValue) -> bool {
         .next()
         .unwrap_or_default();
     let essence = essence.trim().to_ascii_lowercase();
-    // Events are to leave one by one, and an encoder holds them back.
+    // Each event has to leave at once, and an encoder would hold it back.
     let is_text = essence.starts_with("text/") && essence != "text/event-stream";
     is_text
         || essence.ends_with("+json")
         || essence.ends_with("+xml")
-        || GAINING.contains(&essence.as_str())
+        || COMPRESSIBLE.contains(&essence.as_str())
 }
 
-const GAINING: [&str; 6] = [
+const COMPRESSIBLE: [&str; 6] = [
     "application/json",
     "application/javascript",
     "application/xml",
@@ -119,8 +124,8 @@ const GAINING: [&str; 6] = [
     "application/x-ndjson",
 ];
 
-/// Whether `gzip`, or anything, is among the codings with a weight above zero (RFC 9110 section
-/// 12.5.3).
+/// Returns whether the client accepts gzip: `gzip`, or else `*`, has a weight above zero (RFC 9110
+/// section 12.5.3).
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let mut any = false;
     for word in words(headers, ACCEPT_ENCODING) {
@@ -186,15 +191,15 @@ mod tests {
     }
 
     #[test]
-    fn what_gains_is_compressed_and_nothing_else() {
-        let gains = |content_type| gains(&HeaderValue::from_static(content_type));
+    fn only_types_that_compress_well_are_compressed() {
+        let compresses = |content_type| compresses_well(&HeaderValue::from_static(content_type));
         for yes in [
             "text/html; charset=utf-8",
             "Application/JSON",
             "image/svg+xml",
             "application/problem+json",
         ] {
-            assert!(gains(yes), "{yes}");
+            assert!(compresses(yes), "{yes}");
         }
         for no in [
             "image/png",
@@ -203,7 +208,7 @@ mod tests {
             "application/gzip",
             "",
         ] {
-            assert!(!gains(no), "{no}");
+            assert!(!compresses(no), "{no}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Layers that answer in place of a handler: when there is too much, or it is too late.
+//! Layers that limit time, body length and concurrency, and answer in place of the handler.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,20 +6,22 @@ use std::time::Duration;
 
 use crate::conn::body_error::BodyError;
 use crate::conn::message::Request;
+use crate::handler::failure::unavailable;
+use crate::handler::into_response::IntoResponse;
 use crate::handler::layer::{Layer, Next};
-use crate::handler::respond::{IntoResponse, unavailable};
-use crate::lifecycle::context::{CancelReason, Context, Readiness};
+use crate::lifecycle::context::{Context, Readiness};
+use crate::lifecycle::scope::CancelReason;
 
-/// Gives handlers `timeout` to answer.
+/// Returns a layer that gives the handler `timeout` to return.
 ///
-/// A handler cannot be stopped from outside: it is told, by a context that is
-/// [cancelled](Context::cancelled) with [`CancelReason::Deadline`] and whose [`wait`](Context::sleep) ends
-/// then. The client waits until it returns. If that is too late, and the response is not already an
-/// error (4xx, 5xx), it is dropped and the client gets 503 with `Retry-After`: what a client is
-/// told succeeded, it was told in time. What the handler has done stays done.
+/// With [`Duration::MAX`] there is no limit. The handler is not stopped. After `timeout` its
+/// context [ends](Context::cancelled), with [`CancelReason::Deadline`], which also ends its
+/// [`sleep`](Context::sleep). The client waits until the handler returns. A response that comes too
+/// late is dropped, and the client gets 503 with `Retry-After`, unless the response is an error
+/// (4xx, 5xx) already. So no client is told late that its request has succeeded; what the handler
+/// has done stays done.
 ///
-/// The time ends when the handler returns; a body that is read or written behind that is not
-/// limited. A [`Duration::MAX`] is no limit.
+/// The time does not include reading or writing a body after the handler has returned.
 ///
 /// # Examples
 ///
@@ -28,7 +30,11 @@ use crate::lifecycle::context::{CancelReason, Context, Readiness};
 /// use lameduck::layers::{self, HandlerExt};
 /// use lameduck::{Context, Handler, Request};
 ///
-/// let slow = |_request, context: Context| if context.sleep(Duration::from_secs(1000)).is_ok() { "rested" } else { "woken" };
+/// let slow = |_request, context: Context| {
+///     // The sleep ends early, but the handler does not say so.
+///     let _ = context.sleep(Duration::from_secs(1000));
+///     "done"
+/// };
 /// let app = slow.layer(layers::timeout(Duration::from_millis(5)));
 /// assert_eq!(app.handle(Request::default(), Context::root()).status(), 503);
 /// ```
@@ -40,17 +46,17 @@ pub fn timeout(timeout: Duration) -> impl Layer {
         let status = response.status();
         let is_late = limited.reason() == Some(CancelReason::Deadline) && !context.is_cancelled();
         if is_late && !status.is_client_error() && !status.is_server_error() {
-            return unavailable(&"it takes too long");
+            return unavailable(&"the handler took too long");
         }
         response
     }
 }
 
-/// Lets no request body be longer than `max` bytes.
+/// Returns a layer that limits request bodies to `max` bytes.
 ///
-/// One that says that it is longer is answered with 413 at once; a client that waits for
-/// `100 Continue` does not send it. Where the length is not declared, reading ends beyond `max`
-/// with an error, which [`into_bytes`](crate::Body::into_bytes) and the others make 413 of.
+/// A request that declares a longer body is answered with 413 at once, and a client that waits for
+/// `100 Continue` does not send the body. If the length is not declared, reading beyond `max` fails
+/// with a [`BodyError`], which becomes a 413 if the handler returns it.
 ///
 /// # Examples
 ///
@@ -59,8 +65,11 @@ pub fn timeout(timeout: Duration) -> impl Layer {
 /// use lameduck::{Context, Handler, Request};
 ///
 /// let app = (|_request, _context| "taken").layer(layers::body_limit(4));
-/// assert_eq!(app.handle(Request::new("1234".into()), Context::root()).status(), 200);
-/// assert_eq!(app.handle(Request::new("12345".into()), Context::root()).status(), 413);
+/// let status = |body: &'static str| {
+///     app.handle(Request::new(body.into()), Context::root()).status()
+/// };
+/// assert_eq!(status("1234"), 200);
+/// assert_eq!(status("12345"), 413);
 /// ```
 #[must_use]
 pub fn body_limit(max: u64) -> impl Layer {
@@ -73,10 +82,12 @@ pub fn body_limit(max: u64) -> impl Layer {
     }
 }
 
-/// Lets at most `n` requests at a time into what is inside; others get 503 with `Retry-After` at
-/// once. For what must not take all workers.
+/// Returns a layer that passes on at most `n` requests at a time.
 ///
-/// A request is inside until its handler returns; sending a response's body does not count.
+/// Other requests get 503 with `Retry-After` at once. This is for handlers that must not take all
+/// workers.
+///
+/// A request counts until its handler returns; sending the response's body does not count.
 ///
 /// # Examples
 ///
@@ -86,7 +97,8 @@ pub fn body_limit(max: u64) -> impl Layer {
 ///
 /// let app = (|_request, _context| "served").layer(layers::concurrency_limit(0));
 /// let response = app.handle(Request::default(), Context::root());
-/// assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+/// assert_eq!(response.status(), 503);
+/// assert_eq!(response.headers()["retry-after"], "1");
 /// ```
 #[must_use]
 pub fn concurrency_limit(n: usize) -> impl Layer {
@@ -98,7 +110,7 @@ pub fn concurrency_limit(n: usize) -> impl Layer {
         if entered.is_err() {
             return unavailable(&"too many requests of this kind are being served");
         }
-        // Left also when the handler panics.
+        // Dropped when the handler panics, too.
         let _inside = Inside(&inside);
         next.run(request, context)
     }
@@ -112,8 +124,10 @@ impl Drop for Inside<'_> {
     }
 }
 
-/// Answers 503 with `Retry-After` once the server is stopping ([`Context::readiness`]): for routes
-/// that begin what should not begin now, because another server can take it.
+/// Returns a layer that answers 503 with `Retry-After` once the server is stopping.
+///
+/// It asks [`Context::readiness`], and is for routes that begin work which another server had
+/// better take.
 ///
 /// # Examples
 ///

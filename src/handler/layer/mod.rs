@@ -1,4 +1,4 @@
-//! Layers: what is done around handlers.
+//! Layers: code that runs around handlers, and the chain that calls one after another.
 
 mod access_log;
 mod cors;
@@ -10,9 +10,9 @@ mod request_id;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::conn::message::Request;
-use crate::conn::message::Response;
-use crate::handler::respond::{Handler, IntoResponse};
+use crate::conn::message::{Request, Response};
+use crate::handler::Handler;
+use crate::handler::into_response::IntoResponse;
 use crate::lifecycle::context::Context;
 
 pub use access_log::access_log;
@@ -22,16 +22,16 @@ pub use gzip::gzip;
 pub use limits::{body_limit, concurrency_limit, ready_only, timeout};
 pub use request_id::request_id;
 
-/// Something done around a handler: any `Fn(Request, Context, Next<'_>) -> impl IntoResponse`.
+/// Code that runs around a handler: any `Fn(Request, Context, Next<'_>) -> impl IntoResponse`.
 ///
-/// It may change the request or the context before it passes them to [`Next::run`], the response
-/// after it, or answer by itself. Around a handler it is put with [`HandlerExt::layer`], around a
-/// `Router` or one `Route` of it with their `layer`. The ready-made ones are in
-/// [`layers`](crate::layers).
+/// A layer may change the request or the context before it passes them to [`Next::run`], change the
+/// response after it, or answer by itself. [`HandlerExt::layer`] puts a layer around a handler, and
+/// the `layer` methods of `Router` and `Route` put it around what these answer. The ready-made
+/// layers are in [`layers`](crate::layers).
 ///
-/// The one that was added last is the outermost: it sees the request first and the response last.
+/// The layer that was added last is the outermost: it sees the request first and the response last.
 ///
-/// A panic passes through all layers; the server makes 500 of it.
+/// A panic passes through all layers, and the server answers 500.
 ///
 /// # Examples
 ///
@@ -42,30 +42,34 @@ pub use request_id::request_id;
 ///
 /// struct User(String);
 ///
-/// fn authenticate(request: Request, context: Context, next: Next<'_>) -> Response {
-///     match request.headers().get("x-user").and_then(|value| value.to_str().ok()).map(str::to_owned) {
-///         Some(name) => next.run(request, context.with_value(User(name))),
-///         None => StatusCode::FORBIDDEN.into_response(),
-///     }
+/// fn login(request: Request, context: Context, next: Next<'_>) -> Response {
+///     let name = request.headers().get("x-user").map(|name| name.to_str());
+///     let Some(Ok(name)) = name else {
+///         return StatusCode::FORBIDDEN.into_response();
+///     };
+///     let context = context.with_value(User(name.to_owned()));
+///     next.run(request, context)
 /// }
 ///
 /// fn hello(_request: Request, context: Context) -> String {
-///     format!("hello {}\n", context.value::<User>().map_or("nobody", |user| &user.0))
+///     let user = context.value::<User>().map_or("nobody", |user| &user.0);
+///     format!("hello {user}\n")
 /// }
 ///
-/// let app = hello.layer(authenticate);
+/// let app = hello.layer(login);
 /// assert_eq!(app.handle(Request::default(), Context::root()).status(), 403);
 ///
-/// // A closure says the type of its last parameter.
+/// // In a closure the type of the last parameter has to be written.
 /// let app = app.layer(|mut request: Request, context: Context, next: Next<'_>| {
 ///     request.headers_mut().insert("x-user", "anna".parse().unwrap());
 ///     next.run(request, context)
 /// });
-/// assert_eq!(app.handle(Request::default(), Context::root()).into_body().into_text(100)?, "hello anna\n");
+/// let response = app.handle(Request::default(), Context::root());
+/// assert_eq!(response.into_body().into_text(100)?, "hello anna\n");
 /// # Ok::<(), lameduck::body::BodyError>(())
 /// ```
 pub trait Layer: Send + Sync + 'static {
-    /// Answers a request, with or without what is inside.
+    /// Answers a request, with or without the help of `next`.
     fn handle(&self, request: Request, context: Context, next: Next<'_>) -> Response;
 }
 
@@ -79,11 +83,12 @@ where
     }
 }
 
-/// What is inside a [`Layer`]: the next one, or the handler.
-#[must_use = "nobody answers the request unless it is run"]
+/// What is inside a [`Layer`]: the next layer, or the handler.
+#[must_use = "the request gets no response from here unless `run` is called"]
 pub struct Next<'a> {
-    /// The innermost first.
+    /// The layers that are left to call, the innermost first.
     layers: &'a [Arc<dyn Layer>],
+    /// Called after the last of them.
     last: &'a dyn Fn(Request, Context) -> Response,
 }
 
@@ -95,7 +100,7 @@ impl<'a> Next<'a> {
         Self { layers, last }
     }
 
-    /// Has it answer the request.
+    /// Calls the next layer, or the handler, and returns the response.
     pub fn run(self, request: Request, context: Context) -> Response {
         match self.layers.split_last() {
             Some((layer, layers)) => layer.handle(request, context, Next { layers, ..self }),
@@ -114,7 +119,7 @@ impl fmt::Debug for Next<'_> {
 
 /// Puts layers around any handler.
 pub trait HandlerExt: Handler + Sized {
-    /// The handler with `layer` around it.
+    /// Returns this handler with `layer` around it.
     ///
     /// # Examples
     ///
@@ -122,7 +127,9 @@ pub trait HandlerExt: Handler + Sized {
     /// use lameduck::layers::{self, HandlerExt};
     /// use lameduck::Server;
     ///
-    /// let app = (|_request, _context| "hello\n").layer(layers::body_limit(1 << 20)).layer(layers::access_log());
+    /// let app = (|_request, _context| "hello\n")
+    ///     .layer(layers::body_limit(1 << 20))
+    ///     .layer(layers::access_log());
     /// let server = Server::builder().bind("127.0.0.1:0")?.spawn(app)?;
     /// # let _ = server.handle().shutdown();
     /// # Ok::<(), lameduck::Error>(())
@@ -139,7 +146,7 @@ impl<H: Handler> HandlerExt for H {}
 
 /// A handler with a layer around it, made by [`HandlerExt::layer`].
 #[derive(Clone, Copy)]
-#[must_use = "it is a handler, and serves nobody unless it is given to a server"]
+#[must_use = "a handler does nothing until a server calls it"]
 pub struct Layered<H, L> {
     handler: H,
     layer: L,

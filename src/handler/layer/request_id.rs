@@ -1,4 +1,4 @@
-//! A name for each request, to find it again in logs.
+//! An id for each request, by which it is found in logs.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicU64;
@@ -10,12 +10,15 @@ use crate::conn::message::Request;
 use crate::handler::layer::{Layer, Next};
 use crate::lifecycle::context::Context;
 
-/// Gives each request an id: the one in its `X-Request-Id`, if that is 1 to 128 letters, digits and
-/// `-_.:/+=@`, else a new one of 32 hexadecimal digits. Handlers have it from
-/// [`Context::request_id`], the access log writes it if this layer is outside of it, and the
-/// response carries it, unless it has one of its own.
+/// Returns a layer that gives each request an id.
 ///
-/// What a client sends is only as unique as the client likes.
+/// The id is the request's own `X-Request-Id`, if that is 1 to 128 letters, digits and `-_.:/+=@`,
+/// and otherwise a new one of 32 hexadecimal digits.
+///
+/// Handlers read the id with [`Context::request_id`], and an access log inside this layer writes
+/// it. The response carries it in `X-Request-Id`, unless the handler has set that field.
+///
+/// An id that the client has sent is only as unique as the client makes it.
 ///
 /// # Examples
 ///
@@ -24,14 +27,15 @@ use crate::lifecycle::context::Context;
 /// use lameduck::{Context, Handler, Request};
 ///
 /// let show = |_request, context: Context| context.request_id().map(str::to_owned);
-/// let response = show.layer(layers::request_id()).handle(Request::default(), Context::root());
+/// let app = show.layer(layers::request_id());
+/// let response = app.handle(Request::default(), Context::root());
 /// let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
 /// assert_eq!(response.into_body().into_text(100)?, id);
 /// # Ok::<(), lameduck::body::BodyError>(())
 /// ```
 #[must_use]
 pub fn request_id() -> impl Layer {
-    // Keyed with what the system gives at random, so that the ids of two processes differ.
+    // The keys are random numbers from the system, so that the ids of two processes differ.
     let (keys, count) = ([RandomState::new(), RandomState::new()], AtomicU64::new(0));
     move |request: Request, context: Context, next: Next<'_>| {
         let given = request
@@ -52,8 +56,8 @@ pub fn request_id() -> impl Layer {
 }
 
 impl Context {
-    /// The request's id. `None` without the layer that gives it,
-    /// [`layers::request_id`](crate::layers::request_id).
+    /// Returns the request's id. `None` without the layer
+    /// [`layers::request_id`](crate::layers::request_id), which sets it.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.value::<RequestId>().and_then(|id| id.0.to_str().ok())
@@ -65,7 +69,8 @@ struct RequestId(HeaderValue);
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Nothing that could mean something else in a log.
+/// Returns whether the id can stand in any log: it has no byte that a log's format could give a
+/// meaning to.
 fn is_valid(id: &[u8]) -> bool {
     matches!(id.len(), 1..=128)
         && id

@@ -1,4 +1,4 @@
-//! Which handler answers which request: by path and method.
+//! The router: a handler that chooses another one by path and method.
 
 mod path;
 mod route;
@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
-use crate::conn::message::Request;
-use crate::conn::message::Response;
+use crate::conn::message::{Request, Response};
+use crate::handler::Handler;
+use crate::handler::failure::explain;
+use crate::handler::into_response::IntoResponse;
 use crate::handler::layer::{Layer, Next};
-use crate::handler::respond::{Handler, IntoResponse, explain};
 use crate::lifecycle::context::Context;
 
 pub use route::Route;
 
-/// A [`Handler`] that finds the handler for each request by its path and method.
+/// A [`Handler`] that chooses the handler for each request by its path and method.
 ///
 /// # Paths
 ///
@@ -28,47 +29,52 @@ pub use route::Route;
 /// | `/files/{*rest}` | `/files/a/b`, not `/files/` | `rest`: `a/b` |
 /// | `/{{id}}` | `/{id}` | |
 ///
-/// What stands there literally goes before what is a parameter, in whatever order they were added.
-/// A parameter is at least one byte long and, but for `{*rest}`, ends at the next slash. Its value
-/// is percent-decoded: `%2F` becomes a slash only then. One that is then not UTF-8 is answered with
-/// 400. Literal parts are compared as they were sent, without decoding.
+/// A literal part takes precedence over a parameter, in whatever order the routes were added. A
+/// parameter is at least one byte long and ends at the next slash, except for `{*rest}`. Its value
+/// is percent-decoded after the route was found, so `%2F` in it becomes a slash that separates
+/// nothing. A value that is not UTF-8 is answered with 400. Literal parts are compared without
+/// decoding.
 ///
 /// A slash at the end counts: `/users` and `/users/` are two paths, and neither is redirected to
 /// the other.
 ///
 /// # Methods
 ///
-/// HEAD goes to the route's handler for HEAD, or to the one for GET: the server leaves the body
-/// out. OPTIONS without a handler is answered with 204 and `Allow`, also for `*`, the server as a
-/// whole. A method a path has no handler for is answered with 405 and `Allow`, a path that no route
-/// has with 404, or by the [`fallback`](Self::fallback).
+/// HEAD goes to the route's handler for HEAD, or else to the one for GET, and the server leaves out
+/// the body. OPTIONS without a handler is answered with 204 and `Allow`, also for `*`, which means
+/// the server itself. A method that has no handler at a path is answered with 405 and `Allow`. A
+/// path that no route matches is answered by the [`fallback`](Self::fallback), or with 404.
 ///
 /// # Cost
 ///
-/// A request to a route without parameters and outside of nested routers allocates nothing here.
+/// The router allocates nothing for a request to a route that has no parameters and is not in a
+/// nested router.
 ///
 /// # Examples
 ///
 /// ```
 /// use lameduck::http::{Request, StatusCode};
-/// use lameduck::{Context, Handler, Router, layers};
+/// use lameduck::{Context, Handler, Response, Router, layers};
 ///
 /// fn hello(_request: lameduck::Request, context: Context) -> String {
 ///     format!("hello {}\n", context.param("name").unwrap_or("world"))
 /// }
 ///
-/// let api = Router::new().put("/stock/{item}", |_request, _context| StatusCode::NO_CONTENT);
+/// let api = Router::new()
+///     .put("/stock/{item}", |_request, _context| StatusCode::NO_CONTENT)
+///     .layer(layers::body_limit(1 << 10));
 /// let app = Router::new()
 ///     .get("/hello", hello)
 ///     .get("/hello/{name}", hello)
-///     .nest("/api", api.layer(layers::body_limit(1 << 10)))
+///     .nest("/api", api)
 ///     .layer(layers::access_log());
 ///
-/// let ask = |method: &str, path: &str| {
-///     let request = Request::builder().method(method).uri(path).body("".into()).unwrap();
-///     app.handle(request, Context::root())
+/// let ask = |method: &str, path: &str| -> Response {
+///     let request = Request::builder().method(method).uri(path);
+///     app.handle(request.body("".into()).unwrap(), Context::root())
 /// };
-/// assert_eq!(ask("GET", "/hello/J%C3%B6rg").into_body().into_text(100)?, "hello Jörg\n");
+/// let hello = ask("GET", "/hello/J%C3%B6rg");
+/// assert_eq!(hello.into_body().into_text(100)?, "hello Jörg\n");
 /// assert_eq!(ask("PUT", "/api/stock/7").status(), 204);
 /// assert_eq!(ask("PUT", "/hello").headers()["allow"], "GET, HEAD, OPTIONS");
 /// assert_eq!(ask("GET", "/goodbye").status(), 404);
@@ -77,7 +83,7 @@ pub use route::Route;
 #[derive(Default)]
 #[must_use]
 pub struct Router {
-    /// From a path to a place in `entries`.
+    /// Which of `entries` a path leads to.
     paths: matchit::Router<Place>,
     entries: Vec<Entry>,
     fallback: Option<Box<dyn Handler>>,
@@ -87,44 +93,43 @@ pub struct Router {
 #[derive(Clone, Copy)]
 struct Place {
     entry: usize,
-    /// The last parameter is what a nested router sees of the path.
-    below: bool,
+    /// Whether the last parameter is the part of the path that a nested router sees.
+    is_below: bool,
 }
 
-/// What was added for a path.
+/// A path, as it was given, and what answers there.
 struct Entry {
-    /// As it was given.
     path: String,
-    what: What,
+    target: Target,
 }
 
-enum What {
+enum Target {
     Route(Route),
-    /// Of all that is below the path.
+    /// A router for everything below the path.
     Nested(Router),
 }
 
-/// What there is for a request.
+/// What a request is answered with.
 enum Found<'a> {
     Route(&'a Route),
-    /// A nested router, and the path as that one sees it.
+    /// A nested router, and the path as that router sees it.
     Nested(&'a Router, String),
-    /// `OPTIONS *`.
+    /// The methods of all routes, for `OPTIONS *`.
     Everything,
-    /// A parameter that cannot be decoded.
+    /// 400: a parameter cannot be decoded.
     Unreadable,
     Nothing,
 }
 
-/// Stands for what is below a nested router's path. It is not shown to handlers.
+/// The parameter that stands for the path below a nested router's. Handlers do not see it.
 const BELOW: &str = "/{*below}";
 
 /// How a router is built.
 ///
-/// The paths are the program's own, so a mistake in one is a panic, which says where: when the
-/// router is built, not when a request comes.
+/// The paths are the program's own, so a mistake in one is a panic with the caller's location, and
+/// it happens while the router is built, not when a request comes.
 impl Router {
-    /// A router without a route: it answers everything with 404.
+    /// Returns a router without routes, which answers everything with 404.
     pub fn new() -> Self {
         Self::default()
     }
@@ -133,7 +138,7 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// As [`method`](Self::method) does; so do all of these.
+    /// In the cases in which [`method`](Self::method) does. This holds for the methods below, too.
     #[track_caller]
     pub fn get(self, path: &str, handler: impl Handler) -> Self {
         self.method(Method::GET, path, handler)
@@ -179,35 +184,36 @@ impl Router {
     ///
     /// # Panics
     ///
-    /// If the path does not begin with a slash or its braces are wrong; if the method has a handler
-    /// there already, or another route's path cannot be told from this one, as `/{a}` and `/{b}`:
-    /// both are named; and if a nested router has the path.
+    /// * If the path does not begin with a slash, or its braces are wrong.
+    /// * If the method has a handler at this path already.
+    /// * If another route's path cannot be told from this one, as `/{a}` and `/{b}`. The message
+    ///   names both.
+    /// * If the path is at or below that of a nested router.
     #[track_caller]
     pub fn method(self, method: Method, path: &str, handler: impl Handler) -> Self {
         self.route(path, Route::new().method(method, handler))
     }
 
-    /// Has `handler` answer the methods at `path` that have no handler of their own, whatever they
-    /// are.
+    /// Has `handler` answer all methods at `path` that have no handler of their own.
     #[track_caller]
     pub fn any(self, path: &str, handler: impl Handler) -> Self {
         self.route(path, Route::new().any(handler))
     }
 
-    /// Has `route` answer at `path`, with the methods that are there already. One with layers has
-    /// its path for itself.
+    /// Has `route` answer at `path`. If the path has a route already, its methods are added to that
+    /// one.
     ///
     /// # Panics
     ///
-    /// As [`method`](Self::method) does, and if the path has a route already and one of the two has
-    /// layers.
+    /// In the cases in which [`method`](Self::method) does, and if the path has a route already and
+    /// one of the two has layers.
     #[track_caller]
     pub fn route(mut self, path: &str, route: Route) -> Self {
         check(path);
         self.refuse_below_nested(path);
         let same = self.entries.iter_mut().find(|entry| entry.path == path);
         if let Some(Entry {
-            what: What::Route(existing),
+            target: Target::Route(existing),
             ..
         }) = same
         {
@@ -217,22 +223,22 @@ impl Router {
         self.insert(path, path);
         self.entries.push(Entry {
             path: path.to_owned(),
-            what: What::Route(route),
+            target: Target::Route(route),
         });
         self
     }
 
-    /// Has `router` answer all that is at and below `prefix`: its `/` is `prefix` itself, with and
-    /// without a slash behind it.
+    /// Has `router` answer everything at and below `prefix`. The route `/` in it answers at
+    /// `prefix` itself, with and without a slash at the end.
     ///
-    /// Its layers go around all that comes there, also around its 404. Without a fallback of its
-    /// own it has this one's. A prefix may have parameters. Handlers see the request's path as it
-    /// came.
+    /// The layers of `router` go around every response to a request that comes there, also around
+    /// its 404. If `router` has no fallback, it uses that of this router. A prefix may have
+    /// parameters. Handlers see the request's complete path.
     ///
     /// # Panics
     ///
     /// If `prefix` does not begin with a slash, or ends with one, if its braces are wrong, or if
-    /// something else has a path at or below it.
+    /// another path is at or below it.
     #[track_caller]
     pub fn nest(mut self, prefix: &str, router: Self) -> Self {
         check(prefix);
@@ -253,23 +259,23 @@ impl Router {
         self.insert(&format!("{prefix}{BELOW}"), prefix);
         self.entries.push(Entry {
             path: prefix.to_owned(),
-            what: What::Nested(router),
+            target: Target::Nested(router),
         });
         self
     }
 
-    /// Has `handler` answer where no route has the path. Default: 404. A second one replaces the
-    /// first.
+    /// Has `handler` answer the requests whose path no route matches. Default: 404. A second call
+    /// replaces the handler.
     pub fn fallback(mut self, handler: impl Handler) -> Self {
         self.fallback = Some(Box::new(handler));
         self
     }
 
-    /// Puts `layer` around all that the router answers: routes, before or after this call, the
-    /// fallback, 404 and 405. The last added is the outermost.
+    /// Puts `layer` around everything that the router answers: the routes, whether they are added
+    /// before or after this call, the fallback, 404 and 405. The last layer added is the outermost.
     ///
-    /// The route was found before: a layer can ask for parameters, and changes nothing by changing
-    /// the path.
+    /// The route has been found when a layer runs: a layer can read parameters, and it cannot
+    /// choose another route by changing the path.
     pub fn layer(mut self, layer: impl Layer) -> Self {
         self.layers.push(Arc::new(layer));
         self
@@ -279,7 +285,7 @@ impl Router {
     fn insert(&mut self, path: &str, given: &str) {
         let place = Place {
             entry: self.entries.len(),
-            below: path != given && path.ends_with(BELOW),
+            is_below: path != given && path.ends_with(BELOW),
         };
         match self.paths.insert(path, place) {
             Ok(()) => {}
@@ -296,7 +302,7 @@ impl Router {
         let nested = self
             .entries
             .iter()
-            .filter(|entry| matches!(entry.what, What::Nested(_)));
+            .filter(|entry| matches!(entry.target, Target::Nested(_)));
         for Entry { path: prefix, .. } in nested {
             assert!(
                 !is_at_or_below(path, prefix),
@@ -308,8 +314,8 @@ impl Router {
 
 /// How a request finds its handler.
 impl Router {
-    /// `path` is the request's as this router sees it; `None` is as it came. `outer` answers where
-    /// no route does.
+    /// Answers a request. `path` is the part of the request's path that a nested router sees;
+    /// `None` is all of it. `outer` is the fallback of the router around this one.
     fn serve(
         &self,
         request: Request,
@@ -340,7 +346,7 @@ impl Router {
         Next::new(&self.layers, &last).run(request, context)
     }
 
-    /// What there is at `path`, and its parameters, decoded.
+    /// Returns what answers at `path`, and the decoded parameters.
     fn find(&self, method: &Method, path: &str) -> (Found<'_>, Vec<(String, String)>) {
         if path == "*" && method == Method::OPTIONS {
             return (Found::Everything, Vec::new());
@@ -348,12 +354,12 @@ impl Router {
         let Ok(matched) = self.paths.at(path) else {
             return (Found::Nothing, Vec::new());
         };
-        let Place { entry, below } = *matched.value;
+        let Place { entry, is_below } = *matched.value;
         let mut given: Vec<(&str, &str)> = matched.params.iter().collect();
-        let below = if below { given.pop() } else { None };
-        let found = match &self.entries[entry].what {
-            What::Route(route) => Found::Route(route),
-            What::Nested(router) => {
+        let below = if is_below { given.pop() } else { None };
+        let found = match &self.entries[entry].target {
+            Target::Route(route) => Found::Route(route),
+            Target::Nested(router) => {
                 Found::Nested(router, format!("/{}", below.map_or("", |(_, below)| below)))
             }
         };
@@ -366,13 +372,13 @@ impl Router {
         }
     }
 
-    /// Those that any route has a handler for, each once.
+    /// Returns the methods for which any route has a handler, each once.
     fn methods(&self) -> Vec<Method> {
         let mut methods = Vec::new();
         for entry in &self.entries {
-            let of_entry = match &entry.what {
-                What::Route(route) => route.methods(),
-                What::Nested(router) => router.methods(),
+            let of_entry = match &entry.target {
+                Target::Route(route) => route.methods(),
+                Target::Nested(router) => router.methods(),
             };
             methods.extend(of_entry);
         }
@@ -395,12 +401,16 @@ impl Handler for Router {
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
-            .entries(self.entries.iter().map(|Entry { path, what }| (path, what)))
+            .entries(
+                self.entries
+                    .iter()
+                    .map(|Entry { path, target }| (path, target)),
+            )
             .finish()
     }
 }
 
-impl fmt::Debug for What {
+impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Route(route) => route.fmt(f),
@@ -417,7 +427,7 @@ fn check(path: &str) {
     );
 }
 
-/// Whether a path that `path` matches is one of those that `prefix` begins.
+/// Returns whether the route `path` matches only paths that are at or below the route `prefix`.
 fn is_at_or_below(path: &str, prefix: &str) -> bool {
     let mut segments = path.split('/').map(around_parameter);
     prefix
@@ -426,8 +436,8 @@ fn is_at_or_below(path: &str, prefix: &str) -> bool {
         .all(|segment| segments.next() == Some(segment))
 }
 
-/// What is literal in a segment, before a parameter and after it: two that differ in its name only
-/// are the same.
+/// Returns the literal parts of a segment before and after its parameter. They are equal for two
+/// segments that differ in the parameter's name only.
 fn around_parameter(segment: &str) -> (&str, Option<&str>) {
     match (segment.split_once('{'), segment.rsplit_once('}')) {
         (Some((before, name)), Some((_, after))) if !name.starts_with('{') => (before, Some(after)),

@@ -1,7 +1,7 @@
-//! Percent-encoding, undone.
+//! Percent-decoding.
 
-/// The text that `encoded` stands for (RFC 3986 section 2.1). `None` if it is not UTF-8, or a
-/// percent sign is not followed by two hexadecimal digits.
+/// Returns the text that `encoded` stands for (RFC 3986 section 2.1). `None` if it is not UTF-8, or
+/// if a percent sign is not followed by two hexadecimal digits.
 pub(super) fn decode(encoded: &str) -> Option<String> {
     if !encoded.contains('%') {
         return Some(encoded.to_owned());

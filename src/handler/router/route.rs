@@ -1,4 +1,4 @@
-//! What answers at one path.
+//! The handlers of one path, by method.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,13 +6,15 @@ use std::sync::Arc;
 use http::header::ALLOW;
 use http::{HeaderValue, Method, StatusCode};
 
-use crate::conn::message::Request;
-use crate::conn::message::Response;
+use crate::conn::message::{Request, Response};
+use crate::handler::Handler;
+use crate::handler::failure::explain;
+use crate::handler::into_response::IntoResponse;
 use crate::handler::layer::{Layer, Next};
-use crate::handler::respond::{Handler, IntoResponse, explain};
 use crate::lifecycle::context::Context;
 
-/// The handlers of one path, for [`Router::route`](crate::Router::route), and layers around them.
+/// The handlers of one path, and the layers around them, for
+/// [`Router::route`](crate::Router::route).
 ///
 /// # Examples
 ///
@@ -37,7 +39,8 @@ pub struct Route {
 }
 
 impl Route {
-    /// One without a handler: it answers 405 to all but OPTIONS.
+    /// Returns a route without handlers, which answers OPTIONS with 204 and all other methods with
+    /// 405.
     pub fn new() -> Self {
         Self::default()
     }
@@ -46,7 +49,7 @@ impl Route {
     ///
     /// # Panics
     ///
-    /// As [`method`](Self::method) does; so do all of these.
+    /// If the method has a handler already. This holds for the methods below, too.
     #[track_caller]
     pub fn get(self, handler: impl Handler) -> Self {
         self.method(Method::GET, handler)
@@ -91,11 +94,11 @@ impl Route {
         self
     }
 
-    /// Has `handler` answer the methods that have no handler of their own, whatever they are.
+    /// Has `handler` answer all methods that have no handler of their own.
     ///
     /// # Panics
     ///
-    /// If there is one already.
+    /// If there is such a handler already.
     #[track_caller]
     pub fn any(mut self, handler: impl Handler) -> Self {
         assert!(
@@ -106,20 +109,20 @@ impl Route {
         self
     }
 
-    /// Puts `layer` around all that is answered at this path, 405 and OPTIONS too. The last added
-    /// is the outermost.
+    /// Puts `layer` around everything that is answered at this path, including 405 and OPTIONS. The
+    /// last layer added is the outermost.
     pub fn layer(mut self, layer: impl Layer) -> Self {
         self.layers.push(Arc::new(layer));
         self
     }
 
-    /// Adds what another one for the same path has.
+    /// Adds the handlers of another route for the same path.
     #[track_caller]
     pub(super) fn merge(&mut self, path: &str, other: Self) {
         let plain = self.layers.is_empty() && other.layers.is_empty();
         assert!(
             plain,
-            "the route {path:?} is added twice, and has layers: which of the two would they be around?"
+            "the route {path:?} is added twice, and layers can only go around one of the two"
         );
         for (method, handler) in other.methods {
             assert!(
@@ -135,7 +138,7 @@ impl Route {
         self.any = self.any.take().or(other.any);
     }
 
-    /// Those that have a handler of their own here, and HEAD with GET.
+    /// Returns the methods that have a handler of their own here, and HEAD if GET has one.
     pub(super) fn methods(&self) -> Vec<Method> {
         let mut methods: Vec<Method> = self
             .methods
@@ -156,7 +159,7 @@ impl Route {
             .map(|(_, handler)| &**handler)
     }
 
-    /// Calls the method's handler.
+    /// Calls the handler for the request's method.
     fn dispatch(&self, request: Request, context: Context) -> Response {
         let method = request.method();
         let for_get = || self.at(&Method::GET).filter(|_| method == Method::HEAD);
@@ -194,7 +197,7 @@ impl fmt::Debug for Route {
     }
 }
 
-/// Says which methods there are (RFC 9110 section 9.3.7).
+/// Returns the response to OPTIONS, which names the methods (RFC 9110 section 9.3.7).
 pub(super) fn options(methods: &[Method]) -> Response {
     ([(ALLOW, allow(methods))], StatusCode::NO_CONTENT).into_response()
 }

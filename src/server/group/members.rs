@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use crate::lifecycle::context::{CancelReason, Context};
+use crate::lifecycle::context::Context;
 use crate::lifecycle::phase::{Flag, StopCause};
+use crate::lifecycle::scope::CancelReason;
 use crate::lifecycle::timer::{self, Alarm};
 use crate::server::group::report::{GroupCause, GroupReport, MemberOutcome, MemberReport};
 use crate::server::{Running, ServerHandle};

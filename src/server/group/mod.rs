@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 
 use crate::error::{Error, Result};
-use crate::handler::respond::Handler;
+use crate::handler::Handler;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::phase::is_awaited;
 use crate::server::Bound;
