@@ -282,7 +282,7 @@ fn compare(bytes: &[u8]) -> Result<Verdict, String> {
     }
     // Everything else that looks like a version is rewritten too, so what lameduck saw has to be.
     let requests = ours.requests.iter().map(Seen::without_lenience).collect();
-    let rewritten = MemberOutcome {
+    let rewritten = Outcome {
         requests,
         ..ours.clone()
     };
@@ -291,7 +291,7 @@ fn compare(bytes: &[u8]) -> Result<Verdict, String> {
         .map_err(explain)
 }
 
-fn verdict(ours: &MemberOutcome, hypers: &MemberOutcome) -> Result<Verdict, &'static str> {
+fn verdict(ours: &Outcome, hypers: &Outcome) -> Result<Verdict, &'static str> {
     if ours.end == End::Reset {
         return Err("we reset the connection");
     }
@@ -388,7 +388,7 @@ impl fmt::Debug for Seen {
 
 /// What happened on a connection.
 #[derive(Debug, Clone)]
-struct MemberOutcome {
+struct Outcome {
     requests: Vec<Seen>,
     /// The number of responses of the handler to complete requests. Each is 204, so that none has a
     /// body.
@@ -400,7 +400,7 @@ struct MemberOutcome {
     end: End,
 }
 
-impl MemberOutcome {
+impl Outcome {
     fn new(requests: Vec<Seen>, received: &[u8], end: End) -> Self {
         let mut outcome = Self {
             requests,
@@ -424,7 +424,7 @@ impl MemberOutcome {
     }
 }
 
-impl fmt::Display for MemberOutcome {
+impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -448,7 +448,7 @@ struct Subject {
 
 impl Subject {
     /// Sends these bytes and then the client's end, and waits until the server closes.
-    fn outcome(&self, bytes: &[u8]) -> MemberOutcome {
+    fn outcome(&self, bytes: &[u8]) -> Outcome {
         let mut client = Client::connect(self.addr);
         // A server that refuses the bytes may close before it has read all of them.
         let _ = client.try_send(bytes);
@@ -460,7 +460,7 @@ impl Subject {
             .unwrap()
             .remove(&client.local_addr())
             .unwrap_or_default();
-        MemberOutcome::new(requests, &received, end)
+        Outcome::new(requests, &received, end)
     }
 }
 

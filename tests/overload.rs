@@ -83,7 +83,7 @@ fn a_client_that_pipelines_400_000_requests_does_not_grow_the_server() {
     for _ in 0..8 {
         assert_eq!(program.client().get("/plaintext").status, 200);
     }
-    let before = memory(&program, "VmRSS:");
+    let before = program.memory("VmRSS:");
     let mut client = program.client();
     let mut writer = client.second();
     let writing = std::thread::spawn(move || {
@@ -99,7 +99,7 @@ fn a_client_that_pipelines_400_000_requests_does_not_grow_the_server() {
         !writing.is_finished(),
         "the server has taken 400,000 requests whose answers nobody takes"
     );
-    let blocked = memory(&program, "VmHWM:");
+    let blocked = program.memory("VmHWM:");
     let answer = client.read_response();
     assert_eq!(answer.text(), "Hello, World!");
     // All answers are equally long, but for the moment in their Date.
@@ -114,7 +114,7 @@ fn a_client_that_pipelines_400_000_requests_does_not_grow_the_server() {
     writing.join().unwrap();
     client.half_close();
     client.expect_eof();
-    let most = memory(&program, "VmHWM:");
+    let most = program.memory("VmHWM:");
     println!("resident: {before} before, at most {blocked} while nobody read, {most} in all");
     assert!(most <= before + GROWTH_MAX, "from {before} to {most} bytes");
 }
@@ -126,18 +126,6 @@ fn answer_len(program: &Program) -> usize {
     client.half_close();
     let (bytes, _) = client.drain();
     bytes.len()
-}
-
-/// A line of the kernel's account of a process, in bytes.
-fn memory(program: &Program, name: &str) -> u64 {
-    let status =
-        std::fs::read_to_string(format!("/proc/{}/status", program.pid().as_raw_nonzero()))
-            .unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
 #[test]

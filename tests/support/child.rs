@@ -113,6 +113,17 @@ impl Program {
         std::iter::from_fn(|| self.lines.recv_timeout(LIMIT).ok()).collect()
     }
 
+    /// A line of the kernel's account of the process's memory, such as `VmRSS:`, in bytes.
+    pub(crate) fn memory(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid.as_raw_nonzero());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).unwrap();

@@ -45,7 +45,7 @@ impl Client {
         self.stream().local_addr().unwrap()
     }
 
-    /// Whether something has come that was not read: bytes, or the end.
+    /// Whether bytes, or the end, have come that were not read.
     pub(crate) fn is_readable(&self) -> bool {
         self.stream().set_nonblocking(true).unwrap();
         let peeked = self.stream().peek(&mut [0; 1]);
@@ -53,7 +53,7 @@ impl Client {
         !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Nothing has come so far. What a server on the same machine has sent has come.
+    /// Nothing has come so far. On one machine, whatever the server has sent is here.
     #[track_caller]
     pub(crate) fn expect_nothing_yet(&mut self) {
         assert_eq!(excerpt(self.unread()), "");

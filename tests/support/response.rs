@@ -15,9 +15,9 @@ use std::io::{ErrorKind, Read};
 #[derive(Debug)]
 pub(crate) struct Reader<S> {
     stream: S,
-    /// Received and not yet looked at.
+    /// Bytes that were received and not yet read.
     received: Vec<u8>,
-    /// Bytes that were looked at.
+    /// How many bytes were read.
     taken: usize,
 }
 
@@ -193,7 +193,7 @@ impl<S: Read> Reader<S> {
         }
     }
 
-    /// The server closes, in order, and sends nothing before it does.
+    /// Waits until the server closes the connection, in order and without another byte.
     #[track_caller]
     pub(crate) fn expect_eof(&mut self) {
         let (bytes, end) = self.drain();
@@ -340,7 +340,7 @@ impl Answer {
         value
     }
 
-    /// It says that the connection closes.
+    /// Whether the response says that the connection closes.
     pub(crate) fn closes(&self) -> bool {
         self.field("connection")
             .is_some_and(|value| value.split(',').any(|option| option.trim() == "close"))

@@ -175,6 +175,9 @@ fn a_request_that_is_read_while_the_cut_goes_by_is_answered_by_its_next_pass() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(&get("/a"));
     client.expect_body("/a");
+    // Else the worker that still has the connection would find the next request without claiming
+    // it.
+    server.wait_silent(1);
     let held = server.test_points.hold(Point::ClaimedBeforeServed);
     client.send(&get("/b"));
     held.wait();
