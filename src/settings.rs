@@ -66,6 +66,11 @@ pub(crate) const COLLECT_BYTES: usize = 64 << 10;
 /// The capacity of the accepted channel, which holds connections on their way to the pool. Further
 /// ones wait in the kernel's accept backlog.
 pub(crate) const MAX_ACCEPTED: usize = 1024;
+/// The slots for connections that a stop takes from the accept backlogs at once, beyond
+/// `max_connections`: more than the kernel's backlogs hold. A slot that is never used costs nothing.
+pub(crate) const BACKLOG_SLOTS: usize = 1 << 20;
+/// The largest `max_connections`: four million connections are beyond any pool of threads.
+pub(crate) const MAX_CONNECTIONS: usize = 1 << 22;
 /// The default length of the kernel's accept backlog. The kernel cuts it to `net.core.somaxconn`,
 /// which is 4096 by default.
 pub(crate) const BACKLOG: i32 = 4096;

@@ -162,7 +162,8 @@ impl Report {
         }
         let lost = self.unanswered.iter().any(|request| request.fate.is_loss());
         let hook_failed = self.failed_hooks() > 0;
-        u8::from(lost || hook_failed || self.listeners.backlog_reset > 0)
+        let unserved = self.closed_because(CloseReason::NoSlot) > 0;
+        u8::from(lost || hook_failed || unserved || self.listeners.backlog_reset > 0)
     }
 
     /// What happened, in one line.

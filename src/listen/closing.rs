@@ -21,136 +21,196 @@ use crate::listen::acceptor::is_resource_shortage;
 use crate::listen::listener::Listener;
 use crate::pool::shared::{Accepted, Pool};
 use crate::sys::clock::Clock;
+use crate::sys::half_open::half_open;
 use crate::sys::socket;
 use crate::sys::waker::wait_for;
 
-/// Handshakes take a round trip; some are repeated.
-const ROUND_TRIPS: u32 = 4;
-/// The gate stays no longer, whatever the round trip time.
-const MAX_SYN_GATE: Duration = Duration::from_millis(500);
-/// On one machine a handshake is done in the time of a few interrupts.
+/// The longest time for which the SYN gate is held. A SYN-ACK whose answer was lost is repeated after
+/// one second and after three, so two losses on end are outlasted.
+const MAX_SYN_GATE: Duration = Duration::from_millis(3500);
+/// The shortest time for which the SYN gate is held: on one machine a handshake is done in the time
+/// of a few interrupts.
 const MIN_SYN_GATE: Duration = Duration::from_millis(1);
+/// The time between two questions to the kernel whether handshakes are under way.
+const HANDSHAKE_LOOK: Duration = Duration::from_millis(5);
+/// Where the kernel does not tell of handshakes, they are given so many of the longest round trips
+/// that were seen, and at most [`MAX_ESTIMATE`].
+const ROUND_TRIPS: u32 = 4;
+const MAX_ESTIMATE: Duration = Duration::from_millis(500);
 
 /// Listeners that are being closed.
 #[derive(Debug)]
 pub(crate) struct Closing {
-    listeners: Vec<Listener>,
+    /// The listeners whose backlogs are being emptied.
+    open: Vec<Gated>,
+    /// Those whose accept(2) fails for good. They are closed with the others.
+    failed: Vec<Listener>,
+    clock: Clock,
     began: Instant,
+    /// When the kernel was first asked about handshakes. The system's time: it is about packets.
+    gated_at: Instant,
     /// The connections that were still in their backlogs.
     pub(crate) connections: Vec<Accepted>,
-    /// What went wrong.
+    /// What went wrong, at most two lines for each listener.
     pub(crate) errors: Vec<String>,
-    /// A gate could not be had for this many listeners.
+    /// The listeners for which a SYN gate could not be had.
     pub(crate) ungated: usize,
+}
+
+/// A listener that lets no new connection in.
+#[derive(Debug)]
+struct Gated {
+    listener: Listener,
+    /// The connections that were in its backlog before the gate was set, and have not inherited it.
+    older: u32,
 }
 
 /// What [`Closing::accept`] came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BacklogState {
-    /// The backlogs are empty.
+    /// The backlogs are empty, and no handshake is under way.
     Empty,
     /// There are no descriptors for the rest.
     OutOfDescriptors,
+    /// The deadline is over.
+    TimeOver,
 }
 
 impl Closing {
     /// Keeps new connections out.
     pub(crate) fn start(listeners: Vec<Listener>, clock: &Clock) -> Self {
         let mut closing = Self {
-            listeners,
+            open: Vec::with_capacity(listeners.len()),
+            failed: Vec::new(),
+            clock: clock.clone(),
             began: clock.now(),
+            gated_at: Clock::System.now(),
             connections: Vec::new(),
             errors: Vec::new(),
             ungated: 0,
         };
-        // One that others accept from too keeps its backlog for them.
-        closing.listeners.retain(|listener| !listener.is_shared());
-        for listener in &mut closing.listeners {
-            if let Err(error) = listener.unlink() {
-                closing
-                    .errors
-                    .push(format!("cannot remove {}: {error}", listener.addr));
+        for mut listener in listeners {
+            // A listener that others accept from too keeps its backlog for them.
+            if listener.is_shared() {
+                continue;
             }
+            if let Err(error) = listener.unlink() {
+                let line = format!("cannot remove {}: {error}", listener.addr);
+                closing.errors.push(line);
+            }
+            // Read before the gate is set: only connections that are made after it inherit it.
+            let older = socket::backlog_len(listener.as_fd()).unwrap_or(0);
             if listener.may_be_gated() && listener.set_syn_gate(true).is_err() {
                 closing.ungated += 1;
             }
+            closing.open.push(Gated { listener, older });
         }
         closing
     }
 
-    /// How long handshakes may be under way: `rtt` is the longest round trip seen.
-    pub(crate) fn syn_gate_time(&self, rtt: Duration) -> Duration {
-        let local = self.listeners.iter().all(Listener::is_local);
-        if local {
-            MIN_SYN_GATE
-        } else {
-            (ROUND_TRIPS * rtt).clamp(MIN_SYN_GATE, MAX_SYN_GATE)
-        }
-    }
-
-    /// Accepts what is in the backlogs, and what still comes for `syn_gate_time`.
-    pub(crate) fn accept(&mut self, syn_gate_time: Duration, pool: &Pool) -> BacklogState {
-        if self.listeners.is_empty() {
-            return BacklogState::Empty;
-        }
-        let clock = &pool.lifecycle.clock;
+    /// Accepts what is in the backlogs, and goes on while handshakes are under way, but not beyond
+    /// `deadline` (`None` is never), which may become earlier meanwhile. `rtt` is the longest round
+    /// trip seen.
+    pub(crate) fn accept(
+        &mut self,
+        deadline: impl Fn() -> Option<Instant>,
+        rtt: Duration,
+        pool: &Pool,
+    ) -> BacklogState {
+        // A handshake that ends while we ask is in neither answer, so one quiet round is not enough.
+        let mut quiet_rounds = 0;
         loop {
+            let under_way = self.handshakes_under_way(rtt);
             if self.accept_all(pool) == BacklogState::OutOfDescriptors {
                 return BacklogState::OutOfDescriptors;
             }
-            let left =
-                syn_gate_time.saturating_sub(clock.now().saturating_duration_since(self.began));
-            let fds: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
-            // The kernel's time, not the clock's: it is about packets.
-            if !wait_for(&fds, Some(left.min(syn_gate_time))) {
+            quiet_rounds = if under_way { 0 } else { quiet_rounds + 1 };
+            if self.open.is_empty() || quiet_rounds > 1 {
                 return BacklogState::Empty;
             }
+            if deadline().is_some_and(|at| at <= self.clock.now()) {
+                return BacklogState::TimeOver;
+            }
+            let fds: Vec<_> = self
+                .open
+                .iter()
+                .map(|gated| gated.listener.as_fd())
+                .collect();
+            let look = if under_way {
+                HANDSHAKE_LOOK
+            } else {
+                MIN_SYN_GATE
+            };
+            wait_for(&fds, Some(look));
         }
     }
 
+    /// Whether a client may believe that it is connected, or soon will, that is in no backlog yet.
+    fn handshakes_under_way(&self, rtt: Duration) -> bool {
+        let held_for = Clock::System.now().saturating_duration_since(self.gated_at);
+        let remote = self.open.iter().map(|gated| &gated.listener);
+        let ports: Vec<_> = remote
+            .filter(|it| !it.is_local())
+            .filter_map(Listener::port)
+            .collect();
+        if ports.is_empty() || held_for >= MAX_SYN_GATE {
+            return false;
+        }
+        let half_open = ports.into_iter().map(half_open).sum::<Option<usize>>();
+        half_open.map_or_else(
+            || held_for < (ROUND_TRIPS * rtt).clamp(MIN_SYN_GATE, MAX_ESTIMATE),
+            |n| n > 0,
+        )
+    }
+
     fn accept_all(&mut self, pool: &Pool) -> BacklogState {
-        for listener in &self.listeners {
-            loop {
-                match listener.accept(&pool.test_points) {
-                    Ok(Some((socket, peer))) => {
-                        let entry = Ledger::open(&pool.ledger);
-                        // It has inherited the gate, and hears nothing from its peer before it is
-                        // off.
-                        if listener.may_be_gated() {
-                            let _ = socket::set_syn_gate(socket.as_fd(), false);
-                        }
-                        self.connections.push(Accepted {
-                            socket,
-                            peer,
-                            entry,
-                        });
+        let mut at = 0;
+        while let Some(gated) = self.open.get_mut(at) {
+            match gated.listener.accept(&pool.test_points) {
+                Ok(Some((socket, peer))) => {
+                    let entry = Ledger::open(&pool.ledger);
+                    if gated.older > 0 {
+                        gated.older -= 1;
+                    } else if gated.listener.may_be_gated() {
+                        // The connection has inherited the gate, and hears nothing from its peer
+                        // before it is off.
+                        let _ = socket::set_syn_gate(socket.as_fd(), false);
                     }
-                    Ok(None) => break,
-                    Err(error) if is_resource_shortage(&error) => {
-                        return BacklogState::OutOfDescriptors;
-                    }
-                    Err(error) => {
-                        self.errors.push(format!(
-                            "cannot empty the accept backlog of {}: {error}",
-                            listener.addr
-                        ));
-                        break;
-                    }
+                    self.connections.push(Accepted {
+                        socket,
+                        peer,
+                        entry,
+                    });
+                }
+                Ok(None) => at += 1,
+                Err(error) if is_resource_shortage(&error) => {
+                    return BacklogState::OutOfDescriptors;
+                }
+                Err(error) => {
+                    // Another holder has shut the socket, for example: to ask again would go on for
+                    // ever.
+                    let Gated { listener, .. } = self.open.remove(at);
+                    self.errors.push(format!(
+                        "cannot empty the accept backlog of {}: {error}",
+                        listener.addr
+                    ));
+                    self.failed.push(listener);
                 }
             }
         }
         BacklogState::Empty
     }
 
-    /// Closes the listeners: how long that took in all, and how many connections were in their
-    /// backlogs nevertheless.
-    pub(crate) fn close(self, clock: &Clock) -> (Duration, u32) {
-        let left = self
-            .listeners
-            .iter()
+    /// Closes the listeners. Returns how long that took in all, and how many connections were in
+    /// their backlogs nevertheless.
+    pub(crate) fn close(self) -> (Duration, u32) {
+        let open = self.open.iter().map(|gated| &gated.listener);
+        let left = open
+            .chain(&self.failed)
             .filter_map(|listener| socket::backlog_len(listener.as_fd()))
             .sum();
-        drop(self.listeners);
-        (clock.now().saturating_duration_since(self.began), left)
+        drop((self.open, self.failed));
+        let took = self.clock.now().saturating_duration_since(self.began);
+        (took, left)
     }
 }

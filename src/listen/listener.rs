@@ -166,6 +166,14 @@ impl Listener {
         }
     }
 
+    /// The TCP port. `None` for a unix socket.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match &self.addr {
+            Addr::Tcp(addr) => Some(addr.port()),
+            Addr::Unix(_) => None,
+        }
+    }
+
     /// Takes the next connection from the accept backlog, without blocking: `Ok(None)` if there is
     /// none.
     pub(crate) fn accept(

@@ -25,7 +25,7 @@ use crate::pool::dedicated::DedicatedThreads;
 use crate::pool::permits::{Permit, Permits, PollerWake, Semaphore, WorkerWord};
 use crate::pool::slots::{KeyQueue, Table};
 use crate::pool::test_seams::TestSeams;
-use crate::settings::{Settings, cores};
+use crate::settings::{BACKLOG_SLOTS, MAX_ACCEPTED, Settings, cores};
 use crate::sys::poller::Poller;
 use crate::sys::sync::AtomicBool;
 use crate::sys::test_points::{Point, TestPoints};
@@ -163,7 +163,7 @@ impl Pool {
             poller: Arc::new(Poller::new()?),
             // Besides the open ones, those that the acceptor has taken before it saw that the
             // server is full.
-            table: Table::new(connections + crate::settings::MAX_ACCEPTED),
+            table: Table::new(connections + MAX_ACCEPTED + BACKLOG_SLOTS),
             deadlines: Deadlines::default(),
             accepted,
             waker,

@@ -13,7 +13,7 @@ use crate::pool::test_seams::TestSeams;
 use crate::server::bound::Bound;
 use crate::server::handle::ServerHandle;
 use crate::server::signals::Caught;
-use crate::settings::{MAX_WORKERS, Settings};
+use crate::settings::{MAX_CONNECTIONS, MAX_WORKERS, Settings};
 use crate::sys::clock::Clock;
 use crate::sys::waker::Waker;
 
@@ -81,10 +81,10 @@ impl ServerBuilder {
 
     /// Connections that are open at the same time. A further one takes the place of the one that
     /// has been idle longest, if that is more than [`idle_grace`](Self::idle_grace); else it waits
-    /// in the kernel's accept backlog. Default: 80 % of the descriptors the process may have. At
-    /// least 1.
+    /// in the kernel's accept backlog. Default: 80 % of the descriptors the process may have. A
+    /// value below 1 means 1, one above 4,194,304 means that.
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.settings.max_connections = Some(connections.max(1));
+        self.settings.max_connections = Some(connections.clamp(1, MAX_CONNECTIONS));
         self
     }
 

@@ -29,8 +29,8 @@ use crate::sys::test_points::Point;
 use crate::sys::waker::wait_for;
 use crate::wire::reply;
 
-/// While the accept backlog waits for descriptors, and nobody closes.
-const STARVED_LOOK: Duration = Duration::from_millis(100);
+/// The time between two attempts to go on when the accept backlog waits for descriptors.
+const SHORTAGE_LOOK: Duration = Duration::from_millis(100);
 /// While cutting, until those are cut too that were on their way to a handler.
 const CUT_AGAIN: Duration = Duration::from_millis(20);
 /// Between two lines in the log while draining.
@@ -146,56 +146,55 @@ fn close_listeners(
 ) {
     let lifecycle = &pool.lifecycle;
     let mut closing = closing::Closing::start(listeners, &lifecycle.clock);
-    let syn_gate_time = closing.syn_gate_time(longest_round_trip(pool));
+    let rtt = longest_round_trip(pool);
     pool.test_points.at(Point::GatedBeforeEmptied);
     loop {
-        let taken = closing.accept(syn_gate_time, pool);
+        let state = closing.accept(|| cut_at(lifecycle), rtt, pool);
         let connections = std::mem::take(&mut closing.connections);
-        report.listeners.backlog_served += connections.len();
-        if taken == BacklogState::Empty {
-            report.listeners.without_syn_gate = closing.ungated;
-            report.listeners.errors.append(&mut closing.errors);
-            (report.listeners.syn_gate, report.listeners.backlog_reset) =
-                closing.close(&lifecycle.clock);
-            serve(connections, pool, buffers);
+        if state != BacklogState::OutOfDescriptors {
+            let listeners = &mut report.listeners;
+            listeners.without_syn_gate = closing.ungated;
+            listeners.errors.append(&mut closing.errors);
+            (listeners.syn_gate, listeners.backlog_reset) = closing.close();
+            serve(connections, pool, buffers, report);
             return;
         }
         // Out of descriptors: some are needed back before the rest can be taken, those of idle
         // connections first.
-        serve(connections, pool, buffers);
+        serve(connections, pool, buffers, report);
         hurry_idle(pool, buffers);
         pool.ledger.wake(WakeAt::AnyEnd);
         let until = earlier(
             cut_at(lifecycle),
-            after(lifecycle.clock.now(), STARVED_LOOK),
+            after(lifecycle.clock.now(), SHORTAGE_LOOK),
         );
         if wait_for(&[pool.waker.as_fd()], lifecycle.clock.until(until)) {
             pool.waker.reset();
         }
         if cut_at(lifecycle).is_some_and(|at| at <= lifecycle.clock.now()) {
-            report
-                .listeners
+            let listeners = &mut report.listeners;
+            listeners.errors.append(&mut closing.errors);
+            listeners
                 .errors
                 .push("no descriptors were left for the rest of the accept backlog".to_owned());
-            (report.listeners.syn_gate, report.listeners.backlog_reset) =
-                closing.close(&lifecycle.clock);
+            (listeners.syn_gate, listeners.backlog_reset) = closing.close();
             return;
         }
     }
 }
 
-/// Hands connections from the backlog to the pool.
-fn serve(connections: Vec<Accepted>, pool: &Pool, buffers: &mut Buffers) {
+/// Hands connections from the backlog to the pool. A connection for which there is no slot is reset
+/// and counted: the stop is not clean then.
+fn serve(connections: Vec<Accepted>, pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     for accepted in connections {
-        if let Some((key, conn)) = pool.adopt(accepted) {
-            let mut cx = ServeContext::new(
-                &pool.settings,
-                &pool.lifecycle,
-                buffers,
-                pool.lifecycle.clock.now(),
-            );
-            pool.settle_or_queue(key, conn, LetGo::Queue(Queue::Ready), &mut cx);
-        }
+        let Some((key, conn)) = pool.adopt(accepted) else {
+            report.listeners.backlog_reset += 1;
+            continue;
+        };
+        report.listeners.backlog_served += 1;
+        let now = pool.lifecycle.clock.now();
+        let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
+        pool.settle_or_queue(key, conn, LetGo::Queue(Queue::Ready), &mut cx);
     }
 }
 

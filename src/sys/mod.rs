@@ -11,6 +11,7 @@
 //! the crate's own tests and costs nothing outside them.
 
 pub(crate) mod clock;
+pub(crate) mod half_open;
 pub(crate) mod panics;
 pub(crate) mod poller;
 pub(crate) mod signal_name;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -82,19 +82,29 @@ pub(crate) fn wait_writable(socket: BorrowedFd<'_>, timeout: Duration) -> bool {
     poll(&mut [socket], Some(timeout))
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "what is left of a wait in the kernel, which no test's clock measures"
+)]
 fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> bool {
-    // A timeout that is too long for the kernel's type means for ever.
-    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-    match rustix::event::poll(fds, timeout.as_ref()) {
-        Ok(ready) => ready > 0,
-        // A signal handler ran on this thread. The caller's loop looks at its conditions and waits
-        // again.
-        Err(Errno::INTR) => false,
-        // ENOMEM is the only other error for descriptors that are borrowed and therefore open. The
-        // caller can do nothing but look again.
-        Err(error) => {
-            log::error!("poll failed: {error}");
-            false
+    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut left = timeout;
+    loop {
+        // A timeout that is too long for the kernel's type means for ever.
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match rustix::event::poll(fds, timeout.as_ref()) {
+            Ok(ready) => return ready > 0,
+            // A signal handler ran on this thread. The kernel never restarts poll(2), and a wait
+            // that was only interrupted is not over.
+            Err(Errno::INTR) => {
+                left = until.map(|at| at.saturating_duration_since(Instant::now()));
+            }
+            // ENOMEM is the only other error for descriptors that are borrowed and therefore open.
+            // The caller can do nothing but look again.
+            Err(error) => {
+                log::error!("poll failed: {error}");
+                return false;
+            }
         }
     }
 }
