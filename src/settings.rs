@@ -54,9 +54,10 @@ pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const MAX_LINGER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes that the peer may send after our FIN.
 pub(crate) const MAX_LINGER_BYTES: u64 = 32 << 20;
-/// The shortest time that a stopping server waits for a request which crosses its FIN on an idle
-/// connection. It waits for two round trips where these take longer.
-pub(crate) const MIN_GOODBYE: Duration = Duration::from_millis(50);
+/// How long a stopping server waits, after its end of an idle connection, for a request that crosses
+/// it; two round trips are added. TCP sends a lost segment again after 200 ms (`TCP_RTO_MIN`), so a
+/// request whose first segment was lost is still seen. A client that closes ends the wait sooner.
+pub(crate) const MIN_GOODBYE: Duration = Duration::from_millis(300);
 /// The silence that ends a lingering close once the peer has acknowledged everything: from then on
 /// no RST can destroy a response.
 pub(crate) const LINGER_QUIET: Duration = Duration::from_millis(250);

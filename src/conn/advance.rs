@@ -1,9 +1,9 @@
-//! A connection from accept to close: read a request, have it answered, and again.
+//! A connection from accept to close: it reads a request, has it answered, and starts again.
 //!
-//! [`Conn::advance`] goes on until it needs user code, the peer, or an end, and says which as a
-//! [`Next`]. It never blocks and never runs user code, so the monitor can do it when all workers
-//! sit in handlers. What runs user code ([`Call`], [`Conn::pull`], [`Conn::push`]) is called by a
-//! worker.
+//! [`Conn::advance`] runs until the connection needs user code, waits for its peer, or is over, and
+//! returns which as a [`Next`]. It never blocks and never runs user code, so the monitor can call
+//! it while all workers are in handlers. Only workers run the user code ([`Call`], [`Conn::pull`],
+//! [`Conn::push`]).
 
 use std::io;
 
@@ -30,7 +30,7 @@ use crate::wire::framing::Framing;
 use crate::wire::head::{Head, HeadScan};
 
 impl Conn {
-    /// Goes on until user code, the peer or an end is needed.
+    /// Runs the connection until it needs user code, waits for its peer, or is over.
     pub(crate) fn advance(&mut self, cx: &mut ServeContext<'_>) -> Next {
         let next = self.advance_on(cx);
         self.yielded = matches!(next, Next::Yield);
@@ -44,7 +44,7 @@ impl Conn {
                 Stage::Body(_) => self.collect(cx),
                 Stage::Call(_) => match std::mem::replace(&mut self.stage, Stage::Moved) {
                     Stage::Call(call) => Some(Next::Call(*call)),
-                    _ => unreachable!("it was a call a moment ago"),
+                    _ => unreachable!("the stage was a call a moment ago"),
                 },
                 Stage::Push(_) => Some(Next::Push),
                 Stage::Dedicated(_) => Some(Next::DedicatedThread),
@@ -52,7 +52,7 @@ impl Conn {
                 Stage::Discard(_) => self.discard(cx),
                 Stage::Linger(_) => self.linger(cx),
                 Stage::Moved => {
-                    unreachable!("a connection is advanced when its owner has put it into a stage")
+                    unreachable!("a connection is advanced after its owner has put it into a stage")
                 }
             };
             if let Some(next) = next {
@@ -70,7 +70,7 @@ impl Conn {
             }
             match self.scan.parse(self.recv_buf.bytes(), &cx.settings.limits) {
                 Ok(Some(head)) => return self.begin_request(head, cx),
-                // Some clients send an empty line behind a body, which is no part of a head (RFC
+                // Some clients send an empty line after a body, which is no part of a head (RFC
                 // 9112 section 2.2).
                 Ok(None) if matches!(self.stage, Stage::Idle) && self.scan.is_blank() => {}
                 Ok(None) if matches!(self.stage, Stage::Head) => {}
@@ -98,7 +98,7 @@ impl Conn {
         self.receive(cx)
     }
 
-    /// Sends the answers that wait, before anything else is read. `None`: they are sent.
+    /// Sends the pending responses before anything else is read. `None`: all are sent.
     fn send_answers(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
         match self.egress.flush(&mut cx.buffers.out) {
             Ok(true) => None,
@@ -117,7 +117,7 @@ impl Conn {
         }
     }
 
-    /// Reads once. `None`: there is something new to look at.
+    /// Reads once from the socket. `None`: the buffer or the end of stream has news.
     pub(super) fn receive(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
         if !self.unread {
             return Some(Next::Park);
@@ -131,8 +131,9 @@ impl Conn {
             }
             Ok(n) => {
                 self.recv_buf.filled(n);
-                // A read that did not fill the buffer has drained the socket, and the next byte is
-                // an event. But a hang-up is told only once: then the end has to be read too.
+                // A read that did not fill the buffer has drained the socket, and the next byte
+                // causes an event. But the poller reports a hang-up only once, so after one the end
+                // has to be read too.
                 self.unread = n == most || self.hup || self.egress.transport().has_unread();
                 None
             }
@@ -147,7 +148,7 @@ impl Conn {
         }
     }
 
-    /// A head is complete.
+    /// Begins the request whose head is complete.
     fn begin_request(&mut self, head: Head, cx: &mut ServeContext<'_>) -> Option<Next> {
         let Head {
             parts,
@@ -159,6 +160,7 @@ impl Conn {
         self.recv_buf.consume(len);
         self.scan = HeadScan::new();
         cx.requests += 1;
+        self.streams_body = false;
         self.since = cx.now;
         let (method, target) = (parts.method.clone(), parts.uri.clone());
         self.route = RouteKey::of(&method, target.path());
@@ -189,7 +191,7 @@ impl Conn {
             came: 0,
             progress: Progress::new(cx.now, 0),
         };
-        // Who waits for `100 Continue` sends nothing before the handler has asked for it.
+        // A client that waits for `100 Continue` sends nothing before the handler has read.
         let expects_continue = expect_continue && self.recv_buf.is_empty();
         if expects_continue || cx.settings.collect_bytes == 0 {
             self.stage = Stage::Moved;
@@ -199,6 +201,7 @@ impl Conn {
         None
     }
 
+    /// Decodes what has come of a body, until it is complete or as long as it may be in memory.
     fn collect(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
         let most = cx.settings.collect_bytes;
         let Stage::Body(collecting) = &mut self.stage else {
@@ -242,13 +245,14 @@ impl Conn {
             );
             return None;
         }
-        // Answers to earlier requests do not wait for this one's body.
+        // The responses to earlier requests do not wait for this one's body.
         match self.egress.flush(&mut cx.buffers.out) {
             Ok(_) => self.receive(cx),
             Err(_) => Some(Next::Close(CloseReason::Broken)),
         }
     }
 
+    /// Makes the call of a request whose body was collected, completely or up to its limit.
     fn collected(&mut self, mut collecting: Collecting, cx: &ServeContext<'_>) -> Call {
         if !collecting.decoder.is_done() {
             return self.stream(collecting, false, cx);
@@ -260,7 +264,7 @@ impl Conn {
         }
     }
 
-    /// A request whose body its handler reads as it comes.
+    /// Makes the call of a request whose body the handler reads as it comes.
     fn stream(
         &mut self,
         collecting: Collecting,
@@ -285,13 +289,14 @@ impl Conn {
             eof: self.eof,
         });
         meta.ingress = Some(ingress);
+        self.streams_body = true;
         Call {
             request: Request::from_parts(parts, Body::incoming(incoming)),
             meta,
         }
     }
 
-    /// Sends what is pending and, while it needs no user code, what follows.
+    /// Sends the pending bytes and, as far as that needs no user code, the rest of the response.
     fn flush(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
         let sent = self.egress.flush(&mut cx.buffers.out);
         let Stage::Flush(flush) = &mut self.stage else {
@@ -342,7 +347,7 @@ impl Conn {
         }
     }
 
-    /// What follows a response that is sent.
+    /// Goes on after a response is sent completely.
     pub(super) fn follow(&mut self, close: Option<CloseReason>, cx: &ServeContext<'_>) {
         match close {
             None => self.enter(Stage::Idle, cx.now),
@@ -352,8 +357,8 @@ impl Conn {
         }
     }
 
-    /// What follows a response that is whole, if not all sent: the rest of its request is taken
-    /// back.
+    /// Goes on after a response is complete, though perhaps not sent: takes back the rest of the
+    /// request's body.
     pub(super) fn finish(
         &mut self,
         meta: RequestMeta,
@@ -372,6 +377,7 @@ impl Conn {
                         close = close.or(Some(CloseReason::Refused));
                     }
                     unread_body = Some(rest.decoder).filter(|decoder| !decoder.is_done());
+                    self.streams_body = unread_body.is_some();
                 }
                 None => {
                     log::warn!(
@@ -399,6 +405,7 @@ impl Conn {
         }
     }
 
+    /// Reads and drops the rest of a request body, up to a limit.
     fn discard(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
         if let Some(next) = self.flush_quietly(cx) {
             return Some(next);
@@ -413,7 +420,7 @@ impl Conn {
                     discard.bytes += decoded.consumed as u64;
                     self.recv_buf.consume(decoded.consumed);
                 }
-                // What follows a body with broken framing cannot be told from it.
+                // The bytes after a body with broken framing cannot be told from the body.
                 Err(_) => discard.bytes = u64::MAX,
             }
             if discard.bytes > MAX_DISCARD_BYTES {
@@ -431,7 +438,7 @@ impl Conn {
         self.receive(cx)
     }
 
-    /// Sends what is pending; what is not taken is sent with the next event.
+    /// Sends what the kernel takes of the pending bytes. The rest is sent with the next event.
     fn flush_quietly(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
         self.egress
             .flush(&mut cx.buffers.out)

@@ -24,6 +24,9 @@ use crate::sys::poller::Poller;
 use crate::sys::socket::TcpInfo;
 use crate::sys::sync::{Mutex, lock};
 
+/// How much of what the peer has sent is kept at a reset from outside: some hundred heads.
+const MAX_KEPT_UNREAD: usize = 64 << 10;
+
 /// The sending side of a connection.
 #[derive(Debug)]
 pub(crate) struct Egress {
@@ -64,6 +67,10 @@ struct Out {
     answer: Answer,
     /// TakeOver over: the owner may not write any more.
     shut: bool,
+    /// The request of `answer` is in the report.
+    named: bool,
+    /// What the peer had sent, and nobody had received, at a reset from outside.
+    unread: Vec<u8>,
     /// What is done if the peer resets the connection while the current request is served.
     on_gone: Vec<Box<dyn FnOnce() + Send>>,
 }
@@ -126,6 +133,8 @@ impl Egress {
             before: Vec::new(),
             answer: Answer::None,
             shut: false,
+            named: false,
+            unread: Vec::new(),
             on_gone: Vec::new(),
         };
         let interest = AtomicU8::new(Interest::None as u8);
@@ -245,6 +254,7 @@ impl Egress {
     /// A request is owed an answer from now on.
     pub(crate) fn set_in_flight(&self, request: InFlight) {
         let mut out = lock(&self.out);
+        out.named = false;
         let end = out.end();
         if let Answer::Complete(before) =
             std::mem::replace(&mut out.answer, Answer::NotBegun(request))
@@ -406,21 +416,43 @@ impl Egress {
         }
     }
 
-    /// The requests whose responses have begun, or that were upgraded, and that a reset would cut;
-    /// and the bytes of each that the kernel has taken.
-    pub(crate) fn unfinished(&self) -> Vec<(InFlight, u64)> {
-        let out = lock(&self.out);
+    /// Takes the requests whose responses have begun, or that were upgraded, and that a reset would
+    /// cut; with the bytes of each that the kernel has taken. They are taken once: who asks again
+    /// gets those of later responses only, of which there are none once the stop cuts.
+    pub(crate) fn take_unfinished(&self) -> Vec<(InFlight, u64)> {
+        let mut out = lock(&self.out);
         let sent = out.sent_total;
-        let before = out.before.iter().filter(|(.., end)| *end > sent);
+        let before = std::mem::take(&mut out.before);
         let mut unfinished: Vec<_> = before
-            .map(|(request, begin, _)| (request.clone(), sent.saturating_sub(*begin)))
+            .into_iter()
+            .filter(|(.., end)| *end > sent)
+            .map(|(request, begin, _)| (request, sent.saturating_sub(begin)))
             .collect();
         if let Answer::Begun(request) | Answer::Complete(request) | Answer::Upgraded(request) =
             &out.answer
+            && !out.named
         {
             unfinished.push((request.clone(), sent.saturating_sub(out.begins_at)));
+            out.named = true;
         }
         unfinished
+    }
+
+    /// Resets the connection for a thread that does not own it, which also frees its owner where
+    /// that waits for the peer. What the peer has sent and nobody has received is kept for the
+    /// owner, to name the requests among it: a reset drops it.
+    pub(crate) fn reset_from_outside(&self) {
+        let mut unread = vec![0; MAX_KEPT_UNREAD];
+        let mut out = lock(&self.out);
+        let n = self.transport.peek(&mut unread).unwrap_or(0);
+        unread.truncate(n);
+        out.unread = unread;
+        self.transport.reset();
+    }
+
+    /// What a [reset from outside](Self::reset_from_outside) has kept.
+    pub(crate) fn take_unread(&self) -> Vec<u8> {
+        std::mem::take(&mut lock(&self.out).unread)
     }
 
     /// Answers with `refusal` in the owner's place, whose later writes fail, if a response is owed

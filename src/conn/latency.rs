@@ -1,32 +1,34 @@
-//! How long handlers take, so that one expected to be slow does not run with a permit.
+//! Latency estimates: how long handlers take, so that one expected to be slow does not run with a
+//! permit.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// A handler that takes longer than this on average gives its permit back before it runs.
+/// The average latency above which a handler gives its permit back before it runs.
 const SLOW: Duration = Duration::from_micros(50);
-/// No sample counts for more: it lifts a small average by 7/8 of the limit, so one preempted
-/// handler decides nothing.
+/// The longest latency that counts for one call. It lifts a small average by 7/8 of the limit, so
+/// one preempted handler decides nothing.
 const SAMPLE_MAX_NANOS: u64 = 7 * SLOW_NANOS;
 const SLOW_NANOS: u64 = SLOW.as_nanos() as u64;
-/// Seven of the largest samples on end lift a small average above this.
+/// The average above which a route needs room in the slow lane. Seven of the largest samples in a
+/// row lift a small average above it.
 const VERY_SLOW_NANOS: u64 = 4 * SLOW_NANOS;
-/// An average down here has forgotten the last slow call.
+/// The average below which a route has forgotten its last slow call.
 const SMALL_NANOS: u64 = SLOW_NANOS / 8;
 
-/// Moving average of how long handlers take, for each route.
+/// Moving averages of how long handlers take, for each route.
 ///
-/// Without a router the method and the first segment of the path stand for the route, in one of a
-/// fixed number of places; routes that share one are only expected to be as slow as their mean.
+/// The method and the first segment of the path stand for the route, and select one of a fixed
+/// number of averages. Routes that share an average are expected to be as slow as their mean.
 #[derive(Debug)]
 pub(crate) struct LatencyEstimates {
     averages: [AtomicU64; Self::ROUTES],
-    /// Calls that have lost their permit and not returned.
+    /// The number of calls that have lost their permit and not returned.
     revoked: [AtomicU64; Self::ROUTES],
 }
 
-/// A route's place in [`LatencyEstimates`].
+/// The index of a route in [`LatencyEstimates`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct RouteKey(u8);
 
@@ -41,14 +43,14 @@ impl LatencyEstimates {
         }
     }
 
-    /// Whether a call of this route is to give its permit back before it runs.
+    /// Whether a call of this route has to give its permit back before it runs.
     pub(crate) fn is_slow(&self, route: RouteKey) -> bool {
         self.average(route).load(Relaxed) > SLOW_NANOS || self.is_revoked(route)
     }
 
-    /// Whether it also needs a place among the slow, of which there are fewer than workers. That
-    /// takes more: a route for which none comes free is not called any more, and could not show
-    /// that it is fast.
+    /// Whether a call of this route also needs room in the slow lane, which holds fewer calls than
+    /// there are workers. The limit is higher than for [`is_slow`](Self::is_slow): a route that
+    /// gets no room is not called any more, and could not show that it is fast.
     pub(crate) fn is_very_slow(&self, route: RouteKey) -> bool {
         self.average(route).load(Relaxed) > VERY_SLOW_NANOS || self.is_revoked(route)
     }
@@ -58,8 +60,8 @@ impl LatencyEstimates {
         self.revoked(route).load(Relaxed) > 0
     }
 
-    /// Nothing is stored for a fast handler once the average is small: no cache line travels
-    /// between cores.
+    /// Records the latency of a call. Nothing is stored for a fast handler once the average is
+    /// small, so that no cache line travels between cores.
     pub(crate) fn record(&self, route: RouteKey, took: Duration) {
         let average = self.average(route).load(Relaxed);
         let took = u64::try_from(took.as_nanos())
@@ -71,12 +73,12 @@ impl LatencyEstimates {
         }
     }
 
-    /// A call of this route has just lost its permit.
+    /// Notes that a call of this route has just lost its permit.
     pub(crate) fn revoke(&self, route: RouteKey) {
         self.revoked(route).fetch_add(1, Relaxed);
     }
 
-    /// It has returned.
+    /// Notes that a call that had lost its permit has returned.
     pub(crate) fn come_back(&self, route: RouteKey) {
         self.revoked(route).fetch_sub(1, Relaxed);
     }
@@ -91,8 +93,9 @@ impl LatencyEstimates {
 }
 
 impl RouteKey {
-    /// FNV-1a over the method and the first segment of the path, with its bits mixed once more:
-    /// names that differ in their last character only differ in the lowest and highest bits before.
+    /// Returns the key of a method and path: FNV-1a over the method and the first segment, whose
+    /// bits are mixed once more because names that differ only in their last character differ only
+    /// in the lowest and highest bits before.
     pub(crate) fn of(method: &http::Method, path: &str) -> Self {
         let path = path.as_bytes();
         let end = path
@@ -110,7 +113,7 @@ impl RouteKey {
         )
     }
 
-    /// For a place where only a number fits.
+    /// Returns the key as a number, for an atomic.
     pub(crate) fn index(self) -> u8 {
         self.0
     }
@@ -129,8 +132,8 @@ mod tests {
         let routes: std::collections::BTreeSet<_> = (0..64)
             .map(|i| RouteKey::of(&http::Method::GET, &format!("/route-{i}/x")).index())
             .collect();
-        // 64 names in 64 places at random would take 40.
-        assert!(routes.len() >= 32, "{} places for 64 names", routes.len());
+        // 64 names at random would take 40 of 64 keys.
+        assert!(routes.len() >= 32, "{} keys for 64 names", routes.len());
         assert_eq!(
             RouteKey::of(&http::Method::GET, "/a/b"),
             RouteKey::of(&http::Method::GET, "/a/c?d")

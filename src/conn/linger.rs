@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use crate::conn::egress::InFlight;
 use crate::conn::serve_context::ServeContext;
 use crate::conn::stage::{Conn, Flush, Linger, Next, Peer, RETRY_AFTER, Source, Stage};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
 use crate::settings::{MAX_LINGER_BYTES, MAX_LINGER_TIMEOUT, PULL_BUDGET};
+use crate::sys::poller::SocketEvents;
 use crate::wire::Refusal;
 use crate::wire::framing::Framing;
 use crate::wire::head::HeadScan;
@@ -70,6 +70,19 @@ impl Conn {
         };
         self.enter(Stage::Linger(linger), cx.now);
         self.unread = true;
+    }
+
+    /// Reads what has come to a lingering connection, and whose event nobody had the time to see, so
+    /// that requests among it are named. Returns the reason it lingers for, if it does.
+    pub(crate) fn end_lingering(&mut self, cx: &mut ServeContext<'_>) -> Option<CloseReason> {
+        let Stage::Linger(linger) = &self.stage else {
+            return None;
+        };
+        let reason = linger.reason;
+        self.note_events(SocketEvents::ANY);
+        cx.pulls = 0;
+        while self.linger(cx).is_none() {}
+        Some(reason)
     }
 
     /// Names requests that came after our end, and drops what came.
@@ -156,43 +169,65 @@ impl Conn {
         self.enter(Stage::Flush(Box::new(flush)), cx.now);
     }
 
-    /// Takes the requests that are here behind an answer that the peer has not taken, and that
-    /// nobody has looked at: whole heads, without waiting for more.
-    pub(crate) fn take_unread(&mut self, cx: &mut ServeContext<'_>) -> Vec<InFlight> {
-        let mut found = Vec::new();
-        if !matches!(&self.stage, Stage::Flush(flush) if flush.meta.is_none()) {
-            return found;
+    /// Names the requests that are here after a request whose response is cut, and that nobody has
+    /// looked at: complete heads, without waiting for more.
+    pub(crate) fn name_unread(&mut self, cx: &mut ServeContext<'_>) {
+        if !self.is_between_requests() {
+            return;
         }
         let mut scan = HeadScan::new();
-        while found.len() < MAX_UNREAD {
+        let mut named = 0;
+        while named < MAX_UNREAD {
             match scan.parse(self.recv_buf.bytes(), &cx.settings.limits) {
                 Ok(Some(head)) => {
                     self.recv_buf.consume(head.len);
                     scan = HeadScan::new();
-                    let (method, target) = (head.parts.method, head.parts.uri);
-                    found.push(InFlight {
-                        method,
-                        target,
-                        since: cx.now,
-                        started: false,
+                    named += 1;
+                    self.entry.name_unanswered(UnansweredRequest {
+                        peer: self.egress.peer_addr(),
+                        method: head.parts.method,
+                        target: head.parts.uri,
+                        age: Duration::ZERO,
+                        fate: Fate::Unread,
                     });
                     // What follows a request with a body is that body.
                     if head.framing != Framing::Empty {
-                        break;
+                        return;
                     }
                 }
-                Ok(None) => match self
-                    .egress
-                    .transport()
-                    .recv(self.recv_buf.room(&mut cx.buffers.read))
-                {
-                    Ok(n @ 1..) => self.recv_buf.filled(n),
-                    _ => break,
-                },
-                Err(_) => break,
+                Ok(None) if self.receive_unread(cx) => {}
+                Ok(None) | Err(_) => return,
             }
         }
-        found
+    }
+
+    /// Receives once more, from the socket or, if that was reset from outside, what was kept of it.
+    fn receive_unread(&mut self, cx: &mut ServeContext<'_>) -> bool {
+        let room = self.recv_buf.room(&mut cx.buffers.read);
+        if let Ok(n @ 1..) = self.egress.transport().recv(room) {
+            self.recv_buf.filled(n);
+            return true;
+        }
+        let kept = self.egress.take_unread();
+        let mut left = &kept[..];
+        while !left.is_empty() {
+            let room = self.recv_buf.room(&mut cx.buffers.read);
+            let n = room.len().min(left.len());
+            room[..n].copy_from_slice(&left[..n]);
+            self.recv_buf.filled(n);
+            left = &left[n..];
+        }
+        !kept.is_empty()
+    }
+
+    /// Whether what is received next is a request's head, of which nothing was read yet.
+    fn is_between_requests(&self) -> bool {
+        match &self.stage {
+            Stage::Flush(_) | Stage::Push(_) | Stage::Dedicated(_) | Stage::Moved => {
+                !self.streams_body && !self.egress.is_upgraded()
+            }
+            _ => false,
+        }
     }
 
     /// Ends the connection: the peer sees FIN if all was sent, and RST if a response is not whole.

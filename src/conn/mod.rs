@@ -1,4 +1,15 @@
-//! One connection: how bytes come and go, what a body is, and what is done with the requests on it.
+//! One connection: its socket, its buffers, the stages it goes through and the bodies that handlers
+//! read and write.
+//!
+//! This floor turns bytes from a socket into calls of handlers, and their responses into bytes. It
+//! uses `error`, `settings`, `sys`, `wire` and `lifecycle`. It knows nothing of slots, permits or
+//! queues: a thread of the pool claims a connection and calls [`advance`], and the returned `Next`
+//! says what the connection needs.
+//!
+//! Read `stage` (the data and its diagram), `advance` (the steps), `response` and `linger` (what
+//! follows a request), then `park_deadlines`. Under them lie `transport`, `receive_buffer` and
+//! `egress` (the socket and both directions), and `progress` and `latency` (slow peers, slow
+//! handlers). Handlers see `message`, `body`, `upgrade` and `upgraded`.
 
 pub(crate) mod advance;
 pub(crate) mod body;

@@ -137,16 +137,7 @@ impl Conn {
                 // A request may be on its way while ours is: our end is seen after a round trip,
                 // and who does not watch its idle connections sees it when it writes.
                 Look::Silence if cx.lifecycle.phase() >= Phase::Draining => {
-                    let rtt = self
-                        .egress
-                        .transport()
-                        .info()
-                        .map_or(Duration::ZERO, |info| info.rtt);
-                    self.say_goodbye(
-                        CloseReason::IdleStopping,
-                        MIN_GOODBYE.max(2 * rtt).min(LINGER_TIMEOUT),
-                        cx,
-                    );
+                    self.say_goodbye(CloseReason::IdleStopping, self.goodbye_time(), cx);
                     Overdue::Advance
                 }
                 Look::Silence if matches!(self.stage, Stage::Fresh) => {
@@ -190,10 +181,7 @@ impl Conn {
                 let (heard_at, until, reason) = (linger.heard_at, linger.until, linger.reason);
                 let quiet = linger.quiet();
                 if cx.now >= until {
-                    // What came, and whose event nobody had the time to see, is named all the same.
-                    self.note_events(SocketEvents::ANY);
-                    cx.pulls = 0;
-                    while self.linger(cx).is_none() {}
+                    self.end_lingering(cx);
                     return Overdue::Close(reason);
                 }
                 let quiet = cx.now.saturating_duration_since(heard_at) >= quiet;
@@ -290,10 +278,20 @@ impl Conn {
         Overdue::Advance
     }
 
-    /// At the cut: a request that is here already is owed an answer from now on. Why to close the
-    /// connection, if nothing is and nothing is on its way to the peer that a last second could
-    /// complete.
-    pub(crate) fn look_once_more(&mut self, cx: &mut ServeContext<'_>) -> Option<CloseReason> {
+    /// How long a request that crosses our end of an idle connection may take to come.
+    fn goodbye_time(&self) -> Duration {
+        let rtt = self.egress.transport().info().map(|info| info.rtt);
+        (MIN_GOODBYE + 2 * rtt.unwrap_or_default()).min(LINGER_TIMEOUT)
+    }
+
+    /// At the cut: a request that is here already gets an answer, and an idle connection a goodbye
+    /// of at most `within`. Returns why to close the connection, if nothing is on its way to the
+    /// peer that a last second could complete.
+    pub(crate) fn look_once_more(
+        &mut self,
+        within: Duration,
+        cx: &mut ServeContext<'_>,
+    ) -> Option<CloseReason> {
         if !matches!(
             self.stage,
             Stage::Fresh | Stage::Idle | Stage::Head | Stage::Discard(_)
@@ -307,7 +305,11 @@ impl Conn {
             Next::Park | Next::Yield | Next::Pull | Next::Push | Next::DedicatedThread => {}
         }
         match self.stage {
-            Stage::Fresh | Stage::Idle => Some(CloseReason::IdleStopping),
+            Stage::Fresh | Stage::Idle => {
+                let goodbye = self.goodbye_time().min(within);
+                self.say_goodbye(CloseReason::IdleStopping, goodbye, cx);
+                None
+            }
             Stage::Head | Stage::Discard(_) if self.egress.pending() == 0 => Some(CloseReason::Cut),
             _ => None,
         }

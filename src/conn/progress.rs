@@ -1,7 +1,8 @@
-//! How long a slow peer is waited for.
+//! The progress limit: how long the server waits for a slow peer.
 //!
-//! Two rules, in both directions: no silence longer than a timeout, and after a while no less than
-//! a rate. Only time in which we wait for the peer counts, and only bytes that came meanwhile.
+//! Two rules hold in both directions: no silence is longer than a timeout, and after a while the
+//! rate is not below a minimum. Only the time spent waiting for the peer counts, and only the bytes
+//! that moved meanwhile.
 //!
 //! **Invariant:** this module never reads the clock.
 
@@ -9,32 +10,32 @@ use std::time::{Duration, Instant};
 
 use crate::settings::RATE_AFTER;
 
-/// The account of one body's waits.
+/// The waits for one body, and what moved in them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
-    /// Of all waits that have ended.
+    /// The length of all waits that have ended, and the bytes that moved in them.
     waited: Duration,
     came: u64,
-    /// The wait that is going on: when it began and where the count stood.
+    /// When the current wait began, and the byte count at that moment.
     began_at: Instant,
     began_count: u64,
-    /// The last progress in it.
+    /// When the count last grew in the current wait, and the count at that moment.
     moved_at: Instant,
     moved_count: u64,
     is_waiting: bool,
 }
 
-/// What is asked of a peer.
+/// The progress that the server demands of a peer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProgressLimit {
-    /// The longest silence.
+    /// The longest silence of the peer.
     pub(crate) timeout: Duration,
-    /// Bytes per second, once the waits sum up to [`RATE_AFTER`].
+    /// The least bytes per second, once the waits sum up to [`RATE_AFTER`].
     pub(crate) min_rate: u64,
 }
 
 impl Progress {
-    /// The first wait begins. `count` is whatever grows when the peer makes progress.
+    /// Begins the first wait. `count` is whatever grows when the peer makes progress.
     pub(crate) fn new(now: Instant, count: u64) -> Self {
         Self {
             waited: Duration::ZERO,
@@ -47,8 +48,8 @@ impl Progress {
         }
     }
 
-    /// A further wait begins, unless one is going on; time since the last one's `pause` does not
-    /// count.
+    /// Begins a further wait, unless one is going on. The time since the last
+    /// [`pause`](Self::pause) does not count.
     pub(crate) fn resume(&mut self, now: Instant, count: u64) {
         if !self.is_waiting {
             *self = Self {
@@ -59,7 +60,7 @@ impl Progress {
         }
     }
 
-    /// The wait, if one is going on, has ended.
+    /// Ends the current wait, if there is one.
     pub(crate) fn pause(&mut self, now: Instant, count: u64) {
         if !std::mem::take(&mut self.is_waiting) {
             return;
@@ -73,7 +74,7 @@ impl Progress {
         self.is_waiting
     }
 
-    /// When to ask again while waiting, or `None`: the peer is too slow.
+    /// Returns when to check again while waiting, or `None` if the peer is too slow.
     pub(crate) fn check(
         &mut self,
         now: Instant,
@@ -91,7 +92,7 @@ impl Progress {
         if waited >= RATE_AFTER && came < progress_limit.min_rate.saturating_mul(waited.as_secs()) {
             return None;
         }
-        // The rate is looked at when it begins to count, then once a second.
+        // The rate is checked when it begins to count, then once a second.
         let rate_again = now
             + RATE_AFTER
                 .saturating_sub(waited)

@@ -1,5 +1,4 @@
-//! What a thread brings to a connection it serves: its buffers, the time, and how much it may do at
-//! once.
+//! What a thread lends to the connection it serves: its buffers, the time, and its budgets.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +6,7 @@ use crate::lifecycle::phase::{Lifecycle, Phase};
 use crate::settings::{READ_BYTES, Settings};
 use crate::wire::reply;
 
-/// What a thread brings when it serves a connection.
+/// What a thread lends to the connection it serves.
 #[derive(Debug)]
 pub(crate) struct ServeContext<'a> {
     pub(crate) settings: &'a Settings,
@@ -18,7 +17,7 @@ pub(crate) struct ServeContext<'a> {
     pub(super) pulls: usize,
 }
 
-/// The buffers of a thread, lent to the connection it serves.
+/// The buffers and counters of a thread.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     pub(super) read: Vec<u8>,
@@ -26,7 +25,7 @@ pub(crate) struct Buffers {
     pub(super) pull: Vec<u8>,
     date: [u8; 29],
     date_until: Option<Instant>,
-    /// Responses made, by the phase they were made in.
+    /// The responses made, by the phase they were made in.
     pub(crate) answered: [u64; Phase::ALL.len()],
 }
 
@@ -47,13 +46,13 @@ impl<'a> ServeContext<'a> {
         }
     }
 
-    /// After user code, which may have taken any time.
+    /// Reads the clock again, after user code that may have taken any time.
     pub(crate) fn look_at_clock(&mut self) -> Instant {
         self.now = self.lifecycle.clock.now();
         self.now
     }
 
-    /// The `Date` field's value, formatted once a second.
+    /// Returns the value of the `Date` field, which is formatted once a second.
     pub(super) fn date(&mut self) -> [u8; 29] {
         if self
             .buffers

@@ -1,4 +1,38 @@
-//! A connection and the stages it goes through: the data, which the files beside this one move.
+//! The data of a connection and of its stages. The neighbouring files move it from one to the next.
+//!
+//! ```text
+//! accept ──> Fresh ─┐
+//!                   ├─ first bytes ─> Head ─ complete head ─┬─ body ──> Body ─ collected ─┐
+//!   ┌──────> Idle ──┘                                       └─ no body ───────────────────┤
+//!   │                                                                                     │
+//!   │                          ┌─── a worker ─── Call <──── no worker is free ────────────┤
+//!   │                          v                                                          │
+//!   │         Moved: its handler runs <──────────────────── a worker ─────────────────────┘
+//!   │             │
+//!   │      ┌──────┴──────────────┬─────────────────────┐
+//!   │   a closure       upgrade, long stream     any other body
+//!   │      v                     v                     v
+//!   │    Push                Dedicated               Flush
+//!   │      └─────────────────────┴──────────┬──────────┘
+//!   │                              response complete
+//!   │             ┌─────────────────────────┼──────────────────────┐
+//!   │    request body unread           nothing left         connection closes
+//!   │             v                         │                      v
+//!   ├─ dropped ─ Discard ─ too much or late ┼───────────────────> Flush ─ sent ─> Linger ─> closed
+//!   └───────────────────────────────────────┘
+//! ```
+//!
+//! Not drawn:
+//!
+//! * Refused requests: a bad head or body (4xx), an overdue `Head` or `Body` (408), an overdue
+//!   `Call`, `Push` or `Dedicated` (503) all go to `Flush` and close.
+//! * The kernel takes no more of the responses to earlier requests: `Idle` or `Head` goes to `Flush`,
+//!   and to `Idle` once they are sent.
+//! * The end of an upgrade: `Dedicated` goes to `Flush` and closes.
+//! * A draining server whose idle grace is over: `Fresh` or `Idle` goes to `Linger`.
+//! * A connection that the peer breaks or stalls is closed in whatever stage it is.
+//!
+//! `Moved` also stands in while an owner replaces one stage by the next.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,7 +57,7 @@ use crate::wire::chunked::Decoder;
 use crate::wire::head::HeadScan;
 use crate::wire::persist::Persist;
 
-/// A connection. Moved by value between its slot and the one who has claimed it.
+/// A connection. It moves by value between its slot and the thread that has claimed it.
 #[derive(Debug)]
 pub(crate) struct Conn {
     pub(crate) egress: Arc<Egress>,
@@ -32,50 +66,54 @@ pub(crate) struct Conn {
     pub(super) stage: Stage,
     pub(super) recv_buf: ReceiveBuffer,
     pub(super) scan: HeadScan,
-    /// The socket may hold bytes that no event will tell of.
+    /// Whether the socket may hold bytes that no further event will report.
     pub(super) unread: bool,
-    /// The peer has finished or broken its side, and we have not read as far as that yet.
+    /// Whether the peer has finished or broken its side, and we have not read as far as that yet.
     pub(super) hup: bool,
-    /// We have.
+    /// Whether we have read to the end of what the peer sent.
     pub(super) eof: bool,
-    /// It has only given way to others: it waits for its turn, not for its peer.
+    /// Whether the connection has yielded to others: it waits for a thread, not for its peer.
     pub(super) yielded: bool,
-    /// In the middle of its response it waits, since `since`, for a worker that reads the rest.
+    /// Whether the connection waits, in the middle of its response and since `since`, for a worker
+    /// that reads the rest.
     pub(super) waits_for_worker: bool,
-    /// What was asked for last, for the pace.
+    /// The route of the last request, for the latency estimates.
     pub(crate) route: RouteKey,
-    /// When the stage began; while idle, when the last byte of the last answer was appended.
+    /// The request whose response is made has a body that comes while it is made.
+    pub(super) streams_body: bool,
+    /// When the stage began; while idle, when the last byte of the last response was appended.
     pub(super) since: Instant,
 }
 
-/// What a connection waits for, or is doing.
+/// What a connection waits for or is doing.
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// No byte came yet.
+    /// No byte has come yet.
     Fresh,
-    /// Between requests.
+    /// The connection is between two requests.
     Idle,
-    /// A part of a head is in the recv_buf.
+    /// A part of a head is in the receive buffer.
     Head,
-    /// A body is being collected.
+    /// The body of a request is being collected.
     Body(Box<Collecting>),
     /// A complete request waits for a worker.
     Call(Box<Call>),
-    /// A response whose closure is to be run waits for a worker.
+    /// A response whose body a closure writes waits for a worker.
     Push(Box<Push>),
-    /// A thread of its own is wanted: the owner gives it one.
+    /// The connection needs a dedicated thread, which its owner starts.
     Dedicated(Dedicated),
-    /// A response is on its way.
+    /// A response is being sent.
     Flush(Box<Flush>),
-    /// A request body the handler did not read is read and dropped.
+    /// The rest of a request body that the handler did not read is read and dropped.
     Discard(Box<Discard>),
-    /// All is answered and our side finished; what the peer still sends is read and dropped.
+    /// Everything is answered and we have sent our FIN. What the peer still sends is read and
+    /// dropped.
     Linger(Linger),
-    /// With its owner, who puts another stage here.
+    /// The owner holds what the stage held, and will put another stage here.
     Moved,
 }
 
-/// What answering a request needs to know of it.
+/// What the response to a request depends on.
 #[derive(Debug)]
 pub(crate) struct RequestMeta {
     pub(super) method: Method,
@@ -98,7 +136,7 @@ pub(super) struct Collecting {
     pub(super) meta: RequestMeta,
     pub(super) decoder: Decoder,
     pub(super) body: Vec<u8>,
-    /// Bytes of it received, framing and all.
+    /// Bytes of the body received, with its framing.
     pub(super) came: u64,
     pub(super) progress: Progress,
 }
@@ -107,14 +145,14 @@ pub(super) struct Collecting {
 pub(super) struct Flush {
     pub(super) source: Source,
     pub(super) meta: Option<RequestMeta>,
-    /// Why the connection closes when the response is sent.
+    /// Why the connection closes once the response is sent; `None` keeps it open.
     pub(super) close: Option<CloseReason>,
     pub(super) progress: Option<Progress>,
 }
 
-/// Where the rest of a response comes from, once what is pending is sent.
+/// Where the rest of a response comes from once the pending bytes are sent.
 pub(super) enum Source {
-    /// There is no rest.
+    /// All of the response is pending or sent.
     None,
     Bytes(Bytes),
     Read {
@@ -147,39 +185,40 @@ pub(super) struct Discard {
     reason = "a box would be an allocation for each request"
 )]
 pub(crate) enum Next {
-    /// Its handler to be called: user code.
+    /// The handler has to be called: user code.
     Call(Call),
-    /// A piece of its response's body to be read, by [`Conn::pull`]: user code.
+    /// A piece of the response's body has to be read by [`Conn::pull`]: user code.
     Pull,
-    /// Its response's body to be written, by [`Conn::push`]: user code that may wait for the peer.
+    /// The response's body has to be written by [`Conn::push`]: user code that may wait for the
+    /// peer.
     Push,
-    /// A thread of its own, for user code that may go on for as long as it likes.
+    /// The connection needs a dedicated thread, for user code that may run as long as it likes.
     DedicatedThread,
-    /// The peer, or its deadline.
+    /// The connection waits for the peer or for its deadline.
     Park,
-    /// Another turn, after others had theirs.
+    /// The connection has used up its budget, and goes on after others were served.
     Yield,
-    /// Nothing: it is over.
+    /// The connection is over.
     Close(CloseReason),
 }
 
-/// A response that a closure writes, when a worker may wait for it.
+/// A response whose body a closure writes.
 pub(super) struct Push {
     pub(super) meta: RequestMeta,
     pub(super) parts: response::Parts,
     pub(super) write: Box<WriteBody>,
-    /// The head is sent before the closure runs.
+    /// Whether the head is sent before the closure runs.
     pub(super) at_once: bool,
 }
 
-/// What a connection wants a thread of its own for.
+/// What a connection needs a dedicated thread for.
 #[derive(Debug)]
 pub(super) enum Dedicated {
     Stream(Box<Push>),
     Upgrade(Box<Switch>),
 }
 
-/// A connection that is about to be no longer HTTP.
+/// A connection that is about to be upgraded.
 pub(super) struct Switch {
     pub(super) meta: RequestMeta,
     pub(super) parts: response::Parts,
@@ -202,19 +241,20 @@ impl std::fmt::Debug for Push {
     }
 }
 
-/// What is known of a connection that lingers.
+/// The state of a lingering close.
 #[derive(Debug)]
 pub(super) struct Linger {
     pub(super) reason: CloseReason,
     pub(super) bytes: u64,
     pub(super) heard_at: Instant,
-    /// When it is over if nothing more comes.
+    /// When the lingering ends if the peer sends nothing more.
     pub(super) until: Instant,
-    /// How long it goes on behind each byte that comes, and until when at the latest.
+    /// For how long each byte that comes prolongs the lingering.
     pub(super) at_most: Duration,
+    /// The latest end of the lingering, whatever the peer sends.
     pub(super) end: Instant,
-    /// Requests that come now are named in the report; `None` when nobody is to know, or what came
-    /// is no request.
+    /// Scans for requests that come after our FIN, which the report names. `None` if nobody has to
+    /// know of them, or if what came is no request.
     pub(super) late: Option<HeadScan>,
 }
 
@@ -232,12 +272,13 @@ impl Conn {
             eof: false,
             yielded: false,
             waits_for_worker: false,
+            streams_body: false,
             route: RouteKey::default(),
             since: now,
         }
     }
 
-    /// Notes what there may be to read, as an event said, or because nobody has watched.
+    /// Notes what there may be to read, because an event said so or because nobody has watched.
     pub(crate) fn note_events(&mut self, events: SocketEvents) {
         self.unread |= events.readable;
         self.hup |= events.hup;
@@ -245,7 +286,7 @@ impl Conn {
 
     pub(super) fn enter(&mut self, stage: Stage, now: Instant) {
         let left = std::mem::replace(&mut self.stage, stage);
-        // What its handler gave and nobody took is user code's to drop.
+        // Dropping the unused rest of a response runs user code.
         if matches!(left, Stage::Push(_) | Stage::Dedicated(_) | Stage::Flush(_))
             && let Err(panic) = panics::catch(|| drop(left))
         {
@@ -257,7 +298,7 @@ impl Conn {
         (self.since, self.waits_for_worker) = (now, false);
     }
 
-    /// Whether user code that goes on with this connection may have to wait for the peer.
+    /// Whether the user code that goes on with this connection may have to wait for the peer.
     pub(crate) fn holds_worker(&self) -> bool {
         match &self.stage {
             Stage::Push(_) => true,
@@ -272,20 +313,22 @@ impl Conn {
 }
 
 impl Call {
-    /// Whether its handler may have to wait for the peer.
+    /// Whether the handler may have to wait for the peer.
     pub(crate) fn holds_worker(&self) -> bool {
         self.meta.ingress.is_some()
     }
 }
 
 impl Linger {
-    /// How long a peer that has acknowledged everything must have been silent. One that was refused
-    /// may be sending a body, over a line where the next bytes take a while.
+    /// Returns how long a peer that has acknowledged everything must have been silent before the
+    /// close. A refused peer may still be sending a body, over a network on which the next bytes
+    /// take a while.
     pub(super) fn quiet(&self) -> Duration {
-        if self.reason == CloseReason::Refused {
-            LINGER_TIMEOUT
-        } else {
-            LINGER_QUIET
+        match self.reason {
+            CloseReason::Refused => LINGER_TIMEOUT,
+            // The peer's acknowledgement says nothing of a request that was lost on its way.
+            CloseReason::IdleStopping => self.at_most,
+            _ => LINGER_QUIET,
         }
     }
 }
@@ -307,7 +350,7 @@ pub(super) fn write_progress_limit(settings: &Settings) -> ProgressLimit {
     }
 }
 
-/// A peer as log lines name it.
+/// Displays the peer of a connection in log messages.
 pub(crate) struct Peer<'a>(pub(crate) &'a Egress);
 
 impl std::fmt::Display for Peer<'_> {

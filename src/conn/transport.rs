@@ -20,6 +20,11 @@ pub(crate) trait Transport: Debug + Send + Sync {
     /// Reads what is there: `Ok(0)` is the end, `WouldBlock` is nothing yet.
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// Copies what there is to read, and leaves it there. `Ok(0)` also where that cannot be done.
+    fn peek(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+
     /// Looks whether there is something to read, and leaves it there.
     fn look(&self) -> Look;
 
@@ -96,6 +101,10 @@ impl Transport for Socket {
     #[inline]
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::net::recv(&self.fd, buffer, RecvFlags::empty())?.0)
+    }
+
+    fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::net::recv(&self.fd, buffer, RecvFlags::PEEK)?.0)
     }
 
     fn look(&self) -> Look {

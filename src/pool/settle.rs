@@ -27,6 +27,7 @@ use crate::conn::stage::Conn;
 use crate::conn::transport::Socket;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::ledger::CloseReason;
+use crate::lifecycle::phase::Phase;
 use crate::lifecycle::scope::Client;
 use crate::pool::shared::{Accepted, Lane, Pool};
 use crate::pool::slots::KeyQueue;
@@ -143,7 +144,7 @@ impl Pool {
         match how {
             LetGo::Park => return self.park(key, conn, cx),
             LetGo::Queue(queue) => self.enqueue(key, conn, queue, cx),
-            LetGo::Close(reason) => self.close(key, conn, reason),
+            LetGo::Close(reason) => self.close(key, conn, reason, cx),
         }
         None
     }
@@ -170,7 +171,7 @@ impl Pool {
         };
         if let Err(error) = conn.egress.watch(wanted) {
             log::error!("cannot watch a connection: {error}");
-            self.close(key, conn, CloseReason::Broken);
+            self.close(key, conn, CloseReason::Broken, cx);
             return None;
         }
         conn.give_back(cx);
@@ -206,7 +207,12 @@ impl Pool {
     }
 
     #[allow(clippy::boxed_local, reason = "a connection moves as a pointer")]
-    fn close(&self, key: u32, conn: Box<Conn>, reason: CloseReason) {
+    fn close(&self, key: u32, mut conn: Box<Conn>, reason: CloseReason, cx: &mut ServeContext<'_>) {
+        if self.lifecycle.phase() >= Phase::Cutting {
+            // What its client has pipelined after a response that was cut is named with it.
+            conn.name_unread(cx);
+            conn.give_back(cx);
+        }
         self.deadlines.forget(&self.table.slot(key).due, key);
         conn.egress.forget();
         // What its handler gave and nobody took is dropped with the connection: user code.

@@ -12,7 +12,7 @@ use http::StatusCode;
 
 use crate::conn::egress::{Egress, InFlight, TakeOver};
 use crate::conn::serve_context::{Buffers, ServeContext};
-use crate::conn::stage::{Conn, RETRY_AFTER};
+use crate::conn::stage::RETRY_AFTER;
 use crate::lifecycle::hooks;
 use crate::lifecycle::ledger::{CloseReason, WakeAt};
 use crate::lifecycle::phase::{Lifecycle, Phase, Plan};
@@ -84,23 +84,26 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     if !empty {
         lifecycle.enter(Phase::Cutting);
         pool.test_points.at(Point::CuttingBeforeTakeOver);
-        cut(&pool, &mut buffers, &mut report);
+        let reset_at = after(cutting_at, pool.settings.cut_grace);
+        let left = || {
+            reset_at.map_or(Duration::MAX, |at| {
+                at.saturating_duration_since(clock.now())
+            })
+        };
+        close_all(Closing::Within(left()), &pool, &mut buffers, &mut report);
         // Only now: a handler that heeds it must not answer in the place of our 503.
         lifecycle.cancelled.raise();
-        let reset_at = after(cutting_at, pool.settings.cut_grace);
-        // Who was being read, or on the way to a handler, when we went by comes to rest within a
-        // moment.
+        // A request that was being read, or was on its way to a handler, during a pass comes to rest
+        // within a moment.
         loop {
             let again_at = after(clock.now(), CUT_AGAIN);
-            if wait_until_empty(&pool, |_| earlier(reset_at, again_at))
-                || reset_at.is_some_and(|at| at <= clock.now())
-            {
+            if wait_until_empty(&pool, |_| earlier(reset_at, again_at)) || left().is_zero() {
                 break;
             }
-            cut(&pool, &mut buffers, &mut report);
+            close_all(Closing::Within(left()), &pool, &mut buffers, &mut report);
         }
         report.upgraded.finished = pool.dedicated.finished();
-        reset(&pool, &mut buffers, &mut report);
+        close_all(Closing::Now, &pool, &mut buffers, &mut report);
         report.phases.push((
             Phase::Cutting,
             clock.now().saturating_duration_since(cutting_at),
@@ -116,7 +119,8 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     report.upgraded.told = report.upgraded.finished + report.upgraded.cut;
     lifecycle.enter(Phase::Stopped);
     report.stuck = join(threads, &pool);
-    close_rest(&pool, &mut buffers, &mut report);
+    // What came to rest while the threads ended.
+    close_all(Closing::Now, &pool, &mut buffers, &mut report);
     report.stuck.extend(
         own.into_iter()
             .map(|(thread, key)| stuck(&pool, thread, key)),
@@ -301,38 +305,87 @@ fn tell_progress(pool: &Pool, until: Option<Instant>, now: Instant) {
     );
 }
 
-/// Answers 503 to every request whose response is not begun, wherever it is; gives the others their
-/// last time.
-fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
+/// What a pass of [`close_all`] gives the connections that it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    /// So much time for responses that have begun, for 503s to arrive, and for goodbyes.
+    Within(Duration),
+    /// None: what is not with the kernel is reset.
+    Now,
+}
+
+/// Answers 503 to every request whose response is not begun, wherever it is, and sees to it that each
+/// connection ends.
+///
+/// A connection that another thread owns is only taken over: its owner finds that it may not write,
+/// and lets go of it. With [`Closing::Now`] it is reset too, which frees an owner that waits for the
+/// peer. What its requests came to is named here; requests that nobody has read are named by who
+/// closes it.
+fn close_all(closing: Closing, pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     let now = pool.lifecycle.clock.now();
     let refusal = refusal(&pool.lifecycle);
+    take_accepted(pool, buffers);
     for key in pool.table.keys() {
         let slot = pool.table.slot(key);
         let Some(egress) = slot.egress() else {
             continue;
         };
+        let within = match closing {
+            Closing::Within(within) => within,
+            Closing::Now => Duration::ZERO,
+        };
+        // With its 503, too, a request has had its time when the last pass comes.
+        let is_in_flight = egress.in_flight().is_some();
+        let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
         let owned = slot.word.claim_parked().map(|_| {
-            let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
             let mut conn = slot.take();
-            let next = conn.look_once_more(&mut cx);
-            (conn, next)
+            let over = conn.look_once_more(within, &mut cx);
+            (conn, over)
         });
         let taken = egress.take_over(&refusal);
         note_answered(&taken, &egress, now, report);
-        // What nobody serves at the moment is moved on; who serves one finds it shut.
-        let Some((mut conn, next)) = owned else {
-            continue;
-        };
-        let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
-        let how = match (taken, next) {
-            (TakeOver::Answered(_), _) => {
-                conn.close_after_flush(CloseReason::Cut, &cx);
-                LetGo::Queue(Queue::Ready)
+        if closing == Closing::Now {
+            note_unfinished(&egress, now, report);
+        }
+        let how = match (owned, closing) {
+            (Some((mut conn, over)), Closing::Within(_)) => {
+                if matches!(taken, TakeOver::Answered(_)) {
+                    conn.close_after_flush(CloseReason::Cut, &cx);
+                    (conn, LetGo::Queue(Queue::Ready))
+                } else {
+                    let how = over.map_or(LetGo::Queue(Queue::Ready), LetGo::Close);
+                    (conn, how)
+                }
             }
-            (_, Some(reason)) => LetGo::Close(reason),
-            (TakeOver::None | TakeOver::Begun, None) => LetGo::Queue(Queue::Ready),
+            (Some((mut conn, over)), Closing::Now) => {
+                let lingered = conn.end_lingering(&mut cx);
+                let is_cut = is_in_flight || conn.egress.pending() > 0;
+                let reason = match lingered.or(over) {
+                    _ if is_cut => CloseReason::Cut,
+                    Some(reason) => reason,
+                    None => CloseReason::Stopping,
+                };
+                (conn, LetGo::Close(reason))
+            }
+            (None, Closing::Now) if is_in_flight => {
+                egress.reset_from_outside();
+                continue;
+            }
+            (None, _) => continue,
         };
+        let (conn, how) = how;
         pool.settle_or_queue(key, conn, how, &mut cx);
+    }
+}
+
+/// Gives slots to the connections that are still on their way to a worker: they have requests too.
+fn take_accepted(pool: &Pool, buffers: &mut Buffers) {
+    while !pool.accepted.is_empty() {
+        if let Some((key, conn)) = pool.take_accepted() {
+            let now = pool.lifecycle.clock.now();
+            let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
+            pool.settle_or_queue(key, conn, LetGo::Queue(Queue::Ready), &mut cx);
+        }
     }
 }
 
@@ -366,7 +419,7 @@ fn note_answered(taken: &TakeOver, egress: &Egress, now: Instant, report: &mut R
 fn note_unfinished(egress: &Egress, now: Instant, report: &mut Report) {
     let upgraded = egress.is_upgraded();
     report.upgraded.cut += usize::from(upgraded);
-    let unfinished = egress.unfinished().into_iter();
+    let unfinished = egress.take_unfinished().into_iter();
     report
         .unanswered
         .extend(unfinished.map(|(request, bytes_sent)| {
@@ -394,75 +447,6 @@ fn refusal(lifecycle: &Lifecycle) -> Vec<u8> {
         true,
     );
     out
-}
-
-/// Resets what is left, which also frees a thread that waits for its client.
-fn reset(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
-    let now = pool.lifecycle.clock.now();
-    for key in pool.table.keys() {
-        let slot = pool.table.slot(key);
-        let Some(egress) = slot.egress() else {
-            continue;
-        };
-        note_unfinished(&egress, now, report);
-        // One whose 503 has had its time counts too: the handler may still wait for the peer, which
-        // frees it.
-        let owes = egress.in_flight().is_some();
-        match slot.word.claim_parked().map(|_| slot.take()) {
-            Some(mut conn) if owes => {
-                // Nobody has read what is behind an answer that its client has not taken.
-                let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
-                let unread = conn.take_unread(&mut cx);
-                report.unanswered.extend(
-                    unread
-                        .into_iter()
-                        .map(|request| unanswered(&egress, request, Fate::Unread, now)),
-                );
-                pool.settle_or_queue(key, conn, LetGo::Close(CloseReason::Cut), &mut cx);
-            }
-            Some(conn) => close_at_rest(pool, key, conn, buffers, report),
-            None if owes => egress.transport().reset(),
-            None => {}
-        }
-    }
-}
-
-/// Closes what came to rest after [`reset`] had gone by, when there is no thread any more that
-/// could.
-fn close_rest(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
-    for key in pool.table.keys() {
-        let slot = pool.table.slot(key);
-        if slot.word.claim_parked().is_some() {
-            close_at_rest(pool, key, slot.take(), buffers, report);
-        }
-    }
-}
-
-/// Closes a connection that the caller has claimed and whose time is over. Only a response that is
-/// not with the kernel is reset: what the kernel has, it delivers.
-fn close_at_rest(
-    pool: &Pool,
-    key: u32,
-    mut conn: Box<Conn>,
-    buffers: &mut Buffers,
-    report: &mut Report,
-) {
-    let now = pool.lifecycle.clock.now();
-    let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
-    let next = conn.look_once_more(&mut cx);
-    note_answered(
-        &conn.egress.take_over(&refusal(&pool.lifecycle)),
-        &conn.egress,
-        now,
-        report,
-    );
-    note_unfinished(&conn.egress, now, report);
-    let reason = if conn.egress.pending() > 0 {
-        CloseReason::Cut
-    } else {
-        next.unwrap_or(CloseReason::Stopping)
-    };
-    pool.settle_or_queue(key, conn, LetGo::Close(reason), &mut cx);
 }
 
 /// Waits for the pool's threads, but not for one that sits in a handler. The ones left behind.

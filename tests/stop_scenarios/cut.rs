@@ -1,7 +1,7 @@
 //! What cannot be finished is cut visibly: no client takes a part for the whole, and the report
 //! names each request.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use lameduck::body::BodyWriter;
@@ -147,6 +147,53 @@ fn answers_that_a_deaf_client_has_not_taken_are_each_named_when_they_are_cut() {
         (answered..100).map(|n| format!("/{n}")).collect::<Vec<_>>(),
         "{report}"
     );
+}
+
+#[test]
+fn requests_after_a_response_that_is_cut_are_each_named_whoever_has_the_connection() {
+    const LARGE: usize = 30 << 20;
+    let bodies: [(&str, fn() -> Body); 4] = [
+        ("bytes", || Body::from(vec![b'x'; LARGE])),
+        ("reader", || {
+            Body::reader(std::io::repeat(b'x').take(LARGE as u64))
+        }),
+        ("writer", || {
+            Body::writer(|out| out.write_all(&vec![b'x'; LARGE]))
+        }),
+        ("stream", || {
+            Body::stream(|out| out.write_all(&vec![b'x'; LARGE]))
+        }),
+    ];
+    for (kind, body) in bodies {
+        let server = TestServer::with(
+            builder().workers(2).cut_grace(millis(50)),
+            move |_: Request, _: Context| body(),
+        );
+        let mut client = Client::connect_narrow(server.local_addr());
+        client.send((0..6).map(|n| get(&format!("/{n}"))).collect::<String>());
+        eventually("the first response has begun", || client.is_readable());
+        let report = server.handle().shutdown_within(millis(20));
+        let named: Vec<_> = report
+            .unanswered
+            .iter()
+            .map(|request| {
+                let is_cut = matches!(request.fate, Fate::Cut { bytes_sent } if bytes_sent > 0);
+                (request.target.path(), is_cut, request.fate == Fate::Unread)
+            })
+            .collect();
+        assert_eq!(
+            named,
+            [
+                ("/0", true, false),
+                ("/1", false, true),
+                ("/2", false, true),
+                ("/3", false, true),
+                ("/4", false, true),
+                ("/5", false, true),
+            ],
+            "{kind}: {report}"
+        );
+    }
 }
 
 /// Cuts the response to `request`, of which the client was sent `first part`.

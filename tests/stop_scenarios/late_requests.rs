@@ -2,12 +2,14 @@
 //! whether its client could know.
 
 use super::app;
-use super::support::{Gate, TestServer, builder, get, hello, millis, post};
+use super::support::{Gate, LIMIT, TestServer, builder, get, hello, millis, post};
+use lameduck::ServerHandle;
 use lameduck::report::Fate;
+use std::time::Duration;
 
 #[test]
 fn a_request_that_crosses_the_end_of_its_idle_connection_is_named() {
-    // The server waits 50 ms for such a request. On a machine that stands still for so long the
+    // The server waits 300 ms for such a request. On a machine that stands still for so long the
     // request comes too late.
     let mut attempts = 0;
     loop {
@@ -74,4 +76,35 @@ fn a_request_behind_an_answer_that_said_close_is_named_and_the_client_knew() {
         (true, 0),
         "{report}"
     );
+}
+
+#[test]
+fn a_request_that_crosses_the_cut_of_an_idle_connection_is_named() {
+    let stops: [fn(&ServerHandle); 2] = [
+        |handle| handle.begin_shutdown_within(millis(20)),
+        // As a second signal does.
+        |handle| handle.begin_shutdown_within(Duration::ZERO),
+    ];
+    for stop in stops {
+        let server = TestServer::with(builder().workers(2).idle_grace(LIMIT), hello);
+        let mut used = server.used_client("/");
+        let mut fresh = server.client();
+        stop(&server.handle());
+        for (client, target) in [(&mut used, "/used"), (&mut fresh, "/fresh")] {
+            client.expect_eof();
+            client.send_get(target);
+        }
+        let report = server.stop();
+        let mut raced: Vec<_> = report
+            .unanswered
+            .iter()
+            .map(|request| (request.target.path(), request.fate))
+            .collect();
+        raced.sort_by_key(|(target, _)| *target);
+        assert_eq!(
+            raced,
+            [("/fresh", Fate::Raced), ("/used", Fate::Raced)],
+            "{report}"
+        );
+    }
 }
