@@ -11,13 +11,17 @@ pub(crate) const LAME_DUCK: Duration = Duration::ZERO;
 /// The default time that requests in flight get once draining starts. Kubernetes kills a pod 30 s
 /// after SIGTERM; 5 s of that are left for everything else.
 pub(crate) const GRACE_PERIOD: Duration = Duration::from_secs(25);
-/// The default time for which an idle connection must have been silent before a draining server
-/// closes it. In this time a client whose pool still holds the connection can notice the stop, or
-/// send a request.
-pub(crate) const IDLE_GRACE: Duration = Duration::from_secs(1);
+/// A client that holds the connection in a pool has had the time to notice, or to send its next
+/// request. Many clients poll once a second: a grace that is a whole number of seconds would end just
+/// when their next request is on its way.
+pub(crate) const IDLE_GRACE: Duration = Duration::from_millis(1300);
 /// The default time that responses under way at the deadline, and the 503s that are sent then, get
 /// to arrive.
 pub(crate) const CUT_GRACE: Duration = Duration::from_secs(1);
+/// A repeat of the same signal within this time counts once: process groups and wrappers that pass
+/// signals on deliver one signal twice within milliseconds. A person who presses Ctrl-C again takes
+/// longer.
+pub(crate) const SIGNAL_REPEAT: Duration = Duration::from_millis(300);
 
 /// The default time that a group's members get to end: somewhat more than a server takes by
 /// default.
@@ -26,8 +30,9 @@ pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// The default time in which a request's head must be complete, from its first byte or from the
 /// start of the connection.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// The default time for which a connection is kept open between two requests.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a connection is kept between requests. Balancers keep theirs for 60 s, and requests that
+/// they send in the last moment meet our close unless ours is clearly longer.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// The default longest time in which the peer sends no byte of a request body that is expected.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The default longest time in which the peer acknowledges no byte of its response.

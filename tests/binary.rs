@@ -479,8 +479,25 @@ fn a_second_signal_cuts_at_once() {
     assert_eq!(sleeper.read_response().text(), "Hello, World!");
     demo.signal(Signal::INT);
     demo.wait_for_line("got SIGINT: stopping");
-    demo.signal(Signal::INT);
+    demo.signal(Signal::TERM);
     assert_eq!(sleeper.read_last_response().status, 503);
+    assert_cut(&demo, "GET /sleep?ms=3600000");
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_counts_once_and_again_later_cuts() {
+    let demo = Demo::start(&["--grace-period", "1h"]);
+    let (mut short, mut long) = (demo.client(), demo.client());
+    short.send(request("GET", "/sleep?ms=500", "", b""));
+    long.send(request("GET", "/sleep?ms=3600000", "", b""));
+    demo.signal(Signal::TERM);
+    demo.wait_for_line("got SIGTERM: stopping");
+    demo.signal(Signal::TERM);
+    let slept = short.read_last_response();
+    assert_eq!((slept.status, slept.text()), (200, "slept\n"));
+    // The response came 500 ms after the signals, or nearly: a person would be as late.
+    demo.signal(Signal::TERM);
+    assert_eq!(long.read_last_response().status, 503);
     assert_cut(&demo, "GET /sleep?ms=3600000");
 }
 
@@ -494,7 +511,7 @@ fn lame_duck_goes_on_accepting() {
         (hello.status, hello.field("connection")),
         (200, Some("close"))
     );
-    demo.signal(Signal::TERM);
+    demo.signal(Signal::INT);
     assert_eq!(demo.end().code, Some(0));
 }
 

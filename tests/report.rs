@@ -533,8 +533,8 @@ mod in_a_child {
     #[test]
     fn the_program_exits_with_what_its_report_says() {
         for (options, signals, code) in [
-            (&["--grace-period", "10s"][..], 1, 0),
-            (&["--grace-period", "1h"], 2, 1),
+            (&["--grace-period", "10s"][..], &[Signal::TERM][..], 0),
+            (&["--grace-period", "1h"], &[Signal::TERM, Signal::INT], 1),
         ] {
             let demo = Program::demo(options);
             let mut client = demo.client();
@@ -545,9 +545,9 @@ mod in_a_child {
             };
             client.send(get("/plaintext") + &get(sleep));
             assert_eq!(client.read_response().status, 200);
-            for _ in 0..signals {
-                demo.signal(Signal::TERM);
-                demo.wait_for_line("got SIGTERM");
+            for signal in signals {
+                demo.signal(*signal);
+                demo.wait_for_line("got SIG");
             }
             assert_eq!(
                 client.read_response().status,

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use signal_hook::consts::{self, FORBIDDEN};
 use signal_hook::iterator::Signals;
@@ -14,6 +15,8 @@ use signal_hook::low_level;
 use crate::error::{Error, Result};
 use crate::lifecycle::context::Context;
 use crate::lifecycle::scope::CancelReason;
+use crate::settings::SIGNAL_REPEAT;
+use crate::sys::clock::Clock;
 use crate::sys::signal_name::signal_name;
 
 /// A terminal that was closed, and by custom the wish that a daemon read its configuration again.
@@ -141,14 +144,32 @@ impl Caught {
         };
         let handle = signals.handle();
         let pass_on = move || {
-            for (before, signal) in signals.forever().enumerate() {
-                let what = ["stopping", "cutting what is left", "ending at once"][before.min(2)];
-                log::info!("got {}: {what}", signal_name(signal));
-                match before {
-                    0 => stop(signal),
-                    1 => cut(signal),
-                    _ => end_process(signal),
+            let mut counted = 0;
+            let mut last: Option<(i32, Instant)> = None;
+            for signal in signals.forever() {
+                let now = Clock::System.now();
+                let is_repeat = |(before, at): (i32, Instant)| {
+                    before == signal && now.saturating_duration_since(at) < SIGNAL_REPEAT
+                };
+                if last.is_some_and(is_repeat) {
+                    log::debug!("got {} again at once: it counts once", signal_name(signal));
+                    continue;
                 }
+                last = Some((signal, now));
+                counted += 1;
+                // A logger may block. What the signal asks for comes first.
+                let what = match counted {
+                    1 => {
+                        stop(signal);
+                        "stopping"
+                    }
+                    2 => {
+                        cut(signal);
+                        "cutting what is left"
+                    }
+                    _ => end_process(signal),
+                };
+                log::info!("got {}: {what}", signal_name(signal));
             }
         };
         let thread = std::thread::Builder::new()
@@ -221,11 +242,12 @@ fn release_default(signal: i32) {
 }
 
 /// What a signal does to a process that does not catch it.
-fn end_process(signal: i32) {
+fn end_process(signal: i32) -> &'static str {
     if is_first_process() {
         low_level::exit(128 + signal);
     }
     let _ = low_level::emulate_default_handler(signal);
+    "ending at once"
 }
 
 /// The first process of a container has no default action for signals.

@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use lameduck::report::{Phase, StopCause};
 use lameduck::{Context, Error, Request, ServerHandle};
 
@@ -293,20 +295,21 @@ fn a_signal_stops_the_server_and_a_second_one_cuts() {
     let _alone = alone();
     let gate = Gate::new();
     let server = TestServer::with(
-        builder().workers(2).on_signals([libc::SIGUSR1]),
+        builder()
+            .workers(2)
+            .on_signals([libc::SIGUSR1, libc::SIGUSR2]),
         gated(&gate),
     );
-    let raise = || {
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::USR1)
-            .unwrap()
+    let raise = |signal| {
+        rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
     };
     let mut idle = server.used_client("/");
     let mut client = server.block(&gate, "/block");
-    raise();
+    raise(Signal::USR1);
     idle.expect_eof();
     client.expect_nothing_yet();
     assert_eq!(server.handle().phase(), Phase::Draining);
-    raise();
+    raise(Signal::USR2);
     assert_eq!(client.read_response().status, 503);
     let report = server.handle().shutdown();
     assert_eq!(report.cause, StopCause::Signal(libc::SIGUSR1));

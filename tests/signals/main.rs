@@ -55,6 +55,11 @@ fn without_being_asked_it_catches_nothing() {
     }
 }
 
+/// Lets the time pass in which a repeat of the same signal counts once: 300 ms.
+fn later_than_a_repeat() {
+    support::pass_time(support::millis(350));
+}
+
 #[test]
 fn the_first_signal_drains_the_second_cuts_and_the_third_kills() {
     for (first, second, third) in [
@@ -74,8 +79,10 @@ fn the_first_signal_drains_the_second_cuts_and_the_third_kills() {
         let refused = std::net::TcpStream::connect(child.local_addr());
         assert!(refused.is_err(), "the first one closes the listener");
         silent.expect_nothing_yet();
+        later_than_a_repeat();
         child.signal(second);
         assert_eq!(silent.read_response().status, 503);
+        later_than_a_repeat();
         // The response that has begun has a minute left, for which the third signal does not wait.
         child.signal(third);
         let ended = child.end();
@@ -95,8 +102,8 @@ fn the_demo_drains_and_cuts_and_is_killed_by_the_third_signal() {
     assert_eq!(client.read_raw(8), b"HTTP/1.1");
     child.signal(Signal::TERM);
     child.wait_for_line("got SIGTERM: stopping");
-    child.signal(Signal::TERM);
-    child.wait_for_line("got SIGTERM: cutting");
+    child.signal(Signal::INT);
+    child.wait_for_line("got SIGINT: cutting");
     child.signal(Signal::TERM);
     assert_eq!(child.end().signal, Some(TERM));
 }
@@ -317,8 +324,10 @@ fn as_the_first_process_it_ends_at_the_third_signal() {
         assert_eq!(client.read_raw(8), b"HTTP/1.1");
         kill_process(pid, signal).unwrap();
         program.wait_for_line("stopping");
+        later_than_a_repeat();
         kill_process(pid, signal).unwrap();
         program.wait_for_line("cutting");
+        later_than_a_repeat();
         kill_process(pid, signal).unwrap();
         let ended = program.end();
         assert_eq!(

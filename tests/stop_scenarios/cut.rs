@@ -152,7 +152,8 @@ fn answers_that_a_deaf_client_has_not_taken_are_each_named_when_they_are_cut() {
 #[test]
 fn requests_after_a_response_that_is_cut_are_each_named_whoever_has_the_connection() {
     const LARGE: usize = 30 << 20;
-    let bodies: [(&str, fn() -> Body); 4] = [
+    type Make = fn() -> Body;
+    let bodies: [(&str, Make); 4] = [
         ("bytes", || Body::from(vec![b'x'; LARGE])),
         ("reader", || {
             Body::reader(std::io::repeat(b'x').take(LARGE as u64))
