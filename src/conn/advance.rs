@@ -32,12 +32,12 @@ use crate::wire::head::{Head, HeadScan};
 impl Conn {
     /// Runs the connection until it needs user code, waits for its peer, or is over.
     pub(crate) fn advance(&mut self, cx: &mut ServeContext<'_>) -> Next {
-        let next = self.advance_on(cx);
+        let next = self.run_stages(cx);
         self.yielded = matches!(next, Next::Yield);
         next
     }
 
-    fn advance_on(&mut self, cx: &mut ServeContext<'_>) -> Next {
+    fn run_stages(&mut self, cx: &mut ServeContext<'_>) -> Next {
         loop {
             let next = match &self.stage {
                 Stage::Fresh | Stage::Idle | Stage::Head => self.read_head(cx),
@@ -64,7 +64,7 @@ impl Conn {
     fn read_head(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
         if !self.recv_buf.is_empty() && cx.requests < REQUEST_BUDGET {
             if self.egress.pending() >= MAX_PENDING_BYTES
-                && let Some(next) = self.send_answers(cx)
+                && let Some(next) = self.send_pending_responses(cx)
             {
                 return Some(next);
             }
@@ -81,7 +81,7 @@ impl Conn {
                 }
             }
         }
-        if let Some(next) = self.send_answers(cx) {
+        if let Some(next) = self.send_pending_responses(cx) {
             return Some(next);
         }
         if cx.requests >= REQUEST_BUDGET && !self.recv_buf.is_empty() {
@@ -99,7 +99,7 @@ impl Conn {
     }
 
     /// Sends the pending responses before anything else is read. `None`: all are sent.
-    fn send_answers(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
+    fn send_pending_responses(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
         match self.egress.flush(&mut cx.buffers.out) {
             Ok(true) => None,
             Ok(false) => {
@@ -188,7 +188,7 @@ impl Conn {
             meta,
             decoder: Decoder::new(framing, &cx.settings.limits),
             body: Vec::new(),
-            came: 0,
+            received_bytes: 0,
             progress: Progress::new(cx.now, 0),
         };
         // A client that waits for `100 Continue` sends nothing before the handler has read.
@@ -210,7 +210,7 @@ impl Conn {
         let Collecting {
             decoder,
             body,
-            came,
+            received_bytes,
             ..
         } = &mut **collecting;
         while !decoder.is_done() && body.len() < most && !self.recv_buf.is_empty() {
@@ -219,7 +219,7 @@ impl Conn {
             match decoder.decode(self.recv_buf.bytes(), &mut body[old..]) {
                 Ok(decoded) => {
                     body.truncate(old + decoded.produced);
-                    *came += decoded.consumed as u64;
+                    *received_bytes += decoded.consumed as u64;
                     self.recv_buf.consume(decoded.consumed);
                 }
                 Err(refusal) => {
@@ -330,8 +330,8 @@ impl Conn {
                     self.egress.complete();
                 }
                 match flush.meta {
-                    Some(meta) => self.finish(meta, flush.close, cx),
-                    None => self.follow(flush.close, cx),
+                    Some(meta) => self.after_response_complete(meta, flush.close, cx),
+                    None => self.after_response_sent(flush.close, cx),
                 }
                 None
             }
@@ -348,18 +348,22 @@ impl Conn {
     }
 
     /// Goes on after a response is sent completely.
-    pub(super) fn follow(&mut self, close: Option<CloseReason>, cx: &ServeContext<'_>) {
+    pub(super) fn after_response_sent(
+        &mut self,
+        close: Option<CloseReason>,
+        cx: &ServeContext<'_>,
+    ) {
         match close {
             None => self.enter(Stage::Idle, cx.now),
             Some(reason) => {
-                self.say_goodbye(reason, LINGER_TIMEOUT, cx);
+                self.begin_linger(reason, LINGER_TIMEOUT, cx);
             }
         }
     }
 
     /// Goes on after a response is complete, though perhaps not sent: takes back the rest of the
     /// request's body.
-    pub(super) fn finish(
+    pub(super) fn after_response_complete(
         &mut self,
         meta: RequestMeta,
         mut close: Option<CloseReason>,
@@ -401,13 +405,13 @@ impl Conn {
                 Stage::Discard(Box::new(Discard { decoder, bytes: 0 })),
                 cx.now,
             ),
-            (None, None) => self.follow(None, cx),
+            (None, None) => self.after_response_sent(None, cx),
         }
     }
 
     /// Reads and drops the rest of a request body, up to a limit.
     fn discard(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
-        if let Some(next) = self.flush_quietly(cx) {
+        if let Some(next) = self.flush_if_writable(cx) {
             return Some(next);
         }
         let Stage::Discard(discard) = &mut self.stage else {
@@ -429,7 +433,7 @@ impl Conn {
             }
         }
         if discard.decoder.is_done() {
-            self.follow(None, cx);
+            self.after_response_sent(None, cx);
             return None;
         }
         if self.eof {
@@ -439,7 +443,7 @@ impl Conn {
     }
 
     /// Sends what the kernel takes of the pending bytes. The rest is sent with the next event.
-    fn flush_quietly(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
+    fn flush_if_writable(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
         self.egress
             .flush(&mut cx.buffers.out)
             .is_err()

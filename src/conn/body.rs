@@ -1,4 +1,4 @@
-//! Bodies: of requests, read by handlers, and of responses, given by them.
+//! The bodies of requests, which handlers read, and of responses, which handlers return.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,21 +21,21 @@ use crate::conn::body_error::BodyError;
 
 /// The body of a request or of a response.
 ///
-/// A request's is read through [`Read`]: from memory when it was small enough to be collected
-/// before the handler was called, else from the client as it comes, which blocks the handler. A
-/// response's is made [`From`] bytes, strings and files, from any reader ([`reader`](Self::reader),
-/// [`sized_reader`](Self::sized_reader)), or by a closure that writes ([`writer`](Self::writer)). A
-/// request's body can be a response's.
+/// A request's body is read through [`Read`]: from memory if it was small enough to be collected
+/// before the handler was called, otherwise from the client as it comes, which blocks the handler.
+/// A response's body is made [`From`] bytes, strings and files, from any reader
+/// ([`reader`](Self::reader), [`sized_reader`](Self::sized_reader)), or by a closure that writes
+/// ([`writer`](Self::writer)). The body of a request can become the body of a response.
 ///
-/// A client that has said `Expect: 100-continue` is told to go on when its body is first read (RFC
-/// 9110 section 10.1.1), and not at all if nobody reads it.
+/// A client that has sent `Expect: 100-continue` gets `100 Continue` when its body is first read
+/// (RFC 9110 section 10.1.1), and not at all if the body is never read.
 ///
-/// Short ones are read at once: [`into_bytes`](Self::into_bytes), [`into_text`](Self::into_text),
-/// and `into_json` with the feature `json`.
+/// Short bodies are read in one call: [`into_bytes`](Self::into_bytes),
+/// [`into_text`](Self::into_text), and `into_json` with the feature `json`.
 #[derive(Default)]
 pub struct Body {
     pub(crate) kind: Kind,
-    /// Of a request body that was collected and had some.
+    /// The trailers of a request body that was collected.
     trailers: Option<Box<HeaderMap>>,
 }
 
@@ -49,11 +49,11 @@ pub(crate) enum Kind {
         len: Option<u64>,
     },
     Write(Box<WriteBody>),
-    /// The same on a thread of its own.
+    /// Like `Write`, on a dedicated thread.
     Stream(Box<WriteBody>),
-    /// No body: what gets the connection behind a 101.
+    /// No body, but the code that gets the connection after a 101.
     Upgrade(Box<RunUpgraded>),
-    /// From the client, as it comes.
+    /// A request body that comes while its handler runs.
     Incoming(Incoming),
 }
 
@@ -71,7 +71,7 @@ impl Body {
         }
     }
 
-    /// A request body that came whole before its handler was called.
+    /// Makes a request body that was complete before its handler was called.
     pub(crate) fn collected(bytes: Vec<u8>, trailers: HeaderMap) -> Self {
         let trailers = (!trailers.is_empty()).then(|| Box::new(trailers));
         Self {
@@ -80,22 +80,22 @@ impl Body {
         }
     }
 
-    /// A request body that comes while its handler runs.
+    /// Makes a request body that comes while its handler runs.
     pub(crate) fn incoming(incoming: Incoming) -> Self {
         Self::of(Kind::Incoming(incoming))
     }
 
-    /// A body of no bytes.
+    /// Returns a body of no bytes.
     #[must_use]
     pub fn empty() -> Self {
         Self::of(Kind::Empty)
     }
 
-    /// A body that is read, a piece at a time, as fast as the client takes it. The client sees it
-    /// chunked (HTTP/1.0: ended by the connection's close). No worker waits for a slow client; a
-    /// reader that blocks does block one.
+    /// Returns a body that is read piece by piece, as fast as the client takes it. The client sees
+    /// it chunked (in HTTP/1.0 the close of the connection ends it). No worker waits for a slow
+    /// client, but a reader that blocks does block a worker.
     ///
-    /// An error of the reader, once the response has begun, cuts the connection, so that the client
+    /// If the reader fails after the response has begun, the connection is cut, so that the client
     /// does not take what it has for complete.
     #[must_use]
     pub fn reader(reader: impl Read + Send + 'static) -> Self {
@@ -105,9 +105,9 @@ impl Body {
         })
     }
 
-    /// A body that is read as with [`reader`](Self::reader), and is `len` bytes long: the client
-    /// sees a `Content-Length`. A reader that ends before that cuts the connection; what it has
-    /// beyond is not read.
+    /// Returns a body that is read as with [`reader`](Self::reader) and is `len` bytes long: the
+    /// client sees a `Content-Length`. If the reader ends before that, the connection is cut;
+    /// further bytes of the reader are not read.
     #[must_use]
     pub fn sized_reader(reader: impl Read + Send + 'static, len: u64) -> Self {
         Self::of(Kind::Read {
@@ -116,11 +116,11 @@ impl Body {
         })
     }
 
-    /// A body that `write` writes, as fast as it likes: it blocks when the client is slower. The
-    /// client sees it chunked (HTTP/1.0: ended by the connection's close).
+    /// Returns a body that `write` writes as fast as it likes; it blocks while the client is
+    /// slower. The client sees the body chunked (in HTTP/1.0 the close of the connection ends it).
     ///
-    /// It holds a worker until it returns, so at most half of the workers run one at a time. An
-    /// error it returns cuts the connection.
+    /// The closure holds a worker until it returns, so at most half of the workers run such
+    /// closures at a time. If it returns an error, the connection is cut.
     #[must_use]
     pub fn writer(
         write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send + 'static,
@@ -128,13 +128,13 @@ impl Body {
         Self::of(Kind::Write(Box::new(write)))
     }
 
-    /// A body that `write` writes, as with [`writer`](Self::writer), on a thread of its own: for
-    /// what goes on for as long as the client stays, such as server-sent events. It holds no
-    /// worker; at most [`max_dedicated_threads`](crate::ServerBuilder::max_dedicated_threads) run at a time, and a
-    /// further one is answered with 503. The response's head is sent at once, and what is written
+    /// Returns a body that `write` writes on a dedicated thread, for a response that goes on for as
+    /// long as the client stays, such as server-sent events. It holds no worker; at most
+    /// [`max_dedicated_threads`](crate::ServerBuilder::max_dedicated_threads) run at a time, and a
+    /// further request gets 503. The client sees the response's head at once, and what is written
     /// when it is [flushed](Write::flush).
     ///
-    /// A stop waits for it as for every response: `write` should look at
+    /// A stopping server waits for this response as for every other, so `write` should look at
     /// [`Context::draining`](crate::Context::draining).
     ///
     /// # Examples
@@ -142,6 +142,8 @@ impl Body {
     /// ```
     /// use std::io::Write;
     /// use std::time::Duration;
+    /// use crossbeam_channel::RecvTimeoutError;
+    /// use lameduck::http::{HeaderValue, header::CONTENT_TYPE};
     /// use lameduck::{Body, Context, Request, Response};
     ///
     /// fn events(_request: Request, context: Context) -> Response {
@@ -149,14 +151,16 @@ impl Body {
     ///         for n in 0.. {
     ///             write!(out, "data: {n}\n\n")?;
     ///             out.flush()?;
-    ///             if context.draining().recv_timeout(Duration::from_secs(1)) != Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+    ///             let pause = Duration::from_secs(1);
+    ///             let draining = context.draining().recv_timeout(pause);
+    ///             if draining != Err(RecvTimeoutError::Timeout) {
     ///                 break;
     ///             }
     ///         }
     ///         Ok(())
     ///     }));
-    ///     let kind = lameduck::http::HeaderValue::from_static("text/event-stream");
-    ///     response.headers_mut().insert(lameduck::http::header::CONTENT_TYPE, kind);
+    ///     let kind = HeaderValue::from_static("text/event-stream");
+    ///     response.headers_mut().insert(CONTENT_TYPE, kind);
     ///     response
     /// }
     /// ```
@@ -167,7 +171,7 @@ impl Body {
         Self::of(Kind::Stream(Box::new(write)))
     }
 
-    /// The number of bytes that are left, if it is known before they are read.
+    /// Returns the number of bytes that are left, if it is known before they are read.
     #[must_use]
     pub fn len(&self) -> Option<u64> {
         match &self.kind {
@@ -180,14 +184,14 @@ impl Body {
         }
     }
 
-    /// Whether there is certainly nothing to read.
+    /// Returns true if there is certainly nothing to read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == Some(0)
     }
 
-    /// Has reading fail beyond `max` bytes, with [`BodyError::TooLong`] inside the error. For a
-    /// body whose length is not known: where it is, the caller has looked at it.
+    /// Makes reads fail beyond `max` bytes, with [`BodyError::TooLong`] inside the error. This is
+    /// for a body of unknown length: the caller has checked a known one.
     pub(crate) fn limit(&mut self, max: u64) {
         let allowance = Allowance { max, left: max };
         match &mut self.kind {
@@ -203,8 +207,8 @@ impl Body {
         }
     }
 
-    /// Takes the fields that came after a chunked request body. There are none before the body was
-    /// read to its end.
+    /// Takes the trailers of a chunked request body. There are none before the body was read to its
+    /// end.
     #[must_use]
     pub fn take_trailers(&mut self) -> HeaderMap {
         match &self.kind {
@@ -222,14 +226,14 @@ impl Body {
 }
 
 impl Read for Body {
-    /// Reads what is there, blocking until something is.
+    /// Reads the bytes that are there, and blocks until there are some.
     ///
     /// # Errors
     ///
     /// `UnexpectedEof` when the client closed before the end, `TimedOut` when it was too slow,
     /// `InvalidData` when the body's framing is broken, `ConnectionAborted` when the server has cut
-    /// the connection or the response is complete. A body made by [`writer`](Body::writer) is not
-    /// for reading: `Unsupported`.
+    /// the connection or the response is complete. A body made by [`writer`](Body::writer) cannot
+    /// be read: `Unsupported`.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.kind {
             Kind::Empty => Ok(0),
@@ -330,7 +334,8 @@ impl From<Vec<u8>> for Body {
 impl TryFrom<File> for Body {
     type Error = io::Error;
 
-    /// The file from its start to the end it has now. It is read as the client takes it.
+    /// Makes a body of the file, from its start to the end it has now. The file is read as the
+    /// client takes it.
     fn try_from(file: File) -> io::Result<Self> {
         let len = file.metadata()?.len();
         Ok(Self::sized_reader(file, len))

@@ -1,34 +1,34 @@
-//! Why a body could not be read to its end, and what its client is told.
+//! The reasons why a body could not be read to its end, and the responses for them.
 
 use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
 
-/// Why a body could not be read whole. As a response it says so to the client, with the status that
-/// each variant names.
+/// The reason why a body could not be read to its end. As a response it says so to the client, with
+/// the status that each variant names.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// It is longer than is allowed here. As a response: 413.
+    /// The body is longer than is allowed here. As a response: 413.
     TooLong {
-        /// How many bytes are.
+        /// The most bytes that are allowed.
         max: u64,
     },
-    /// It is not what was expected. As a response: 400.
+    /// The body is not what was expected. As a response: 400.
     Malformed {
-        /// What was: `UTF-8 text`, for example.
+        /// What was expected, for example `UTF-8 text`.
         expected: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the body.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The client was too slow with it. As a response: 408.
+    /// The client sent its body too slowly. As a response: 408.
     TooSlow,
-    /// Its framing is broken. As a response: 400; the connection ends with it.
+    /// The framing of the body is broken. As a response: 400, after which the connection closes.
     Broken(io::Error),
-    /// The client ended it early, or the connection is lost. As a response: 400, which hardly
-    /// anybody gets; the connection ends with it.
+    /// The client ended the body early, or the connection is lost. As a response: 400, which few
+    /// clients still receive; the connection closes after it.
     Gone(io::Error),
-    /// It does not come from a client, and what it comes from has failed. As a response: 500.
+    /// The body does not come from a client, and its source has failed. As a response: 500.
     Failed(io::Error),
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for BodyError {
             Self::Malformed { expected, .. } => write!(f, "the request body is not {expected}"),
             Self::TooSlow => f.write_str("the request body came too slowly"),
             Self::Broken(_) => f.write_str("the request body's framing is broken"),
-            Self::Gone(_) => f.write_str("the request body did not come whole"),
+            Self::Gone(_) => f.write_str("the request body did not come completely"),
             Self::Failed(_) => f.write_str("cannot read a body"),
         }
     }

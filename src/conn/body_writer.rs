@@ -1,4 +1,4 @@
-//! What the closure of a response body writes to.
+//! The writer for the closure of a response body.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -9,12 +9,12 @@ use crate::sys::clock::Clock;
 use crate::sys::waker::wait_writable;
 use crate::wire::chunked::encode_chunk;
 
-/// What a closure of [`Body::writer`](crate::Body::writer) writes to.
+/// The writer that a closure of [`Body::writer`](crate::Body::writer) writes to.
 ///
-/// What is written is collected and sent in pieces of 16 KiB or more; [`flush`](Write::flush) sends
-/// what there is. Both block while the client is slower. Both fail when the client is gone or has
-/// taken nothing for [`write_timeout`](crate::ServerBuilder::write_timeout), and when the stop has cut
-/// the response: pass it on with `?`.
+/// The bytes are collected and sent in pieces of 16 KiB or more; [`flush`](Write::flush) sends what
+/// there is. Both block while the client is slower. Both fail when the client is gone or has taken
+/// nothing for [`write_timeout`](crate::ServerBuilder::write_timeout), and when a stop has cut the
+/// response. Pass such an error on with `?`.
 pub struct BodyWriter<'a> {
     egress: &'a Egress,
     chunked: bool,
@@ -23,7 +23,7 @@ pub struct BodyWriter<'a> {
     progress_limit: ProgressLimit,
 }
 
-/// How much a [`BodyWriter`] collects before it sends.
+/// The bytes that a [`BodyWriter`] collects before it sends them.
 const WRITER_BYTES: usize = 16 << 10;
 
 impl<'a> BodyWriter<'a> {
@@ -42,7 +42,7 @@ impl<'a> BodyWriter<'a> {
         }
     }
 
-    /// Appends what was collected; `last` ends the body.
+    /// Appends the collected bytes to the response; `last` ends the body.
     pub(crate) fn pass_on(&mut self, last: bool) -> io::Result<()> {
         let (chunked, buffer) = (self.chunked, &mut self.buffer);
         let append = |out: &mut Vec<u8>| {
@@ -62,7 +62,7 @@ impl<'a> BodyWriter<'a> {
 }
 
 impl Write for BodyWriter<'_> {
-    /// Takes all of `bytes`, blocking until there is room for them.
+    /// Takes all of `bytes`, and blocks until there is room for them.
     ///
     /// # Errors
     ///
@@ -76,6 +76,11 @@ impl Write for BodyWriter<'_> {
         Ok(bytes.len())
     }
 
+    /// Sends the collected bytes, and blocks until the kernel has taken them.
+    ///
+    /// # Errors
+    ///
+    /// The same as for [`write`](Self::write).
     fn flush(&mut self) -> io::Result<()> {
         self.pass_on(false)?;
         send_all(self.egress, self.clock, self.progress_limit)
@@ -91,7 +96,7 @@ impl fmt::Debug for BodyWriter<'_> {
     }
 }
 
-/// Blocks until the kernel has taken all that waits.
+/// Blocks until the kernel has taken all pending bytes.
 pub(super) fn send_all(
     egress: &Egress,
     clock: &Clock,

@@ -1,4 +1,4 @@
-//! Bodies read whole, with a limit.
+//! Reading a body to its end, up to a limit.
 
 use std::io::{ErrorKind, Read};
 
@@ -9,18 +9,18 @@ use crate::conn::body_error::BodyError;
 use crate::settings::READ_BYTES;
 
 impl Body {
-    /// What is a good limit for a body that is read whole, where nothing says otherwise: 1 MiB.
+    /// A good limit for a body that is read to its end, where nothing says otherwise: 1 MiB.
     pub const MAX_BYTES: usize = 1 << 20;
 
     /// Reads the body to its end, of at most `max` bytes. Blocks until the client has sent it;
     /// nothing is allocated for bytes that were only announced.
     ///
-    /// A longer one that says so is refused before anything of it is read: a client that waits for
-    /// `100 Continue` does not send it.
+    /// A body that declares a greater length is refused before anything of it is read: a client
+    /// that waits for `100 Continue` does not send it.
     ///
     /// # Errors
     ///
-    /// A [`BodyError`], which is a response too: a handler passes it on with `?`.
+    /// Returns a [`BodyError`], which is a response too: a handler passes it on with `?`.
     ///
     /// # Examples
     ///
@@ -29,7 +29,8 @@ impl Body {
     /// use lameduck::Body;
     ///
     /// assert_eq!(Body::from("three").into_bytes(5)?, "three");
-    /// assert!(matches!(Body::from("three").into_bytes(4), Err(BodyError::TooLong { max: 4 })));
+    /// let too_long = Body::from("three").into_bytes(4);
+    /// assert!(matches!(too_long, Err(BodyError::TooLong { max: 4 })));
     /// # Ok::<(), BodyError>(())
     /// ```
     pub fn into_bytes(mut self, max: usize) -> Result<Bytes, BodyError> {
@@ -60,19 +61,23 @@ impl Body {
         Ok(bytes.into())
     }
 
-    /// Reads the body to its end, of at most `max` bytes, as text, which has to be UTF-8. Blocks as
+    /// Reads the body to its end, of at most `max` bytes, as UTF-8 text. Blocks as
     /// [`into_bytes`](Self::into_bytes) does.
     ///
     /// # Errors
     ///
-    /// A [`BodyError`]; [`Malformed`](BodyError::Malformed) if it is not UTF-8.
+    /// Returns a [`BodyError`]; [`Malformed`](BodyError::Malformed) if the body is not UTF-8.
     ///
     /// # Examples
     ///
     /// ```
+    /// use lameduck::body::BodyError;
     /// use lameduck::{Body, Context, IntoResponse, Request, Result};
     ///
-    /// fn shout(request: Request, _context: Context) -> Result<impl IntoResponse, lameduck::body::BodyError> {
+    /// fn shout(
+    ///     request: Request,
+    ///     _context: Context,
+    /// ) -> Result<impl IntoResponse, BodyError> {
     ///     let text = request.into_body().into_text(Body::MAX_BYTES)?;
     ///     Ok(text.to_uppercase())
     /// }
@@ -84,12 +89,13 @@ impl Body {
             .map_err(|error| BodyError::malformed("UTF-8 text", error.utf8_error()))
     }
 
-    /// Reads the body to its end, of at most `max` bytes, as a value in JSON. The `Content-Type` is
-    /// not looked at. Blocks as [`into_bytes`](Self::into_bytes) does.
+    /// Reads the body to its end, of at most `max` bytes, as a value in JSON, whatever its
+    /// `Content-Type` is. Blocks as [`into_bytes`](Self::into_bytes) does.
     ///
     /// # Errors
     ///
-    /// A [`BodyError`]; [`Malformed`](BodyError::Malformed) if it is not JSON, or not of a `T`.
+    /// Returns a [`BodyError`]; [`Malformed`](BodyError::Malformed) if the body is not JSON, or not
+    /// that of a `T`.
     ///
     /// # Examples
     ///
@@ -97,8 +103,8 @@ impl Body {
     /// use lameduck::body::BodyError;
     /// use lameduck::Body;
     ///
-    /// let sum: u32 = Body::from("[1, 2, 3]").into_json::<Vec<u32>>(Body::MAX_BYTES)?.iter().sum();
-    /// assert_eq!(sum, 6);
+    /// let numbers: Vec<u32> = Body::from("[1, 2, 3]").into_json(Body::MAX_BYTES)?;
+    /// assert_eq!(numbers, [1, 2, 3]);
     /// # Ok::<(), BodyError>(())
     /// ```
     #[cfg(feature = "json")]
@@ -115,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives a byte at a time.
+    /// A reader that returns one byte at a time.
     struct Slowly(&'static [u8]);
 
     impl Read for Slowly {
@@ -141,7 +147,7 @@ mod tests {
             endless.into_bytes(100_000),
             Err(BodyError::TooLong { .. })
         ));
-        // One that is known to be too long is not touched.
+        // A body that is known to be too long is not read.
         struct Untouchable;
         impl Read for Untouchable {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {

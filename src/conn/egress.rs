@@ -1,12 +1,12 @@
-//! What leaves a connection, behind one small lock.
+//! The egress of a connection: everything that is sent on it, behind one small lock.
 //!
-//! Nothing else writes to a socket. Answers wait here until the kernel takes them, so that whoever
-//! has a reason can send them: the worker when nothing more is there to answer, the monitor when a
-//! handler turns out to be slow, the drain when the connection is cut. The lock is held while bytes
-//! are appended or handed to the kernel, never while anybody waits.
+//! Nothing else writes to a socket. Responses wait here until the kernel takes them, so that any
+//! thread with a reason can send them: the worker when there is nothing more to answer, the monitor
+//! when a handler turns out to be slow, the drain when it cuts the connection. The lock is held
+//! while bytes are appended or handed to the kernel, never while a thread waits.
 //!
-//! **Invariant:** each response is begun once: by the connection's owner, or by who takes the
-//! connection over and answers 503. Whoever comes second writes nothing.
+//! **Invariant:** each response is begun once: by the connection's owner, or by the thread that
+//! takes the connection over and answers 503. The later of the two writes nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,82 +32,82 @@ const MAX_KEPT_UNREAD: usize = 64 << 10;
 pub(crate) struct Egress {
     transport: Box<dyn Transport>,
     peer: Option<SocketAddr>,
-    /// Who tells of it, and under which key.
+    /// The poller that reports the connection's events, and the key in them.
     home: OnceLock<(Arc<Poller>, u32)>,
-    /// A [`Interest`]; it changes under the lock.
+    /// An [`Interest`]. It changes under the lock.
     interest: AtomicU8,
     out: Mutex<Out>,
 }
 
-/// What the poller tells of a connection. It only grows, until the end.
+/// The events that the poller reports of a connection. They only grow, until the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Interest {
-    /// Not registered yet.
+    /// The connection is not registered yet.
     None,
-    /// Bytes and hang-up.
+    /// The poller reports bytes and hang-up.
     Readable,
-    /// Room to write too.
+    /// It also reports room to write.
     Both,
-    /// Not registered any more: the connection is about to be closed, or belongs to a thread of its
-    /// own.
+    /// The connection is not registered any more: it is about to be closed, or belongs to a
+    /// dedicated thread.
     Removed,
 }
 
 struct Out {
     pending: Vec<u8>,
-    /// How much of `pending` the kernel has.
+    /// The bytes of `pending` that the kernel has taken.
     sent: usize,
-    /// Bytes the kernel has taken since the connection began.
+    /// The bytes that the kernel has taken since the connection began.
     sent_total: u64,
-    /// Where the current request's response begins, counted like these.
+    /// The offset at which the response to the current request begins, counted like `sent_total`.
     begins_at: u64,
-    /// Requests before the current one whose responses the kernel may not have taken whole, and
-    /// where these begin and end.
+    /// The requests before the current one whose responses the kernel may not have taken
+    /// completely, each with the offsets at which its response begins and ends.
     before: Vec<(InFlight, u64, u64)>,
     answer: Answer,
-    /// TakeOver over: the owner may not write any more.
+    /// Whether the connection was taken over, so that its owner may not write any more.
     shut: bool,
-    /// The request of `answer` is in the report.
+    /// Whether the request of `answer` is in the report.
     named: bool,
-    /// What the peer had sent, and nobody had received, at a reset from outside.
+    /// What the peer had sent, and no thread had received, at a reset from outside.
     unread: Vec<u8>,
-    /// What is done if the peer resets the connection while the current request is served.
+    /// The calls to make if the peer resets the connection while the current request is served.
     on_gone: Vec<Box<dyn FnOnce() + Send>>,
 }
 
-/// Where the response to the current request stands.
+/// The state of the response to the current request.
 #[derive(Debug)]
 #[allow(
     clippy::large_enum_variant,
     reason = "a box would be an allocation for each request"
 )]
 enum Answer {
-    /// No request waits for one, or the last one's is wholly in `pending`.
+    /// No request waits for a response, or the last response is complete and no longer tracked.
     None,
-    /// A request is complete enough to be owed one.
+    /// The head of a request is complete, so that it must be answered.
     NotBegun(InFlight),
-    /// Its first byte is in `pending`, or sent.
+    /// The first byte of the response is in `pending`, or sent.
     Begun(InFlight),
-    /// Its last byte is in `pending`, and not yet with the kernel.
+    /// The last byte of the response is in `pending`, and the kernel has not taken it yet.
     Complete(InFlight),
-    /// It was refused by who took the connection over.
+    /// The thread that took the connection over has refused the request.
     Refused(InFlight),
-    /// It was answered with 101: what is sent from now on is no response.
+    /// The request was answered with 101: what is sent from now on is no response.
     Upgraded(InFlight),
 }
 
-/// A request that is in flight, for naming it.
+/// A request in flight, as logs and reports name it.
 #[derive(Debug, Clone)]
 pub(crate) struct InFlight {
     pub(crate) method: Method,
     pub(crate) target: Uri,
-    /// When its head was complete.
+    /// When the head was complete.
     pub(crate) since: Instant,
-    /// It was given to a handler.
+    /// Whether the request was given to a handler.
     pub(crate) started: bool,
 }
 
-/// The connection was taken over: what its owner wanted to write was not written.
+/// The error of an owner whose connection was taken over: nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shut;
 
@@ -115,11 +115,11 @@ pub(crate) struct Shut;
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "lives for a moment")]
 pub(crate) enum TakeOver {
-    /// No response was owed.
+    /// No request waited for a response that was not begun.
     None,
-    /// One was owed and not begun; the refusal is on its way.
+    /// A request waited; the refusal is on its way.
     Answered(InFlight),
-    /// One is under way: it must not be added to.
+    /// A response is under way, and nothing may be added to it.
     Begun,
 }
 
@@ -147,12 +147,12 @@ impl Egress {
         }
     }
 
-    /// From now on `poller` can tell of it, under `key`.
-    pub(crate) fn settle(&self, poller: Arc<Poller>, key: u32) {
+    /// Sets the poller that reports this connection's events, and the key for them.
+    pub(crate) fn register_with(&self, poller: Arc<Poller>, key: u32) {
         let _ = self.home.set((poller, key));
     }
 
-    /// Has the poller tell of at least this.
+    /// Makes the poller report at least these events.
     #[inline]
     pub(crate) fn watch(&self, wanted: Interest) -> io::Result<()> {
         if self.interest.load(Acquire) >= wanted as u8 {
@@ -162,10 +162,10 @@ impl Egress {
         }
     }
 
-    /// Bytes and hang-up are told of from the first park on, and room to write only once there was
-    /// none.
+    /// Registers the connection for bytes and hang-up when it is first parked, and for room to
+    /// write only once there was none.
     fn register(&self, wanted: Interest) -> io::Result<()> {
-        // The lock is for a handler that asks for hang-ups while its worker parks.
+        // The lock excludes a handler that asks for hang-ups while its worker parks the connection.
         let _out = lock(&self.out);
         let (Some((poller, key)), interest) = (self.home.get(), self.interest.load(Acquire)) else {
             return Ok(());
@@ -181,16 +181,17 @@ impl Egress {
         Ok(())
     }
 
-    /// The poller tells nothing more.
-    pub(crate) fn forget(&self) {
+    /// Makes the poller report nothing more.
+    pub(crate) fn unregister(&self) {
         let _out = lock(&self.out);
-        if let Some(poller) = self.leave() {
+        if let Some(poller) = self.mark_removed() {
             poller.remove(self.transport.as_fd());
         }
     }
 
-    /// The poller that has told of it and is to forget it now. Under the lock.
-    fn leave(&self) -> Option<&Poller> {
+    /// Marks the connection as removed, and returns the poller that still has to remove it. The
+    /// caller holds the lock.
+    fn mark_removed(&self) -> Option<&Poller> {
         let interest = self.interest.swap(Interest::Removed as u8, Release);
         let was_registered =
             interest == Interest::Readable as u8 || interest == Interest::Both as u8;
@@ -200,33 +201,33 @@ impl Egress {
             .map(|(poller, _)| &**poller)
     }
 
-    /// The response that was begun is a 101 and whole: the connection is its thread's alone, also
-    /// to wait for.
-    pub(crate) fn switch_over(&self) {
+    /// Notes that the response, a 101, is complete: from now on only the connection's thread uses
+    /// and awaits it.
+    pub(crate) fn begin_upgrade(&self) {
         let mut out = lock(&self.out);
         out.answer = match std::mem::replace(&mut out.answer, Answer::None) {
             Answer::Begun(request) => Answer::Upgraded(request),
             other => other,
         };
-        if let Some(poller) = self.leave() {
+        if let Some(poller) = self.mark_removed() {
             poller.delete(self.transport.as_fd());
         }
     }
 
-    /// The connection is the pool's again.
-    pub(crate) fn switch_back(&self) {
+    /// Gives an upgraded connection back to the pool.
+    pub(crate) fn end_upgrade(&self) {
         let mut out = lock(&self.out);
         out.answer = Answer::None;
         self.interest.store(Interest::None as u8, Release);
     }
 
-    /// Whether it is no longer HTTP.
+    /// Whether the connection is upgraded.
     pub(crate) fn is_upgraded(&self) -> bool {
         matches!(lock(&self.out).answer, Answer::Upgraded(_))
     }
 
-    /// The poller has told of a hang-up while the connection is served.
-    pub(crate) fn hung_up(&self) {
+    /// Handles a hang-up that the poller reports while the connection is served.
+    pub(crate) fn handle_hang_up(&self) {
         if lock(&self.out).on_gone.is_empty() || !self.is_gone() {
             return;
         }
@@ -234,14 +235,14 @@ impl Egress {
         gone.into_iter().for_each(|then| then());
     }
 
-    /// Whether the peer has reset the connection: one that has finished its side only may still
+    /// Whether the peer has reset the connection. A peer that has only finished its side may still
     /// read.
     fn is_gone(&self) -> bool {
         self.transport.info().is_some_and(|info| info.is_closed)
             || self.transport.look() == Look::Broken
     }
 
-    /// The socket, for reading and for waiting.
+    /// Returns the socket, for reading and for waiting.
     #[inline]
     pub(crate) fn transport(&self) -> &dyn Transport {
         &*self.transport
@@ -251,7 +252,7 @@ impl Egress {
         self.peer
     }
 
-    /// A request is owed an answer from now on.
+    /// Notes a request that must be answered from now on.
     pub(crate) fn set_in_flight(&self, request: InFlight) {
         let mut out = lock(&self.out);
         out.named = false;
@@ -266,15 +267,15 @@ impl Egress {
         out.on_gone.clear();
     }
 
-    /// The owed request was given to a handler.
+    /// Notes that the current request was given to a handler.
     pub(crate) fn start(&self) {
         if let Answer::NotBegun(request) = &mut lock(&self.out).answer {
             request.started = true;
         }
     }
 
-    /// Begins a response: `write` appends its first bytes. `spare` is lent as the place to collect
-    /// them if there is none. `whole`: there will be no more.
+    /// Begins a response: `write` appends its first bytes, to `spare` if there is no buffer yet.
+    /// With `complete` there will be no more bytes.
     pub(crate) fn begin_response(
         &self,
         spare: &mut Vec<u8>,
@@ -297,8 +298,8 @@ impl Egress {
         Ok(())
     }
 
-    /// Appends bytes that belong to no response, such as `100 Continue`, or further ones of the
-    /// response that was begun. `last`: the response is whole with them.
+    /// Appends bytes that belong to no response, such as `100 Continue`, or further bytes of the
+    /// response that was begun. With `last` the response is complete.
     pub(crate) fn append(&self, last: bool, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Shut> {
         let mut out = lock(&self.out);
         if out.shut {
@@ -314,22 +315,22 @@ impl Egress {
         Ok(())
     }
 
-    /// Whether the current request's response is owed and not begun.
+    /// Whether the current request waits for a response that is not begun.
     pub(crate) fn is_not_begun(&self) -> bool {
         matches!(lock(&self.out).answer, Answer::NotBegun(_))
     }
 
-    /// Whether somebody else has refused the current request in the owner's place.
+    /// Whether another thread has refused the current request in the owner's place.
     pub(crate) fn is_refused(&self) -> bool {
         lock(&self.out).shut
     }
 
-    /// Whether the current request's response is begun and not whole.
+    /// Whether the response to the current request is begun and not complete.
     pub(crate) fn is_begun(&self) -> bool {
         matches!(lock(&self.out).answer, Answer::Begun(_))
     }
 
-    /// Hands to the kernel what waits. True: nothing is left; the place it waited in is given back
+    /// Hands the pending bytes to the kernel. True: all are taken, and their buffer is given back
     /// in `spare`.
     pub(crate) fn flush(&self, spare: &mut Vec<u8>) -> io::Result<bool> {
         let mut out = lock(&self.out);
@@ -344,7 +345,8 @@ impl Egress {
         Ok(true)
     }
 
-    /// The same for who does not own the connection: nothing is given back.
+    /// Hands the pending bytes to the kernel, for a thread that does not own the connection: it
+    /// gets no buffer back.
     pub(crate) fn flush_from_outside(&self) -> io::Result<bool> {
         let mut out = lock(&self.out);
         let sent = out.flush(&*self.transport)?;
@@ -354,8 +356,8 @@ impl Egress {
         Ok(sent)
     }
 
-    /// Hands `bytes` to the kernel without copying them, if nothing waits before them. How many it
-    /// took.
+    /// Hands `bytes` to the kernel without copying them, if no bytes are pending. Returns how many
+    /// the kernel took.
     pub(crate) fn send_directly(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut out = lock(&self.out);
         if out.shut {
@@ -366,18 +368,18 @@ impl Egress {
         }
         let taken = accept_blocked(self.transport.send(bytes))?;
         out.sent_total += taken as u64;
-        // What is kept of it is for the next flush.
+        // If the transport keeps some of the bytes, the next flush sends them.
         self.transport.flush()?;
         Ok(taken)
     }
 
-    /// Bytes that the kernel has not taken yet.
+    /// Returns the number of bytes that the kernel has not taken yet.
     pub(crate) fn pending(&self) -> usize {
         let out = lock(&self.out);
         out.pending.len() - out.sent
     }
 
-    /// Whether something waits for the kernel, here or in the transport.
+    /// Whether bytes wait for the kernel, here or in the transport.
     pub(crate) fn has_unsent(&self) -> bool {
         self.pending() > 0 || self.transport.has_unsent()
     }
@@ -387,20 +389,21 @@ impl Egress {
         info.bytes_acked >= lock(&self.out).sent_total
     }
 
-    /// Bytes the peer has acknowledged; where the kernel does not tell, those it has taken from us.
+    /// Returns the bytes that the peer has acknowledged or, where the kernel does not say, those
+    /// that the kernel has taken.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.transport
             .info()
             .map_or_else(|| lock(&self.out).sent_total, |info| info.bytes_acked)
     }
 
-    /// The response to the current request is whole although nothing was appended: its last bytes
-    /// went directly.
+    /// Notes that the response is complete although nothing was appended: its last bytes were sent
+    /// directly.
     pub(crate) fn complete(&self) {
         lock(&self.out).answer = Answer::None;
     }
 
-    /// The request in flight, and the bytes of its response that the kernel has taken.
+    /// Returns the request in flight, and the bytes of its response that the kernel has taken.
     pub(crate) fn in_flight(&self) -> Option<(InFlight, u64)> {
         let out = lock(&self.out);
         match &out.answer {
@@ -416,9 +419,10 @@ impl Egress {
         }
     }
 
-    /// Takes the requests whose responses have begun, or that were upgraded, and that a reset would
-    /// cut; with the bytes of each that the kernel has taken. They are taken once: who asks again
-    /// gets those of later responses only, of which there are none once the stop cuts.
+    /// Takes the requests that a reset would cut, with the bytes of each response that the kernel
+    /// has taken: those whose responses have begun, and one that was upgraded. They are taken once:
+    /// a further call gets only those of later responses, of which there are none once the stop
+    /// cuts.
     pub(crate) fn take_unfinished(&self) -> Vec<(InFlight, u64)> {
         let mut out = lock(&self.out);
         let sent = out.sent_total;
@@ -438,9 +442,9 @@ impl Egress {
         unfinished
     }
 
-    /// Resets the connection for a thread that does not own it, which also frees its owner where
-    /// that waits for the peer. What the peer has sent and nobody has received is kept for the
-    /// owner, to name the requests among it: a reset drops it.
+    /// Resets the connection for a thread that does not own it, which also frees an owner that waits
+    /// for the peer. What the peer has sent and no thread has received is kept for the owner, to
+    /// name the requests among it: a reset drops it.
     pub(crate) fn reset_from_outside(&self) {
         let mut unread = vec![0; MAX_KEPT_UNREAD];
         let mut out = lock(&self.out);
@@ -450,14 +454,15 @@ impl Egress {
         self.transport.reset();
     }
 
-    /// What a [reset from outside](Self::reset_from_outside) has kept.
+    /// Takes what a [reset from outside](Self::reset_from_outside) has kept.
     pub(crate) fn take_unread(&self) -> Vec<u8> {
         std::mem::take(&mut lock(&self.out).unread)
     }
 
-    /// Answers with `refusal` in the owner's place, whose later writes fail, if a response is owed
-    /// that was not begun; and finishes our side behind it. In any case what waits is sent; what
-    /// the kernel does not take now is for [`flush_from_outside`](Self::flush_from_outside).
+    /// Takes the connection over from its owner. If a response is due that was not begun, it
+    /// answers with `refusal`, makes the owner's later writes fail, and sends our FIN after it. In
+    /// any case it sends the pending bytes; those that the kernel does not take now are left to
+    /// [`flush_from_outside`](Self::flush_from_outside).
     pub(crate) fn take_over(&self, refusal: &[u8]) -> TakeOver {
         let mut out = lock(&self.out);
         let taken = match std::mem::replace(&mut out.answer, Answer::None) {
@@ -477,7 +482,7 @@ impl Egress {
                 TakeOver::None
             }
         };
-        // A failure here is the peer's: there is nobody left to tell.
+        // A failure means that the peer is gone, and nobody is left to answer.
         if out.flush(&*self.transport).is_ok_and(|sent| sent) && out.shut {
             self.transport.finish();
         }
@@ -488,11 +493,11 @@ impl Egress {
 impl Client for Egress {
     fn on_gone(&self, then: Box<dyn FnOnce() + Send>) {
         lock(&self.out).on_gone.push(then);
-        // The first request of a connection is served before the poller knows of it. What has
-        // happened already is an event too; where it was told before we asked, it is to be seen
-        // now.
+        // The first request of a connection is served before the connection is registered. What has
+        // happened already causes an event too; an event that was reported before this call has to
+        // be noticed now.
         if self.watch(Interest::Readable).is_err() || self.is_gone() {
-            self.hung_up();
+            self.handle_hang_up();
         }
     }
 }
@@ -507,7 +512,7 @@ impl std::fmt::Debug for Out {
 }
 
 impl Out {
-    /// Where what is appended next begins.
+    /// Returns the offset at which the next appended byte will be.
     fn end(&self) -> u64 {
         self.sent_total + (self.pending.len() - self.sent) as u64
     }
@@ -527,14 +532,15 @@ impl Out {
             self.answer = Answer::None;
         }
         if !self.before.is_empty() {
-            // A connection that waits keeps no room for it.
+            // A connection that waits keeps no memory for this.
             self.before = Vec::new();
         }
         transport.flush()
     }
 }
 
-/// The part of a refusal that answers a request: for HEAD its head (RFC 9110 section 9.3.2).
+/// Returns the part of a refusal that answers a request: for HEAD only its head (RFC 9110 section
+/// 9.3.2).
 fn refusal_to<'r>(method: &Method, refusal: &'r [u8]) -> &'r [u8] {
     const HEAD_END: &[u8] = b"\r\n\r\n";
     let head_end = refusal
@@ -546,7 +552,7 @@ fn refusal_to<'r>(method: &Method, refusal: &'r [u8]) -> &'r [u8] {
     }
 }
 
-/// A kernel that takes nothing now has taken 0 bytes.
+/// Reads "the kernel takes nothing now" as 0 bytes taken.
 fn accept_blocked(sent: io::Result<usize>) -> io::Result<usize> {
     match sent {
         Err(error)

@@ -79,7 +79,7 @@ impl LatencyEstimates {
     }
 
     /// Notes that a call that had lost its permit has returned.
-    pub(crate) fn come_back(&self, route: RouteKey) {
+    pub(crate) fn revoked_call_returned(&self, route: RouteKey) {
         self.revoked(route).fetch_sub(1, Relaxed);
     }
 
@@ -142,25 +142,25 @@ mod tests {
 
     #[test]
     fn one_slow_call_decides_nothing_and_several_do() {
-        let (pace, route) = (LatencyEstimates::new(), RouteKey::default());
-        pace.record(route, Duration::from_secs(1));
-        assert!(!pace.is_slow(route));
-        pace.record(route, Duration::from_secs(1));
-        assert!(pace.is_slow(route) && !pace.is_very_slow(route));
-        (0..8).for_each(|_| pace.record(route, Duration::from_secs(1)));
-        assert!(pace.is_very_slow(route));
+        let (latency, route) = (LatencyEstimates::new(), RouteKey::default());
+        latency.record(route, Duration::from_secs(1));
+        assert!(!latency.is_slow(route));
+        latency.record(route, Duration::from_secs(1));
+        assert!(latency.is_slow(route) && !latency.is_very_slow(route));
+        (0..8).for_each(|_| latency.record(route, Duration::from_secs(1)));
+        assert!(latency.is_very_slow(route));
         for _ in 0..16 {
-            pace.record(route, Duration::from_micros(1));
+            latency.record(route, Duration::from_micros(1));
         }
-        assert!(!pace.is_slow(route));
+        assert!(!latency.is_slow(route));
     }
 
     #[test]
     fn calls_that_do_not_return_make_their_route_slow() {
-        let (pace, route) = (LatencyEstimates::new(), RouteKey::default());
-        pace.revoke(route);
-        assert!(pace.is_slow(route) && pace.is_very_slow(route));
-        pace.come_back(route);
-        assert!(!pace.is_slow(route));
+        let (latency, route) = (LatencyEstimates::new(), RouteKey::default());
+        latency.revoke(route);
+        assert!(latency.is_slow(route) && latency.is_very_slow(route));
+        latency.revoked_call_returned(route);
+        assert!(!latency.is_slow(route));
     }
 }

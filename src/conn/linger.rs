@@ -1,4 +1,5 @@
-//! How a connection ends: refused, lingering until its peer has seen our end, or cut.
+//! How a connection ends: refused, with a lingering close until the peer has seen our end, or
+//! reset.
 
 use std::time::Duration;
 
@@ -15,14 +16,15 @@ use crate::wire::framing::Framing;
 use crate::wire::head::HeadScan;
 use crate::wire::reply;
 
-/// No more of them are named for a connection.
+/// The most unread requests that are named for one connection.
 const MAX_UNREAD: usize = 1000;
 
 impl Conn {
+    /// Reads and drops what the peer still sends, until it ends or has sent too much.
     pub(super) fn linger(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
-        self.note_late_requests(cx);
+        self.record_late_requests(cx);
         let Stage::Linger(linger) = &mut self.stage else {
-            unreachable!("it lingers in this stage")
+            unreachable!("the connection lingers in this stage")
         };
         if self.eof || linger.bytes > MAX_LINGER_BYTES {
             return Some(Next::Close(linger.reason));
@@ -40,7 +42,7 @@ impl Conn {
             && let Stage::Linger(linger) = &mut self.stage
         {
             linger.heard_at = cx.now;
-            // A stop waits no longer for who goes on sending.
+            // A stopping server does not wait longer for a peer that goes on sending.
             if !cx.lifecycle.is_stopping() {
                 linger.until = (cx.now + linger.at_most).min(linger.end);
             }
@@ -48,15 +50,15 @@ impl Conn {
         next
     }
 
-    /// Finishes our side, and waits for the peer to finish its own.
-    pub(super) fn say_goodbye(
+    /// Begins a lingering close: sends our FIN and waits for the peer's.
+    pub(super) fn begin_linger(
         &mut self,
         reason: CloseReason,
         at_most: Duration,
         cx: &ServeContext<'_>,
     ) {
         self.egress.transport().finish();
-        let late =
+        let late_requests =
             (cx.lifecycle.is_stopping() && reason != CloseReason::Upgraded).then(HeadScan::new);
         let (until, end) = (cx.now + at_most, cx.now + at_most.max(MAX_LINGER_TIMEOUT));
         let linger = Linger {
@@ -66,14 +68,15 @@ impl Conn {
             until,
             at_most,
             end,
-            late,
+            late_requests,
         };
         self.enter(Stage::Linger(linger), cx.now);
         self.unread = true;
     }
 
-    /// Reads what has come to a lingering connection, and whose event nobody had the time to see, so
-    /// that requests among it are named. Returns the reason it lingers for, if it does.
+    /// Reads what has come to a lingering connection and whose event no thread had the time to
+    /// handle, so that the requests in it are named. Returns the reason that the connection lingers
+    /// for, if it does.
     pub(crate) fn end_lingering(&mut self, cx: &mut ServeContext<'_>) -> Option<CloseReason> {
         let Stage::Linger(linger) = &self.stage else {
             return None;
@@ -85,12 +88,12 @@ impl Conn {
         Some(reason)
     }
 
-    /// Names requests that came after our end, and drops what came.
-    fn note_late_requests(&mut self, cx: &ServeContext<'_>) {
+    /// Names the requests that came after our FIN, and drops what came.
+    fn record_late_requests(&mut self, cx: &ServeContext<'_>) {
         let Stage::Linger(linger) = &mut self.stage else {
-            unreachable!("it lingers in this stage")
+            unreachable!("the connection lingers in this stage")
         };
-        while let Some(scan) = &mut linger.late
+        while let Some(scan) = &mut linger.late_requests
             && !self.recv_buf.is_empty()
         {
             match scan.parse(self.recv_buf.bytes(), &cx.settings.limits) {
@@ -109,16 +112,16 @@ impl Conn {
                         fate,
                     });
                     // What follows a request with a body is that body.
-                    linger.late = (head.framing == Framing::Empty).then(HeadScan::new);
+                    linger.late_requests = (head.framing == Framing::Empty).then(HeadScan::new);
                 }
                 Ok(None) => return,
-                Err(_) => linger.late = None,
+                Err(_) => linger.late_requests = None,
             }
         }
         linger.bytes += self.recv_buf.take().len() as u64;
     }
 
-    /// Answers what cannot be served, and closes.
+    /// Answers a request that cannot be served, and closes the connection.
     pub(crate) fn refuse(&mut self, refusal: Refusal, cx: &mut ServeContext<'_>) {
         let head_only = match &self.stage {
             Stage::Body(collecting) => collecting.meta.method == Method::HEAD,
@@ -159,6 +162,7 @@ impl Conn {
         self.close_after_flush(reason, cx);
     }
 
+    /// Sends the pending bytes, then begins a lingering close for `reason`.
     pub(crate) fn close_after_flush(&mut self, reason: CloseReason, cx: &ServeContext<'_>) {
         let flush = Flush {
             source: Source::None,
@@ -169,8 +173,8 @@ impl Conn {
         self.enter(Stage::Flush(Box::new(flush)), cx.now);
     }
 
-    /// Names the requests that are here after a request whose response is cut, and that nobody has
-    /// looked at: complete heads, without waiting for more.
+    /// Names the requests that are here after a request whose response is cut, and that no thread
+    /// has looked at. Only complete heads count; it does not wait for more.
     pub(crate) fn name_unread(&mut self, cx: &mut ServeContext<'_>) {
         if !self.is_between_requests() {
             return;
@@ -230,7 +234,8 @@ impl Conn {
         }
     }
 
-    /// Ends the connection: the peer sees FIN if all was sent, and RST if a response is not whole.
+    /// Ends the connection. The peer sees FIN if everything was sent, and RST if a response is not
+    /// complete.
     pub(crate) fn close(mut self, reason: CloseReason) {
         self.entry.because(reason);
         if self.egress.is_begun() || matches!(reason, CloseReason::Cut | CloseReason::Stalled) {

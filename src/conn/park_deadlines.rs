@@ -1,5 +1,4 @@
-//! A connection that nobody serves: what it waits for, until when, and what a deadline that is over
-//! leads to.
+//! A parked connection: what it waits for, until when, and what happens at its deadline.
 
 use std::time::{Duration, Instant};
 
@@ -17,27 +16,28 @@ use crate::sys::poller::SocketEvents;
 use crate::sys::waker::wait_writable;
 use crate::wire::Refusal;
 
-/// What a deadline that is over, or a want of room, leads to.
+/// What has to be done with a connection whose deadline is over, or that may be evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overdue {
-    /// It is not over any more.
+    /// Nothing: its deadline has moved.
     Wait,
-    /// The connection has something to do: advance it.
+    /// Advance it: it has something to do.
     Advance,
-    /// It is over.
+    /// Close it.
     Close(CloseReason),
 }
 
 impl Conn {
-    /// The owner could not go on with what `advance` asked for: it waits for a worker.
+    /// Has the connection wait for a worker, with the call that `advance` asked for if there is
+    /// one.
     pub(crate) fn wait_for_worker(&mut self, call: Option<Call>) {
         if let Some(call) = call {
             self.stage = Stage::Call(Box::new(call));
         }
     }
 
-    /// The same for what is asked for in the middle of a response.
-    pub(crate) fn wait_for_reader(&mut self, now: Instant) {
+    /// Has the connection wait for a worker in the middle of its response.
+    pub(crate) fn wait_for_worker_midway(&mut self, now: Instant) {
         if matches!(self.stage, Stage::Flush(_))
             && !std::mem::replace(&mut self.waits_for_worker, true)
         {
@@ -45,8 +45,9 @@ impl Conn {
         }
     }
 
-    /// No handler is called any more: the drain answers, if it has not yet.
-    pub(crate) fn wait_for_the_cut(&mut self, call: Call, cx: &ServeContext<'_>) {
+    /// Has a request wait for the cut, since no handler is called any more. The drain answers it,
+    /// unless it has done so already.
+    pub(crate) fn wait_for_cut(&mut self, call: Call, cx: &ServeContext<'_>) {
         self.wait_for_worker(Some(call));
         if self.egress.is_refused() {
             self.close_after_flush(CloseReason::Cut, cx);
@@ -54,18 +55,19 @@ impl Conn {
         }
     }
 
-    /// Whether room to write has to be told of before the connection is parked.
-    pub(crate) fn wants_room(&self) -> bool {
+    /// Whether the poller has to report room to write before the connection is parked.
+    pub(crate) fn needs_writable(&self) -> bool {
         self.egress.has_unsent()
             || matches!(&self.stage, Stage::Flush(flush) if matches!(flush.source, Source::Bytes(_)))
     }
 
-    /// Before the connection is parked: it keeps no more than the bytes it holds.
-    pub(crate) fn give_back(&mut self, cx: &mut ServeContext<'_>) {
-        self.recv_buf.give_back(&mut cx.buffers.read);
+    /// Gives the lent buffer back before the connection is parked, which keeps no more than the
+    /// bytes it holds.
+    pub(crate) fn release_buffer(&mut self, cx: &mut ServeContext<'_>) {
+        self.recv_buf.release(&mut cx.buffers.read);
     }
 
-    /// When the connection has to be looked at if nothing happens until then.
+    /// Returns when the connection has to be looked at if nothing happens until then.
     pub(crate) fn deadline(&mut self, cx: &ServeContext<'_>) -> Option<Instant> {
         if self.yielded {
             return None;
@@ -84,7 +86,11 @@ impl Conn {
                 return Some(
                     collecting
                         .progress
-                        .check(cx.now, collecting.came, body_progress_limit(settings))
+                        .check(
+                            cx.now,
+                            collecting.received_bytes,
+                            body_progress_limit(settings),
+                        )
                         .unwrap_or(cx.now),
                 );
             }
@@ -97,12 +103,12 @@ impl Conn {
                             .unwrap_or(cx.now),
                     );
                 }
-                // It is being served.
+                // The connection is being served.
                 _ => return None,
             },
             Stage::Linger(linger) => {
                 let end = linger.until;
-                let quiet = linger.heard_at + linger.quiet();
+                let quiet = linger.heard_at + linger.quiet_period();
                 return Some(if quiet > cx.now {
                     quiet.min(end)
                 } else {
@@ -114,30 +120,30 @@ impl Conn {
         self.since.checked_add(timeout)
     }
 
-    /// The deadline of a parked connection is over.
+    /// Decides what happens to a parked connection whose deadline is over.
     pub(crate) fn overdue(&mut self, cx: &mut ServeContext<'_>) -> Overdue {
         if self.deadline(cx).is_none_or(|at| at > cx.now) && !matches!(self.stage, Stage::Linger(_))
         {
             return Overdue::Wait;
         }
         match &self.stage {
-            // It comes from a thread of its own, and its answer has still to be sent.
+            // The connection comes from a dedicated thread, and its response has still to be sent.
             Stage::Idle if self.egress.has_unsent() => Overdue::Advance,
             Stage::Fresh | Stage::Idle => match self.egress.transport().look() {
-                // A request that came in time is served, although its event was not.
+                // A request that came in time is served, although no thread has handled its event.
                 Look::Bytes => {
                     self.note_events(SocketEvents::BYTES);
                     Overdue::Advance
                 }
                 Look::End => Overdue::Close(CloseReason::PeerClosed),
                 Look::Broken => Overdue::Close(CloseReason::Broken),
-                // Who reads its last response slowly is not idle: its next request would meet a
-                // closed connection.
+                // A peer that reads its last response slowly is not idle: its next request would
+                // meet a closed connection.
                 Look::Silence if self.was_heard_lately(cx) => Overdue::Wait,
-                // A request may be on its way while ours is: our end is seen after a round trip,
-                // and who does not watch its idle connections sees it when it writes.
+                // A request may cross our FIN: the peer sees our end only after a round trip, and a
+                // peer that does not watch its idle connections sees it when it writes.
                 Look::Silence if cx.lifecycle.phase() >= Phase::Draining => {
-                    self.say_goodbye(CloseReason::IdleStopping, self.goodbye_time(), cx);
+                    self.begin_linger(CloseReason::IdleStopping, self.goodbye_time(), cx);
                     Overdue::Advance
                 }
                 Look::Silence if matches!(self.stage, Stage::Fresh) => {
@@ -160,12 +166,12 @@ impl Conn {
                 "the server is too busy",
                 cx,
             ),
-            // It cannot be told any more than by the missing end.
+            // Only the missing end can tell the peer.
             Stage::Flush(_) if self.waits_for_worker => {
                 self.egress.transport().reset();
                 Overdue::Close(CloseReason::Overloaded)
             }
-            // There is room: it is our turn that is late, not the peer's.
+            // There is room to write: we are late, not the peer.
             Stage::Flush(_) if wait_writable(self.egress.transport().as_fd(), Duration::ZERO) => {
                 Overdue::Advance
             }
@@ -179,13 +185,13 @@ impl Conn {
             }
             Stage::Linger(linger) => {
                 let (heard_at, until, reason) = (linger.heard_at, linger.until, linger.reason);
-                let quiet = linger.quiet();
+                let quiet = linger.quiet_period();
                 if cx.now >= until {
                     self.end_lingering(cx);
                     return Overdue::Close(reason);
                 }
                 let quiet = cx.now.saturating_duration_since(heard_at) >= quiet;
-                // What was written to a unix socket is with the peer.
+                // The bytes written to a unix socket are with the peer.
                 let is_local = self.egress.peer_addr().is_none();
                 let acknowledged = || {
                     is_local
@@ -205,17 +211,16 @@ impl Conn {
         }
     }
 
-    /// Since when nothing is under way: no byte of a request has come, and the last response was
-    /// left to the kernel.
+    /// Returns since when nothing is under way: no byte of a request has come, and the last
+    /// response was sent.
     pub(crate) fn silent_since(&self) -> Option<Instant> {
         matches!(self.stage, Stage::Fresh | Stage::Idle).then_some(self.since)
     }
 
-    /// Room is needed: whether this connection, of which nothing was heard for `idle_for`, is one
-    /// to give up.
-    pub(crate) fn make_room(&mut self, idle_for: Duration, cx: &ServeContext<'_>) -> Overdue {
-        // A new one has had no answer yet. It gets the time that it would get at the stop, or
-        // clients would be accepted only to be sent away for the next.
+    /// Decides whether to evict this connection, from which nothing was heard for `idle_for`.
+    pub(crate) fn check_eviction(&mut self, idle_for: Duration, cx: &ServeContext<'_>) -> Overdue {
+        // A new connection has had no response yet. It gets the time that it would get at the stop;
+        // otherwise clients would be accepted only to be evicted for the next ones.
         let (least, since) = match self.stage {
             Stage::Fresh => (cx.settings.idle_grace, self.since),
             Stage::Idle => (idle_for, self.since),
@@ -232,8 +237,8 @@ impl Conn {
             }
             Look::End => Overdue::Close(CloseReason::PeerClosed),
             Look::Broken => Overdue::Close(CloseReason::Broken),
-            // Its next request would meet a closed connection, whose RST destroys what it has not
-            // read.
+            // The next request would meet a closed connection, whose RST destroys what the peer has
+            // not read.
             Look::Silence
                 if transport
                     .info()
@@ -245,8 +250,8 @@ impl Conn {
         }
     }
 
-    /// While draining: whether the peer's kernel was heard within the idle grace, or takes its time
-    /// with what was sent.
+    /// Whether, while draining, the peer's kernel was heard within the idle grace, or the peer
+    /// takes its time with what was sent.
     fn was_heard_lately(&mut self, cx: &ServeContext<'_>) -> bool {
         if cx.lifecycle.phase() < Phase::Draining || !cx.lifecycle.clock.is_the_kernels() {
             return false;
@@ -259,7 +264,7 @@ impl Conn {
             self.since = cx.now.checked_sub(info.silent_for).unwrap_or(cx.now);
             return true;
         }
-        // A window that is closed is probed ever more seldom.
+        // The kernel probes a closed window ever more seldom.
         let reading =
             !self.egress.is_acknowledged(info) && info.silent_for < cx.settings.write_timeout;
         if reading {
@@ -278,16 +283,16 @@ impl Conn {
         Overdue::Advance
     }
 
-    /// How long a request that crosses our end of an idle connection may take to come.
+    /// Returns how long a request that crosses our end of an idle connection may take to come.
     fn goodbye_time(&self) -> Duration {
         let rtt = self.egress.transport().info().map(|info| info.rtt);
         (MIN_GOODBYE + 2 * rtt.unwrap_or_default()).min(LINGER_TIMEOUT)
     }
 
-    /// At the cut: a request that is here already gets an answer, and an idle connection a goodbye
-    /// of at most `within`. Returns why to close the connection, if nothing is on its way to the
-    /// peer that a last second could complete.
-    pub(crate) fn look_once_more(
+    /// Looks at the connection once more at the cut: a request that is here already gets an answer,
+    /// and an idle connection lingers for at most `within`. Returns why to close the connection if
+    /// nothing is on its way to the peer that a last second could complete.
+    pub(crate) fn check_before_cut(
         &mut self,
         within: Duration,
         cx: &mut ServeContext<'_>,
@@ -307,7 +312,7 @@ impl Conn {
         match self.stage {
             Stage::Fresh | Stage::Idle => {
                 let goodbye = self.goodbye_time().min(within);
-                self.say_goodbye(CloseReason::IdleStopping, goodbye, cx);
+                self.begin_linger(CloseReason::IdleStopping, goodbye, cx);
                 None
             }
             Stage::Head | Stage::Discard(_) if self.egress.pending() == 0 => Some(CloseReason::Cut),

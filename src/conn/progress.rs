@@ -15,7 +15,7 @@ use crate::settings::RATE_AFTER;
 pub(crate) struct Progress {
     /// The length of all waits that have ended, and the bytes that moved in them.
     waited: Duration,
-    came: u64,
+    counted: u64,
     /// When the current wait began, and the byte count at that moment.
     began_at: Instant,
     began_count: u64,
@@ -39,7 +39,7 @@ impl Progress {
     pub(crate) fn new(now: Instant, count: u64) -> Self {
         Self {
             waited: Duration::ZERO,
-            came: 0,
+            counted: 0,
             began_at: now,
             began_count: count,
             moved_at: now,
@@ -54,7 +54,7 @@ impl Progress {
         if !self.is_waiting {
             *self = Self {
                 waited: self.waited,
-                came: self.came,
+                counted: self.counted,
                 ..Self::new(now, count)
             };
         }
@@ -66,7 +66,7 @@ impl Progress {
             return;
         }
         self.waited += now.saturating_duration_since(self.began_at);
-        self.came += count.saturating_sub(self.began_count);
+        self.counted += count.saturating_sub(self.began_count);
         (self.began_at, self.began_count) = (now, count);
     }
 
@@ -88,8 +88,10 @@ impl Progress {
             return None;
         }
         let waited = self.waited + now.saturating_duration_since(self.began_at);
-        let came = self.came + count.saturating_sub(self.began_count);
-        if waited >= RATE_AFTER && came < progress_limit.min_rate.saturating_mul(waited.as_secs()) {
+        let counted = self.counted + count.saturating_sub(self.began_count);
+        if waited >= RATE_AFTER
+            && counted < progress_limit.min_rate.saturating_mul(waited.as_secs())
+        {
             return None;
         }
         // The rate is checked when it begins to count, then once a second.
@@ -109,7 +111,7 @@ impl Progress {
 mod tests {
     use super::*;
 
-    const DEMAND: ProgressLimit = ProgressLimit {
+    const LIMIT: ProgressLimit = ProgressLimit {
         timeout: Duration::from_secs(30),
         min_rate: 500,
     };
@@ -124,16 +126,16 @@ mod tests {
         let now = start();
         let mut progress = Progress::new(now, 0);
         let second = Duration::from_secs(1);
-        assert_eq!(progress.check(now, 0, DEMAND), Some(now + 10 * second));
+        assert_eq!(progress.check(now, 0, LIMIT), Some(now + 10 * second));
         assert_eq!(
-            progress.check(now + 9 * second, 90_000, DEMAND),
+            progress.check(now + 9 * second, 90_000, LIMIT),
             Some(now + 10 * second)
         );
         assert_eq!(
-            progress.check(now + 38 * second, 90_000, DEMAND),
+            progress.check(now + 38 * second, 90_000, LIMIT),
             Some(now + 39 * second)
         );
-        assert_eq!(progress.check(now + 39 * second, 90_000, DEMAND), None);
+        assert_eq!(progress.check(now + 39 * second, 90_000, LIMIT), None);
     }
 
     #[test]
@@ -142,12 +144,12 @@ mod tests {
         let mut progress = Progress::new(now, 0);
         assert!(
             progress
-                .check(now + Duration::from_secs(9), 9, DEMAND)
+                .check(now + Duration::from_secs(9), 9, LIMIT)
                 .is_some()
         );
         assert!(
             progress
-                .check(now + Duration::from_secs(10), 10, DEMAND)
+                .check(now + Duration::from_secs(10), 10, LIMIT)
                 .is_none()
         );
     }
@@ -160,7 +162,7 @@ mod tests {
         progress.resume(now + Duration::from_secs(100), 1000);
         assert!(
             progress
-                .check(now + Duration::from_secs(101), 1000, DEMAND)
+                .check(now + Duration::from_secs(101), 1000, LIMIT)
                 .is_some()
         );
     }

@@ -1,13 +1,13 @@
-//! Bytes that came from the peer and are not used yet.
+//! The receive buffer: bytes that came from the peer and are not used yet.
 //!
-//! The buffer is lent by the thread that serves the connection, so that ten thousand parked ones
-//! hold none; a connection that is parked with bytes in it keeps just those.
+//! The thread that serves the connection lends the buffer, so that ten thousand parked connections
+//! hold none. A connection that is parked with bytes in it keeps just those.
 //!
 //! **Invariant:** `start <= end <= bytes.len()`.
 
 use std::mem;
 
-/// What a connection has received.
+/// The bytes that a connection has received and not used.
 #[derive(Debug, Default)]
 pub(crate) struct ReceiveBuffer {
     bytes: Vec<u8>,
@@ -28,7 +28,7 @@ impl ReceiveBuffer {
         self.start == self.end
     }
 
-    /// The first `n` bytes are used.
+    /// Drops the first `n` bytes, which are used.
     pub(crate) fn consume(&mut self, n: usize) {
         self.start += n;
         debug_assert!(self.start <= self.end, "more was used than there was");
@@ -37,12 +37,12 @@ impl ReceiveBuffer {
         }
     }
 
-    /// Room for the next read: in the lent buffer if this is the first, in a larger one if it is
-    /// full.
+    /// Returns room for the next read: in the lent buffer if this is the first read, in a larger
+    /// one if the buffer is full.
     pub(crate) fn room(&mut self, spare: &mut Vec<u8>) -> &mut [u8] {
         if self.bytes.len() < spare.len() {
-            // Ours holds what was left over when the connection was parked; go on behind it in the
-            // lent one.
+            // Our buffer holds the bytes that were left when the connection was parked. Later bytes
+            // go after them in the lent buffer.
             let n = self.len();
             spare[..n].copy_from_slice(&self.bytes[self.start..self.end]);
             self.bytes = mem::take(spare);
@@ -60,13 +60,13 @@ impl ReceiveBuffer {
         &mut self.bytes[self.end..]
     }
 
-    /// `n` bytes were read into the room.
+    /// Notes that `n` bytes were read into the room.
     pub(crate) fn filled(&mut self, n: usize) {
         self.end += n;
     }
 
     /// Gives the buffer back before the connection is parked.
-    pub(crate) fn give_back(&mut self, spare: &mut Vec<u8>) {
+    pub(crate) fn release(&mut self, spare: &mut Vec<u8>) {
         if self.bytes.is_empty() {
             return;
         }
@@ -85,7 +85,8 @@ impl ReceiveBuffer {
         bytes
     }
 
-    /// Puts back what somebody else has received and not used. The inbox has to be empty.
+    /// Puts back bytes that a request body's reader has received and not used. The buffer has to be
+    /// empty.
     pub(crate) fn restore(&mut self, bytes: Vec<u8>) {
         debug_assert!(self.is_empty(), "bytes come back before new ones are read");
         (self.start, self.end) = (0, bytes.len());
@@ -109,7 +110,7 @@ mod tests {
             recv_buf.filled(n);
             sent.extend(std::iter::repeat_n(round, n));
             if round % 3 == 0 {
-                recv_buf.give_back(&mut spare);
+                recv_buf.release(&mut spare);
                 assert_eq!(
                     spare.len(),
                     crate::settings::READ_BYTES,

@@ -21,7 +21,7 @@ use crate::wire::reply::CONTINUE;
 /// The connection keeps the other reference, to take the rest back when the response is complete.
 pub(crate) struct Incoming {
     pub(super) ingress: Arc<Mutex<Ingress>>,
-    /// How much the handler may read, if that was limited.
+    /// How much more the handler may read, if that is limited.
     pub(super) allowance: Option<Allowance>,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    /// Lets `n` bytes that were read pass, or not.
+    /// Counts `n` bytes that were read, or fails if they are too many.
     fn spend(&mut self, n: usize) -> io::Result<usize> {
         let left = self.left.checked_sub(n as u64);
         self.left = left.ok_or_else(|| io::Error::other(BodyError::TooLong { max: self.max }))?;
@@ -57,26 +57,27 @@ impl Read for Limited {
 /// How a request body is read from the client.
 #[derive(Debug)]
 pub(crate) struct Ingress {
-    /// `None` once the response is complete: the body ends with it.
+    /// The connection's egress, or `None` once the response is complete, which ends the body.
     egress: Option<Arc<Egress>>,
     pub(super) decoder: Decoder,
-    /// Received and not yet decoded; what follows the body belongs to the next request.
+    /// Bytes that are received and not yet decoded. Those after the body belong to the next
+    /// request.
     received: Vec<u8>,
     at: usize,
-    /// Decoded before the handler was called.
+    /// Bytes that were decoded before the handler was called.
     collected: Bytes,
-    /// The client waits for `100 Continue` and has not got it yet.
+    /// Whether the client waits for `100 Continue` and has not got it yet.
     expects_continue: bool,
     clock: Clock,
     progress_limit: ProgressLimit,
     progress: Progress,
-    /// Bytes received.
-    came: u64,
+    /// The number of bytes received.
+    received_bytes: u64,
     eof: bool,
     failed: bool,
 }
 
-/// What a connection gives to read a request's body with.
+/// What a connection provides for reading a request's body.
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) egress: Arc<Egress>,
@@ -89,19 +90,19 @@ pub(crate) struct Reading {
     pub(crate) eof: bool,
 }
 
-/// What is left of a body when its response is complete.
+/// The rest of a body when its response is complete.
 #[derive(Debug)]
 pub(crate) struct Rest {
     pub(crate) decoder: Decoder,
     pub(crate) received: Vec<u8>,
-    /// The client still waits for `100 Continue`, and may send its body or not.
+    /// Whether the client still waits for `100 Continue`, so that it may send its body or not.
     pub(crate) expects_continue: bool,
     pub(crate) eof: bool,
     pub(crate) failed: bool,
 }
 
 impl Incoming {
-    /// The handler's and the connection's reference to one body.
+    /// Makes the two references to one body: the handler's and the connection's.
     pub(crate) fn pair(reading: Reading) -> (Self, Arc<Mutex<Ingress>>) {
         let Reading {
             egress,
@@ -124,7 +125,7 @@ impl Incoming {
             clock,
             progress_limit,
             progress,
-            came: 0,
+            received_bytes: 0,
             eof,
             failed: false,
         };
@@ -155,8 +156,8 @@ impl Incoming {
     }
 }
 
-/// The connection takes back what the handler left. `None`: another thread is reading it at this
-/// moment.
+/// Takes back for the connection what the handler left. `None`: another thread is reading the body
+/// at this moment.
 pub(crate) fn take_rest(ingress: &Mutex<Ingress>) -> Option<Rest> {
     let mut ingress = match ingress.try_lock() {
         Ok(ingress) => ingress,
@@ -165,7 +166,7 @@ pub(crate) fn take_rest(ingress: &Mutex<Ingress>) -> Option<Rest> {
     };
     ingress.egress = None;
     let failed = ingress.failed;
-    // Whoever still reads it must not take what has come for all of it.
+    // A thread that still reads the body must not take what has come for all of it.
     ingress.failed |= !ingress.decoder.is_done();
     let at = ingress.at;
     let mut received = std::mem::take(&mut ingress.received);
@@ -182,8 +183,8 @@ pub(crate) fn take_rest(ingress: &Mutex<Ingress>) -> Option<Rest> {
     })
 }
 
-/// Whether no request can follow this body on its connection: it cannot be read to its end, or the
-/// client may send it or not, or nobody reads it and it is too long to be dropped.
+/// Whether no request can follow this body on its connection, because it cannot be read to its end,
+/// the client may send it or not, or nobody reads it and it is too long to be dropped.
 pub(crate) fn is_in_the_way(ingress: &Arc<Mutex<Ingress>>) -> bool {
     let held = is_held(ingress);
     let Ok(ingress) = ingress.try_lock() else {
@@ -193,8 +194,8 @@ pub(crate) fn is_in_the_way(ingress: &Arc<Mutex<Ingress>>) -> bool {
     ingress.failed || !held && (ingress.expects_continue || unread > MAX_DISCARD_BYTES)
 }
 
-/// A response is about to begin. If its body reads the request's, a client that waits for
-/// `100 Continue` is told before: afterwards it would take the response for a refusal.
+/// Sends an awaited `100 Continue` before a response whose body reads the request's. After the
+/// response has begun, the client would take it for a refusal.
 pub(crate) fn continue_before_response(ingress: &Arc<Mutex<Ingress>>) {
     if is_held(ingress)
         && let Ok(mut ingress) = ingress.try_lock()
@@ -205,12 +206,12 @@ pub(crate) fn continue_before_response(ingress: &Arc<Mutex<Ingress>>) {
     }
 }
 
-/// Whether the handler, or the response it gave, still has its reference.
+/// Whether the handler, or the response it returned, still holds its reference.
 fn is_held(ingress: &Arc<Mutex<Ingress>>) -> bool {
     Arc::strong_count(ingress) > 1
 }
 
-/// Whether the whole body has come from the client. False also while another thread reads it.
+/// Whether all of the body has come from the client. False also while another thread reads it.
 pub(crate) fn is_complete(ingress: &Mutex<Ingress>) -> bool {
     ingress
         .try_lock()
@@ -256,7 +257,7 @@ impl Ingress {
         }
     }
 
-    /// The client sends its body only when it is told to; the first read tells it.
+    /// Sends `100 Continue` on the first read, if the client waits for it before it sends its body.
     fn continue_if_expected(&mut self, egress: &Egress) -> io::Result<()> {
         if !std::mem::take(&mut self.expects_continue) || !egress.is_not_begun() {
             return Ok(());
@@ -267,7 +268,7 @@ impl Ingress {
         send_all(egress, &self.clock, self.progress_limit)
     }
 
-    /// Blocks until the client has sent more.
+    /// Blocks until the client has sent more bytes.
     fn receive(&mut self, egress: &Egress) -> io::Result<()> {
         let eof = || {
             io::Error::new(
@@ -280,15 +281,15 @@ impl Ingress {
         }
         self.received.resize(READ_BYTES, 0);
         self.at = 0;
-        self.progress.resume(self.clock.now(), self.came);
+        self.progress.resume(self.clock.now(), self.received_bytes);
         let result = loop {
             match egress.transport().recv(&mut self.received) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => break result,
             }
-            let Some(until) = self
-                .progress
-                .check(self.clock.now(), self.came, self.progress_limit)
+            let Some(until) =
+                self.progress
+                    .check(self.clock.now(), self.received_bytes, self.progress_limit)
             else {
                 break Err(io::Error::new(
                     io::ErrorKind::TimedOut,
@@ -298,8 +299,8 @@ impl Ingress {
             wait_readable(egress.transport().as_fd(), self.clock.slice(until));
         };
         let n = *result.as_ref().unwrap_or(&0);
-        self.came += n as u64;
-        self.progress.pause(self.clock.now(), self.came);
+        self.received_bytes += n as u64;
+        self.progress.pause(self.clock.now(), self.received_bytes);
         self.received.truncate(n);
         if result? == 0 {
             self.eof = true;

@@ -1,7 +1,7 @@
-//! From a handler's response to bytes.
+//! Turns a handler's response into bytes.
 //!
-//! A response whose body is at hand is whole with its head. Others go on in pieces: pulled from a
-//! reader while the client takes them, or pushed by a closure.
+//! A response whose body is in memory and short is complete with its head. The others go on in
+//! pieces: pulled from a reader while the client takes them, or pushed by a closure.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::conn::message::Response;
 use crate::conn::request_body;
 use crate::conn::serve_context::ServeContext;
 use crate::conn::stage::{
-    Conn, Dedicated, Flush, Next, Peer, Push, RequestMeta, Source, Stage, Switch,
+    Conn, Dedicated, Flush, Next, Peer, Push, RequestMeta, Source, Stage, Upgrade,
     write_progress_limit,
 };
 use crate::conn::transport::Look;
@@ -31,11 +31,11 @@ use crate::wire::persist::Persist;
 use crate::wire::reply::{self, Connection, ReplyHead};
 use crate::wire::syntax::members;
 
-/// A body up to this size is copied behind its head, to leave with it in one write.
+/// The longest body that is copied after its head, so that both leave in one write.
 const MAX_INLINE_BYTES: usize = 16 << 10;
 
 impl Conn {
-    /// Takes what a handler gave for a request.
+    /// Takes the response that a handler returned, or the panic that ended it.
     pub(crate) fn answer(
         &mut self,
         meta: RequestMeta,
@@ -59,7 +59,7 @@ impl Conn {
                         meta,
                         parts,
                         write,
-                        at_once: false,
+                        flush_head_first: false,
                     })),
                     cx.now,
                 );
@@ -70,7 +70,7 @@ impl Conn {
                         meta,
                         parts,
                         write,
-                        at_once: true,
+                        flush_head_first: true,
                     }))),
                     cx.now,
                 );
@@ -79,7 +79,7 @@ impl Conn {
                 if parts.status == StatusCode::SWITCHING_PROTOCOLS && meta.ingress.is_none() =>
             {
                 self.enter(
-                    Stage::Dedicated(Dedicated::Upgrade(Box::new(Switch { meta, parts, run }))),
+                    Stage::Dedicated(Dedicated::Upgrade(Box::new(Upgrade { meta, parts, run }))),
                     cx.now,
                 );
             }
@@ -95,7 +95,7 @@ impl Conn {
         failed: bool,
         cx: &mut ServeContext<'_>,
     ) {
-        let (framing, unsent_len) = match frame(&meta, &parts, &body) {
+        let (framing, unsent_len) = match frame_response(&meta, &parts, &body) {
             Ok(framed) => framed,
             Err(reason) => {
                 log::error!(
@@ -114,7 +114,7 @@ impl Conn {
             request_body::continue_before_response(ingress);
         }
         let close = self.close_reason(&meta, &parts.headers, framing, failed, cx);
-        // A body that is not sent is user code's to drop, which the caller has guarded.
+        // Dropping a body that is not sent runs user code, whose panics the caller catches.
         let (inline, source) = match (framing, body.kind) {
             (Framing::Empty | Framing::Length(0), _) => (None, Source::None),
             (_, Kind::Bytes(bytes)) if bytes.len() <= MAX_INLINE_BYTES => {
@@ -148,7 +148,7 @@ impl Conn {
             return self.close_after_flush(CloseReason::Cut, cx);
         }
         if complete {
-            return self.finish(meta, close, cx);
+            return self.after_response_complete(meta, close, cx);
         }
         let flush = Flush {
             source,
@@ -159,8 +159,8 @@ impl Conn {
         self.enter(Stage::Flush(Box::new(flush)), cx.now);
     }
 
-    /// Appends a response's head, and its body if it is short. False: the connection was cut from
-    /// outside.
+    /// Appends a response's head, and its body if that is short. False: another thread has taken
+    /// the connection over.
     fn append_head(
         &self,
         meta: &RequestMeta,
@@ -191,7 +191,7 @@ impl Conn {
         begun.is_ok()
     }
 
-    /// Whether the connection closes after a response, and why.
+    /// Returns why the connection closes after a response; `None` keeps it open.
     fn close_reason(
         &self,
         meta: &RequestMeta,
@@ -210,8 +210,8 @@ impl Conn {
         if failed {
             Some(CloseReason::Failed)
         } else if body_is_in_the_way() {
-            // Before all that only asks for the end: this peer is sending, and is given time to see
-            // its answer.
+            // This comes before everything that only asks for the close: the peer is sending, and
+            // needs time to see its response.
             Some(CloseReason::Refused)
         } else if meta.persist == Persist::Close
             || framing == Framing::UntilClose
@@ -225,13 +225,13 @@ impl Conn {
         }
     }
 
-    /// Whether no further request is here already: the response to the last one is what says
+    /// Whether no further request is here already. Only the response to the last one says
     /// `Connection: close`.
     fn is_last_request(&self) -> bool {
         self.recv_buf.is_empty() && self.egress.transport().look() != Look::Bytes
     }
 
-    /// Reads a piece of the response's body, and appends it. User code.
+    /// Reads a piece of the response's body and appends it. This is user code.
     pub(crate) fn pull(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
         cx.pulls += 1;
         self.waits_for_worker = false;
@@ -285,7 +285,8 @@ impl Conn {
         None
     }
 
-    /// Runs the closure that writes the response's body. User code that may wait for the peer.
+    /// Runs the closure that writes the response's body. This is user code that may wait for the
+    /// peer.
     pub(crate) fn push(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
         let Stage::Push(push) = std::mem::replace(&mut self.stage, Stage::Moved) else {
             unreachable!("only a response with a closure asks for a push")
@@ -294,7 +295,7 @@ impl Conn {
             meta,
             parts,
             write,
-            at_once,
+            flush_head_first,
         } = *push;
         if let Some(ingress) = &meta.ingress {
             request_body::continue_before_response(ingress);
@@ -308,11 +309,11 @@ impl Conn {
             complete: false,
         };
         if !self.append_head(&meta, &parts, framed, None, cx) {
-            // The 503 in its place is sent to the end.
+            // The 503 sent in its place has still to reach the peer.
             self.close_after_flush(CloseReason::Cut, cx);
             return None;
         }
-        if at_once {
+        if flush_head_first {
             // A failure shows at the next write.
             let _ = self.egress.flush_from_outside();
         }
@@ -331,41 +332,41 @@ impl Conn {
             ));
         }
         cx.look_at_clock();
-        self.finish(meta, close, cx);
+        self.after_response_complete(meta, close, cx);
         None
     }
 
-    /// Whether the thread it wants is for an upgrade.
+    /// Whether the connection needs its dedicated thread for an upgrade.
     pub(crate) fn is_upgrade(&self) -> bool {
         matches!(self.stage, Stage::Dedicated(Dedicated::Upgrade(_)))
     }
 
-    /// What the thread does that it wanted for its own. User code.
+    /// Runs what the connection needed a dedicated thread for. This is user code.
     pub(crate) fn run_on_dedicated_thread(
         &mut self,
         stopping: &Arc<Waker>,
         cx: &mut ServeContext<'_>,
     ) -> Option<Next> {
-        let Stage::Dedicated(own) = std::mem::replace(&mut self.stage, Stage::Moved) else {
-            unreachable!("only what wants a thread of its own gets one")
+        let Stage::Dedicated(work) = std::mem::replace(&mut self.stage, Stage::Moved) else {
+            unreachable!("only a connection that needs a dedicated thread gets one")
         };
-        match own {
+        match work {
             Dedicated::Stream(push) => {
                 self.stage = Stage::Push(push);
                 self.push(cx)
             }
-            Dedicated::Upgrade(switch) => self.switch(*switch, stopping, cx),
+            Dedicated::Upgrade(upgrade) => self.run_upgrade(*upgrade, stopping, cx),
         }
     }
 
-    /// Says 101, and has the connection used for something else.
-    fn switch(
+    /// Sends 101, and runs the code that uses the connection for another protocol.
+    fn run_upgrade(
         &mut self,
-        switch: Switch,
+        upgrade: Upgrade,
         stopping: &Arc<Waker>,
         cx: &mut ServeContext<'_>,
     ) -> Option<Next> {
-        let Switch { meta, parts, run } = switch;
+        let Upgrade { meta, parts, run } = upgrade;
         let framed = Framed {
             framing: Framing::Empty,
             unsent_len: None,
@@ -373,7 +374,7 @@ impl Conn {
             complete: false,
         };
         if !self.append_head(&meta, &parts, framed, None, cx) {
-            // The 503 in its place is sent to the end.
+            // The 503 sent in its place has still to reach the peer.
             self.close_after_flush(CloseReason::Cut, cx);
             return None;
         }
@@ -387,7 +388,7 @@ impl Conn {
         {
             return Some(Next::Close(CloseReason::Broken));
         }
-        self.egress.switch_over();
+        self.egress.begin_upgrade();
         let received = self.recv_buf.take();
         let write_timeout = cx.settings.write_timeout;
         let (io, end) = Upgraded::new(
@@ -399,14 +400,14 @@ impl Conn {
         );
         run(io, self.context.clone());
         drop(end);
-        self.egress.switch_back();
+        self.egress.end_upgrade();
         cx.look_at_clock();
         self.close_after_flush(CloseReason::Upgraded, cx);
         None
     }
 
-    /// A response that has begun cannot be made whole: the peer must not take what it has for all
-    /// of it.
+    /// Resets the connection because a response that has begun cannot be completed: the peer must
+    /// not take the part it has for all of it.
     fn fail(&self, level: Level, reason: std::fmt::Arguments<'_>) -> Next {
         log::log!(level, "{reason}, peer {}", Peer(&self.egress));
         self.egress.transport().reset();
@@ -414,7 +415,8 @@ impl Conn {
     }
 }
 
-/// A client that goes away is no fault of the program's, and must not fill its log.
+/// Returns the level at which an error is logged. A client that goes away is no fault of the
+/// program, and must not fill its log.
 fn level_of(error: &io::Error) -> Level {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
     match error.kind() {
@@ -423,20 +425,19 @@ fn level_of(error: &io::Error) -> Level {
     }
 }
 
-/// How a response goes out.
+/// How a response is sent.
 #[derive(Debug, Clone, Copy)]
 struct Framed {
     framing: Framing,
-    /// Without a body: the length of the one that a GET would get.
+    /// The length of the body that a GET would get, if none is sent.
     unsent_len: Option<u64>,
     close: Option<CloseReason>,
-    /// Nothing follows the head and what is inline.
+    /// Whether nothing follows the head and its inline body.
     complete: bool,
 }
 
-/// How a response is framed, and how long the body is that it does not have; or why it cannot be
-/// sent.
-fn frame(
+/// Returns how a response is framed, and the length of a body that is left out.
+fn frame_response(
     meta: &RequestMeta,
     parts: &response::Parts,
     body: &Body,
@@ -453,11 +454,11 @@ fn frame(
         body.len().or(declared),
     );
     if framing == Framing::Empty && parts.status == StatusCode::RESET_CONTENT {
-        // HEAD is told what GET would be, whose body is left out too.
+        // The response to HEAD says what GET would get, whose body is left out too.
         return Ok((framing, Some(0)));
     }
     if framing == Framing::Empty {
-        // What a handler gave with 304 is not what it would have sent with 200.
+        // The body that a handler returned with 304 is not the one it would have sent with 200.
         let is_left_out = meta.method == Method::HEAD && parts.status != StatusCode::NOT_MODIFIED;
         let would_be = body.len().filter(|len| *len > 0 && is_left_out);
         return Ok((framing, declared.or(would_be)));

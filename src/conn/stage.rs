@@ -137,7 +137,7 @@ pub(super) struct Collecting {
     pub(super) decoder: Decoder,
     pub(super) body: Vec<u8>,
     /// Bytes of the body received, with its framing.
-    pub(super) came: u64,
+    pub(super) received_bytes: u64,
     pub(super) progress: Progress,
 }
 
@@ -208,26 +208,26 @@ pub(super) struct Push {
     pub(super) parts: response::Parts,
     pub(super) write: Box<WriteBody>,
     /// Whether the head is sent before the closure runs.
-    pub(super) at_once: bool,
+    pub(super) flush_head_first: bool,
 }
 
 /// What a connection needs a dedicated thread for.
 #[derive(Debug)]
 pub(super) enum Dedicated {
     Stream(Box<Push>),
-    Upgrade(Box<Switch>),
+    Upgrade(Box<Upgrade>),
 }
 
 /// A connection that is about to be upgraded.
-pub(super) struct Switch {
+pub(super) struct Upgrade {
     pub(super) meta: RequestMeta,
     pub(super) parts: response::Parts,
     pub(super) run: Box<RunUpgraded>,
 }
 
-impl std::fmt::Debug for Switch {
+impl std::fmt::Debug for Upgrade {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Switch")
+        f.debug_struct("Upgrade")
             .field("meta", &self.meta)
             .finish_non_exhaustive()
     }
@@ -255,7 +255,7 @@ pub(super) struct Linger {
     pub(super) end: Instant,
     /// Scans for requests that come after our FIN, which the report names. `None` if nobody has to
     /// know of them, or if what came is no request.
-    pub(super) late: Option<HeadScan>,
+    pub(super) late_requests: Option<HeadScan>,
 }
 
 impl Conn {
@@ -323,7 +323,7 @@ impl Linger {
     /// Returns how long a peer that has acknowledged everything must have been silent before the
     /// close. A refused peer may still be sending a body, over a network on which the next bytes
     /// take a while.
-    pub(super) fn quiet(&self) -> Duration {
+    pub(super) fn quiet_period(&self) -> Duration {
         match self.reason {
             CloseReason::Refused => LINGER_TIMEOUT,
             // The peer's acknowledgement says nothing of a request that was lost on its way.

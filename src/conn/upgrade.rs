@@ -1,4 +1,4 @@
-//! The answer to a request for another protocol.
+//! The response to a request for another protocol.
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
@@ -9,27 +9,29 @@ use crate::conn::upgraded::Upgraded;
 use crate::lifecycle::context::Context;
 use crate::wire::syntax::members;
 
-/// Answers `101 Switching Protocols` and gives the connection to `run`, on a thread of its own: for
-/// WebSocket and whatever else begins as HTTP (RFC 9110 section 7.8).
+/// Returns a response that answers `101 Switching Protocols` and then runs `run` with the
+/// connection, on a dedicated thread. It is for WebSocket and every other protocol that begins as
+/// HTTP (RFC 9110 section 7.8).
 ///
-/// The response may be given fields that the protocol wants, such as `Sec-WebSocket-Accept`. A
-/// client that has not asked for `protocol` gets 426 with the `Upgrade` field; while the server
-/// drains, or when [`max_dedicated_threads`](crate::ServerBuilder::max_dedicated_threads) are busy, 503.
+/// The handler may add fields that the protocol needs, such as `Sec-WebSocket-Accept`. A client
+/// that has not asked for `protocol` gets 426 with the `Upgrade` field; while the server drains, or
+/// when [`max_dedicated_threads`](crate::ServerBuilder::max_dedicated_threads) are busy, the client
+/// gets 503.
 ///
-/// A stop tells the connection ([`Context::draining`], [`Upgraded::on_shutdown`]), waits for it,
-/// and at its deadline resets it; the report counts all three. When `run` returns the connection
-/// closes as any other.
+/// A stopping server notifies the connection ([`Context::draining`], [`Upgraded::on_shutdown`]),
+/// waits for it, and resets it at the deadline; the report counts all three. When `run` returns,
+/// the connection closes like any other.
 ///
 /// # Panics
 ///
-/// If `protocol` has bytes that no field may have.
+/// Panics if `protocol` has bytes that no field value may have.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::io::{Read, Write};
 /// use lameduck::upgrade::Upgraded;
-/// use lameduck::{Context, Request, Response};
+/// use lameduck::{Context, Request, Response, Server};
 ///
 /// fn shout(request: Request, _context: Context) -> Response {
 ///     lameduck::upgrade::accept(&request, "shout", |mut io: Upgraded, _context| {
@@ -43,13 +45,16 @@ use crate::wire::syntax::members;
 ///     })
 /// }
 ///
-/// let server = lameduck::Server::builder().bind("127.0.0.1:0")?.spawn(shout)?;
+/// let server = Server::builder().bind("127.0.0.1:0")?.spawn(shout)?;
 /// let mut client = std::net::TcpStream::connect(server.local_addr()).unwrap();
-/// client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\nhello").unwrap();
+/// let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n\r\n";
+/// client.write_all(request.as_bytes()).unwrap();
+/// client.write_all(b"hello").unwrap();
 /// client.shutdown(std::net::Shutdown::Write).unwrap();
 /// let mut answer = String::new();
 /// client.read_to_string(&mut answer).unwrap();
-/// assert!(answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("\r\n\r\nHELLO"), "{answer}");
+/// assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+/// assert!(answer.ends_with("\r\n\r\nHELLO"), "{answer}");
 /// # Ok::<(), lameduck::Error>(())
 /// ```
 #[must_use]
@@ -66,7 +71,7 @@ pub fn accept(
         Response::new(Body::of(Kind::Upgrade(Box::new(run))))
     } else {
         Response::new(Body::from(format!(
-            "this is for those who ask for {protocol}\n"
+            "this resource is for clients that ask for {protocol}\n"
         )))
     };
     *response.status_mut() = if asked {
@@ -78,7 +83,7 @@ pub fn accept(
     response
 }
 
-/// Whether a list of names in a field has this one.
+/// Whether the list in a field has this name.
 fn names(headers: &HeaderMap, field: &HeaderName, name: &str) -> bool {
     members(headers, field).any(|member| member.eq_ignore_ascii_case(name.as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! A connection that is no longer HTTP: what its thread reads and writes.
+//! An upgraded connection: what its dedicated thread reads and writes.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -14,11 +14,12 @@ use crate::lifecycle::context::Context;
 use crate::sys::sync::{Mutex, lock};
 use crate::sys::waker::{Waker, wait_for, wait_writable};
 
-/// A connection that is no longer HTTP: see [`accept`](crate::upgrade::accept). It begins with the bytes that came behind
-/// the request.
+/// An upgraded connection, which is no longer HTTP: see [`accept`](crate::upgrade::accept). The
+/// first bytes to read are those that came after the request.
 ///
-/// Reading and writing block. [`try_clone`](Self::try_clone) gives another one, for a second thread
-/// or for `on_shutdown`. Once the closure it was given to has returned it is over, also for clones.
+/// Reading and writing block. [`try_clone`](Self::try_clone) returns a second handle to the
+/// connection, for another thread or for `on_shutdown`. Once the closure that got the connection
+/// has returned, every handle fails.
 pub struct Upgraded {
     shared: Arc<Shared>,
     read_timeout: Option<Duration>,
@@ -28,23 +29,24 @@ pub struct Upgraded {
 struct Shared {
     egress: Arc<Egress>,
     context: Context,
-    /// Bytes that came behind the request's head.
+    /// The bytes that came after the request's head and are not read yet.
     received: Mutex<Vec<u8>>,
-    /// Readable from the moment on when the server drains.
+    /// A waker that becomes readable when the server drains.
     stopping: Arc<Waker>,
-    told: AtomicBool,
+    /// Whether `on_shutdown` was due, and has been called if it was set.
+    was_notified: AtomicBool,
     on_shutdown: Mutex<Option<Box<OnShutdown>>>,
-    over: AtomicBool,
+    has_ended: AtomicBool,
 }
 
 type OnShutdown = dyn FnOnce(&mut Upgraded) + Send;
 
 /// Ends an [`Upgraded`] and all its clones when it is dropped.
-pub(crate) struct End(Arc<Shared>);
+pub(crate) struct EndOnDrop(Arc<Shared>);
 
-impl Drop for End {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.0.over.store(true, SeqCst);
+        self.0.has_ended.store(true, SeqCst);
     }
 }
 
@@ -55,15 +57,15 @@ impl Upgraded {
         received: Vec<u8>,
         stopping: Arc<Waker>,
         write_timeout: Duration,
-    ) -> (Self, End) {
+    ) -> (Self, EndOnDrop) {
         let shared = Arc::new(Shared {
             egress,
             context,
             received: Mutex::new(received),
             stopping,
-            told: AtomicBool::new(false),
+            was_notified: AtomicBool::new(false),
             on_shutdown: Mutex::new(None),
-            over: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
         });
         (
             Self {
@@ -71,33 +73,34 @@ impl Upgraded {
                 read_timeout: None,
                 write_timeout: Some(write_timeout),
             },
-            End(shared),
+            EndOnDrop(shared),
         )
     }
 
-    /// Has `then` called once when the server starts to drain, by a thread that waits in
-    /// [`read`](Read::read), or at its next read: for a last word, such as a WebSocket's Close with
-    /// 1001. Reading goes on afterwards, for the peer's answer.
+    /// Sets a closure that is called once when the server starts to drain, by a thread that waits
+    /// in [`read`](Read::read), or at its next read. It can send a last message, such as a
+    /// WebSocket's Close with 1001. Reading goes on afterwards, for the peer's answer.
     ///
-    /// Who does not read is told by [`Context::draining`] alone.
+    /// A thread that does not read learns of the drain from [`Context::draining`] alone.
     pub fn on_shutdown(&self, then: impl FnOnce(&mut Self) + Send + 'static) {
         *lock(&self.shared.on_shutdown) = Some(Box::new(then));
-        // Nobody is going to look again.
-        if self.shared.told.load(SeqCst) {
-            self.tell_of_stop();
+        // No later read would call it.
+        if self.shared.was_notified.load(SeqCst) {
+            self.run_on_shutdown();
         }
     }
 
-    /// Another one for the same connection, with timeouts of its own.
+    /// Returns another handle to the same connection, with timeouts of its own.
     ///
     /// # Errors
     ///
-    /// None today; it is a `Result` as everywhere in `std`, and for connections to come.
+    /// It does not fail today. It returns a `Result` as everywhere in `std`, and for kinds of
+    /// connections to come.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(self.again())
+        Ok(self.duplicate())
     }
 
-    fn again(&self) -> Self {
+    fn duplicate(&self) -> Self {
         Self {
             shared: self.shared.clone(),
             read_timeout: self.read_timeout,
@@ -105,23 +108,24 @@ impl Upgraded {
         }
     }
 
-    /// How long a read waits before it fails with `TimedOut`. Default: `None`, for ever.
+    /// Sets how long a read waits before it fails with `TimedOut`. Default: `None`, which waits
+    /// forever.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
         self.read_timeout = timeout;
     }
 
-    /// How long a write waits for a peer that takes nothing before it fails with `TimedOut`.
+    /// Sets how long a write waits for a peer that takes nothing before it fails with `TimedOut`.
     /// Default: the server's [`write_timeout`](crate::ServerBuilder::write_timeout).
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         self.write_timeout = timeout;
     }
 
-    /// Says that nothing more will be written (FIN). Reading goes on.
+    /// Ends our side of the connection (FIN). Reading goes on.
     pub fn finish(&self) {
         self.shared.egress.transport().finish();
     }
 
-    /// The peer's address. `None` over a unix socket.
+    /// Returns the peer's address. `None` over a unix socket.
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.shared.egress.peer_addr()
@@ -131,18 +135,18 @@ impl Upgraded {
     fn wait_for_bytes(&self) -> io::Result<()> {
         let shared = &*self.shared;
         loop {
-            if shared.over.load(SeqCst) {
+            if shared.has_ended.load(SeqCst) {
                 return Err(io::Error::new(
                     io::ErrorKind::ConnectionAborted,
-                    "the connection was given back",
+                    "the upgraded connection has ended",
                 ));
             }
-            if !shared.told.load(SeqCst) && shared.context.is_draining() {
-                shared.told.store(true, SeqCst);
-                self.tell_of_stop();
+            if !shared.was_notified.load(SeqCst) && shared.context.is_draining() {
+                shared.was_notified.store(true, SeqCst);
+                self.run_on_shutdown();
             }
             let fds = [shared.egress.transport().as_fd(), shared.stopping.as_fd()];
-            let fds = if shared.told.load(SeqCst) {
+            let fds = if shared.was_notified.load(SeqCst) {
                 &fds[..1]
             } else {
                 &fds[..]
@@ -153,26 +157,29 @@ impl Upgraded {
                     "the peer is silent",
                 ));
             }
-            // The stop wakes once; for the peer one looks again.
-            if shared.told.load(SeqCst) || !shared.context.is_draining() {
+            // The loop above handles the wake-up by the stop. After any other the caller reads
+            // again.
+            if shared.was_notified.load(SeqCst) || !shared.context.is_draining() {
                 return Ok(());
             }
         }
     }
 
-    fn tell_of_stop(&self) {
+    fn run_on_shutdown(&self) {
         let then = lock(&self.shared.on_shutdown).take();
         if let Some(then) = then {
-            then(&mut self.again());
+            then(&mut self.duplicate());
         }
     }
 }
 
 impl Read for Upgraded {
+    /// Reads the bytes that are there, and blocks until there are some.
+    ///
     /// # Errors
     ///
     /// `ConnectionReset` and others when the peer or the server has ended the connection,
-    /// `TimedOut`.
+    /// `TimedOut` when the read timeout is over.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
@@ -197,15 +204,17 @@ impl Read for Upgraded {
 }
 
 impl Write for Upgraded {
+    /// Writes as much as the kernel takes, and blocks until it takes some.
+    ///
     /// # Errors
     ///
-    /// As reading.
+    /// The same as for reading.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            if self.shared.over.load(SeqCst) {
+            if self.shared.has_ended.load(SeqCst) {
                 return Err(io::Error::new(
                     io::ErrorKind::ConnectionAborted,
-                    "the connection was given back",
+                    "the upgraded connection has ended",
                 ));
             }
             let taken = self.shared.egress.send_directly(bytes)?;
@@ -222,7 +231,7 @@ impl Write for Upgraded {
         }
     }
 
-    /// What was written is on its way already.
+    /// Does nothing: every write hands its bytes to the kernel at once.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -107,7 +107,7 @@ impl Evictor {
             &mut self.buffers,
             pool.lifecycle.clock.now(),
         );
-        let how = match conn.make_room(idle_for, &cx) {
+        let how = match conn.check_eviction(idle_for, &cx) {
             Overdue::Close(reason) => LetGo::Close(reason),
             Overdue::Advance => LetGo::Queue(Queue::Ready),
             Overdue::Wait => LetGo::Park,

@@ -98,14 +98,14 @@ struct Connection {
     came: [AtomicUsize; 2],
     /// How often the connection was owned. Each owner has to see what the last one stored; one that
     /// does not has claimed the connection without its last owner's work.
-    turns: AtomicUsize,
+    owners: AtomicUsize,
     /// What the owners did. The lock is never contended: there is one owner at a time.
     done: StdMutex<Done>,
 }
 
 #[derive(Default)]
 struct Done {
-    turns: usize,
+    owners: usize,
     read: [usize; 2],
     hup: bool,
 }
@@ -120,7 +120,7 @@ impl Connection {
         Arc::new(Self {
             word,
             came,
-            turns: AtomicUsize::new(0),
+            owners: AtomicUsize::new(0),
             done: StdMutex::default(),
         })
     }
@@ -129,12 +129,12 @@ impl Connection {
     fn own(&self, reads: bool, hup: bool) {
         let mut done = self.done.try_lock().expect("one owner at a time");
         assert_eq!(
-            self.turns.load(Relaxed),
-            done.turns,
+            self.owners.load(Relaxed),
+            done.owners,
             "an owner sees what the last one did"
         );
-        done.turns += 1;
-        self.turns.store(done.turns, Relaxed);
+        done.owners += 1;
+        self.owners.store(done.owners, Relaxed);
         done.hup |= hup;
         if reads {
             done.read = [self.came[0].load(Relaxed), self.came[1].load(Relaxed)];

@@ -4,7 +4,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::check;
-use crate::pool::deadlines::{Deadlines, Due};
+use crate::pool::deadlines::{DeadlineCell, Deadlines};
 use crate::pool::slots::{ClaimWord, Claimed};
 
 /// Catches: an entry that was taken out for a deadline which has just moved, and that neither side
@@ -53,7 +53,7 @@ fn a_forgotten_connection_has_none() {
             let timed = timed.clone();
             thread::spawn(move || timed.pop())
         };
-        timed.deadlines.forget(&timed.due, 0);
+        timed.deadlines.remove(&timed.cell, 0);
         sweeper.join().unwrap();
         assert_eq!(timed.deadlines.first(), None);
     });
@@ -62,7 +62,7 @@ fn a_forgotten_connection_has_none() {
 /// A connection with its deadline. The sweeper always runs at the moment 10.
 struct Timed {
     word: ClaimWord,
-    due: Due,
+    cell: DeadlineCell,
     deadlines: Deadlines,
 }
 
@@ -71,7 +71,7 @@ impl Timed {
     fn owned() -> Arc<Self> {
         let timed = Self {
             word: ClaimWord::new(),
-            due: Due::default(),
+            cell: DeadlineCell::default(),
             deadlines: Deadlines::default(),
         };
         timed.word.park_queued();
@@ -81,11 +81,11 @@ impl Timed {
     }
 
     fn set(&self, at: u64) -> bool {
-        self.deadlines.set(&self.due, 0, at)
+        self.deadlines.set(&self.cell, 0, at)
     }
 
     fn pop(&self) -> bool {
-        self.deadlines.pop(10, |_| &self.due).is_ok()
+        self.deadlines.pop(10, |_| &self.cell).is_ok()
     }
 
     /// The monitor's sweep: a connection that is overdue gets a later deadline.

@@ -48,9 +48,9 @@ fn the_monitor_leaves_a_place_like_anybody() {
         let monitor = {
             let waiting = waiting.clone();
             thread::spawn(move || {
-                waiting.lane.semaphore.acquire_beyond();
+                waiting.lane.semaphore.force_acquire();
                 waiting.lane.semaphore.release();
-                waiting.try_again(waiting.lane.claim_beside_room(&waiting.queues.table));
+                waiting.requeue_claimed(waiting.lane.claim_if_room(&waiting.queues.table));
             })
         };
         if waiting.enter_or_wait(0) {
@@ -96,7 +96,7 @@ impl Waiting {
         let lane = Lane::new(1);
         // Stored once beforehand, for loom: see [`super`].
         lane.waiting.drop_stale(&queues.table);
-        lane.semaphore.acquire_beyond();
+        lane.semaphore.force_acquire();
         lane.semaphore.release();
         Arc::new(Self { queues, lane })
     }
@@ -108,19 +108,19 @@ impl Waiting {
             return true;
         }
         self.queues.table.slot(key).word.park_queued();
-        self.try_again(self.lane.wait(key, &self.queues.table));
+        self.requeue_claimed(self.lane.wait(key, &self.queues.table));
         false
     }
 
     /// Has a worker look at a connection that was claimed while it waited.
-    fn try_again(&self, claimed: Option<u32>) {
+    fn requeue_claimed(&self, claimed: Option<u32>) {
         if let Some(key) = claimed {
             self.queues.enqueue(key, &self.queues.ready);
         }
     }
 
     fn serve_all(&self) {
-        while self.lane.leave_or_next(&self.queues.table).is_some() {}
+        while self.lane.release_or_next(&self.queues.table).is_some() {}
     }
 
     fn assert_nobody_waits(&self) {

@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
-use self::take_over::Line;
+use self::take_over::SlowTransport;
 use crate::conn::egress::Egress;
 use crate::pool::slots::{KeyQueue, Table};
 
@@ -58,7 +58,7 @@ impl Queues {
         for _ in 0..2 {
             table
                 .allocate(std::sync::Arc::new(Egress::new(
-                    Box::new(Line::default()),
+                    Box::new(SlowTransport::default()),
                     None,
                 )))
                 .expect("a free slot");

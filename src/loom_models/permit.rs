@@ -23,11 +23,11 @@ fn a_permit_is_in_one_hand() {
                 let mut revoked_in = None;
                 for _ in 0..2 {
                     let seen = word.look();
-                    if !seen.is_busy() {
+                    if !seen.is_in_call_with_permit() {
                         continue;
                     }
                     let seen_in = call.load(Relaxed);
-                    semaphore.acquire_beyond();
+                    semaphore.force_acquire();
                     if word.revoke(seen).is_some() {
                         assert_eq!(
                             revoked_in.replace(seen_in),
@@ -45,14 +45,14 @@ fn a_permit_is_in_one_hand() {
         for generation in 1..=2 {
             call.store(generation, Relaxed);
             if lost_in.is_none() {
-                word.begin_busy(generation as u64);
-                if !word.end_busy(generation as u64) {
+                word.begin_call(generation as u64);
+                if !word.end_call(generation as u64) {
                     lost_in = Some(generation);
                     semaphore.release();
                 }
             } else {
-                word.begin_out();
-                word.end_out();
+                word.begin_call_without_permit();
+                word.end_call_without_permit();
             }
         }
         assert_eq!(monitor.join().unwrap(), lost_in);

@@ -18,10 +18,10 @@ use crate::sys::socket::TcpInfo;
 /// that goes on writing after the 503, or is told that bytes were written which were not.
 #[test]
 fn a_request_is_answered_once() {
-    for whole in [true, false] {
+    for complete in [true, false] {
         check(None, move || {
-            let line = Line::default();
-            let egress = Arc::new(Egress::new(Box::new(line.clone()), None));
+            let transport = SlowTransport::default();
+            let egress = Arc::new(Egress::new(Box::new(transport.clone()), None));
             egress
                 .begin_response(&mut Vec::new(), true, |out| {
                     out.extend_from_slice(b"earlier ")
@@ -36,8 +36,9 @@ fn a_request_is_answered_once() {
                 let egress = egress.clone();
                 thread::spawn(move || egress.flush_from_outside().unwrap())
             };
-            let begun =
-                egress.begin_response(&mut Vec::new(), whole, |out| out.extend_from_slice(b"200 "));
+            let begun = egress.begin_response(&mut Vec::new(), complete, |out| {
+                out.extend_from_slice(b"200 ")
+            });
             let mut written =
                 begun.and_then(|()| egress.append(true, |out| out.extend_from_slice(b"OK")));
             if begun.is_err() {
@@ -49,7 +50,7 @@ fn a_request_is_answered_once() {
             let taken = cutter.join().unwrap();
             monitor.join().unwrap();
             assert!(egress.flush_from_outside().unwrap());
-            let wire = line.0.lock().unwrap();
+            let wire = transport.0.lock().unwrap();
             if written.is_ok() {
                 assert!(!matches!(taken, TakeOver::Answered(_)));
                 assert_eq!(
@@ -76,7 +77,7 @@ fn in_flight() -> InFlight {
 
 /// A connection to a peer that takes no byte at first, and then two at a time.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Line(std::sync::Arc<StdMutex<Wire>>);
+pub(super) struct SlowTransport(std::sync::Arc<StdMutex<Wire>>);
 
 #[derive(Debug, Default)]
 struct Wire {
@@ -85,7 +86,7 @@ struct Wire {
     finished: bool,
 }
 
-impl Transport for Line {
+impl Transport for SlowTransport {
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut wire = self.0.lock().unwrap();
         assert!(!wire.finished, "nothing is sent after the FIN");

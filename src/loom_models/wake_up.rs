@@ -17,13 +17,13 @@ use crate::sys::waker::{Waker, wait_for};
 #[test]
 fn nobody_sleeps_beside_work() {
     check(3, || {
-        let hall = Hall::new();
-        let bringers = [0, 1].map(|key| {
-            let hall = hall.clone();
-            thread::spawn(move || hall.bring(key))
+        let model = Model::new();
+        let producers = [0, 1].map(|key| {
+            let model = model.clone();
+            thread::spawn(move || model.add_work(key))
         });
-        hall.poll(2);
-        join(bringers);
+        model.poll(2);
+        join(producers);
     });
 }
 
@@ -32,17 +32,17 @@ fn nobody_sleeps_beside_work() {
 #[test]
 fn a_bell_the_monitor_takes_is_passed_on() {
     check(3, || {
-        let hall = Hall::new();
-        let bringer = {
-            let hall = hall.clone();
-            thread::spawn(move || hall.bring(0))
+        let model = Model::new();
+        let producer = {
+            let model = model.clone();
+            thread::spawn(move || model.add_work(0))
         };
         let monitor = {
-            let hall = hall.clone();
-            thread::spawn(move || hall.take_care())
+            let model = model.clone();
+            thread::spawn(move || model.poll_as_caretaker())
         };
-        hall.poll(1);
-        bringer.join().unwrap();
+        model.poll(1);
+        producer.join().unwrap();
         monitor.join().unwrap();
     });
 }
@@ -51,36 +51,36 @@ fn a_bell_the_monitor_takes_is_passed_on() {
 #[test]
 fn the_monitor_does_not_sleep_beside_a_busy_worker() {
     check(None, || {
-        let bell = MonitorWake::new(std::sync::Arc::new(Waker::new().unwrap()));
-        let shared = Arc::new((WorkerWord::new(), bell));
-        let (word, bell) = &*shared;
+        let monitor_wake = MonitorWake::new(std::sync::Arc::new(Waker::new().unwrap()));
+        let shared = Arc::new((WorkerWord::new(), monitor_wake));
+        let (word, monitor_wake) = &*shared;
         // Stored once beforehand, for loom: see [`super`].
-        word.end_out();
-        bell.wake_up();
+        word.end_call_without_permit();
+        monitor_wake.wake_up();
         let monitor = {
             let shared = shared.clone();
             thread::spawn(move || {
-                let (word, bell) = &*shared;
-                bell.fall_asleep();
-                !word.look().is_in_user_code()
+                let (word, monitor_wake) = &*shared;
+                monitor_wake.fall_asleep();
+                !word.look().is_in_call()
             })
         };
-        word.begin_busy(1);
-        bell.wake();
+        word.begin_call(1);
+        monitor_wake.wake();
         let sleeps = monitor.join().unwrap();
-        assert!(!sleeps || wait_for(&[bell.waker.as_fd()], Some(Duration::ZERO)));
+        assert!(!sleeps || wait_for(&[monitor_wake.waker.as_fd()], Some(Duration::ZERO)));
     });
 }
 
-/// Workers that wait for work, and threads that bring it.
-struct Hall {
+/// Workers that wait for work, and threads that add_work it.
+struct Model {
     queues: Queues,
     poller_wake: PollerWake,
     eventfd: Eventfd,
     word: WorkerWord,
 }
 
-impl Hall {
+impl Model {
     fn new() -> Arc<Self> {
         let queues = Queues::new();
         Arc::new(Self {
@@ -97,7 +97,7 @@ impl Hall {
         }
     }
 
-    fn bring(&self, key: u32) {
+    fn add_work(&self, key: u32) {
         self.queues.enqueue(key, &self.queues.ready);
         self.wake_poller();
     }
@@ -113,9 +113,9 @@ impl Hall {
                 return;
             }
             self.word.fall_asleep();
-            let rang = self.eventfd.wait(self.queues.ready.is_empty());
+            let was_woken = self.eventfd.wait(self.queues.ready.is_empty());
             self.word.wake_up();
-            if rang {
+            if was_woken {
                 self.poller_wake.acknowledge();
             }
         }
@@ -124,7 +124,7 @@ impl Hall {
     /// The monitor, which has just seen that all workers run user code, takes an event. The ring
     /// may have been for another thread: work that the monitor cannot do, or that came after it
     /// looked, is for a worker that sleeps again by now.
-    fn take_care(&self) {
+    fn poll_as_caretaker(&self) {
         if self.eventfd.wait(false) {
             self.poller_wake.acknowledge();
             if !self.queues.ready.is_empty() {
@@ -134,26 +134,26 @@ impl Hall {
     }
 }
 
-/// The poller as far as the bell goes: a ring wakes one worker that waits, or the next one that
+/// The poller as far as the monitor_wake goes: a ring wakes one worker that waits, or the next one that
 /// will.
 #[derive(Default)]
 struct Eventfd {
-    rings: Mutex<usize>,
-    rung: Condvar,
+    is_readable: Mutex<usize>,
+    became_readable: Condvar,
 }
 
 impl Eventfd {
     fn wake_poller(&self) {
-        *self.rings.lock().unwrap() = 1;
-        self.rung.notify_one();
+        *self.is_readable.lock().unwrap() = 1;
+        self.became_readable.notify_one();
     }
 
     /// Takes the ring, for which it waits if it may block; true: there was one.
     fn wait(&self, block: bool) -> bool {
-        let mut rings = self.rings.lock().unwrap();
-        while block && *rings == 0 {
-            rings = self.rung.wait(rings).unwrap();
+        let mut is_readable = self.is_readable.lock().unwrap();
+        while block && *is_readable == 0 {
+            is_readable = self.became_readable.wait(is_readable).unwrap();
         }
-        std::mem::take(&mut *rings) > 0
+        std::mem::take(&mut *is_readable) > 0
     }
 }

@@ -21,12 +21,12 @@ const MOVING: u64 = u64::MAX - 1;
 
 /// A slot's part: its deadline, and the moment its entry is queued for.
 #[derive(Debug)]
-pub(crate) struct Due {
+pub(crate) struct DeadlineCell {
     at: AtomicU64,
     queued: AtomicU64,
 }
 
-impl Default for Due {
+impl Default for DeadlineCell {
     fn default() -> Self {
         Self {
             at: AtomicU64::new(NEVER),
@@ -43,33 +43,33 @@ impl Deadlines {
     /// Sets the deadline of a connection that its owner is about to park. True: it is now the first
     /// of all, so whoever sleeps until the first has to be woken.
     #[must_use]
-    pub(crate) fn set(&self, due: &Due, key: u32, at: u64) -> bool {
+    pub(crate) fn set(&self, cell: &DeadlineCell, key: u32, at: u64) -> bool {
         // First `at`, then `queued`; `pop` the other way round. So either we see that the entry is
         // gone and queue a new one, or `pop` sees the new moment and puts it back: a connection is
         // never parked without an entry.
-        due.at.store(at, SeqCst);
-        if due.queued.load(SeqCst) <= at {
+        cell.at.store(at, SeqCst);
+        if cell.queued.load(SeqCst) <= at {
             return false;
         }
         let mut queue = lock(&self.0);
-        let queued = due.queued.load(Relaxed); // written under the lock only
+        let queued = cell.queued.load(Relaxed); // written under the lock only
         if queued <= at {
             return false;
         }
         queue.remove(&(queued, key));
         queue.insert((at, key));
-        due.queued.store(at, SeqCst);
+        cell.queued.store(at, SeqCst);
         queue.first() == Some(&(at, key))
     }
 
     /// Forgets a connection that is gone. Only for its owner, before the slot is free.
-    pub(crate) fn forget(&self, due: &Due, key: u32) {
-        due.at.store(NEVER, Relaxed);
-        if due.queued.load(Relaxed) == NEVER {
+    pub(crate) fn remove(&self, cell: &DeadlineCell, key: u32) {
+        cell.at.store(NEVER, Relaxed);
+        if cell.queued.load(Relaxed) == NEVER {
             return;
         }
         let mut queue = lock(&self.0);
-        let queued = due.queued.swap(NEVER, Relaxed);
+        let queued = cell.queued.swap(NEVER, Relaxed);
         queue.remove(&(queued, key));
     }
 
@@ -81,7 +81,7 @@ impl Deadlines {
     pub(crate) fn pop<'a>(
         &self,
         now: u64,
-        due: impl Fn(u32) -> &'a Due,
+        cell: impl Fn(u32) -> &'a DeadlineCell,
     ) -> Result<u32, Option<u64>> {
         let mut queue = lock(&self.0);
         loop {
@@ -92,15 +92,15 @@ impl Deadlines {
                 return Err(Some(queued));
             }
             queue.remove(&(queued, key));
-            let due = due(key);
-            due.queued.store(MOVING, SeqCst);
-            let at = due.at.load(SeqCst);
+            let cell = cell(key);
+            cell.queued.store(MOVING, SeqCst);
+            let at = cell.at.load(SeqCst);
             if now < at && at < NEVER {
-                due.queued.store(at, SeqCst);
+                cell.queued.store(at, SeqCst);
                 queue.insert((at, key));
                 continue;
             }
-            due.queued.store(NEVER, SeqCst);
+            cell.queued.store(NEVER, SeqCst);
             if at <= now {
                 return Ok(key);
             }
@@ -114,8 +114,8 @@ impl Deadlines {
 
     /// Whether the deadline of a connection the caller has claimed is still over: it may have been
     /// parked anew since.
-    pub(crate) fn is_over(due: &Due, now: u64) -> bool {
-        due.at.load(Relaxed) <= now
+    pub(crate) fn is_over(cell: &DeadlineCell, now: u64) -> bool {
+        cell.at.load(Relaxed) <= now
     }
 }
 
@@ -125,29 +125,33 @@ mod tests {
 
     #[test]
     fn an_entry_follows_its_slot_and_there_is_one() {
-        let (deadlines, a, b) = (Deadlines::default(), Due::default(), Due::default());
-        let due = |key| if key == 1 { &a } else { &b };
+        let (deadlines, a, b) = (
+            Deadlines::default(),
+            DeadlineCell::default(),
+            DeadlineCell::default(),
+        );
+        let cell = |key| if key == 1 { &a } else { &b };
         assert!(deadlines.set(&a, 1, 10), "the first is first");
         assert!(!deadlines.set(&a, 1, 30), "a later one only is stored");
         assert!(!deadlines.set(&b, 2, 20));
-        assert_eq!(deadlines.pop(9, due), Err(Some(10)));
+        assert_eq!(deadlines.pop(9, cell), Err(Some(10)));
         // Too early: queued again for 30.
-        assert_eq!(deadlines.pop(10, due), Err(Some(20)));
+        assert_eq!(deadlines.pop(10, cell), Err(Some(20)));
         assert!(
             deadlines.set(&a, 1, 15),
             "an earlier one is moved to the front"
         );
-        assert_eq!(deadlines.pop(15, due), Ok(1));
-        assert_eq!(deadlines.pop(15, due), Err(Some(20)));
-        deadlines.forget(&b, 2);
-        assert_eq!(deadlines.pop(u64::MAX - 2, due), Err(None));
+        assert_eq!(deadlines.pop(15, cell), Ok(1));
+        assert_eq!(deadlines.pop(15, cell), Err(Some(20)));
+        deadlines.remove(&b, 2);
+        assert_eq!(deadlines.pop(u64::MAX - 2, cell), Err(None));
     }
 
     #[test]
     fn what_never_ends_has_no_entry() {
-        let (deadlines, due) = (Deadlines::default(), Due::default());
-        assert!(!deadlines.set(&due, 1, u64::MAX));
+        let (deadlines, cell) = (Deadlines::default(), DeadlineCell::default());
+        assert!(!deadlines.set(&cell, 1, u64::MAX));
         assert_eq!(deadlines.first(), None);
-        assert!(!Deadlines::is_over(&due, u64::MAX - 1));
+        assert!(!Deadlines::is_over(&cell, u64::MAX - 1));
     }
 }

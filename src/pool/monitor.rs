@@ -15,7 +15,7 @@ use crate::conn::serve_context::{Buffers, ServeContext};
 use crate::conn::stage::{Conn, Next};
 use crate::lifecycle::phase::Phase;
 use crate::pool::deadlines::Deadlines;
-use crate::pool::permits::Seen;
+use crate::pool::permits::WorkerSnapshot;
 use crate::pool::settle::{LetGo, Queue};
 use crate::pool::shared::Pool;
 use crate::pool::slots::Claimed;
@@ -34,7 +34,7 @@ pub(crate) struct Monitor<'p> {
     pool: &'p Pool,
     events: Events,
     buffers: Buffers,
-    seen: Vec<Seen>,
+    seen: Vec<WorkerSnapshot>,
 }
 
 /// What the workers do.
@@ -45,12 +45,12 @@ enum Workers {
     /// One does.
     Busy,
     /// All run user code without one: nobody polls.
-    Out,
+    AllWithoutPermit,
 }
 
 impl<'p> Monitor<'p> {
     pub(crate) fn new(pool: &'p Pool) -> Self {
-        let seen = vec![Seen::NOTHING; pool.worker_states.len()];
+        let seen = vec![WorkerSnapshot::INITIAL; pool.worker_states.len()];
         Self {
             pool,
             events: Events::new(64),
@@ -65,9 +65,9 @@ impl<'p> Monitor<'p> {
         let mut quiet = 0;
         while pool.lifecycle.phase() != Phase::Stopped {
             let next = self.sweep();
-            let workers = self.look();
-            if workers == Workers::Out {
-                self.take_care();
+            let workers = self.revoke_permits();
+            if workers == Workers::AllWithoutPermit {
+                self.serve_as_caretaker();
             }
             pool.count_answered(&mut self.buffers);
             quiet = if workers == Workers::Busy {
@@ -75,7 +75,7 @@ impl<'p> Monitor<'p> {
             } else {
                 quiet + 1
             };
-            let tick = if quiet < QUIET_TICKS && workers != Workers::Out {
+            let tick = if quiet < QUIET_TICKS && workers != Workers::AllWithoutPermit {
                 Some(TICK)
             } else {
                 None
@@ -100,7 +100,7 @@ impl<'p> Monitor<'p> {
             (tick, until) => tick.or(until),
         };
         let waker = pool.monitor.waker.as_fd();
-        let caretaking = workers == Workers::Out;
+        let caretaking = workers == Workers::AllWithoutPermit;
         if tick.is_none() {
             pool.monitor.fall_asleep();
             if caretaking {
@@ -108,7 +108,7 @@ impl<'p> Monitor<'p> {
                 pool.caretaker.fall_asleep();
             }
             // Whoever changes one of these looks after it whether we sleep.
-            let changed = self.glance() != workers
+            let changed = self.look() != workers
                 || pool.lifecycle.phase() == Phase::Stopped
                 || pool.deadlines.first().map(|at| pool.instant(at)) != deadline.map(Some)
                 || caretaking && pool.has_queued_for_anybody();
@@ -135,17 +135,17 @@ impl<'p> Monitor<'p> {
 
     /// Looks at what each worker does, and revokes the permit of one that is in the same call as a
     /// tick ago.
-    fn look(&mut self) -> Workers {
+    fn revoke_permits(&mut self) -> Workers {
         let pool = self.pool;
         let mut busy = false;
         for (state, before) in pool.worker_states.iter().zip(&mut self.seen) {
             let seen = state.word.look();
-            busy |= seen.is_busy();
-            if seen.is_busy() && seen == *before {
+            busy |= seen.is_in_call_with_permit();
+            if seen.is_in_call_with_permit() && seen == *before {
                 // First counted, then revoked: the worker takes both back as soon as it sees the
                 // latter.
                 let route = RouteKey::from_index(state.route.load(Relaxed));
-                pool.slow.semaphore.acquire_beyond();
+                pool.slow.semaphore.force_acquire();
                 pool.latency.revoke(route);
                 pool.test_points.at(Point::SlowBeforeRevoked);
                 match state.word.revoke(seen) {
@@ -155,34 +155,37 @@ impl<'p> Monitor<'p> {
                             // failure shows at the next write.
                             let _ = egress.flush_from_outside();
                         }
-                        pool.give(permit);
+                        pool.pass_permit_on(permit);
                     }
                     None => {
                         pool.slow.semaphore.release();
-                        pool.latency.come_back(route);
-                        pool.let_in(&pool.slow);
+                        pool.latency.revoked_call_returned(route);
+                        pool.admit_waiting(&pool.slow);
                     }
                 }
             }
             *before = seen;
         }
-        match self.glance() {
-            Workers::Out => Workers::Out,
+        match self.look() {
+            Workers::AllWithoutPermit => Workers::AllWithoutPermit,
             _ if busy => Workers::Busy,
             workers => workers,
         }
     }
 
     /// The same without consequences.
-    fn glance(&self) -> Workers {
+    fn look(&self) -> Workers {
         let mut workers = self
             .pool
             .worker_states
             .iter()
             .map(|state| state.word.look());
-        if workers.clone().all(Seen::is_out) {
-            Workers::Out
-        } else if workers.any(Seen::is_busy) {
+        if workers
+            .clone()
+            .all(WorkerSnapshot::is_in_call_without_permit)
+        {
+            Workers::AllWithoutPermit
+        } else if workers.any(WorkerSnapshot::is_in_call_with_permit) {
             Workers::Busy
         } else {
             Workers::Quiet
@@ -191,11 +194,11 @@ impl<'p> Monitor<'p> {
 
     /// Does what the workers would, but for handlers: new connections are taken, heads read,
     /// answers sent on.
-    fn take_care(&mut self) {
+    fn serve_as_caretaker(&mut self) {
         let pool = self.pool;
         while !pool.accepted.is_empty() {
             if let Some((key, conn)) = pool.take_accepted() {
-                self.care_for(key, conn);
+                self.serve_without_user_code(key, conn);
             }
         }
         // As many as there are now: what cannot go on without a worker goes elsewhere, what yields
@@ -204,7 +207,7 @@ impl<'p> Monitor<'p> {
             let Some((key, conn)) = pool.take_queued(&pool.ready) else {
                 break;
             };
-            self.care_for(key, conn);
+            self.serve_without_user_code(key, conn);
         }
         pool.poller.wait(&mut self.events, false);
         let ready: Vec<_> = self.events.iter().collect();
@@ -220,7 +223,7 @@ impl<'p> Monitor<'p> {
                 }
                 Ready::Socket { key, events } => {
                     if let Some(conn) = pool.take_ready(key, events) {
-                        self.care_for(key, conn);
+                        self.serve_without_user_code(key, conn);
                     }
                 }
             }
@@ -228,7 +231,7 @@ impl<'p> Monitor<'p> {
     }
 
     /// Goes on with a connection as far as that needs no user code.
-    fn care_for(&mut self, key: u32, mut conn: Box<Conn>) {
+    fn serve_without_user_code(&mut self, key: u32, mut conn: Box<Conn>) {
         let pool = self.pool;
         let mut cx = ServeContext::new(
             &pool.settings,
@@ -246,7 +249,7 @@ impl<'p> Monitor<'p> {
                     LetGo::Queue(Queue::Calls)
                 }
                 Next::Pull | Next::Push | Next::DedicatedThread => {
-                    conn.wait_for_reader(cx.now);
+                    conn.wait_for_worker_midway(cx.now);
                     LetGo::Queue(Queue::Calls)
                 }
                 Next::Yield => LetGo::Queue(Queue::Ready),
@@ -255,7 +258,7 @@ impl<'p> Monitor<'p> {
             };
             match pool.settle(key, conn, how, &mut cx) {
                 None => return,
-                Some(marked) => conn = marked,
+                Some(conn_with_mark) => conn = conn_with_mark,
             }
         }
     }
@@ -265,15 +268,18 @@ impl<'p> Monitor<'p> {
         let pool = self.pool;
         loop {
             let now = pool.nanos(pool.lifecycle.clock.now());
-            match pool.deadlines.pop(now, |key| &pool.table.slot(key).due) {
-                Ok(key) => self.give_up(key, now),
+            match pool
+                .deadlines
+                .pop(now, |key| &pool.table.slot(key).deadline)
+            {
+                Ok(key) => self.expire(key, now),
                 Err(next) => return next.and_then(|at| pool.instant(at)),
             }
         }
     }
 
     /// The deadline of a connection was over at `now`, unless it is being served, or was meanwhile.
-    fn give_up(&mut self, key: u32, now: u64) {
+    fn expire(&mut self, key: u32, now: u64) {
         let pool = self.pool;
         pool.test_points.at(Point::OverdueBeforeClaim);
         let slot = pool.table.slot(key);
@@ -287,7 +293,7 @@ impl<'p> Monitor<'p> {
             &mut self.buffers,
             pool.lifecycle.clock.now(),
         );
-        let overdue = if Deadlines::is_over(&slot.due, now) {
+        let overdue = if Deadlines::is_over(&slot.deadline, now) {
             conn.overdue(&mut cx)
         } else {
             Overdue::Wait
@@ -304,13 +310,13 @@ impl<'p> Monitor<'p> {
             .for_each(|queue| queue.drop_stale(&pool.table));
         }
         let how = match (overdue, claimed) {
-            (Overdue::Advance, _) => return self.care_for(key, conn),
+            (Overdue::Advance, _) => return self.serve_without_user_code(key, conn),
             (Overdue::Close(reason), _) => LetGo::Close(reason),
             (Overdue::Wait, Claimed::Queued) => LetGo::Queue(Queue::Calls),
             (Overdue::Wait, Claimed::Idle) => LetGo::Park,
         };
         if let Some(conn) = pool.settle(key, conn, how, &mut cx) {
-            self.care_for(key, conn);
+            self.serve_without_user_code(key, conn);
         }
     }
 }

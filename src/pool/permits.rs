@@ -46,7 +46,7 @@ impl Permits {
     }
 
     /// Passes a permit on. Dropped when the pool has ended.
-    pub(crate) fn give(&self, permit: Permit) {
+    pub(crate) fn pass_on(&self, permit: Permit) {
         if let Some(sender) = &*lock(&self.sender) {
             let _ = sender.send(permit);
         }
@@ -64,11 +64,11 @@ const AWAKE: u64 = 0;
 /// Waiting in the poller.
 const ASLEEP: u64 = 1;
 /// In user code, with a permit. A generation in the bits above tells one call from the next.
-const BUSY: u64 = 2;
+const CALL_WITH_PERMIT: u64 = 2;
 /// In user code, without a permit.
-const OUT: u64 = 3;
-const WHAT: u64 = 3;
-const GENERATION: u64 = 4;
+const CALL_WITHOUT_PERMIT: u64 = 3;
+const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
+const STATE_BITS: u32 = 2;
 
 /// A worker's word: what it does, for the monitor and for whoever wants a poller woken.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub(crate) struct WorkerWord(AtomicU64);
 
 /// What the monitor saw of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seen(u64);
+pub(crate) struct WorkerSnapshot(u64);
 
 impl WorkerWord {
     pub(crate) fn new() -> Self {
@@ -98,17 +98,23 @@ impl WorkerWord {
     ///
     /// Sequentially consistent, because the worker looks next whether the monitor sleeps, and the
     /// monitor looks at this word after it has said that it does.
-    pub(crate) fn begin_busy(&self, generation: u64) {
-        self.0.swap((generation * GENERATION) | BUSY, SeqCst);
+    pub(crate) fn begin_call(&self, generation: u64) {
+        self.0
+            .swap((generation << STATE_BITS) | CALL_WITH_PERMIT, SeqCst);
     }
 
     /// User code has ended. False: the permit was revoked meanwhile, and what the monitor did
     /// before that is seen.
     #[must_use]
-    pub(crate) fn end_busy(&self, generation: u64) -> bool {
+    pub(crate) fn end_call(&self, generation: u64) -> bool {
         if self
             .0
-            .compare_exchange((generation * GENERATION) | BUSY, AWAKE, AcqRel, Acquire)
+            .compare_exchange(
+                (generation << STATE_BITS) | CALL_WITH_PERMIT,
+                AWAKE,
+                AcqRel,
+                Acquire,
+            )
             .is_ok()
         {
             return true;
@@ -118,26 +124,26 @@ impl WorkerWord {
     }
 
     /// User code begins, without a permit.
-    pub(crate) fn begin_out(&self) {
-        self.0.swap(OUT, SeqCst);
+    pub(crate) fn begin_call_without_permit(&self) {
+        self.0.swap(CALL_WITHOUT_PERMIT, SeqCst);
     }
 
-    pub(crate) fn end_out(&self) {
+    pub(crate) fn end_call_without_permit(&self) {
         self.0.store(AWAKE, SeqCst);
     }
 
-    pub(crate) fn look(&self) -> Seen {
-        Seen(self.0.load(SeqCst))
+    pub(crate) fn look(&self) -> WorkerSnapshot {
+        WorkerSnapshot(self.0.load(SeqCst))
     }
 
     /// Takes the permit away from a worker that is still in the same call. True: the caller has it
     /// now.
     #[must_use]
-    pub(crate) fn revoke(&self, seen: Seen) -> Option<Permit> {
-        (seen.is_busy()
+    pub(crate) fn revoke(&self, seen: WorkerSnapshot) -> Option<Permit> {
+        (seen.is_in_call_with_permit()
             && self
                 .0
-                .compare_exchange(seen.0, OUT, AcqRel, Relaxed)
+                .compare_exchange(seen.0, CALL_WITHOUT_PERMIT, AcqRel, Relaxed)
                 .is_ok())
         .then_some(Permit(()))
     }
@@ -147,33 +153,33 @@ impl WorkerWord {
     }
 }
 
-impl Seen {
+impl WorkerSnapshot {
     /// What a worker that never ran user code shows.
-    pub(crate) const NOTHING: Self = Self(AWAKE);
+    pub(crate) const INITIAL: Self = Self(AWAKE);
 
-    pub(crate) fn is_busy(self) -> bool {
-        self.0 & WHAT == BUSY
+    pub(crate) fn is_in_call_with_permit(self) -> bool {
+        self.0 & STATE_MASK == CALL_WITH_PERMIT
     }
 
-    pub(crate) fn is_out(self) -> bool {
-        self.0 & WHAT == OUT
+    pub(crate) fn is_in_call_without_permit(self) -> bool {
+        self.0 & STATE_MASK == CALL_WITHOUT_PERMIT
     }
 
-    pub(crate) fn is_in_user_code(self) -> bool {
-        self.is_busy() || self.is_out()
+    pub(crate) fn is_in_call(self) -> bool {
+        self.is_in_call_with_permit() || self.is_in_call_without_permit()
     }
 }
 
-/// Whether a poller has been rung for and has not noticed yet.
+/// Whether a poller has been is_pending for and has not noticed yet.
 #[derive(Debug)]
 pub(crate) struct PollerWake {
-    rung: AtomicBool,
+    is_pending: AtomicBool,
 }
 
 impl PollerWake {
     pub(crate) fn new() -> Self {
         Self {
-            rung: AtomicBool::new(false),
+            is_pending: AtomicBool::new(false),
         }
     }
 
@@ -185,13 +191,13 @@ impl PollerWake {
     #[must_use]
     pub(crate) fn is_needed<'a>(&self, mut words: impl Iterator<Item = &'a WorkerWord>) -> bool {
         fence(SeqCst);
-        words.any(WorkerWord::is_asleep) && !self.rung.swap(true, SeqCst)
+        words.any(WorkerWord::is_asleep) && !self.is_pending.swap(true, SeqCst)
     }
 
     /// By the poller that was woken, before it looks at the queues. Never by the one who rang: the
     /// poller may be late, and a second ring would then be lost with the first.
     pub(crate) fn acknowledge(&self) {
-        self.rung.swap(false, SeqCst);
+        self.is_pending.swap(false, SeqCst);
     }
 }
 
@@ -212,19 +218,19 @@ impl Semaphore {
 
     #[must_use]
     pub(crate) fn acquire(&self) -> bool {
-        self.acquire_beside(0)
+        self.acquire_counting(0)
     }
 
     /// The same as if `others` were inside too, who are about to be.
     #[must_use]
-    pub(crate) fn acquire_beside(&self, others: usize) -> bool {
+    pub(crate) fn acquire_counting(&self, others: usize) -> bool {
         let acquire = |taken| (taken + others < self.max).then_some(taken + 1);
         self.taken.fetch_update(SeqCst, SeqCst, acquire).is_ok()
     }
 
     /// For who is inside already without having asked, so that the others are counted right: may go
     /// beyond the maximum.
-    pub(crate) fn acquire_beyond(&self) {
+    pub(crate) fn force_acquire(&self) {
         self.taken.fetch_add(1, SeqCst);
     }
 

@@ -70,7 +70,7 @@ impl Pool {
                 && let Some(egress) = slot.egress()
             {
                 // A handler may have asked to be told when its client is gone.
-                egress.hung_up();
+                egress.handle_hang_up();
             }
             return None;
         }
@@ -123,7 +123,7 @@ impl Pool {
             entry.because(CloseReason::NoSlot);
             return None;
         };
-        egress.settle(self.poller.clone(), key);
+        egress.register_with(self.poller.clone(), key);
         let now = self.lifecycle.clock.now();
         Some((key, Box::new(Conn::new(egress, entry, context, now))))
     }
@@ -164,7 +164,7 @@ impl Pool {
     }
 
     fn park(&self, key: u32, mut conn: Box<Conn>, cx: &mut ServeContext<'_>) -> Option<Box<Conn>> {
-        let wanted = if conn.wants_room() {
+        let wanted = if conn.needs_writable() {
             Interest::Both
         } else {
             Interest::Readable
@@ -174,10 +174,10 @@ impl Pool {
             self.close(key, conn, CloseReason::Broken, cx);
             return None;
         }
-        conn.give_back(cx);
+        conn.release_buffer(cx);
         let slot = self.table.slot(key);
         self.set_deadline(key, conn.deadline(cx));
-        slot.show_silence(conn.silent_since().map(|since| self.nanos(since)));
+        slot.publish_silent_since(conn.silent_since().map(|since| self.nanos(since)));
         slot.put(conn);
         self.test_points.at(Point::InSlotBeforeParked);
         let mark = slot.word.park().err()?;
@@ -187,7 +187,7 @@ impl Pool {
     }
 
     fn enqueue(&self, key: u32, mut conn: Box<Conn>, queue: Queue, cx: &mut ServeContext<'_>) {
-        conn.give_back(cx);
+        conn.release_buffer(cx);
         let slot = self.table.slot(key);
         let deadline = conn.deadline(cx);
         self.set_deadline(key, deadline);
@@ -200,8 +200,8 @@ impl Pool {
         match queue {
             Queue::Ready => self.ready.push(key),
             Queue::Calls => self.calls.push(key),
-            Queue::Slow => return self.try_again(self.slow.wait(key, &self.table)),
-            Queue::Streams => return self.try_again(self.streams.wait(key, &self.table)),
+            Queue::Slow => return self.requeue_claimed(self.slow.wait(key, &self.table)),
+            Queue::Streams => return self.requeue_claimed(self.streams.wait(key, &self.table)),
         }
         self.wake_poller();
     }
@@ -209,12 +209,12 @@ impl Pool {
     #[allow(clippy::boxed_local, reason = "a connection moves as a pointer")]
     fn close(&self, key: u32, mut conn: Box<Conn>, reason: CloseReason, cx: &mut ServeContext<'_>) {
         if self.lifecycle.phase() >= Phase::Cutting {
-            // What its client has pipelined after a response that was cut is named with it.
+            // The requests that its client has pipelined after a cut response are named with it.
             conn.name_unread(cx);
-            conn.give_back(cx);
+            conn.release_buffer(cx);
         }
-        self.deadlines.forget(&self.table.slot(key).due, key);
-        conn.egress.forget();
+        self.deadlines.remove(&self.table.slot(key).deadline, key);
+        conn.egress.unregister();
         // What its handler gave and nobody took is dropped with the connection: user code.
         if let Err(panic) = panics::catch(|| conn.close(reason)) {
             log::error!("a response's body panicked when it was dropped: {panic}");
@@ -223,12 +223,12 @@ impl Pool {
     }
 
     /// Has a thread look at a connection that waits for a lane although there is room.
-    pub(crate) fn let_in(&self, lane: &Lane) {
-        self.try_again(lane.claim_beside_room(&self.table));
+    pub(crate) fn admit_waiting(&self, lane: &Lane) {
+        self.requeue_claimed(lane.claim_if_room(&self.table));
     }
 
     /// Has a worker try once more to find room for a connection that was claimed from a lane.
-    fn try_again(&self, claimed: Option<u32>) {
+    fn requeue_claimed(&self, claimed: Option<u32>) {
         let Some(key) = claimed else { return };
         if self.table.slot(key).word.park_queued() {
             // The sweeper has dropped its deadline. A deadline that is looked at too early is only
@@ -241,7 +241,7 @@ impl Pool {
 
     fn set_deadline(&self, key: u32, at: Option<Instant>) {
         let at = at.map_or(u64::MAX, |at| self.nanos(at));
-        if self.deadlines.set(&self.table.slot(key).due, key, at) {
+        if self.deadlines.set(&self.table.slot(key).deadline, key, at) {
             self.monitor.wake();
         }
     }

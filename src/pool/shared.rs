@@ -217,9 +217,9 @@ impl Pool {
 
     /// Passes a permit on. There may be nobody to take it: then a poller that sleeps has to see
     /// what is queued.
-    pub(crate) fn give(&self, permit: Permit) {
+    pub(crate) fn pass_permit_on(&self, permit: Permit) {
         self.test_points.at(Point::PermitFreeBeforePassedOn);
-        self.permits.give(permit);
+        self.permits.pass_on(permit);
         if self.has_queued() {
             self.wake_poller();
         }
@@ -236,9 +236,9 @@ impl Pool {
     }
 
     /// Workers that run user code of a route with a permit.
-    pub(crate) fn busy_in(&self, route: RouteKey) -> usize {
+    pub(crate) fn calls_with_permit(&self, route: RouteKey) -> usize {
         let busy = |state: &&CachePadded<WorkerState>| {
-            state.word.look().is_busy() && state.route.load(Relaxed) == route.index()
+            state.word.look().is_in_call_with_permit() && state.route.load(Relaxed) == route.index()
         };
         self.worker_states.iter().filter(busy).count()
     }
@@ -271,9 +271,9 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Lane {
-    pub(crate) fn new(places: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self {
-            semaphore: Semaphore::new(places),
+            semaphore: Semaphore::new(max),
             waiting: KeyQueue::default(),
         }
     }
@@ -284,12 +284,12 @@ impl Lane {
     pub(crate) fn wait(&self, key: u32, table: &Table) -> Option<u32> {
         self.waiting.push(key);
         // Who left the last place may have looked before we pushed.
-        self.claim_beside_room(table)
+        self.claim_if_room(table)
     }
 
     /// Claims a connection that waits although there is room.
     #[must_use]
-    pub(crate) fn claim_beside_room(&self, table: &Table) -> Option<u32> {
+    pub(crate) fn claim_if_room(&self, table: &Table) -> Option<u32> {
         if self.semaphore.has_room() {
             self.waiting.claim(table)
         } else {
@@ -300,7 +300,7 @@ impl Lane {
     /// Leaves a place, unless a connection waits that can take it over: then its key, claimed, and
     /// the caller is still inside.
     #[must_use]
-    pub(crate) fn leave_or_next(&self, table: &Table) -> Option<u32> {
+    pub(crate) fn release_or_next(&self, table: &Table) -> Option<u32> {
         self.semaphore.release();
         // Once more after each time we were inside for nothing: who came to wait meanwhile has
         // found no place.
@@ -326,13 +326,13 @@ impl WorkerState {
     }
 
     /// What the monitor needs if the call that follows turns out to be slow.
-    pub(crate) fn show(&self, key: u32, route: RouteKey) {
+    pub(crate) fn publish_call(&self, key: u32, route: RouteKey) {
         self.key.store(key, Relaxed);
         self.route.store(route.index(), Relaxed);
     }
 
     /// Publishes the worker's own counts.
-    pub(crate) fn publish(&self, buffers: &Buffers) {
+    pub(crate) fn publish_counts(&self, buffers: &Buffers) {
         for (shown, own) in self.answered.iter().zip(buffers.answered) {
             if shown.load(Relaxed) != own {
                 shown.store(own, Relaxed);

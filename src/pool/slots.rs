@@ -27,12 +27,12 @@ use crossbeam_utils::CachePadded;
 
 use crate::conn::egress::Egress;
 use crate::conn::stage::Conn;
-use crate::pool::deadlines::Due;
+use crate::pool::deadlines::DeadlineCell;
 use crate::sys::poller::SocketEvents;
 use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, lock};
 
-/// Slots are made in lots of this many, when first needed, and never moved.
-const LOT: usize = if cfg!(loom) { 2 } else { 1024 };
+/// Slots are made in chunks of this many, when first needed, and never moved.
+const SLOTS_PER_CHUNK: usize = if cfg!(loom) { 2 } else { 1024 };
 
 /// No connection.
 const FREE: u8 = 0;
@@ -166,15 +166,15 @@ impl ClaimWord {
 }
 
 /// Something is under way with a connection.
-const BUSY: u64 = u64::MAX;
+const NOT_SILENT: u64 = u64::MAX;
 
 /// A connection's place in the table.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) word: ClaimWord,
     /// When it must be given up if it is still parked then.
-    pub(crate) due: Due,
-    /// Since when nothing is under way with it, or `BUSY`. For finding candidates; only who claims
+    pub(crate) deadline: DeadlineCell,
+    /// Since when nothing is under way with it, or `NOT_SILENT`. For finding candidates; only who claims
     /// it knows.
     silent_since: AtomicU64,
     conn: Mutex<Option<Box<Conn>>>,
@@ -186,8 +186,8 @@ impl Slot {
     fn new() -> Self {
         Self {
             word: ClaimWord::new(),
-            due: Due::default(),
-            silent_since: AtomicU64::new(BUSY),
+            deadline: DeadlineCell::default(),
+            silent_since: AtomicU64::new(NOT_SILENT),
             conn: Mutex::new(None),
             egress: Mutex::new(None),
         }
@@ -195,8 +195,9 @@ impl Slot {
 
     /// Shows since when nothing is under way with the connection, in nanoseconds as the deadlines
     /// are. By its owner, before it parks.
-    pub(crate) fn show_silence(&self, since: Option<u64>) {
-        self.silent_since.store(since.unwrap_or(BUSY), Relaxed);
+    pub(crate) fn publish_silent_since(&self, since: Option<u64>) {
+        self.silent_since
+            .store(since.unwrap_or(NOT_SILENT), Relaxed);
     }
 
     /// Since when nothing is under way with a parked connection, for who does not own it: it may
@@ -205,7 +206,7 @@ impl Slot {
         if !self.word.is_idle() {
             return None;
         }
-        Some(self.silent_since.load(Relaxed)).filter(|since| *since != BUSY)
+        Some(self.silent_since.load(Relaxed)).filter(|since| *since != NOT_SILENT)
     }
 
     /// Puts the connection back. Only its owner may.
@@ -229,7 +230,7 @@ impl Slot {
 /// All slots.
 #[derive(Debug)]
 pub(crate) struct Table {
-    lots: Vec<OnceLock<Box<[CachePadded<Slot>]>>>,
+    chunks: Vec<OnceLock<Box<[CachePadded<Slot>]>>>,
     free: Mutex<Free>,
 }
 
@@ -244,9 +245,9 @@ impl Table {
     /// A table for `max_connections` connections. Nothing is allocated for slots that are never
     /// used.
     pub(crate) fn new(max_connections: usize) -> Self {
-        let lots = max_connections.div_ceil(LOT).max(1);
+        let chunks = max_connections.div_ceil(SLOTS_PER_CHUNK).max(1);
         Self {
-            lots: (0..lots).map(|_| OnceLock::new()).collect(),
+            chunks: (0..chunks).map(|_| OnceLock::new()).collect(),
             free: Mutex::default(),
         }
     }
@@ -258,7 +259,10 @@ impl Table {
 
     /// The same for a key that may be none.
     pub(crate) fn get(&self, key: u32) -> Option<&Slot> {
-        Some(&self.lots.get(key as usize / LOT)?.get()?[key as usize % LOT])
+        Some(
+            &self.chunks.get(key as usize / SLOTS_PER_CHUNK)?.get()?
+                [key as usize % SLOTS_PER_CHUNK],
+        )
     }
 
     /// A slot for a new connection; the caller owns it and has to `put`. `None`: the table is full.
@@ -267,29 +271,29 @@ impl Table {
             let mut free = lock(&self.free);
             match free.keys.pop() {
                 Some(key) => key,
-                None if (free.fresh as usize) < self.lots.len() * LOT => {
+                None if (free.fresh as usize) < self.chunks.len() * SLOTS_PER_CHUNK => {
                     // First made, then counted: `keys` names slots that are there.
-                    self.lot(free.fresh);
+                    self.chunk(free.fresh);
                     free.fresh += 1;
                     free.fresh - 1
                 }
                 None => return None,
             }
         };
-        let slot = &self.lot(key)[key as usize % LOT];
+        let slot = &self.chunk(key)[key as usize % SLOTS_PER_CHUNK];
         *lock(&slot.egress) = Some(egress);
         slot.word.occupy();
         Some(key)
     }
 
-    fn lot(&self, key: u32) -> &[CachePadded<Slot>] {
+    fn chunk(&self, key: u32) -> &[CachePadded<Slot>] {
         let make = || {
-            (0..LOT)
+            (0..SLOTS_PER_CHUNK)
                 .map(|_| CachePadded::new(Slot::new()))
                 .collect::<Vec<_>>()
                 .into_boxed_slice()
         };
-        self.lots[key as usize / LOT].get_or_init(make)
+        self.chunks[key as usize / SLOTS_PER_CHUNK].get_or_init(make)
     }
 
     /// Gives back the slot of a connection that its owner has dropped.

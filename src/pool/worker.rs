@@ -29,7 +29,7 @@ use crate::sys::test_points::Point;
 
 /// A worker, on its own thread.
 pub(crate) struct Worker<'p> {
-    me: usize,
+    index: usize,
     /// Borrowed: a count of references would travel between the cores with each request.
     pool: &'p Arc<Pool>,
     generation: u64,
@@ -72,16 +72,16 @@ struct UserCode {
 
 impl UserCode {
     /// Whether a permit is worth giving back before it runs.
-    fn may_be_late(self) -> bool {
+    fn may_block(self) -> bool {
         self.may_wait_for_peer || self.is_slow
     }
 }
 
 impl<'p> Worker<'p> {
-    pub(crate) fn new(me: usize, pool: &'p Arc<Pool>) -> Self {
+    pub(crate) fn new(index: usize, pool: &'p Arc<Pool>) -> Self {
         // One event for each wait: nothing sits behind a handler.
         Self {
-            me,
+            index,
             pool,
             generation: 0,
             events: Events::new(1),
@@ -132,7 +132,7 @@ impl<'p> Worker<'p> {
             permit = self.serve(key, conn, permit, buffers);
             permit.as_ref()?;
         }
-        let state = &pool.worker_states[self.me];
+        let state = &pool.worker_states[self.index];
         state.word.fall_asleep();
         pool.test_points.at(Point::AsleepBeforeQueuesChecked);
         let block = !pool.has_queued() && pool.lifecycle.phase() != Phase::Stopped;
@@ -165,13 +165,13 @@ impl<'p> Worker<'p> {
     ) -> Option<Permit> {
         permit = self.serve_one(key, conn, permit, buffers);
         let pool = self.pool;
-        while let Some(key) = next_in(pool, &pool.slow, &mut self.in_slow)
-            .or_else(|| next_in(pool, &pool.streams, &mut self.in_streams))
+        while let Some(key) = release_or_next(pool, &pool.slow, &mut self.in_slow)
+            .or_else(|| release_or_next(pool, &pool.streams, &mut self.in_streams))
         {
             let conn = pool.take_claimed(key);
             permit = self.serve_one(key, conn, permit, buffers);
         }
-        pool.worker_states[self.me].publish(buffers);
+        pool.worker_states[self.index].publish_counts(buffers);
         permit
     }
 
@@ -233,7 +233,7 @@ impl<'p> Worker<'p> {
     ) -> Step {
         if self.pool.lifecycle.phase() >= Phase::Cutting {
             // No handler is started any more: the drain answers in its place.
-            conn.wait_for_the_cut(call, cx);
+            conn.wait_for_cut(call, cx);
             return Step::LetGo(LetGo::Park);
         }
         let code = UserCode {
@@ -263,12 +263,12 @@ impl<'p> Worker<'p> {
             is_slow: false,
         };
         match self.admit(conn, code, permit) {
-            Ok(()) => self.user_code(key, conn, permit, cx, |conn, cx| match next {
+            Ok(()) => self.run_user_code(key, conn, permit, cx, |conn, cx| match next {
                 Next::Pull => conn.pull(cx),
                 _ => conn.push(cx),
             }),
             Err(MustWait(queue)) => {
-                conn.wait_for_reader(cx.now);
+                conn.wait_for_worker_midway(cx.now);
                 Step::LetGo(LetGo::Queue(queue))
             }
         }
@@ -281,7 +281,7 @@ impl<'p> Worker<'p> {
         code: UserCode,
         permit: &mut Option<Permit>,
     ) -> Result<(), MustWait> {
-        if code.may_be_late() || permit.is_none() {
+        if code.may_block() || permit.is_none() {
             // Answers to earlier requests do not wait for this one. A failure shows at the next
             // write.
             let _ = conn.egress.flush_from_outside();
@@ -292,7 +292,7 @@ impl<'p> Worker<'p> {
         if code.is_slow {
             self.enter_slow_lane(conn.route)?;
         }
-        if code.may_be_late() {
+        if code.may_block() {
             self.give_permit_back(permit);
         }
         Ok(())
@@ -315,7 +315,11 @@ impl<'p> Worker<'p> {
         let pool = self.pool;
         if !self.in_slow && pool.latency.is_very_slow(route) {
             // A call of the same route that still has its permit will be found to be slow too.
-            if !pool.slow.semaphore.acquire_beside(pool.busy_in(route)) {
+            if !pool
+                .slow
+                .semaphore
+                .acquire_counting(pool.calls_with_permit(route))
+            {
                 pool.test_points.at(Point::LaneFullBeforeQueued);
                 return Err(MustWait(Queue::Slow));
             }
@@ -327,7 +331,7 @@ impl<'p> Worker<'p> {
     /// Lets another worker poll while this one runs user code that is going to be slow.
     fn give_permit_back(&self, permit: &mut Option<Permit>) {
         if let Some(permit) = permit.take() {
-            self.pool.give(permit);
+            self.pool.pass_permit_on(permit);
         }
     }
 
@@ -344,7 +348,7 @@ impl<'p> Worker<'p> {
         let pool = self.pool;
         let context = conn.context.clone();
         conn.egress.start();
-        self.user_code(key, conn, permit, cx, |conn, cx| {
+        self.run_user_code(key, conn, permit, cx, |conn, cx| {
             let began = cx.look_at_clock();
             let response = panics::catch(|| (pool.handler)(request, context));
             let took = cx.look_at_clock().saturating_duration_since(began);
@@ -356,7 +360,7 @@ impl<'p> Worker<'p> {
 
     /// Runs what the user wrote: the monitor sees it, and may take the permit away. A panic ends
     /// the connection alone.
-    fn user_code<'t>(
+    fn run_user_code<'t>(
         &mut self,
         key: u32,
         conn: &mut Conn,
@@ -364,23 +368,23 @@ impl<'p> Worker<'p> {
         cx: &mut ServeContext<'t>,
         code: impl FnOnce(&mut Conn, &mut ServeContext<'t>) -> Option<Next>,
     ) -> Step {
-        let state = &self.pool.worker_states[self.me];
-        state.show(key, conn.route);
+        let state = &self.pool.worker_states[self.index];
+        state.publish_call(key, conn.route);
         if permit.is_some() {
             self.generation += 1;
-            state.word.begin_busy(self.generation);
+            state.word.begin_call(self.generation);
         } else {
-            state.word.begin_out();
+            state.word.begin_call_without_permit();
         }
         self.pool.monitor.wake();
         let outcome = panics::catch(|| awaited(|| code(conn, cx)));
         self.pool.test_points.at(Point::ReturnedBeforePermitChecked);
         if permit.is_none() {
-            state.word.end_out();
-        } else if !state.word.end_busy(self.generation) {
+            state.word.end_call_without_permit();
+        } else if !state.word.end_call(self.generation) {
             // The monitor has sent a fresh one, and counted us among the slow.
             *permit = None;
-            self.pool.latency.come_back(conn.route);
+            self.pool.latency.revoked_call_returned(conn.route);
             if self.in_slow {
                 self.pool.slow.semaphore.release();
             }
@@ -403,11 +407,11 @@ impl<'p> Worker<'p> {
 
 /// Leaves a section, unless somebody waits there whose connection can take the place: then its key,
 /// claimed.
-fn next_in(pool: &Pool, lane: &Lane, inside: &mut bool) -> Option<u32> {
+fn release_or_next(pool: &Pool, lane: &Lane, inside: &mut bool) -> Option<u32> {
     if !*inside {
         return None;
     }
-    let next = lane.leave_or_next(&pool.table);
+    let next = lane.release_or_next(&pool.table);
     *inside = next.is_some();
     next
 }

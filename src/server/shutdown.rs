@@ -339,7 +339,7 @@ fn close_all(closing: Closing, pool: &Pool, buffers: &mut Buffers, report: &mut 
         let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
         let owned = slot.word.claim_parked().map(|_| {
             let mut conn = slot.take();
-            let over = conn.look_once_more(within, &mut cx);
+            let over = conn.check_before_cut(within, &mut cx);
             (conn, over)
         });
         let taken = egress.take_over(&refusal);
@@ -463,7 +463,7 @@ fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
         let in_handler = |i: usize| {
             pool.worker_states
                 .get(i)
-                .is_some_and(|state| state.word.look().is_in_user_code())
+                .is_some_and(|state| state.word.look().is_in_call())
         };
         let only_stuck = running
             .iter()
