@@ -1,25 +1,26 @@
-//! When each parked connection must be given up.
+//! The deadlines of parked connections: when each of them has to be looked at.
 //!
 //! At most one entry per connection is queued. Parking again with a later deadline, as every
 //! answered request does, only stores the new one in the slot; an entry that comes up too early is
-//! queued again for what the slot says. Parking with an earlier one than is queued moves the entry.
-//! So a busy keep-alive connection costs one store per request, and a closed one leaves no entry
-//! behind that would wake an idle server.
+//! queued again for the deadline in the slot. Parking with an earlier deadline than the queued one
+//! moves the entry. So a busy keep-alive connection costs one store per request, and a closed
+//! connection leaves no entry that would wake an idle server.
 //!
-//! **Invariant:** this module never reads the clock. Moments are nanoseconds since the server's
-//! start, as the caller says.
+//! **Invariant:** this module never reads the clock. The caller gives each moment, in nanoseconds
+//! since the server's start.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use crate::sys::sync::{AtomicU64, Mutex, lock};
 
-/// Not queued.
+/// The value for "no deadline" and "not queued".
 const NEVER: u64 = u64::MAX;
-/// Just taken out of the queue, perhaps to be put back: who would rely on either asks for the lock.
+/// The value for an entry that was just taken out of the queue, perhaps to be put back. A thread
+/// that relies on either takes the lock.
 const MOVING: u64 = u64::MAX - 1;
 
-/// A slot's part: its deadline, and the moment its entry is queued for.
+/// A slot's part: its deadline, and the moment for which its entry is queued.
 #[derive(Debug)]
 pub(crate) struct DeadlineCell {
     at: AtomicU64,
@@ -35,18 +36,18 @@ impl Default for DeadlineCell {
     }
 }
 
-/// The queue of all entries.
+/// The queue of all entries, each a moment and a key.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines(Mutex<BTreeSet<(u64, u32)>>);
 
 impl Deadlines {
     /// Sets the deadline of a connection that its owner is about to park. True: it is now the first
-    /// of all, so whoever sleeps until the first has to be woken.
+    /// of all, so a thread that sleeps until the first one has to be woken.
     #[must_use]
     pub(crate) fn set(&self, cell: &DeadlineCell, key: u32, at: u64) -> bool {
-        // First `at`, then `queued`; `pop` the other way round. So either we see that the entry is
-        // gone and queue a new one, or `pop` sees the new moment and puts it back: a connection is
-        // never parked without an entry.
+        // The order is first `at`, then `queued`, and the other way round in `pop`. So either this
+        // thread sees that the entry is gone and queues a new one, or `pop` sees the new moment and
+        // puts the entry back: no connection is parked without an entry.
         cell.at.store(at, SeqCst);
         if cell.queued.load(SeqCst) <= at {
             return false;
@@ -62,7 +63,8 @@ impl Deadlines {
         queue.first() == Some(&(at, key))
     }
 
-    /// Forgets a connection that is gone. Only for its owner, before the slot is free.
+    /// Removes the deadline of a connection that is over. Only its owner calls this, before the
+    /// slot is free.
     pub(crate) fn remove(&self, cell: &DeadlineCell, key: u32) {
         cell.at.store(NEVER, Relaxed);
         if cell.queued.load(Relaxed) == NEVER {
@@ -73,11 +75,11 @@ impl Deadlines {
         queue.remove(&(queued, key));
     }
 
-    /// A connection whose deadline is over at `now`, or the moment to ask again (`None`: when one
-    /// is set).
+    /// Takes out a connection whose deadline is over at `now`. `Err`: the moment to ask again
+    /// (`None`: when a deadline is set).
     ///
-    /// An overdue one is no longer queued: who finds it being served leaves it to the owner to set
-    /// the next deadline.
+    /// An overdue connection is no longer queued. If it is being served, its owner sets the next
+    /// deadline.
     pub(crate) fn pop<'a>(
         &self,
         now: u64,
@@ -107,13 +109,13 @@ impl Deadlines {
         }
     }
 
-    /// The first moment at which one has to be looked at.
+    /// Returns the first moment at which a connection has to be looked at.
     pub(crate) fn first(&self) -> Option<u64> {
         lock(&self.0).first().map(|&(at, _)| at)
     }
 
-    /// Whether the deadline of a connection the caller has claimed is still over: it may have been
-    /// parked anew since.
+    /// Whether the deadline of a connection that the caller has claimed is still over. It may have
+    /// been parked anew since.
     pub(crate) fn is_over(cell: &DeadlineCell, now: u64) -> bool {
         cell.at.load(Relaxed) <= now
     }
@@ -135,7 +137,7 @@ mod tests {
         assert!(!deadlines.set(&a, 1, 30), "a later one only is stored");
         assert!(!deadlines.set(&b, 2, 20));
         assert_eq!(deadlines.pop(9, cell), Err(Some(10)));
-        // Too early: queued again for 30.
+        // It came up too early, and is queued again for 30.
         assert_eq!(deadlines.pop(10, cell), Err(Some(20)));
         assert!(
             deadlines.set(&a, 1, 15),

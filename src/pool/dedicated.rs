@@ -1,5 +1,5 @@
-//! Threads that belong to one connection each: upgraded ones and long streams. They hold no worker,
-//! are limited in number, and the stop waits for them as it does for the pool.
+//! Dedicated threads, which belong to one connection each: upgraded ones and long streams. They
+//! hold no worker, are limited in number, and a stop waits for them as it does for the pool.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
@@ -10,38 +10,38 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-/// All such threads of a server.
+/// All dedicated threads of a server.
 #[derive(Debug)]
 pub(crate) struct DedicatedThreads {
     max: usize,
     threads: Mutex<Threads>,
     ended: Condvar,
-    /// Connections that are upgraded, or about to be.
+    /// The number of connections that are upgraded, or about to be.
     upgraded: AtomicUsize,
-    /// Of these, those that have come to their own end since the server drains.
+    /// The number of upgraded connections that have ended by themselves since the server drains.
     finished: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct Threads {
     running: BTreeMap<u64, Thread>,
-    /// Done, and not joined yet.
+    /// Threads that have ended and are not joined yet.
     ended: Vec<JoinHandle<()>>,
     next: u64,
 }
 
 #[derive(Debug)]
 struct Thread {
-    /// Of the connection's slot.
+    /// The key of the connection's slot.
     key: u32,
     handle: JoinHandle<()>,
     in_user_code: Arc<AtomicBool>,
 }
 
-/// Takes the thread off the list, however it ends.
+/// Removes the thread from the list when it is dropped, however the thread ends.
 struct Ended<'a>(&'a DedicatedThreads, u64);
 
-/// Counts a connection among the upgraded.
+/// Counts a connection as upgraded until it is dropped.
 pub(crate) struct Upgrading(Arc<DedicatedThreads>);
 
 impl DedicatedThreads {
@@ -59,33 +59,34 @@ impl DedicatedThreads {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a thread that runs `run` with `what`, which says when it is in user code. `Err`:
-    /// there is no room for another one, and here is `what`.
+    /// Starts a thread that runs `run` with `task`; `run` sets its flag while it is in user code.
+    /// `Err`: there is no room for another thread, and the task is returned.
     pub(crate) fn start<T: Send + 'static>(
         this: &Arc<Self>,
         key: u32,
-        what: T,
+        task: T,
         run: impl FnOnce(T, &AtomicBool) + Send + 'static,
     ) -> Result<(), T> {
         let mut threads = this.lock();
-        // They have nothing left to do.
+        // These threads have ended, so joining them does not block.
         threads
             .ended
             .drain(..)
             .for_each(|handle| drop(handle.join()));
         if threads.running.len() >= this.max {
-            return Err(what);
+            return Err(task);
         }
         let number = threads.next;
         threads.next += 1;
-        // What it runs with comes behind it, so that nothing is lost if it cannot be started.
+        // The task is sent after the thread has started, so that it is not lost if the thread
+        // cannot be started.
         let (sender, receiver) = bounded(1);
-        let (own, in_user_code) = (this.clone(), Arc::new(AtomicBool::new(false)));
+        let (threads_of_server, in_user_code) = (this.clone(), Arc::new(AtomicBool::new(false)));
         let inside = in_user_code.clone();
         let body = move || {
-            let _ended = Ended(&own, number);
-            if let Ok(what) = receiver.recv() {
-                run(what, &inside);
+            let _ended = Ended(&threads_of_server, number);
+            if let Ok(task) = receiver.recv() {
+                run(task, &inside);
             }
         };
         match std::thread::Builder::new()
@@ -102,28 +103,28 @@ impl DedicatedThreads {
                     },
                 );
                 drop(threads);
-                let _ = sender.send(what);
+                let _ = sender.send(task);
                 Ok(())
             }
             Err(error) => {
                 log::error!("cannot start a thread for a connection: {error}");
-                Err(what)
+                Err(task)
             }
         }
     }
 
-    /// Counts one more as upgraded, until what is returned is dropped.
+    /// Counts one more connection as upgraded, until the returned guard is dropped.
     pub(crate) fn upgrading(this: &Arc<Self>) -> Upgrading {
         this.upgraded.fetch_add(1, SeqCst);
         Upgrading(this.clone())
     }
 
-    /// Connections that are upgraded.
+    /// Returns the number of upgraded connections.
     pub(crate) fn upgraded(&self) -> usize {
         self.upgraded.load(SeqCst)
     }
 
-    /// One that was told of the stop has come to its end.
+    /// Counts an upgraded connection that has ended by itself while the server drains.
     pub(crate) fn count_finished(&self) {
         self.finished.fetch_add(1, SeqCst);
     }
@@ -132,10 +133,10 @@ impl DedicatedThreads {
         self.finished.load(SeqCst)
     }
 
-    /// Waits until all have ended, but for those in user code of which none ends within `patience`:
-    /// their names and keys. One that has nothing left to do has `rounds` times as long; only a
-    /// machine that stands still needs it.
-    pub(crate) fn join(&self, patience: Duration, rounds: u32) -> Vec<(String, u32)> {
+    /// Waits until all threads have ended, except those in user code of which none ends within
+    /// `stuck_after`, and returns the names and keys of these. A thread that is not in user code
+    /// gets `rounds` times as long; only a machine that stands still needs that.
+    pub(crate) fn join(&self, stuck_after: Duration, rounds: u32) -> Vec<(String, u32)> {
         let (mut threads, mut waited) = (self.lock(), 0);
         while !threads.running.is_empty() {
             let only_stuck = threads
@@ -148,7 +149,7 @@ impl DedicatedThreads {
             let before = threads.running.len();
             let (woken, wait) = self
                 .ended
-                .wait_timeout(threads, patience)
+                .wait_timeout(threads, stuck_after)
                 .unwrap_or_else(PoisonError::into_inner);
             threads = woken;
             waited += u32::from(wait.timed_out() && threads.running.len() == before);

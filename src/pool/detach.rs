@@ -1,4 +1,4 @@
-//! Giving a connection a thread of its own, and taking it back: for an upgrade, and for a response
+//! Giving a connection a dedicated thread, and taking it back: for an upgrade, and for a response
 //! that is written for as long as it takes.
 
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use crate::wire::Refusal;
 const STOPPING: Refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping");
 const TOO_MANY: Refusal = Refusal::new(
     StatusCode::SERVICE_UNAVAILABLE,
-    "too many connections have a thread of their own",
+    "too many connections have a dedicated thread",
 );
 
-/// Gives a connection that asks for it a thread. `Err`: it was refused, and its owner goes on with
-/// it.
+/// Gives a connection the dedicated thread that it needs. `Err`: it was refused, and its owner goes
+/// on with it.
 pub(crate) fn detach(
     pool: &Arc<Pool>,
     key: u32,
@@ -57,13 +57,13 @@ pub(crate) fn detach(
     )
 }
 
-/// The thread: user code, then the connection goes back to the pool.
+/// Runs on the dedicated thread: user code, after which the connection goes back to the pool.
 fn run(
     pool: &Pool,
     key: u32,
     mut conn: Box<Conn>,
     upgrading: Option<Upgrading>,
-    inside: &AtomicBool,
+    in_user_code: &AtomicBool,
 ) {
     let mut buffers = Buffers::new();
     let mut cx = ServeContext::new(
@@ -73,11 +73,12 @@ fn run(
         pool.lifecycle.clock.now(),
     );
     pool.test_points.at(Point::DedicatedBeforeRun);
-    inside.store(true, SeqCst);
+    in_user_code.store(true, SeqCst);
     let run = panics::catch(|| awaited(|| conn.run_on_dedicated_thread(&pool.stopping, &mut cx)));
-    inside.store(false, SeqCst);
+    in_user_code.store(false, SeqCst);
     pool.test_points.at(Point::DedicatedBeforeGivenBack);
-    // One that was answered 503 in its place was never upgraded, and is named among the requests.
+    // A connection that was answered 503 in the owner's place was never upgraded, and the report
+    // names it among the requests.
     if upgrading.is_some() && !conn.egress.is_refused() && pool.lifecycle.phase() >= Phase::Draining
     {
         pool.dedicated.count_finished();
@@ -85,7 +86,7 @@ fn run(
     drop(upgrading);
     let next = run.unwrap_or_else(|panic| {
         log::error!(
-            "what has a connection of its own panicked: {panic}, peer {}",
+            "the code on a dedicated thread panicked: {panic}, peer {}",
             Peer(&conn.egress)
         );
         conn.egress.transport().reset();
@@ -93,11 +94,11 @@ fn run(
     });
     let how = match next {
         Some(Next::Close(reason)) => LetGo::Close(reason),
-        // The stop has cut it meanwhile: there may be no worker any more.
+        // The stop has cut the connection meanwhile, and there may be no worker any more.
         _ if conn.egress.transport().look() == Look::Broken => LetGo::Close(CloseReason::Cut),
         _ => {
             conn.note_events(SocketEvents::ANY);
-            // Its client does not wait for a worker. A failure shows at the next write.
+            // The client's response does not wait for a worker. A failure shows at the next write.
             let _ = conn.egress.flush_from_outside();
             cx.look_at_clock();
             LetGo::Queue(Queue::Ready)

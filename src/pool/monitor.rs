@@ -1,9 +1,8 @@
-//! The thread that watches the others: revokes permits, sweeps deadlines, and takes care of
-//! connections when every worker sits in a handler.
+//! The monitor: the thread that revokes permits, sweeps deadlines, and serves connections as the
+//! caretaker while every worker is in user code.
 //!
-//! It ticks only while a worker runs user code with a permit, or did a moment ago; otherwise it
-//! sleeps until the next deadline. An idle server therefore makes no wake-ups but those of real
-//! deadlines.
+//! It ticks only while a worker runs user code with a permit, or did so a moment ago; otherwise it
+//! sleeps until the next deadline. So an idle server has no wake-ups but those of deadlines.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,10 +22,11 @@ use crate::sys::poller::{Events, Ready};
 use crate::sys::test_points::Point;
 use crate::sys::waker::wait_for;
 
-/// Who keeps a permit in user code for longer than this, and up to twice as long, loses it.
+/// The time after which a worker that is still in the same call loses its permit. It may last up to
+/// twice as long.
 const TICK: Duration = Duration::from_millis(1);
-/// Ticks without a busy worker before the monitor sleeps: under load it would be woken again at
-/// once.
+/// The ticks without a call in progress before the monitor sleeps: under load it would be woken
+/// again at once.
 const QUIET_TICKS: u32 = 10;
 
 /// The monitor, on its own thread.
@@ -37,14 +37,14 @@ pub(crate) struct Monitor<'p> {
     seen: Vec<WorkerSnapshot>,
 }
 
-/// What the workers do.
+/// What the workers do at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Workers {
-    /// None runs user code with a permit.
+    /// No worker runs user code with a permit.
     Quiet,
-    /// One does.
+    /// A worker runs user code with a permit.
     Busy,
-    /// All run user code without one: nobody polls.
+    /// All workers run user code without a permit: no worker polls.
     AllWithoutPermit,
 }
 
@@ -82,16 +82,16 @@ impl<'p> Monitor<'p> {
             };
             self.sleep(tick, next, workers);
             if tick.is_none() {
-                // A worker that woke us may be fast, and its next call would wake us again: stay up
-                // for some ticks.
+                // The worker that woke this thread may be fast, and its next call would wake it
+                // again: stay awake for some ticks.
                 quiet = 0;
             }
         }
-        // The bell that ends the workers one after the other may have come to us.
+        // The wake-up that ends the workers one after the other may have come here.
         pool.poller.wake();
     }
 
-    /// Sleeps for a tick, or until a deadline or a worker needs us.
+    /// Sleeps for a tick, or until a deadline or a worker needs the monitor.
     fn sleep(&mut self, tick: Option<Duration>, deadline: Option<Instant>, workers: Workers) {
         let pool = self.pool;
         let until = pool.lifecycle.clock.until(deadline);
@@ -104,10 +104,11 @@ impl<'p> Monitor<'p> {
         if tick.is_none() {
             pool.monitor.fall_asleep();
             if caretaking {
-                // Whoever queues something for a poller has to ring: nobody else would see it.
+                // A thread that queues a connection has to wake the poller for us: no worker would
+                // see it.
                 pool.caretaker.fall_asleep();
             }
-            // Whoever changes one of these looks after it whether we sleep.
+            // A thread that changes one of these looks afterwards whether the monitor sleeps.
             let changed = self.look() != workers
                 || pool.lifecycle.phase() == Phase::Stopped
                 || pool.deadlines.first().map(|at| pool.instant(at)) != deadline.map(Some)
@@ -116,7 +117,7 @@ impl<'p> Monitor<'p> {
                 return self.wake_up();
             }
         }
-        // While nobody else polls, the poller's readiness is ours to see.
+        // While no worker polls, the monitor has to watch the poller.
         let woken = if caretaking {
             wait_for(&[waker, pool.poller.as_fd()], timeout)
         } else {
@@ -133,8 +134,8 @@ impl<'p> Monitor<'p> {
         self.pool.caretaker.wake_up();
     }
 
-    /// Looks at what each worker does, and revokes the permit of one that is in the same call as a
-    /// tick ago.
+    /// Revokes the permit of each worker that is in the same call as a tick ago, and returns what
+    /// the workers do.
     fn revoke_permits(&mut self) -> Workers {
         let pool = self.pool;
         let mut busy = false;
@@ -142,8 +143,8 @@ impl<'p> Monitor<'p> {
             let seen = state.word.look();
             busy |= seen.is_in_call_with_permit();
             if seen.is_in_call_with_permit() && seen == *before {
-                // First counted, then revoked: the worker takes both back as soon as it sees the
-                // latter.
+                // The call is first counted as slow, then revoked, because the worker undoes both
+                // as soon as it sees the revocation.
                 let route = RouteKey::from_index(state.route.load(Relaxed));
                 pool.slow.semaphore.force_acquire();
                 pool.latency.revoke(route);
@@ -151,8 +152,8 @@ impl<'p> Monitor<'p> {
                 match state.word.revoke(seen) {
                     Some(permit) => {
                         if let Some(egress) = pool.table.slot(state.key.load(Relaxed)).egress() {
-                            // Answers to earlier pipelined requests do not wait for this one. A
-                            // failure shows at the next write.
+                            // The responses to earlier pipelined requests do not wait for this one.
+                            // A failure shows at the next write.
                             let _ = egress.flush_from_outside();
                         }
                         pool.pass_permit_on(permit);
@@ -173,7 +174,7 @@ impl<'p> Monitor<'p> {
         }
     }
 
-    /// The same without consequences.
+    /// Returns what the workers do at this moment.
     fn look(&self) -> Workers {
         let mut workers = self
             .pool
@@ -192,8 +193,8 @@ impl<'p> Monitor<'p> {
         }
     }
 
-    /// Does what the workers would, but for handlers: new connections are taken, heads read,
-    /// answers sent on.
+    /// Does what the workers would do, except user code: it takes new connections, reads heads and
+    /// sends responses on.
     fn serve_as_caretaker(&mut self) {
         let pool = self.pool;
         while !pool.accepted.is_empty() {
@@ -201,8 +202,8 @@ impl<'p> Monitor<'p> {
                 self.serve_without_user_code(key, conn);
             }
         }
-        // As many as there are now: what cannot go on without a worker goes elsewhere, what yields
-        // comes back.
+        // Only those that are queued now: a connection that needs a worker goes to another queue,
+        // but one that yields comes back to this one.
         for _ in 0..pool.ready.len() {
             let Some((key, conn)) = pool.take_queued(&pool.ready) else {
                 break;
@@ -215,8 +216,8 @@ impl<'p> Monitor<'p> {
             match ready {
                 Ready::Wake => {
                     pool.poller_wake.acknowledge();
-                    // It may have been meant for a worker that has come back meanwhile, and we may
-                    // not look again.
+                    // The wake-up may have been meant for a worker that has returned meanwhile, and
+                    // this thread may not look again.
                     if pool.has_queued() {
                         pool.wake_poller();
                     }
@@ -230,7 +231,7 @@ impl<'p> Monitor<'p> {
         }
     }
 
-    /// Goes on with a connection as far as that needs no user code.
+    /// Serves a connection as far as that needs no user code.
     fn serve_without_user_code(&mut self, key: u32, mut conn: Box<Conn>) {
         let pool = self.pool;
         let mut cx = ServeContext::new(
@@ -242,8 +243,8 @@ impl<'p> Monitor<'p> {
         loop {
             let how = match conn.advance(&mut cx) {
                 Next::Call(call) => {
-                    // Answers to earlier requests do not wait for this one. A failure shows at the
-                    // next write.
+                    // The responses to earlier requests do not wait for this one. A failure shows
+                    // at the next write.
                     let _ = conn.egress.flush_from_outside();
                     conn.wait_for_worker(Some(call));
                     LetGo::Queue(Queue::Calls)
@@ -263,7 +264,7 @@ impl<'p> Monitor<'p> {
         }
     }
 
-    /// Gives up what is overdue. The next deadline, if there is one.
+    /// Handles the deadlines that are over, and returns the next one.
     fn sweep(&mut self) -> Option<Instant> {
         let pool = self.pool;
         loop {
@@ -278,7 +279,8 @@ impl<'p> Monitor<'p> {
         }
     }
 
-    /// The deadline of a connection was over at `now`, unless it is being served, or was meanwhile.
+    /// Handles a deadline that was over at `now`, unless the connection is being served or was
+    /// served meanwhile.
     fn expire(&mut self, key: u32, now: u64) {
         let pool = self.pool;
         pool.test_points.at(Point::OverdueBeforeClaim);
@@ -299,7 +301,7 @@ impl<'p> Monitor<'p> {
             Overdue::Wait
         };
         if claimed == Claimed::Queued {
-            // Its entry is stale now, whatever happens.
+            // Its queue entry is stale now, whatever happens to the connection.
             [
                 &pool.calls,
                 &pool.ready,

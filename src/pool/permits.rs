@@ -1,11 +1,11 @@
-//! Who may poll: permits, the word in which each worker says what it does, and the bell that wakes
-//! a sleeping poller.
+//! Which threads may poll: the permits, the word in which each worker shows what it does, the
+//! wake-up of a sleeping poller, and the semaphore of a lane.
 //!
 //! There are as many permits as cores, whatever the size of the pool: with more pollers each event
 //! would wake another sleeper, with fewer a core would stand still. A worker without a permit does
-//! not poll; it runs a handler, or blocks on the permits channel. A handler expected to be slow
-//! gives its permit back before it runs; one that turns out to be slow has it revoked by the
-//! monitor, which sees the same word twice and sends a fresh permit.
+//! not poll; it runs user code, or blocks on the permits channel. A handler that is expected to be
+//! slow gives its permit back before it runs. If a handler turns out to be slow, the monitor, which
+//! sees the same word twice, revokes its permit and sends a fresh one.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
@@ -13,11 +13,11 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::sys::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, fence, lock};
 
-/// The right to poll. Not `Clone`: it is passed on, dropped only at the end.
+/// The right to poll. It is not `Clone`: it is passed on, and dropped only at the end.
 #[derive(Debug)]
 pub(crate) struct Permit(());
 
-/// The permits channel: what workers wait on when they have nothing else to do.
+/// The permits channel, on which workers wait when they have nothing else to do.
 #[derive(Debug)]
 pub(crate) struct Permits {
     sender: Mutex<Option<Sender<Permit>>>,
@@ -26,8 +26,8 @@ pub(crate) struct Permits {
 
 impl Permits {
     pub(crate) fn new(permits: usize) -> Self {
-        // Unbounded, and never longer than `permits`: a permit is only given by who has it or has
-        // revoked it.
+        // The channel is unbounded, but never longer than `permits`: only a thread that holds a
+        // permit or has revoked one sends it.
         let (sender, receiver) = unbounded();
         for _ in 0..permits {
             sender
@@ -40,41 +40,43 @@ impl Permits {
         }
     }
 
-    /// For `for permit in permits.take()`: ends when the pool does.
+    /// Returns the receiver of permits, which ends when the pool does.
     pub(crate) fn take(&self) -> Receiver<Permit> {
         self.receiver.clone()
     }
 
-    /// Passes a permit on. Dropped when the pool has ended.
+    /// Passes a permit to a waiting worker, or drops it if the pool has ended.
     pub(crate) fn pass_on(&self, permit: Permit) {
         if let Some(sender) = &*lock(&self.sender) {
             let _ = sender.send(permit);
         }
     }
 
-    /// The pool ends: nobody gets a permit any more, and who waits for one leaves.
+    /// Ends the pool: no worker gets a permit any more, and those that wait for one leave.
     pub(crate) fn close(&self) {
         drop(lock(&self.sender).take());
         while self.receiver.try_recv().is_ok() {}
     }
 }
 
-/// In the pool's code, with a permit or waiting for one.
+/// The state of a worker in the pool's code, with a permit or waiting for one.
 const AWAKE: u64 = 0;
-/// Waiting in the poller.
+/// The state of a worker that waits in the poller.
 const ASLEEP: u64 = 1;
-/// In user code, with a permit. A generation in the bits above tells one call from the next.
+/// The state of a worker in a call of user code, with a permit. The generation in the bits above
+/// tells one call from the next.
 const CALL_WITH_PERMIT: u64 = 2;
-/// In user code, without a permit.
+/// The state of a worker in a call of user code, without a permit.
 const CALL_WITHOUT_PERMIT: u64 = 3;
 const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
 const STATE_BITS: u32 = 2;
 
-/// A worker's word: what it does, for the monitor and for whoever wants a poller woken.
+/// A worker's word: what the worker does, for the monitor and for a thread that wants a poller
+/// woken.
 #[derive(Debug)]
 pub(crate) struct WorkerWord(AtomicU64);
 
-/// What the monitor saw of a worker.
+/// The value of a worker's word at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WorkerSnapshot(u64);
 
@@ -83,10 +85,11 @@ impl WorkerWord {
         Self(AtomicU64::new(AWAKE))
     }
 
-    /// Before a worker looks at the queues for the last time and waits in the poller.
+    /// Marks the worker asleep, before it looks at the queues for the last time and waits in the
+    /// poller.
     pub(crate) fn fall_asleep(&self) {
         self.0.store(ASLEEP, Relaxed);
-        // Its pair is in `PollerWake::is_needed`.
+        // The fence pairs with the one in `PollerWake::is_needed`.
         fence(SeqCst);
     }
 
@@ -94,17 +97,17 @@ impl WorkerWord {
         self.0.store(AWAKE, Relaxed);
     }
 
-    /// User code begins, with a permit that the monitor may revoke from now on.
+    /// Begins a call of user code with a permit, which the monitor may revoke from now on.
     ///
-    /// Sequentially consistent, because the worker looks next whether the monitor sleeps, and the
-    /// monitor looks at this word after it has said that it does.
+    /// The swap is sequentially consistent, because the worker looks next whether the monitor
+    /// sleeps, and the monitor looks at this word after it has said that it does.
     pub(crate) fn begin_call(&self, generation: u64) {
         self.0
             .swap((generation << STATE_BITS) | CALL_WITH_PERMIT, SeqCst);
     }
 
-    /// User code has ended. False: the permit was revoked meanwhile, and what the monitor did
-    /// before that is seen.
+    /// Ends a call that began with a permit. False: the permit was revoked meanwhile, and this
+    /// thread sees what the monitor did before that.
     #[must_use]
     pub(crate) fn end_call(&self, generation: u64) -> bool {
         if self
@@ -123,7 +126,7 @@ impl WorkerWord {
         false
     }
 
-    /// User code begins, without a permit.
+    /// Begins a call of user code without a permit.
     pub(crate) fn begin_call_without_permit(&self) {
         self.0.swap(CALL_WITHOUT_PERMIT, SeqCst);
     }
@@ -136,8 +139,8 @@ impl WorkerWord {
         WorkerSnapshot(self.0.load(SeqCst))
     }
 
-    /// Takes the permit away from a worker that is still in the same call. True: the caller has it
-    /// now.
+    /// Revokes the permit of a worker that is still in the same call. `Some`: the caller now holds
+    /// the permit.
     #[must_use]
     pub(crate) fn revoke(&self, seen: WorkerSnapshot) -> Option<Permit> {
         (seen.is_in_call_with_permit()
@@ -154,7 +157,7 @@ impl WorkerWord {
 }
 
 impl WorkerSnapshot {
-    /// What a worker that never ran user code shows.
+    /// What a worker shows that has never run user code.
     pub(crate) const INITIAL: Self = Self(AWAKE);
 
     pub(crate) fn is_in_call_with_permit(self) -> bool {
@@ -170,7 +173,7 @@ impl WorkerSnapshot {
     }
 }
 
-/// Whether a poller has been is_pending for and has not noticed yet.
+/// The wake-up of one poller that sleeps, sent at most once until a poller acknowledges it.
 #[derive(Debug)]
 pub(crate) struct PollerWake {
     is_pending: AtomicBool,
@@ -183,25 +186,27 @@ impl PollerWake {
         }
     }
 
-    /// After work was put into a queue. True: a poller sleeps that may not see it, and the caller
-    /// has to wake one.
+    /// Returns whether a poller sleeps that may not see the work which the caller has just queued.
+    /// True: the caller has to wake one.
     ///
-    /// A poller marks itself asleep, then looks at the queues, then sleeps; we put work into one,
-    /// then look at the marks.
+    /// A poller marks itself asleep, then looks at the queues, then sleeps. The caller puts work
+    /// into a queue, then looks at the marks.
     #[must_use]
     pub(crate) fn is_needed<'a>(&self, mut words: impl Iterator<Item = &'a WorkerWord>) -> bool {
         fence(SeqCst);
         words.any(WorkerWord::is_asleep) && !self.is_pending.swap(true, SeqCst)
     }
 
-    /// By the poller that was woken, before it looks at the queues. Never by the one who rang: the
-    /// poller may be late, and a second ring would then be lost with the first.
+    /// Acknowledges the wake-up. The poller that was woken calls this before it looks at the
+    /// queues. The thread that woke it never does: the poller may be late, and a second wake-up
+    /// would then be lost with the first.
     pub(crate) fn acknowledge(&self) {
         self.is_pending.swap(false, SeqCst);
     }
 }
 
-/// At most so many at a time; who finds it full waits in a queue of the caller's.
+/// A semaphore that lets a limited number of calls in, and blocks no thread: a connection that
+/// finds it full waits in a queue of the caller's.
 #[derive(Debug)]
 pub(crate) struct Semaphore {
     max: usize,
@@ -221,15 +226,15 @@ impl Semaphore {
         self.acquire_counting(0)
     }
 
-    /// The same as if `others` were inside too, who are about to be.
+    /// Acquires as if `others` had acquired too, which are about to.
     #[must_use]
     pub(crate) fn acquire_counting(&self, others: usize) -> bool {
         let acquire = |taken| (taken + others < self.max).then_some(taken + 1);
         self.taken.fetch_update(SeqCst, SeqCst, acquire).is_ok()
     }
 
-    /// For who is inside already without having asked, so that the others are counted right: may go
-    /// beyond the maximum.
+    /// Counts a call that is inside without having asked, so that the others are counted right.
+    /// This may exceed the maximum.
     pub(crate) fn force_acquire(&self) {
         self.taken.fetch_add(1, SeqCst);
     }

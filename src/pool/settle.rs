@@ -13,9 +13,9 @@
 //!
 //! The order is the protocol. The deadline is set before the connection is put back, because from
 //! the moment the word says IDLE any thread may own it. An event that comes while the connection is
-//! owned leaves a mark in the word, which parking finds: an edge-triggered event is told once, so
-//! the owner has to read again. A queued connection needs no mark, because whoever takes it from
-//! its queue reads to the end.
+//! owned leaves a mark in the word, which parking finds: an edge-triggered event is reported once,
+//! so the owner has to read again. A queued connection needs no mark, because the thread that takes
+//! it from its queue reads to the end.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Weak};
@@ -69,7 +69,7 @@ impl Pool {
             if events.hup
                 && let Some(egress) = slot.egress()
             {
-                // A handler may have asked to be told when its client is gone.
+                // A handler may have asked for a call when its client is gone.
                 egress.handle_hang_up();
             }
             return None;
@@ -129,7 +129,7 @@ impl Pool {
     }
 }
 
-/// Letting go of it.
+/// Letting go of a connection.
 impl Pool {
     /// Lets go of a connection that the caller owns. `Some`: an event came meanwhile, so the caller
     /// owns the connection still and has to look at it once more.
@@ -149,8 +149,8 @@ impl Pool {
         None
     }
 
-    /// The same for a thread that does not serve connections: one that an event has marked goes to
-    /// the ready queue.
+    /// Lets go of a connection on a thread that does not serve connections: one that an event has
+    /// marked goes to the ready queue.
     pub(crate) fn settle_or_queue(
         &self,
         key: u32,
@@ -193,7 +193,7 @@ impl Pool {
         self.set_deadline(key, deadline);
         slot.put(conn);
         if slot.word.park_queued() {
-            // The mark may be the sweeper's, which has then dropped the deadline.
+            // The mark may come from the sweeper, which has then dropped the deadline.
             self.set_deadline(key, deadline);
         }
         self.test_points.at(Point::QueuedBeforePushed);
@@ -215,24 +215,23 @@ impl Pool {
         }
         self.deadlines.remove(&self.table.slot(key).deadline, key);
         conn.egress.unregister();
-        // What its handler gave and nobody took is dropped with the connection: user code.
+        // Dropping the connection drops the unused rest of its response: user code.
         if let Err(panic) = panics::catch(|| conn.close(reason)) {
             log::error!("a response's body panicked when it was dropped: {panic}");
         }
         self.table.free(key);
     }
 
-    /// Has a thread look at a connection that waits for a lane although there is room.
+    /// Has a worker serve a connection that waits for a lane although there is room.
     pub(crate) fn admit_waiting(&self, lane: &Lane) {
         self.requeue_claimed(lane.claim_if_room(&self.table));
     }
 
-    /// Has a worker try once more to find room for a connection that was claimed from a lane.
+    /// Has a worker try again to find room for a connection that was claimed from a lane.
     fn requeue_claimed(&self, claimed: Option<u32>) {
         let Some(key) = claimed else { return };
         if self.table.slot(key).word.park_queued() {
-            // The sweeper has dropped its deadline. A deadline that is looked at too early is only
-            // set anew.
+            // The sweeper has dropped the deadline. One that comes up too early is only set anew.
             self.set_deadline(key, Some(self.lifecycle.clock.now()));
         }
         self.ready.push(key);

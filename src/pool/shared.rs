@@ -1,5 +1,4 @@
-//! What the threads share, and the two ways of letting go of a connection: park it, or queue it for
-//! a worker.
+//! What the threads of the pool share.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -31,7 +30,7 @@ use crate::sys::sync::AtomicBool;
 use crate::sys::test_points::{Point, TestPoints};
 use crate::sys::waker::Waker;
 
-/// A handler, whatever it was made of.
+/// A handler of any type.
 pub(crate) type DynHandler = dyn Fn(Request, Context) -> Response + Send + Sync;
 
 /// A connection on its way from the acceptor to a worker.
@@ -42,7 +41,7 @@ pub(crate) struct Accepted {
     pub(crate) entry: Entry,
 }
 
-/// What the threads share.
+/// What the threads of the pool share.
 pub(crate) struct Pool {
     pub(crate) settings: Settings,
     pub(crate) test_points: TestPoints,
@@ -59,51 +58,52 @@ pub(crate) struct Pool {
     pub(crate) accepted: Receiver<Accepted>,
     /// Wakes the acceptor.
     pub(crate) waker: Arc<Waker>,
-    /// It waits for room in the accepted channel.
+    /// Whether the acceptor waits for room in the accepted channel.
     pub(crate) acceptor_waits: AtomicBool,
-    /// Connections that somebody has to look at, handlers or not.
+    /// Connections that any thread of the pool can go on with.
     pub(crate) ready: KeyQueue,
     /// Connections that only a worker can go on with.
     pub(crate) calls: KeyQueue,
-    /// Handlers expected to be slow, and what waits for a place among them.
+    /// The lane of handlers that are expected to be slow.
     pub(crate) slow: Lane,
-    /// Handlers and bodies that may wait for their client, and what waits for a place among them.
+    /// The lane of handlers and bodies that may wait for their client.
     pub(crate) streams: Lane,
     pub(crate) dedicated: Arc<DedicatedThreads>,
-    /// Readable from the moment on when the server drains: for upgraded connections.
+    /// A waker that becomes readable when the server drains, for upgraded connections.
     pub(crate) stopping: Arc<Waker>,
     pub(crate) permits: Permits,
     pub(crate) poller_wake: PollerWake,
     pub(crate) latency: LatencyEstimates,
     pub(crate) worker_states: Box<[CachePadded<WorkerState>]>,
-    /// Responses made by others than workers, by phase.
+    /// The responses made by other threads than workers, by phase.
     answered: [AtomicU64; Phase::ALL.len()],
     pub(crate) monitor: MonitorWake,
-    /// The monitor's own word: asleep while it waits for the poller in the workers' place.
+    /// The monitor's own word, asleep while it waits for the poller in the workers' place.
     pub(crate) caretaker: WorkerWord,
     origin: Instant,
 }
 
-/// A part of the workers that so many connections may occupy at a time.
+/// A lane: kind of call that at most so many workers run at a time, with the connections that wait
+/// for room in it.
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) semaphore: Semaphore,
     pub(crate) waiting: KeyQueue,
 }
 
-/// What a worker shows the others.
+/// What a worker shows to other threads.
 #[derive(Debug)]
 pub(crate) struct WorkerState {
     pub(crate) word: WorkerWord,
-    /// The connection it serves and its request's route: what the monitor needs when it revokes the
-    /// permit.
+    /// The connection that the worker serves and the route of its request, which the monitor needs
+    /// to revoke the permit.
     pub(crate) key: AtomicU32,
     pub(crate) route: AtomicU8,
-    /// Responses it made, by phase. Written by the worker alone.
+    /// The responses that the worker made, by phase. Only the worker writes them.
     pub(crate) answered: [AtomicU64; Phase::ALL.len()],
 }
 
-/// Wakes the monitor, if it sleeps.
+/// Wakes the monitor if it sleeps.
 #[derive(Debug)]
 pub(crate) struct MonitorWake {
     asleep: AtomicBool,
@@ -124,7 +124,8 @@ impl MonitorWake {
         }
     }
 
-    /// The monitor says that it sleeps. It looks once more at all it is woken for, after this.
+    /// Marks the monitor asleep. After this it looks once more at everything that it can be woken
+    /// for.
     pub(crate) fn fall_asleep(&self) {
         self.asleep.store(true, SeqCst);
     }
@@ -146,7 +147,7 @@ impl Pool {
     ) -> std::io::Result<Self> {
         let workers = settings.workers;
         let permits = cores().min(workers);
-        // One worker is left for what is fast; of a larger pool, one for each permit.
+        // One worker is left for fast handlers; in a larger pool, one for each permit.
         let slow = if workers >= 4 * permits {
             workers - permits
         } else {
@@ -161,8 +162,8 @@ impl Pool {
         Ok(Self {
             origin: lifecycle.clock.now(),
             poller: Arc::new(Poller::new()?),
-            // Besides the open ones, those that the acceptor has taken before it saw that the
-            // server is full.
+            // The table also holds the connections that the acceptor has taken before it saw that
+            // the server is full.
             table: Table::new(connections + MAX_ACCEPTED + BACKLOG_SLOTS),
             deadlines: Deadlines::default(),
             accepted,
@@ -193,7 +194,7 @@ impl Pool {
         })
     }
 
-    /// After something was queued: wakes a poller, if one sleeps.
+    /// Wakes a poller if one sleeps, after a connection was queued.
     pub(crate) fn wake_poller(&self) {
         let pollers = self
             .worker_states
@@ -205,17 +206,17 @@ impl Pool {
         }
     }
 
-    /// Whether something is queued that a thread with a permit would take.
+    /// Whether a connection is queued that a thread with a permit would take.
     pub(crate) fn has_queued(&self) -> bool {
         self.has_queued_for_anybody() || !self.calls.is_empty()
     }
 
-    /// Whether something is queued that needs no user code to go on.
+    /// Whether a connection is queued that needs no user code to go on.
     pub(crate) fn has_queued_for_anybody(&self) -> bool {
         !self.accepted.is_empty() || !self.ready.is_empty()
     }
 
-    /// Passes a permit on. There may be nobody to take it: then a poller that sleeps has to see
+    /// Passes a permit on. There may be no worker to take it: then a sleeping poller has to see
     /// what is queued.
     pub(crate) fn pass_permit_on(&self, permit: Permit) {
         self.test_points.at(Point::PermitFreeBeforePassedOn);
@@ -225,17 +226,17 @@ impl Pool {
         }
     }
 
-    /// A moment as a slot stores it.
+    /// Returns a moment as a slot stores it, in nanoseconds.
     pub(crate) fn nanos(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX - 1)
     }
 
-    /// A stored moment as the clock says it.
+    /// Returns a stored moment as the clock returns it.
     pub(crate) fn instant(&self, nanos: u64) -> Option<Instant> {
         self.origin.checked_add(Duration::from_nanos(nanos))
     }
 
-    /// Workers that run user code of a route with a permit.
+    /// Returns how many workers run user code of a route with a permit.
     pub(crate) fn calls_with_permit(&self, route: RouteKey) -> usize {
         let busy = |state: &&CachePadded<WorkerState>| {
             state.word.look().is_in_call_with_permit() && state.route.load(Relaxed) == route.index()
@@ -243,7 +244,7 @@ impl Pool {
         self.worker_states.iter().filter(busy).count()
     }
 
-    /// Responses made so far, by phase.
+    /// Returns the number of responses made in a phase so far.
     pub(crate) fn answered(&self, phase: Phase) -> u64 {
         let by_workers: u64 = self
             .worker_states
@@ -253,7 +254,7 @@ impl Pool {
         by_workers + self.answered[phase as usize].load(Relaxed)
     }
 
-    /// Counts what somebody has answered who is no worker.
+    /// Counts the responses made by a thread that is no worker.
     pub(crate) fn count_answered(&self, buffers: &mut Buffers) {
         for (count, own) in self.answered.iter().zip(&mut buffers.answered) {
             count.fetch_add(std::mem::take(own), Relaxed);
@@ -278,12 +279,13 @@ impl Lane {
         }
     }
 
-    /// Has a connection wait that found no place and was parked with `park_queued`. A key: that of
-    /// one that waits, perhaps another, although there is room by now; it is claimed.
+    /// Has a connection wait that found no room and was parked with `park_queued`. `Some`: the key
+    /// of a waiting connection, perhaps of another, that was claimed because there is room by now.
     #[must_use]
     pub(crate) fn wait(&self, key: u32, table: &Table) -> Option<u32> {
         self.waiting.push(key);
-        // Who left the last place may have looked before we pushed.
+        // The last call may have left the lane, and looked for waiting connections, before the
+        // push.
         self.claim_if_room(table)
     }
 
@@ -297,13 +299,13 @@ impl Lane {
         }
     }
 
-    /// Leaves a place, unless a connection waits that can take it over: then its key, claimed, and
-    /// the caller is still inside.
+    /// Leaves the lane, unless a connection waits for it. Then its key is returned, it is claimed,
+    /// and the caller is still inside the lane.
     #[must_use]
     pub(crate) fn release_or_next(&self, table: &Table) -> Option<u32> {
         self.semaphore.release();
-        // Once more after each time we were inside for nothing: who came to wait meanwhile has
-        // found no place.
+        // Look again after each time this thread was inside for nothing: a connection that came
+        // meanwhile has found no room.
         while !self.waiting.is_empty() && self.semaphore.acquire() {
             let key = self.waiting.claim(table);
             if key.is_some() {
@@ -325,13 +327,13 @@ impl WorkerState {
         }
     }
 
-    /// What the monitor needs if the call that follows turns out to be slow.
+    /// Publishes what the monitor needs if the call that follows turns out to be slow.
     pub(crate) fn publish_call(&self, key: u32, route: RouteKey) {
         self.key.store(key, Relaxed);
         self.route.store(route.index(), Relaxed);
     }
 
-    /// Publishes the worker's own counts.
+    /// Publishes the counts of the worker's responses.
     pub(crate) fn publish_counts(&self, buffers: &Buffers) {
         for (shown, own) in self.answered.iter().zip(buffers.answered) {
             if shown.load(Relaxed) != own {

@@ -1,7 +1,7 @@
 //! The table of connections, and the claim: the only way to a connection that is parked in it.
 //!
-//! A connection lives in one slot from its first look to its close. The slot's state word says who
-//! may touch it:
+//! A connection lives in one slot from its first read to its close. The slot's state word says
+//! which thread may touch it:
 //!
 //! ```text
 //!            claim by an event                      park, no mark
@@ -11,12 +11,13 @@
 //!   RUN  ─close─> FREE ─allocate─> RUN
 //! ```
 //!
-//! **Invariant:** who moved the word to RUN owns the connection, takes it out by value and is the
-//! only one to put it back. The mutex around it is therefore never contended; it is there so that
-//! no `unsafe` is. **Invariant:** an event is never lost: it claims, or leaves a mark in the same
-//! word the owner must change to park. A queued connection needs no mark, for whoever takes it from
-//! its queue reads to the end. **Invariant:** each entry of a [`KeyQueue`] was pushed for a slot in
-//! QUEUED; one whose slot has moved on is stale and dropped when it comes up.
+//! **Invariant:** the thread that moved the word to RUN owns the connection, takes it out by value
+//! and is the only one to put it back. The mutex around it is therefore never contended; it is
+//! there so that no `unsafe` is needed. **Invariant:** an event is never lost: it claims the
+//! connection, or leaves a mark in the same word that the owner must change to park. A queued
+//! connection needs no mark, because the thread that takes it from its queue reads to the end.
+//! **Invariant:** each entry of a [`KeyQueue`] was pushed for a slot in QUEUED; an entry whose slot
+//! has moved on is stale, and dropped when it comes up.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,30 +32,31 @@ use crate::pool::deadlines::DeadlineCell;
 use crate::sys::poller::SocketEvents;
 use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, lock};
 
-/// Slots are made in chunks of this many, when first needed, and never moved.
+/// The number of slots that are made at once, when the first of them is needed. They never move.
 const SLOTS_PER_CHUNK: usize = if cfg!(loom) { 2 } else { 1024 };
 
-/// No connection.
+/// The state of a slot without a connection.
 const FREE: u8 = 0;
-/// Parked: the next event claims it.
+/// The state of a parked connection, which the next event claims.
 const IDLE: u8 = 1;
-/// Somebody owns the connection.
+/// The state of a connection that a thread owns.
 const RUN: u8 = 2;
-/// The same, and an event came meanwhile: its owner has to look at the socket once more.
+/// Like RUN, and an event came meanwhile: the owner has to look at the socket once more.
 const AGAIN: u8 = 3;
-/// The same, and the peer has closed its side: a short read is not the end of what there is to
-/// read.
+/// Like AGAIN, and the peer has closed its side: a short read does not mean that the rest was read.
 const HUP: u8 = 4;
-/// Parked, with an entry in a queue: who takes the entry claims it, events do not.
+/// The state of a parked connection with an entry in a queue. The thread that takes the entry
+/// claims it; events do not.
 const QUEUED: u8 = 5;
 
 /// A connection's state word.
 #[derive(Debug)]
 pub(crate) struct ClaimWord(AtomicU8);
 
-/// How a connection was parked that is claimed now.
+/// How a claimed connection had been parked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claimed {
+    /// It waited for an event or its deadline.
     Idle,
     /// It had an entry in a queue, which is stale from now on.
     Queued,
@@ -65,11 +67,12 @@ impl ClaimWord {
         Self(AtomicU8::new(FREE))
     }
 
-    /// An event came. True: the caller now owns the connection. False: its owner will look, or
-    /// nobody needs to.
+    /// Handles an event. True: the caller now owns the connection. False: its owner will look, or
+    /// no thread needs to.
     ///
-    /// Always a read-modify-write, also where nothing changes: so it has a place in the word's
-    /// order, and an owner whose `park` comes after it also sees the bytes the event told of.
+    /// This is always a read-modify-write, even where nothing changes, so that it has a place in
+    /// the word's order: an owner whose `park` comes after it also sees the bytes that the event
+    /// announced.
     pub(crate) fn claim_by_event(&self, hup: bool) -> bool {
         let claimed = self.0.fetch_update(AcqRel, Acquire, |word| {
             Some(match word {
@@ -87,7 +90,7 @@ impl ClaimWord {
         claimed == Ok(IDLE)
     }
 
-    /// Takes a parked connection if nobody serves it: for the sweeper and the drain.
+    /// Claims a parked connection unless it is being served, for the sweeper and the drain.
     pub(crate) fn claim_parked(&self) -> Option<Claimed> {
         if self.claim_idle() {
             return Some(Claimed::Idle);
@@ -95,16 +98,17 @@ impl ClaimWord {
         self.claim_queued().then_some(Claimed::Queued)
     }
 
-    /// Takes a parked connection that waits for no worker: for who looks for one to give up.
+    /// Claims a parked connection that waits for no worker, for an eviction.
     pub(crate) fn claim_idle(&self) -> bool {
         self.0.compare_exchange(IDLE, RUN, AcqRel, Relaxed).is_ok()
     }
 
-    /// Takes a parked connection whose deadline was over. If somebody serves it, that one finds a
-    /// mark: it may have set the deadline we took from the queue, and be about to park on it.
+    /// Claims a parked connection whose deadline was over. If it is being served, its owner finds a
+    /// mark: it may have set the deadline that was taken from the queue, and be about to park on
+    /// it.
     pub(crate) fn claim_overdue(&self) -> Option<Claimed> {
-        // In one step: whatever the word is, either we have the connection or its owner has our
-        // mark.
+        // This is one step: whatever the word is, either the caller gets the connection or its
+        // owner gets the mark.
         let before = self.0.fetch_update(AcqRel, Acquire, |word| {
             Some(match word {
                 IDLE | QUEUED => RUN,
@@ -119,15 +123,15 @@ impl ClaimWord {
         }
     }
 
-    /// Takes a connection whose key came from a queue. False: the entry was stale.
+    /// Claims a connection whose key came from a queue. False: the entry was stale.
     pub(crate) fn claim_queued(&self) -> bool {
         self.0
             .compare_exchange(QUEUED, RUN, AcqRel, Relaxed)
             .is_ok()
     }
 
-    /// The owner parks. `Err`: an event has left a mark; the caller still owns the connection and
-    /// must look again.
+    /// Parks the connection for its owner. `Err`: an event has left a mark; the caller still owns
+    /// the connection and must look again.
     pub(crate) fn park(&self) -> Result<(), SocketEvents> {
         if self.0.compare_exchange(RUN, IDLE, AcqRel, Relaxed).is_ok() {
             return Ok(());
@@ -138,20 +142,21 @@ impl ClaimWord {
         })
     }
 
-    /// The owner parks for a queue; the entry is pushed after this. True: there was a mark, which
-    /// is gone.
+    /// Parks the connection for a queue, whose entry is pushed after this. True: there was a mark,
+    /// which is gone.
     pub(crate) fn park_queued(&self) -> bool {
         self.0.swap(QUEUED, AcqRel) != RUN
     }
 
-    /// A new owner of a free slot.
+    /// Makes the caller the owner of a free slot.
     fn occupy(&self) {
-        // In the word's order, like everything else that happens to it.
+        // A read-modify-write, so that it has a place in the word's order.
         self.0.swap(RUN, AcqRel);
     }
 
-    /// The owner has closed the connection. Events still on their way find nobody, or the slot's
-    /// next connection, for which they are spurious: its read says there is nothing.
+    /// Frees the slot after its owner has closed the connection. Events that are still on their way
+    /// find a free slot, or its next connection, for which they are spurious: its read finds
+    /// nothing.
     fn vacate(&self) {
         self.0.swap(FREE, AcqRel);
     }
@@ -165,20 +170,21 @@ impl ClaimWord {
     }
 }
 
-/// Something is under way with a connection.
+/// The value for a connection with which something is under way.
 const NOT_SILENT: u64 = u64::MAX;
 
-/// A connection's place in the table.
+/// A slot: the place of one connection in the table.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) word: ClaimWord,
-    /// When it must be given up if it is still parked then.
+    /// When the connection has to be looked at if it is still parked then.
     pub(crate) deadline: DeadlineCell,
-    /// Since when nothing is under way with it, or `NOT_SILENT`. For finding candidates; only who claims
-    /// it knows.
+    /// Since when nothing is under way with the connection, or `NOT_SILENT`. It serves to find
+    /// candidates; only a thread that claims the connection knows for sure.
     silent_since: AtomicU64,
     conn: Mutex<Option<Box<Conn>>>,
-    /// The second reference: to send what waits and to cut it from outside, for nothing else.
+    /// The second reference to the socket, to send pending bytes and to cut the connection from
+    /// outside, and for nothing else.
     egress: Mutex<Option<Arc<Egress>>>,
 }
 
@@ -193,15 +199,15 @@ impl Slot {
         }
     }
 
-    /// Shows since when nothing is under way with the connection, in nanoseconds as the deadlines
-    /// are. By its owner, before it parks.
+    /// Publishes since when nothing is under way with the connection, in nanoseconds like the
+    /// deadlines. Its owner calls this before it parks the connection.
     pub(crate) fn publish_silent_since(&self, since: Option<u64>) {
         self.silent_since
             .store(since.unwrap_or(NOT_SILENT), Relaxed);
     }
 
-    /// Since when nothing is under way with a parked connection, for who does not own it: it may
-    /// have moved on already.
+    /// Returns since when nothing is under way with a parked connection, for a thread that does not
+    /// own it. The connection may have moved on already.
     pub(crate) fn silent_since(&self) -> Option<u64> {
         if !self.word.is_idle() {
             return None;
@@ -221,7 +227,7 @@ impl Slot {
             .expect("an owned slot holds its connection")
     }
 
-    /// What leaves the connection, for who does not own it.
+    /// Returns the egress of the connection, for a thread that does not own it.
     pub(crate) fn egress(&self) -> Option<Arc<Egress>> {
         lock(&self.egress).clone()
     }
@@ -237,13 +243,13 @@ pub(crate) struct Table {
 #[derive(Debug, Default)]
 struct Free {
     keys: Vec<u32>,
-    /// Keys from here on were never used.
+    /// The first key that was never used.
     fresh: u32,
 }
 
 impl Table {
-    /// A table for `max_connections` connections. Nothing is allocated for slots that are never
-    /// used.
+    /// Makes a table for `max_connections` connections. Nothing is allocated for slots that are
+    /// never used.
     pub(crate) fn new(max_connections: usize) -> Self {
         let chunks = max_connections.div_ceil(SLOTS_PER_CHUNK).max(1);
         Self {
@@ -252,12 +258,12 @@ impl Table {
         }
     }
 
-    /// The slot of a key that an event, a queue or a deadline gave.
+    /// Returns the slot of a key that came from an event, a queue or a deadline.
     pub(crate) fn slot(&self, key: u32) -> &Slot {
         self.get(key).expect("a key comes from this table")
     }
 
-    /// The same for a key that may be none.
+    /// Returns the slot of a key, or `None` if there is no such slot.
     pub(crate) fn get(&self, key: u32) -> Option<&Slot> {
         Some(
             &self.chunks.get(key as usize / SLOTS_PER_CHUNK)?.get()?
@@ -265,14 +271,16 @@ impl Table {
         )
     }
 
-    /// A slot for a new connection; the caller owns it and has to `put`. `None`: the table is full.
+    /// Allocates a slot for a new connection. The caller owns it and has to call `put`. `None`: the
+    /// table is full.
     pub(crate) fn allocate(&self, egress: Arc<Egress>) -> Option<u32> {
         let key = {
             let mut free = lock(&self.free);
             match free.keys.pop() {
                 Some(key) => key,
                 None if (free.fresh as usize) < self.chunks.len() * SLOTS_PER_CHUNK => {
-                    // First made, then counted: `keys` names slots that are there.
+                    // The slot is first made, then counted, because `keys` promises slots that
+                    // exist.
                     self.chunk(free.fresh);
                     free.fresh += 1;
                     free.fresh - 1
@@ -296,7 +304,7 @@ impl Table {
         self.chunks[key as usize / SLOTS_PER_CHUNK].get_or_init(make)
     }
 
-    /// Gives back the slot of a connection that its owner has dropped.
+    /// Frees the slot of a connection that its owner has dropped.
     pub(crate) fn free(&self, key: u32) {
         let slot = self.slot(key);
         drop(lock(&slot.egress).take());
@@ -304,15 +312,15 @@ impl Table {
         lock(&self.free).keys.push(key);
     }
 
-    /// The keys of all slots that were ever used.
+    /// Returns the keys of all slots that were ever used.
     pub(crate) fn keys(&self) -> std::ops::Range<u32> {
         0..lock(&self.free).fresh
     }
 }
 
-/// Keys of connections that wait in QUEUED for a thread.
+/// A queue of the keys of connections that wait in QUEUED for a thread.
 ///
-/// It is as long as there are connections, at most: a stale entry, left by a connection that was
+/// It is at most as long as there are connections: a stale entry, left by a connection that was
 /// taken out by its deadline, is dropped as soon as it is the first.
 #[derive(Debug, Default)]
 pub(crate) struct KeyQueue {
@@ -321,14 +329,14 @@ pub(crate) struct KeyQueue {
 }
 
 impl KeyQueue {
-    /// For a key whose slot was parked with `park_queued`.
+    /// Appends a key whose slot was parked with `park_queued`.
     pub(crate) fn push(&self, key: u32) {
         let mut keys = lock(&self.keys);
         keys.push_back(key);
         self.len.store(keys.len(), SeqCst);
     }
 
-    /// The first key whose slot could be claimed. The caller owns it.
+    /// Claims the first connection that can be claimed, and returns its key. The caller owns it.
     pub(crate) fn claim(&self, table: &Table) -> Option<u32> {
         if self.is_empty() {
             return None;
@@ -340,7 +348,7 @@ impl KeyQueue {
         claimed
     }
 
-    /// Drops entries at the front whose connection was taken out by its deadline.
+    /// Drops the entries at the front whose connections were taken out by their deadlines.
     pub(crate) fn drop_stale(&self, table: &Table) {
         let mut keys = lock(&self.keys);
         while keys

@@ -1,10 +1,11 @@
-//! Where the crate's own tests reach into a pool. Outside tests there is nothing here.
+//! What the crate's own tests replace in a pool. Outside tests there is nothing to replace.
 
 #[cfg(test)]
 use crate::conn::transport::{Socket, Transport};
 use crate::sys::test_points::TestPoints;
 
-/// What a test gives to the builder: points to hold threads at, and a transport for its sockets.
+/// What a test gives to the builder: points at which to hold threads, and a transport for its
+/// sockets.
 #[derive(Debug, Clone)]
 #[cfg_attr(not(test), derive(Default))]
 pub(crate) struct TestSeams {

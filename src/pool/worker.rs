@@ -1,12 +1,13 @@
-//! A thread of the pool: with a permit it polls, claims what is ready and serves it on the spot.
+//! A worker: a thread of the pool that polls with a permit, claims a connection that is ready and
+//! serves it on the spot.
 //!
 //! ```text
-//! permit ── turn ──> what is queued ──> the poller ──> claim ──> serve ──> park ──┐
+//! permit ── take ──> what is queued ──> the poller ──> claim ──> serve ──> park ──┐
 //!    ^                                                             │ slow         │
 //!    └── permits channel <── given back, or revoked meanwhile ─────┘ <────────────┘
 //! ```
 //!
-//! **Invariant:** nobody waits for a client with a permit in hand.
+//! **Invariant:** no thread waits for a client while it holds a permit.
 
 use std::iter::repeat_n;
 use std::sync::Arc;
@@ -30,16 +31,17 @@ use crate::sys::test_points::Point;
 /// A worker, on its own thread.
 pub(crate) struct Worker<'p> {
     index: usize,
-    /// Borrowed: a count of references would travel between the cores with each request.
+    /// The pool is borrowed, because a reference count would travel between the cores with each
+    /// request.
     pool: &'p Arc<Pool>,
     generation: u64,
     events: Events,
-    /// Semaphore in the pool's sections that the connection being served occupies.
+    /// Whether this worker is inside the slow lane, and the lane of streams.
     in_slow: bool,
     in_streams: bool,
 }
 
-/// Says which thread has ended, however it does.
+/// Reports which thread has ended when it is dropped, however the thread ends.
 pub(crate) struct Ended {
     pub(crate) thread: usize,
     pub(crate) to: Sender<usize>,
@@ -56,30 +58,30 @@ struct MustWait(Queue);
 
 /// What a worker does with a connection after one step.
 enum Step {
-    /// It advances the connection.
+    /// It advances the connection again.
     GoOn,
     LetGo(LetGo),
 }
 
-/// What is known of user code before it runs.
+/// What is known of a call of user code before it runs.
 #[derive(Clone, Copy)]
 struct UserCode {
-    /// It reads or writes a body that the peer may be slow with.
+    /// Whether the code reads or writes a body that the peer may be slow with.
     may_wait_for_peer: bool,
-    /// Its route is expected to take long.
+    /// Whether the route is expected to take long.
     is_slow: bool,
 }
 
 impl UserCode {
-    /// Whether a permit is worth giving back before it runs.
-    fn may_block(self) -> bool {
+    /// Whether the permit has to be given back before the code runs.
+    fn may_take_long(self) -> bool {
         self.may_wait_for_peer || self.is_slow
     }
 }
 
 impl<'p> Worker<'p> {
     pub(crate) fn new(index: usize, pool: &'p Arc<Pool>) -> Self {
-        // One event for each wait: nothing sits behind a handler.
+        // One event for each wait, so that no connection waits while a handler runs.
         Self {
             index,
             pool,
@@ -97,7 +99,7 @@ impl<'p> Worker<'p> {
             let mut permit = Some(permit);
             while let Some(held) = permit {
                 if self.pool.lifecycle.phase() == Phase::Stopped {
-                    // The bell wakes one: pass it on.
+                    // A wake-up reaches one worker, which passes it on.
                     self.pool.poller.wake();
                     return;
                 }
@@ -106,13 +108,13 @@ impl<'p> Worker<'p> {
         }
     }
 
-    /// Takes what is queued, then polls once. The permit comes back unless it was given away or
-    /// revoked.
+    /// Serves the queued connections, then polls once. It returns the permit unless that was given
+    /// back or revoked.
     fn poll_once(&mut self, permit: Permit, buffers: &mut Buffers) -> Option<Permit> {
         let pool = self.pool;
         let mut permit = Some(permit);
-        // What is queued now, and not what these put there again: the poller's connections get
-        // their turn too.
+        // Only the connections that are queued now, and not those that these queue again, so that
+        // the connections in the poller are served too.
         let (calls, ready) = (
             pool.calls.len().min(REQUEST_BUDGET),
             pool.ready.len().min(READY_BUDGET),
@@ -155,7 +157,8 @@ impl<'p> Worker<'p> {
         }
     }
 
-    /// Serves a connection this thread owns, and then those that waited for the places it took.
+    /// Serves a connection that this thread owns, and then those that waited for the lanes it
+    /// entered.
     fn serve(
         &mut self,
         key: u32,
@@ -222,7 +225,7 @@ impl<'p> Worker<'p> {
         }
     }
 
-    /// Calls a request's handler, or has the request wait.
+    /// Calls a request's handler, or has the request wait for a worker.
     fn start_call(
         &mut self,
         key: u32,
@@ -274,16 +277,17 @@ impl<'p> Worker<'p> {
         }
     }
 
-    /// Decides, before user code runs, whether it may run now, and whether with a permit.
+    /// Decides, before user code runs, whether it may run now and whether the permit is kept
+    /// meanwhile.
     fn admit(
         &mut self,
         conn: &Conn,
         code: UserCode,
         permit: &mut Option<Permit>,
     ) -> Result<(), MustWait> {
-        if code.may_block() || permit.is_none() {
-            // Answers to earlier requests do not wait for this one. A failure shows at the next
-            // write.
+        if code.may_take_long() || permit.is_none() {
+            // The responses to earlier requests do not wait for this one. A failure shows at the
+            // next write.
             let _ = conn.egress.flush_from_outside();
         }
         if code.may_wait_for_peer {
@@ -292,13 +296,13 @@ impl<'p> Worker<'p> {
         if code.is_slow {
             self.enter_slow_lane(conn.route)?;
         }
-        if code.may_block() {
+        if code.may_take_long() {
             self.give_permit_back(permit);
         }
         Ok(())
     }
 
-    /// Takes room among the workers that may wait for one client, unless this worker has it.
+    /// Enters the lane of streams, unless this worker is inside.
     fn enter_stream_lane(&mut self) -> Result<(), MustWait> {
         if !self.in_streams {
             if !self.pool.streams.semaphore.acquire() {
@@ -310,11 +314,12 @@ impl<'p> Worker<'p> {
         Ok(())
     }
 
-    /// Takes room among the workers that run slow handlers, if the route is slow enough to need it.
+    /// Enters the slow lane if the route is slow enough to need it, unless this worker is inside.
     fn enter_slow_lane(&mut self, route: RouteKey) -> Result<(), MustWait> {
         let pool = self.pool;
         if !self.in_slow && pool.latency.is_very_slow(route) {
-            // A call of the same route that still has its permit will be found to be slow too.
+            // A call of the same route that still has its permit will be found to be slow too, so
+            // it counts.
             if !pool
                 .slow
                 .semaphore
@@ -358,8 +363,8 @@ impl<'p> Worker<'p> {
         })
     }
 
-    /// Runs what the user wrote: the monitor sees it, and may take the permit away. A panic ends
-    /// the connection alone.
+    /// Runs user code, visible to the monitor, which may revoke the permit. A panic ends only the
+    /// connection.
     fn run_user_code<'t>(
         &mut self,
         key: u32,
@@ -382,7 +387,7 @@ impl<'p> Worker<'p> {
         if permit.is_none() {
             state.word.end_call_without_permit();
         } else if !state.word.end_call(self.generation) {
-            // The monitor has sent a fresh one, and counted us among the slow.
+            // The monitor has sent a fresh permit, and counted this call in the slow lane.
             *permit = None;
             self.pool.latency.revoked_call_returned(conn.route);
             if self.in_slow {
@@ -405,8 +410,7 @@ impl<'p> Worker<'p> {
     }
 }
 
-/// Leaves a section, unless somebody waits there whose connection can take the place: then its key,
-/// claimed.
+/// Leaves a lane, unless a connection waits for it. Then its key is returned, and it is claimed.
 fn release_or_next(pool: &Pool, lane: &Lane, inside: &mut bool) -> Option<u32> {
     if !*inside {
         return None;
