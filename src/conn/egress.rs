@@ -24,7 +24,7 @@ use crate::sys::poller::Poller;
 use crate::sys::socket::TcpInfo;
 use crate::sys::sync::{Mutex, lock};
 
-/// How much of what the peer has sent is kept at a reset from outside: some hundred heads.
+/// The most unread bytes of the peer that are kept at a reset from outside: some hundred heads.
 const MAX_KEPT_UNREAD: usize = 64 << 10;
 
 /// The sending side of a connection.

@@ -205,7 +205,8 @@ impl Conn {
         }
     }
 
-    /// Receives once more, from the socket or, if that was reset from outside, what was kept of it.
+    /// Receives once more: from the socket or, if that was reset from outside, the bytes that were
+    /// kept. False: there are none.
     fn receive_unread(&mut self, cx: &mut ServeContext<'_>) -> bool {
         let room = self.recv_buf.room(&mut cx.buffers.read);
         if let Ok(n @ 1..) = self.egress.transport().recv(room) {

@@ -129,28 +129,7 @@ impl Conn {
         match &self.stage {
             // The connection comes from a dedicated thread, and its response has still to be sent.
             Stage::Idle if self.egress.has_unsent() => Overdue::Advance,
-            Stage::Fresh | Stage::Idle => match self.egress.transport().look() {
-                // A request that came in time is served, although no thread has handled its event.
-                Look::Bytes => {
-                    self.note_events(SocketEvents::BYTES);
-                    Overdue::Advance
-                }
-                Look::End => Overdue::Close(CloseReason::PeerClosed),
-                Look::Broken => Overdue::Close(CloseReason::Broken),
-                // A peer that reads its last response slowly is not idle: its next request would
-                // meet a closed connection.
-                Look::Silence if self.was_heard_lately(cx) => Overdue::Wait,
-                // A request may cross our FIN: the peer sees our end only after a round trip, and a
-                // peer that does not watch its idle connections sees it when it writes.
-                Look::Silence if cx.lifecycle.phase() >= Phase::Draining => {
-                    self.begin_linger(CloseReason::IdleStopping, self.goodbye_time(), cx);
-                    Overdue::Advance
-                }
-                Look::Silence if matches!(self.stage, Stage::Fresh) => {
-                    Overdue::Close(CloseReason::Silent)
-                }
-                Look::Silence => Overdue::Close(CloseReason::Idle),
-            },
+            Stage::Fresh | Stage::Idle => self.overdue_idle(cx),
             Stage::Head => self.refuse_overdue(
                 StatusCode::REQUEST_TIMEOUT,
                 "the request head took too long",
@@ -183,31 +162,63 @@ impl Conn {
                 self.close_after_flush(CloseReason::Refused, cx);
                 Overdue::Advance
             }
-            Stage::Linger(linger) => {
-                let (heard_at, until, reason) = (linger.heard_at, linger.until, linger.reason);
-                let quiet = linger.quiet_period();
-                if cx.now >= until {
-                    self.end_lingering(cx);
-                    return Overdue::Close(reason);
-                }
-                let quiet = cx.now.saturating_duration_since(heard_at) >= quiet;
-                // The bytes written to a unix socket are with the peer.
-                let is_local = self.egress.peer_addr().is_none();
-                let acknowledged = || {
-                    is_local
-                        || self
-                            .egress
-                            .transport()
-                            .info()
-                            .is_some_and(|info| info.is_fin_wait2)
-                };
-                if quiet && acknowledged() {
-                    Overdue::Close(reason)
-                } else {
-                    Overdue::Wait
-                }
-            }
+            Stage::Linger(_) => self.overdue_linger(cx),
             Stage::Moved => unreachable!("a connection is parked in a stage"),
+        }
+    }
+
+    /// Decides what happens to a connection that was silent between requests for too long.
+    fn overdue_idle(&mut self, cx: &mut ServeContext<'_>) -> Overdue {
+        match self.egress.transport().look() {
+            // A request that came in time is served, although no thread has handled its event.
+            Look::Bytes => {
+                self.note_events(SocketEvents::BYTES);
+                Overdue::Advance
+            }
+            Look::End => Overdue::Close(CloseReason::PeerClosed),
+            Look::Broken => Overdue::Close(CloseReason::Broken),
+            // A peer that reads its last response slowly is not idle: its next request would meet a
+            // closed connection.
+            Look::Silence if self.was_heard_lately(cx) => Overdue::Wait,
+            // A request may cross our FIN: the peer sees our end only after a round trip, and a
+            // peer that does not watch its idle connections sees it when it writes.
+            Look::Silence if cx.lifecycle.phase() >= Phase::Draining => {
+                self.begin_linger(CloseReason::IdleStopping, self.goodbye_time(), cx);
+                Overdue::Advance
+            }
+            Look::Silence if matches!(self.stage, Stage::Fresh) => {
+                Overdue::Close(CloseReason::Silent)
+            }
+            Look::Silence => Overdue::Close(CloseReason::Idle),
+        }
+    }
+
+    /// Decides whether a lingering close is over.
+    fn overdue_linger(&mut self, cx: &mut ServeContext<'_>) -> Overdue {
+        let Stage::Linger(linger) = &self.stage else {
+            unreachable!("the connection lingers in this stage")
+        };
+        let (heard_at, until, reason) = (linger.heard_at, linger.until, linger.reason);
+        let quiet = linger.quiet_period();
+        if cx.now >= until {
+            self.end_lingering(cx);
+            return Overdue::Close(reason);
+        }
+        let quiet = cx.now.saturating_duration_since(heard_at) >= quiet;
+        // The bytes written to a unix socket are with the peer.
+        let is_local = self.egress.peer_addr().is_none();
+        let acknowledged = || {
+            is_local
+                || self
+                    .egress
+                    .transport()
+                    .info()
+                    .is_some_and(|info| info.is_fin_wait2)
+        };
+        if quiet && acknowledged() {
+            Overdue::Close(reason)
+        } else {
+            Overdue::Wait
         }
     }
 

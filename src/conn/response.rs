@@ -6,6 +6,7 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderMap, Method, StatusCode, response};
 use log::Level;
@@ -87,6 +88,8 @@ impl Conn {
         }
     }
 
+    /// Frames a response, and appends its head and its body if that is short. The rest of the body
+    /// follows in `Flush`.
     fn begin_response(
         &mut self,
         meta: RequestMeta,
@@ -114,29 +117,7 @@ impl Conn {
             request_body::continue_before_response(ingress);
         }
         let close = self.close_reason(&meta, &parts.headers, framing, failed, cx);
-        // Dropping a body that is not sent runs user code, whose panics the caller catches.
-        let (inline, source) = match (framing, body.kind) {
-            (Framing::Empty | Framing::Length(0), _) => (None, Source::None),
-            (_, Kind::Bytes(bytes)) if bytes.len() <= MAX_INLINE_BYTES => {
-                (Some(bytes), Source::None)
-            }
-            (_, Kind::Bytes(bytes)) => (None, Source::Bytes(bytes)),
-            (_, kind) => {
-                let left = if let Framing::Length(len) = framing {
-                    Some(len)
-                } else {
-                    None
-                };
-                (
-                    None,
-                    Source::Read {
-                        body: Body::of(kind),
-                        chunked: framing == Framing::Chunked,
-                        left,
-                    },
-                )
-            }
-        };
+        let (inline, source) = split_body(framing, body);
         let complete = matches!(source, Source::None);
         let framed = Framed {
             framing,
@@ -412,6 +393,31 @@ impl Conn {
         log::log!(level, "{reason}, peer {}", Peer(&self.egress));
         self.egress.transport().reset();
         Next::Close(CloseReason::Failed)
+    }
+}
+
+/// Splits a body into the part that is copied after its head, and the source of the rest.
+fn split_body(framing: Framing, body: Body) -> (Option<Bytes>, Source) {
+    // Dropping a body that is not sent runs user code, whose panics the caller catches.
+    match (framing, body.kind) {
+        (Framing::Empty | Framing::Length(0), _) => (None, Source::None),
+        (_, Kind::Bytes(bytes)) if bytes.len() <= MAX_INLINE_BYTES => (Some(bytes), Source::None),
+        (_, Kind::Bytes(bytes)) => (None, Source::Bytes(bytes)),
+        (_, kind) => {
+            let left = if let Framing::Length(len) = framing {
+                Some(len)
+            } else {
+                None
+            };
+            (
+                None,
+                Source::Read {
+                    body: Body::of(kind),
+                    chunked: framing == Framing::Chunked,
+                    left,
+                },
+            )
+        }
     }
 }
 

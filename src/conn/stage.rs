@@ -79,7 +79,7 @@ pub(crate) struct Conn {
     pub(super) waits_for_worker: bool,
     /// The route of the last request, for the latency estimates.
     pub(crate) route: RouteKey,
-    /// The request whose response is made has a body that comes while it is made.
+    /// Whether the current request has a body that comes while its response is made.
     pub(super) streams_body: bool,
     /// When the stage began; while idle, when the last byte of the last response was appended.
     pub(super) since: Instant,

@@ -1,8 +1,8 @@
-//! The claim: a connection has one owner at a time, each of which sees what the last one did, and
-//! no event is lost.
+//! The claim: a connection has one owner at a time, each owner sees what the last one did, and no
+//! event is lost.
 
-use std::sync::Mutex as StdMutex;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex as StdMutex, MutexGuard};
 
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
@@ -21,7 +21,7 @@ fn events_meet_an_owner() {
             let conn = conn.clone();
             thread::spawn(move || conn.event(i, hup))
         });
-        conn.own(true, false);
+        conn.read_as_owner(false);
         conn.let_go();
         join(events);
         conn.assert_all_read([1, 1], true);
@@ -48,12 +48,12 @@ fn the_sweeper_meets_an_event_and_an_owner() {
                         conn.word.claim_parked()
                     };
                     if claimed.is_some() {
-                        conn.own(false, false);
+                        conn.pass_through();
                         conn.let_go();
                     }
                 })
             };
-            conn.own(true, false);
+            conn.read_as_owner(false);
             conn.let_go();
             event.join().unwrap();
             sweeper.join().unwrap();
@@ -96,8 +96,8 @@ fn one_of_many_gets_a_queued_connection() {
 struct Connection {
     word: ClaimWord,
     came: [AtomicUsize; 2],
-    /// How often the connection was owned. Each owner has to see what the last one stored; one that
-    /// does not has claimed the connection without its last owner's work.
+    /// How many owners the connection has had. Each owner has to see what the last one stored; one
+    /// that does not has claimed the connection without its last owner's work.
     owners: AtomicUsize,
     /// What the owners did. The lock is never contended: there is one owner at a time.
     done: StdMutex<Done>,
@@ -125,8 +125,19 @@ impl Connection {
         })
     }
 
-    /// What an owner does: it reads all bytes that came, or leaves them and only checks the rest.
-    fn own(&self, reads: bool, hup: bool) {
+    /// What an owner does that reads all bytes that came.
+    fn read_as_owner(&self, hup: bool) {
+        let mut done = self.begin_ownership();
+        done.hup |= hup;
+        done.read = [self.came[0].load(Relaxed), self.came[1].load(Relaxed)];
+    }
+
+    /// What an owner does that reads nothing: it only checks that it is the owner.
+    fn pass_through(&self) {
+        drop(self.begin_ownership());
+    }
+
+    fn begin_ownership(&self) -> MutexGuard<'_, Done> {
         let mut done = self.done.try_lock().expect("one owner at a time");
         assert_eq!(
             self.owners.load(Relaxed),
@@ -135,16 +146,13 @@ impl Connection {
         );
         done.owners += 1;
         self.owners.store(done.owners, Relaxed);
-        done.hup |= hup;
-        if reads {
-            done.read = [self.came[0].load(Relaxed), self.came[1].load(Relaxed)];
-        }
+        done
     }
 
     /// Parks the connection, and serves it again for each mark that an event has left.
     fn let_go(&self) {
         while let Err(mark) = self.word.park() {
-            self.own(true, mark.hup);
+            self.read_as_owner(mark.hup);
         }
     }
 
@@ -152,7 +160,7 @@ impl Connection {
     fn event(&self, i: usize, hup: bool) {
         self.came[i].store(1, Relaxed);
         if self.word.claim_by_event(hup) {
-            self.own(true, hup);
+            self.read_as_owner(hup);
             self.let_go();
         }
     }
@@ -160,7 +168,7 @@ impl Connection {
     /// What has to hold once all threads have ended.
     fn assert_all_read(&self, read: [usize; 2], hup: bool) {
         assert!(self.word.claim_by_event(false), "the connection is parked");
-        self.own(false, false);
+        self.pass_through();
         let done = self.done.lock().unwrap();
         assert_eq!((done.read, done.hup), (read, hup));
     }

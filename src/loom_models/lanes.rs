@@ -1,5 +1,5 @@
-//! Sections: no more connections are inside than there are places, and none waits beside a free
-//! one.
+//! Lanes: no more calls are inside than the limit allows, and no connection waits while there is
+//! room.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -15,7 +15,7 @@ use crate::pool::shared::Lane;
 /// of the two; also when the leaving worker comes back for an entry that the sweeper has made
 /// stale, and leaves again.
 #[test]
-fn nobody_waits_beside_a_free_place() {
+fn no_connection_waits_while_there_is_room() {
     for stale in [false, true] {
         check(None, move || {
             let waiting = Waiting::new();
@@ -34,7 +34,7 @@ fn nobody_waits_beside_a_free_place() {
             };
             waiting.serve_all();
             comer.join().unwrap();
-            waiting.assert_nobody_waits();
+            waiting.assert_none_waits();
         });
     }
 }
@@ -42,7 +42,7 @@ fn nobody_waits_beside_a_free_place() {
 /// Catches: a connection that begins to wait because the monitor counts a slow handler in, and is
 /// forgotten when the monitor finds that the handler has just ended and counts it out.
 #[test]
-fn the_monitor_leaves_a_place_like_anybody() {
+fn the_monitor_makes_room_like_a_worker() {
     check(None, || {
         let waiting = Waiting::new();
         let monitor = {
@@ -57,13 +57,13 @@ fn the_monitor_leaves_a_place_like_anybody() {
             waiting.serve_all();
         }
         monitor.join().unwrap();
-        waiting.assert_nobody_waits();
+        waiting.assert_none_waits();
     });
 }
 
-/// Catches: two threads that both take the last place.
+/// Catches: two threads that both take the last room.
 #[test]
-fn there_are_no_more_inside_than_places() {
+fn no_more_calls_are_inside_than_the_limit() {
     check(None, || {
         let semaphore = Arc::new(Semaphore::new(1));
         let inside = Arc::new(AtomicUsize::new(0));
@@ -84,7 +84,7 @@ fn there_are_no_more_inside_than_places() {
     });
 }
 
-/// A section with one place, and connections that wait for it.
+/// A lane with room for one call, and connections that wait for it.
 struct Waiting {
     queues: Queues,
     lane: Lane,
@@ -101,8 +101,7 @@ impl Waiting {
         Arc::new(Self { queues, lane })
     }
 
-    /// A worker whose connection needs a place gets one, or has the connection wait; true: it got
-    /// one.
+    /// A worker whose connection needs room gets it, or has the connection wait. True: it got room.
     fn enter_or_wait(&self, key: u32) -> bool {
         if self.lane.semaphore.acquire() {
             return true;
@@ -123,11 +122,11 @@ impl Waiting {
         while self.lane.release_or_next(&self.queues.table).is_some() {}
     }
 
-    fn assert_nobody_waits(&self) {
+    fn assert_none_waits(&self) {
         assert!(self.lane.semaphore.has_room());
         assert!(
             self.lane.waiting.claim(&self.queues.table).is_none(),
-            "somebody waits beside a free place"
+            "a connection waits while there is room"
         );
     }
 }

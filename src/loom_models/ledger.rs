@@ -16,7 +16,7 @@ use crate::sys::waker::{Waker, wait_for};
 /// before the acceptor says that it waits, and counts itself out after the acceptor has looked; and
 /// two connections that each take the other one for the last.
 #[test]
-fn who_waits_for_an_end_is_woken() {
+fn a_thread_that_waits_for_an_end_is_woken() {
     for any in [true, false] {
         check(None, move || {
             let (ledger, waker, entries) = ledger();
@@ -29,7 +29,7 @@ fn who_waits_for_an_end_is_woken() {
             };
             join(ends);
             assert_eq!(ledger.len(), 0);
-            assert!(!waits || is_woken(&waker), "it waits for ever");
+            assert!(!waits || is_woken(&waker), "the acceptor waits forever");
         });
     }
 }
@@ -63,7 +63,7 @@ fn a_full_server_goes_on_accepting() {
 /// Catches: a drain that the last end does not wake; and a drain that has seen the last end and
 /// misses how a connection ended, or the request that came too late on it.
 #[test]
-fn who_has_seen_the_last_end_counts_all() {
+fn a_drain_that_has_seen_the_last_end_has_every_count() {
     check(None, || {
         let (ledger, waker, entries) = ledger();
         let ends = entries.map(|entry| {
@@ -111,8 +111,7 @@ fn is_woken(waker: &Waker) -> bool {
     wait_for(&[waker.as_fd()], Some(Duration::ZERO))
 }
 
-/// Waits as the acceptor does in poll(2). Loom gives up on a model in which no thread ever wakes
-/// it.
+/// Waits as the acceptor does in poll(2). Loom fails a model in which no thread ever wakes it.
 fn wait_until_woken(waker: &Waker) {
     while !is_woken(waker) {
         thread::yield_now();

@@ -3,8 +3,8 @@
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release --lib loom` runs them. Each model says which bug it
 //! would catch. What the crate takes from crossbeam and from the kernel is outside the models: the
-//! bell's eventfd is a count under a lock, and the bytes of a socket are relaxed stores, so that a
-//! thread reads them for certain only if the protocol has told it of them.
+//! poller's wake-up is a flag under a lock, and the bytes of a socket are relaxed stores, so that a
+//! thread is certain to read them only if the protocol orders them before.
 //!
 //! Loom knows `SeqCst` fences, but of `SeqCst` accesses only this: a load does not miss a store if
 //! the older value that it would read was stored with `SeqCst` too. Where a protocol rests on such
@@ -29,7 +29,8 @@ use crate::conn::egress::Egress;
 use crate::pool::slots::{KeyQueue, Table};
 
 /// Tries every order of the threads in `model`, or those in which threads are preempted at most
-/// `preemptions` times: otherwise a model of retries never ends, and a large one takes too long.
+/// `preemptions` times: without the bound a model of retries never ends, and a large one takes too
+/// long.
 fn check(preemptions: impl Into<Option<usize>>, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions.into();
@@ -43,7 +44,7 @@ fn join<T>(threads: impl IntoIterator<Item = thread::JoinHandle<T>>) {
         .for_each(|thread| drop(thread.join().unwrap()));
 }
 
-/// Connections that wait for a thread.
+/// Connections that wait for a thread, in two queues.
 struct Queues {
     table: Table,
     calls: KeyQueue,
@@ -52,7 +53,7 @@ struct Queues {
 }
 
 impl Queues {
-    /// Two connections with the keys 0 and 1, owned by the caller.
+    /// Makes two connections with the keys 0 and 1, owned by the caller.
     fn new() -> Self {
         let table = Table::new(2);
         for _ in 0..2 {
@@ -77,7 +78,7 @@ impl Queues {
         queue.push(key);
     }
 
-    /// Serves one of the connections that wait, which then is gone; false: none waits.
+    /// Serves one of the waiting connections, which then is gone. False: none waits.
     fn serve_next(&self) -> bool {
         let key = self
             .calls

@@ -1,4 +1,4 @@
-//! The permit's word: a permit is with the worker or was revoked from it, whenever its call ends.
+//! The worker's word: a permit is with the worker or was revoked from it, whenever its call ends.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -12,7 +12,7 @@ use crate::pool::permits::{Semaphore, WorkerWord};
 /// Catches: a permit that two threads have, or none, after a call ended while the monitor revoked
 /// it; and a permit revoked from a call other than the one that the monitor saw.
 #[test]
-fn a_permit_is_in_one_hand() {
+fn a_permit_has_one_holder() {
     check(None, || {
         let word = Arc::new(WorkerWord::new());
         let call = Arc::new(AtomicUsize::new(0));
@@ -58,7 +58,7 @@ fn a_permit_is_in_one_hand() {
         assert_eq!(monitor.join().unwrap(), lost_in);
         assert!(
             semaphore.acquire() && !semaphore.acquire(),
-            "whoever was counted in has left"
+            "every call that was counted in has left"
         );
     });
 }

@@ -26,15 +26,15 @@ fn phases_move_forward() {
         assert!(before <= after);
         let third = word.advance(Phase::Draining);
         let (first, second) = (first.join().unwrap(), second.join().unwrap());
-        assert!(second, "nobody else moves to the last one");
-        assert!(!(first && third), "one of two at most");
+        assert!(second, "no other thread moves to the last phase");
+        assert!(!(first && third), "at most one of the two moves the phase");
         assert_eq!(word.get(), Phase::Cutting);
     });
 }
 
 /// Catches: a thread that sees the stop and finds no plan for it.
 #[test]
-fn who_sees_the_stop_finds_the_plan() {
+fn a_thread_that_sees_the_stop_finds_the_plan() {
     check(None, || {
         let lifecycle = Lifecycle::new(Clock::System, Duration::ZERO, Duration::ZERO, Weak::new());
         let lifecycle = Arc::new(lifecycle);

@@ -1,4 +1,4 @@
-//! The take-over: at the cut, a request is answered by its handler or with 503, never by both.
+//! The take-over: at the cut a request is answered by its handler or with 503, never by both.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -14,8 +14,9 @@ use crate::conn::egress::{Egress, InFlight, TakeOver};
 use crate::conn::transport::{Look, Transport};
 use crate::sys::socket::TcpInfo;
 
-/// Catches: two answers to one request, or none; an answer that overtakes an earlier one; a handler
-/// that goes on writing after the 503, or is told that bytes were written which were not.
+/// Catches: two responses to one request, or none; a response that overtakes an earlier one; a
+/// handler that goes on writing after the 503, or that gets success for bytes that were not
+/// written.
 #[test]
 fn a_request_is_answered_once() {
     for complete in [true, false] {

@@ -1,4 +1,5 @@
-//! Wake-ups: no poller sleeps beside work, and the monitor does not sleep beside a busy worker.
+//! Wake-ups: no poller sleeps while work is queued, and the monitor does not sleep while a worker
+//! is in user code with a permit.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -11,11 +12,11 @@ use crate::pool::permits::{PollerWake, WorkerWord};
 use crate::pool::shared::MonitorWake;
 use crate::sys::waker::{Waker, wait_for};
 
-/// Catches: a poller that sleeps beside queued work because it looked for work before it said that
-/// it sleeps, because a fence is missing, or because it noticed the ring only after it had looked.
-/// Loom calls that a deadlock.
+/// Catches: a poller that sleeps while work is queued because it looked for work before it said
+/// that it sleeps, because a fence is missing, or because it acknowledged the wake-up only after it
+/// had looked. Loom calls that a deadlock.
 #[test]
-fn nobody_sleeps_beside_work() {
+fn no_poller_sleeps_while_work_is_queued() {
     check(3, || {
         let model = Model::new();
         let producers = [0, 1].map(|key| {
@@ -27,10 +28,10 @@ fn nobody_sleeps_beside_work() {
     });
 }
 
-/// Catches: a monitor that takes the ring meant for a worker that has fallen asleep meanwhile, and
-/// does not pass it on.
+/// Catches: a monitor that takes the wake-up meant for a worker that has fallen asleep meanwhile,
+/// and does not pass it on.
 #[test]
-fn a_bell_the_monitor_takes_is_passed_on() {
+fn a_wake_up_that_the_monitor_takes_is_passed_on() {
     check(3, || {
         let model = Model::new();
         let producer = {
@@ -49,7 +50,7 @@ fn a_bell_the_monitor_takes_is_passed_on() {
 
 /// Catches: a handler that runs with a permit while the monitor sleeps and no thread wakes it.
 #[test]
-fn the_monitor_does_not_sleep_beside_a_busy_worker() {
+fn the_monitor_does_not_sleep_while_a_worker_is_in_a_call() {
     check(None, || {
         let monitor_wake = MonitorWake::new(std::sync::Arc::new(Waker::new().unwrap()));
         let shared = Arc::new((WorkerWord::new(), monitor_wake));
@@ -72,7 +73,7 @@ fn the_monitor_does_not_sleep_beside_a_busy_worker() {
     });
 }
 
-/// Workers that wait for work, and threads that add_work it.
+/// A worker that waits for work, and threads that add work.
 struct Model {
     queues: Queues,
     poller_wake: PollerWake,
@@ -121,7 +122,7 @@ impl Model {
         }
     }
 
-    /// The monitor, which has just seen that all workers run user code, takes an event. The ring
+    /// The monitor, which has just seen that all workers run user code, takes an event. The wake-up
     /// may have been for another thread: work that the monitor cannot do, or that came after it
     /// looked, is for a worker that sleeps again by now.
     fn poll_as_caretaker(&self) {
@@ -134,26 +135,26 @@ impl Model {
     }
 }
 
-/// The poller as far as the monitor_wake goes: a ring wakes one worker that waits, or the next one that
-/// will.
+/// The poller as far as its wake-up goes: one wake-up ends the wait of one worker that waits, or of
+/// the next one that will.
 #[derive(Default)]
 struct Eventfd {
-    is_readable: Mutex<usize>,
+    is_readable: Mutex<bool>,
     became_readable: Condvar,
 }
 
 impl Eventfd {
     fn wake_poller(&self) {
-        *self.is_readable.lock().unwrap() = 1;
+        *self.is_readable.lock().unwrap() = true;
         self.became_readable.notify_one();
     }
 
-    /// Takes the ring, for which it waits if it may block; true: there was one.
+    /// Takes the wake-up, and waits for it if it may block. True: there was one.
     fn wait(&self, block: bool) -> bool {
         let mut is_readable = self.is_readable.lock().unwrap();
-        while block && *is_readable == 0 {
+        while block && !*is_readable {
             is_readable = self.became_readable.wait(is_readable).unwrap();
         }
-        std::mem::take(&mut *is_readable) > 0
+        std::mem::take(&mut *is_readable)
     }
 }

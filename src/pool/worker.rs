@@ -36,8 +36,9 @@ pub(crate) struct Worker<'p> {
     pool: &'p Arc<Pool>,
     generation: u64,
     events: Events,
-    /// Whether this worker is inside the slow lane, and the lane of streams.
+    /// Whether this worker is inside the slow lane.
     in_slow: bool,
+    /// Whether this worker is inside the lane of streams.
     in_streams: bool,
 }
 
