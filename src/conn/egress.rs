@@ -442,9 +442,9 @@ impl Egress {
         unfinished
     }
 
-    /// Resets the connection for a thread that does not own it, which also frees an owner that waits
-    /// for the peer. What the peer has sent and no thread has received is kept for the owner, to
-    /// name the requests among it: a reset drops it.
+    /// Resets the connection for a thread that does not own it, which also frees an owner that
+    /// waits for the peer. What the peer has sent and no thread has received is kept for the owner,
+    /// to name the requests among it: a reset drops it.
     pub(crate) fn reset_from_outside(&self) {
         let mut unread = vec![0; MAX_KEPT_UNREAD];
         let mut out = lock(&self.out);

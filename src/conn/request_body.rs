@@ -184,7 +184,7 @@ pub(crate) fn take_rest(ingress: &Mutex<Ingress>) -> Option<Rest> {
 }
 
 /// Whether no request can follow this body on its connection, because it cannot be read to its end,
-/// the client may send it or not, or nobody reads it and it is too long to be dropped.
+/// the client may send it or not, or it is unread and too long to be dropped.
 pub(crate) fn is_in_the_way(ingress: &Arc<Mutex<Ingress>>) -> bool {
     let held = is_held(ingress);
     let Ok(ingress) = ingress.try_lock() else {

@@ -26,10 +26,10 @@
 //!
 //! * Refused requests: a bad head or body (4xx), an overdue `Head` or `Body` (408), an overdue
 //!   `Call`, `Push` or `Dedicated` (503) all go to `Flush` and close.
-//! * The kernel takes no more of the responses to earlier requests: `Idle` or `Head` goes to `Flush`,
-//!   and to `Idle` once they are sent.
+//! * The kernel takes no more of the responses to earlier requests: `Idle` or `Head` goes to
+//!   `Flush`, and to `Idle` once they are sent.
 //! * The end of an upgrade: `Dedicated` goes to `Flush` and closes.
-//! * A draining server whose idle grace is over: `Fresh` or `Idle` goes to `Linger`.
+//! * In a draining server, after the idle grace or at the cut: `Fresh` or `Idle` goes to `Linger`.
 //! * A connection that the peer breaks or stalls is closed in whatever stage it is.
 //!
 //! `Moved` also stands in while an owner replaces one stage by the next.
@@ -253,8 +253,8 @@ pub(super) struct Linger {
     pub(super) at_most: Duration,
     /// The latest end of the lingering, whatever the peer sends.
     pub(super) end: Instant,
-    /// Scans for requests that come after our FIN, which the report names. `None` if nobody has to
-    /// know of them, or if what came is no request.
+    /// Scans for requests that come after our FIN, which the report names. `None` if the report
+    /// does not name them, or if what came is no request.
     pub(super) late_requests: Option<HeadScan>,
 }
 
@@ -278,7 +278,7 @@ impl Conn {
         }
     }
 
-    /// Notes what there may be to read, because an event said so or because nobody has watched.
+    /// Notes what there may be to read, because an event said so or because no thread has watched.
     pub(crate) fn note_events(&mut self, events: SocketEvents) {
         self.unread |= events.readable;
         self.hup |= events.hup;

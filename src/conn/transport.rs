@@ -20,7 +20,8 @@ pub(crate) trait Transport: Debug + Send + Sync {
     /// Reads the bytes that are there: `Ok(0)` is the end, `WouldBlock` means none yet.
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Copies the bytes that are there, and leaves them there. `Ok(0)` also where that is impossible.
+    /// Copies the bytes that are there, and leaves them there. Returns `Ok(0)` also where that is
+    /// impossible.
     fn peek(&self, _buffer: &mut [u8]) -> io::Result<usize> {
         Ok(0)
     }

@@ -68,6 +68,7 @@ const ASLEEP: u64 = 1;
 const CALL_WITH_PERMIT: u64 = 2;
 /// The state of a worker in a call of user code, without a permit.
 const CALL_WITHOUT_PERMIT: u64 = 3;
+/// The bits of the word that hold the state, below the generation.
 const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
 const STATE_BITS: u32 = 2;
 

@@ -5,10 +5,10 @@
 //! calls [`Pool::settle`]:
 //!
 //! ```text
-//! LetGo::Park    watch the socket ─> give the buffer back ─> set the deadline ─> put ─> RUN to IDLE
-//!                                           the word held a mark: the caller owns it still <─┘
-//! LetGo::Queue   give the buffer back ─> set the deadline ─> put ─> RUN to QUEUED ─> push the key
-//! LetGo::Close   forget the deadline ─> leave the poller ─> drop ─> RUN to FREE
+//! LetGo::Park   watch the socket ─> give the buffer back ─> set the deadline ─> put ─> RUN to IDLE
+//!                                          the word held a mark: the caller owns it still <─┘
+//! LetGo::Queue  give the buffer back ─> set the deadline ─> put ─> RUN to QUEUED ─> push the key
+//! LetGo::Close  remove the deadline ─> leave the poller ─> drop ─> RUN to FREE
 //! ```
 //!
 //! The order is the protocol. The deadline is set before the connection is put back, because from

@@ -7,7 +7,7 @@
 //!            claim by an event                      park, no mark
 //!   IDLE ─────────────────────────> RUN ─────────────────────────> IDLE
 //!   IDLE, QUEUED ─claim by a queue, the sweeper, the drain──> RUN  ─enqueue─> QUEUED
-//!   RUN  ─event─> AGAIN ─event with hang-up─> HUP       (marks: the owner looks once more before it parks)
+//!   RUN  ─event─> AGAIN ─event with hang-up─> HUP       (marks: the owner reads before it parks)
 //!   RUN  ─close─> FREE ─allocate─> RUN
 //! ```
 //!
