@@ -411,7 +411,7 @@
 //! | `json` | no | `Json` responses and `Body::into_json` |
 //! | `gzip` | no | `layers::gzip` |
 //!
-//! Without any there are 17 crates on Linux, this one included. A feature adds; none changes how
+//! Without any there are 16 crates on Linux, this one included. A feature adds; none changes how
 //! the rest behaves.
 //!
 //! # Coming from elsewhere
@@ -544,14 +544,9 @@ mod loom_models;
 #[doc(hidden)]
 pub mod fuzzing;
 
-/// Pages to read: how it is built, how to choose its numbers, how to come to it from elsewhere.
+/// Pages to read: how to choose the numbers, how to come to the crate from elsewhere, how it is
+/// built, and what was measured.
 pub mod docs {
-    #[doc = include_str!("docs/architecture.md")]
-    pub mod architecture {}
-
-    #[doc = include_str!("docs/conformance.md")]
-    pub mod conformance {}
-
     #[doc = include_str!("docs/choosing.md")]
     pub mod choosing {}
 
@@ -565,6 +560,18 @@ pub mod docs {
 
     #[doc = include_str!("docs/coming_from_tiny_http.md")]
     pub mod coming_from_tiny_http {}
+
+    #[doc = include_str!("docs/architecture.md")]
+    pub mod architecture {}
+
+    #[doc = include_str!("docs/conformance.md")]
+    pub mod conformance {}
+
+    #[doc = include_str!("docs/measurements.md")]
+    pub mod measurements {}
+
+    #[doc = include_str!("docs/changelog.md")]
+    pub mod changelog {}
 }
 
 /// The README's program compiles.
