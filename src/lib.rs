@@ -561,6 +561,9 @@ pub mod docs {
     #[doc = include_str!("docs/coming_from_tiny_http.md")]
     pub mod coming_from_tiny_http {}
 
+    #[doc = include_str!("docs/one_get.md")]
+    pub mod one_get {}
+
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
 
