@@ -529,8 +529,9 @@ pub use server::{Bound, Running, Server, ServerBuilder, ServerHandle};
 /// The parts of a [`Body`] that have names of their own.
 ///
 /// [`BodyWriter`](body::BodyWriter) is what the closure of [`Body::writer`] and [`Body::stream`]
-/// writes to; a program names it to write such a closure as a function. [`BodyError`](body::BodyError)
-/// is why a request's body could not be read, and a response too: a handler can return it.
+/// writes to; a program names it to write such a closure as a function.
+/// [`BodyError`](body::BodyError) is why a request's body could not be read, and a response too: a
+/// handler can return it.
 pub mod body {
     pub use crate::conn::body_error::BodyError;
     pub use crate::conn::body_writer::BodyWriter;
@@ -610,8 +611,8 @@ pub mod response {
 
 /// What a [`Router`] is made of.
 ///
-/// [`Route`](routing::Route) is for a path whose methods have different handlers, or layers of their
-/// own; `Router::get` and its like need nothing of this.
+/// [`Route`](routing::Route) is for a path whose methods have different handlers, or layers of
+/// their own; `Router::get` and its like need nothing of this.
 #[cfg(feature = "router")]
 pub mod routing {
     pub use crate::handler::router::Route;
@@ -620,8 +621,8 @@ pub mod routing {
 /// Signals caught for a program and not for one server.
 ///
 /// A single server asks for its signals with [`ServerBuilder::on_signals`] and needs nothing of
-/// this. [`notify`](signal::notify) is for programs with several servers or none: it gives a context
-/// that the first signal cancels, and a guard that stops catching.
+/// this. [`notify`](signal::notify) is for programs with several servers or none: it gives a
+/// context that the first signal cancels, and a guard that stops catching.
 pub mod signal {
     pub use crate::server::signals::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SignalGuard, notify};
 }
@@ -664,7 +665,9 @@ pub mod docs {
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
 
+    // The names of tests are long: they may be broken anywhere, so that the tables fit the page.
     #[doc = include_str!("docs/conformance.md")]
+    #[doc = "<style>td:last-child code { overflow-wrap: anywhere }</style>"]
     pub mod conformance {}
 
     #[doc = include_str!("docs/measurements.md")]
