@@ -254,7 +254,8 @@
 //!    response that has not begun, a reset for each that has.
 //! 4. **Stopped**: threads have ended, descriptors are closed, the report is there.
 //!
-//! Of signals the first begins the stop, the second cuts what is left, the third ends the process.
+//! Of signals the first begins the stop, the second cuts what is left, the third ends the process; a
+//! repeat of the same one within 300 ms counts once.
 //!
 //! [`on_shutdown`](ServerBuilder::on_shutdown) hooks run when draining starts, beside the last
 //! requests. [`on_stopped`](ServerBuilder::on_stopped) hooks run after the last one: the place to
@@ -405,7 +406,7 @@
 //!   ends it too. Start it without a shell in between (`CMD ["app"]`), as a shell passes no signals
 //!   on.
 //! * **Behind a proxy**, which brings TLS and HTTP/2: its idle timeout for connections to this
-//!   server should be below [`idle_timeout`](ServerBuilder::idle_timeout) (60 s), so that it is the
+//!   server should be below [`idle_timeout`](ServerBuilder::idle_timeout) (75 s), so that it is the
 //!   proxy that closes, and no request meets our close. [`Context::peer_addr`] is the proxy then;
 //!   the address of its client is in a field that the proxy sets, which is worth as much as the
 //!   proxy is trusted. On the same machine, `unix:/run/app.sock` saves the ports.
