@@ -1,4 +1,5 @@
-//! Several services as one: who stops whom, what comes out, and who is not waited for.
+//! Groups: which members stop the others, what a group's report says, and which services are left
+//! behind.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -768,7 +769,7 @@ fn services_run_on_threads_that_have_their_names() {
 }
 
 #[test]
-fn a_signal_that_nobody_may_catch_is_refused() {
+fn a_signal_that_no_program_may_catch_is_refused() {
     let error = Group::builder()
         .on_signals([libc::SIGTERM, libc::SIGKILL])
         .start()

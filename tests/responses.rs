@@ -1,4 +1,5 @@
-//! What handlers return, and what clients get for it; and bodies that are read whole.
+//! The values that handlers return, and the responses that clients get for them; and request bodies
+//! that are read to their end.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,8 +16,8 @@ use lameduck::response::{Failure, HandlerResult, OrAnswer};
 use lameduck::{Body, Context, IntoResponse, Request, Response};
 use support::{TestServer, builder};
 
-/// A response's status, content type and text.
-fn told(response: impl IntoResponse) -> (u16, Option<String>, String) {
+/// Returns the status, the content type and the text of a response.
+fn parts_of(response: impl IntoResponse) -> (u16, Option<String>, String) {
     let response = response.into_response();
     let content_type = response
         .headers()
@@ -32,14 +33,14 @@ fn told(response: impl IntoResponse) -> (u16, Option<String>, String) {
 #[track_caller]
 fn check(response: impl IntoResponse, status: u16, content_type: &str, text: &str) {
     let content_type = (!content_type.is_empty()).then(|| content_type.to_owned());
-    assert_eq!(told(response), (status, content_type, text.to_owned()));
+    assert_eq!(parts_of(response), (status, content_type, text.to_owned()));
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const OCTETS: &str = "application/octet-stream";
 
 #[test]
-fn what_is_obvious_is_a_response() {
+fn strings_bytes_statuses_and_options_are_responses() {
     check("a", 200, TEXT, "a");
     check("a".to_owned(), 200, TEXT, "a");
     check(Cow::Borrowed("a"), 200, TEXT, "a");
@@ -119,7 +120,7 @@ fn a_field_that_cannot_be_sent_is_500_and_nothing_of_it() {
 }
 
 #[test]
-fn an_error_is_500_whatever_it_is_and_its_text_stays_here() {
+fn an_error_is_500_whatever_it_is_and_its_text_is_not_sent() {
     const INTERNAL: &str = "500 Internal Server Error\n";
     check(Err::<(), _>("a secret"), 500, TEXT, INTERNAL);
     check(Err::<(), _>("a secret".to_owned()), 500, TEXT, INTERNAL);
@@ -160,7 +161,7 @@ fn a_failure_answers_as_it_says() {
 }
 
 #[test]
-fn an_error_of_the_body_is_the_clients_however_it_is_passed_on() {
+fn an_error_of_the_request_body_has_its_own_status_however_it_is_passed_on() {
     let too_long = || BodyError::TooLong { max: 3 };
     let text = "413 Payload Too Large: the request body is longer than 3 bytes\n";
     check(too_long(), 413, TEXT, text);
@@ -302,7 +303,7 @@ fn json_comes_in_and_goes_out() {
     );
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n[1]");
     assert_eq!(client.read_response().status, 400);
-    // A map whose keys are no texts cannot be JSON.
+    // A map whose keys are not texts cannot be JSON.
     assert_eq!(
         Json(BTreeMap::from([(vec![1], 2)]))
             .into_response()

@@ -1,5 +1,5 @@
-//! Upgraded connections and long streams: on threads of their own, told of the stop, waited for,
-//! and counted.
+//! Upgraded connections and long streams have dedicated threads, learn of the stop, are waited for,
+//! and are counted.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -21,12 +21,13 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role};
 use tungstenite::{Message, WebSocket};
 
-/// Answers a WebSocket's handshake, and echoes what comes. At a stop it says 1001.
+/// Answers a WebSocket's handshake, and echoes what comes. At a stop it closes with 1001.
 fn echo(request: Request, _context: Context) -> Response {
     let key = request.headers().get("sec-websocket-key").cloned();
     let mut response = upgrade::accept(&request, "websocket", |io: Upgraded, _context| {
         io.on_shutdown(|io| {
-            // A whole frame: nobody else writes while the thread waits for the peer.
+            // This frame does not come in the middle of another: the thread waits for the peer, so
+            // nothing else is written meanwhile.
             let mut last = WebSocket::from_raw_socket(io, Role::Server, None);
             let frame = CloseFrame {
                 code: CloseCode::Away,
@@ -115,7 +116,7 @@ fn a_stop_tells_websockets_and_waits_for_them() {
             panic!("a close was due")
         };
         assert_eq!(close.code, CloseCode::Away);
-        // Answers the close, and reads to the end.
+        // This answers the close, and reads to the end.
         while socket.read().is_ok() {}
     }
     drop(sockets);
@@ -224,7 +225,7 @@ fn a_closure_that_never_returns_is_named_as_stuck() {
 }
 
 #[test]
-fn who_does_not_ask_for_the_protocol_gets_426() {
+fn a_client_that_does_not_ask_for_the_protocol_gets_426() {
     let server = TestServer::start(echo);
     for head in [
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -245,7 +246,7 @@ fn who_does_not_ask_for_the_protocol_gets_426() {
 }
 
 #[test]
-fn bytes_behind_the_request_are_the_upgraded_connections() {
+fn bytes_after_the_request_are_the_upgraded_connections() {
     let server = TestServer::start(|request: Request, _context: Context| {
         upgrade::accept(&request, "count", |mut io: Upgraded, _context| {
             let mut bytes = Vec::new();
@@ -298,7 +299,7 @@ fn an_upgrade_asked_for_while_draining_is_answered_with_503() {
 }
 
 #[test]
-fn beyond_the_limit_a_further_one_is_answered_with_503_and_the_pool_goes_on() {
+fn beyond_the_limit_a_further_upgrade_is_answered_with_503_and_the_pool_goes_on() {
     let server = TestServer::with(builder().max_dedicated_threads(1), echo);
     let mut first = connect(&server);
     let mut second = server.client();
@@ -345,7 +346,7 @@ fn an_upgraded_connections_read_and_write_time_out() {
 }
 
 #[test]
-fn a_panic_in_an_upgraded_connection_costs_that_one() {
+fn a_panic_in_an_upgraded_connection_costs_that_connection() {
     let server = TestServer::start(|request: Request, context: Context| {
         if request.uri().path() == "/panic" {
             return upgrade::accept(&request, "websocket", |_io, _context| {
@@ -364,7 +365,7 @@ fn a_panic_in_an_upgraded_connection_costs_that_one() {
     assert_eq!(server.stop().closed_because(CloseReason::Failed), 1);
 }
 
-/// Sends an event for each turn of `ticks`, until the server drains.
+/// Sends an event for each of `ticks`, until the server drains.
 fn events(context: &Context, ticks: crossbeam_channel::Receiver<u32>) -> Response {
     let context = context.clone();
     let mut response = Response::new(Body::stream(move |out| {

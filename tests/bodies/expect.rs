@@ -1,5 +1,5 @@
-//! A client that waits for 100 is told to go on when its body is read, and gets a refusal instead
-//! if it is not.
+//! A client that waits for 100 gets it when its body is read, and gets a refusal instead if the
+//! body is not read.
 
 use lameduck::{Context, Request};
 
@@ -49,7 +49,7 @@ fn a_client_that_expects_continue_gets_a_refusal_without_it() {
 }
 
 #[test]
-fn who_sends_the_body_without_waiting_gets_an_answer_all_the_same() {
+fn a_client_that_sends_the_body_without_waiting_is_answered_too() {
     let server = TestServer::start(read_all);
     let mut client = server.client();
     client.send(

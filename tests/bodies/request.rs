@@ -1,4 +1,4 @@
-//! The body of a request arrives whole however it is framed, collected or left unread, or its
+//! The body of a request arrives complete, however it is framed, collected or left unread, or its
 //! reader gets an error.
 
 use std::io::{self, Read};
@@ -12,7 +12,7 @@ use super::support::{
 use super::{big, digest, read_all};
 
 #[test]
-fn request_bodies_arrive_whole_however_they_are_framed_and_collected() {
+fn request_bodies_arrive_complete_however_they_are_framed_and_collected() {
     for collect in [0, 1, 100, 64 << 10, 4 << 20] {
         let server = TestServer::with(builder().workers(2).collect_bytes(collect), read_all);
         let mut client = server.client();
@@ -76,8 +76,8 @@ fn a_small_body_is_collected_before_the_handler_is_called() {
     });
     let mut client = server.client();
     client.send("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n12345");
-    // Requests on other connections that are sent later are answered: by then the head of the
-    // first one was read.
+    // When requests that were sent later on other connections are answered, the head of the first
+    // one was read.
     for _ in 0..10 {
         assert_eq!(server.client().get("/").status, 200);
     }
@@ -125,7 +125,7 @@ fn the_body_of_a_get_does_not_become_the_next_request() {
 }
 
 #[test]
-fn a_connection_stays_usable_after_a_small_body_that_nobody_read() {
+fn a_connection_stays_usable_after_a_small_body_that_no_handler_read() {
     for collect in [0, 64 << 10] {
         let server = TestServer::with(
             builder().workers(2).collect_bytes(collect),
@@ -149,7 +149,7 @@ fn a_connection_stays_usable_after_a_small_body_that_nobody_read() {
 }
 
 #[test]
-fn the_response_to_a_large_body_that_nobody_read_can_be_read() {
+fn the_response_to_a_large_body_that_no_handler_read_can_be_read() {
     let server = TestServer::start(|_: Request, _: Context| "unread");
     for chunked in [false, true] {
         let mut client = server.client();
@@ -224,7 +224,7 @@ fn a_body_whose_client_leaves_is_an_error_for_its_reader() {
             }
         }
     }
-    // A body that is collected and does not come whole: the handler is never called.
+    // The handler is never called for a body that is collected and does not come completely.
     let server = TestServer::start(|_: Request, _: Context| -> &str {
         panic!("the request is not complete")
     });

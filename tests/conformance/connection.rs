@@ -32,7 +32,7 @@ fn http_1_1_connections_persist() {
 }
 
 #[test]
-fn who_asks_for_close_gets_close_and_nothing_more() {
+fn a_client_that_asks_for_close_gets_close_and_nothing_more() {
     let suite = Suite::new();
     for value in [
         "close",
@@ -71,7 +71,7 @@ fn who_asks_for_close_gets_close_and_nothing_more() {
             .status,
         200
     );
-    // Of the requests before it, each is answered.
+    // Each request before the one that asks for the close is answered.
     let answers = suite.answers(NEXT.repeat(3) + &request("GET /", "Connection: close\r\n") + NEXT);
     assert_eq!(
         answers
@@ -151,7 +151,7 @@ fn responses_come_in_the_order_of_the_requests() {
 }
 
 #[test]
-fn nothing_behind_a_refused_request_is_taken_for_a_request() {
+fn nothing_after_a_refused_request_is_taken_for_a_request() {
     let suite = Suite::new();
     for bad in [
         "GET / HTTP/1.1\r\n\r\n".to_owned(),
@@ -179,7 +179,7 @@ fn an_unread_body_is_read_to_its_end_or_the_connection_closes() {
     let fields = format!("Content-Length: {}\r\n", smuggled.len());
     let answer = suite.accepted(request("POST /unread", &fields) + &smuggled);
     assert_eq!(answer.text(), "unread");
-    // Too long to be read for nothing.
+    // This body is too long to be read and dropped.
     let answer = suite
         .closed(request("POST /unread", "Content-Length: 10000000\r\n") + &smuggled.repeat(3000));
     assert_eq!(answer.text(), "unread");

@@ -5,12 +5,12 @@ use lameduck::http::StatusCode;
 use lameduck::{Context, IntoResponse, Request};
 
 use crate::support::{Gate, TestServer, pattern};
-use crate::{NEXT, Suite, answers, post, request, seen};
+use crate::{NEXT, Suite, answers, post, request, seen, statuses};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 #[test]
-fn who_expects_100_gets_it_before_the_body_and_then_the_answer() {
+fn a_client_that_expects_100_gets_it_before_the_body_and_then_the_answer() {
     let suite = Suite::new();
     for expectation in [
         "100-continue",
@@ -104,8 +104,8 @@ fn http_1_0_is_never_sent_100() {
     let suite = Suite::new();
     for expectation in ["100-continue", "miracle"] {
         let head = format!("POST / HTTP/1.0\r\nExpect: {expectation}\r\nContent-Length: 5\r\n\r\n");
-        // The body comes when the server has had the head for as long as it takes to answer
-        // somebody else.
+        // The body comes when the server has had the head for as long as it takes to answer another
+        // client.
         let mut client = suite.client();
         client.send(&head);
         suite.accepted(request("GET /", ""));
@@ -143,7 +143,8 @@ fn an_unknown_expectation_is_417() {
 
 #[test]
 fn an_early_answer_is_readable_after_ten_megabytes_were_sent() {
-    // Without reading on, and with an answer in place of 100 too.
+    // The handler or the server answers without reading the body, in place of 100 if the client
+    // waits for that.
     let suite = Suite::with(|request: Request, _: Context| match request.uri().path() {
         "/413" => (StatusCode::PAYLOAD_TOO_LARGE, "too much\n").into_response(),
         "/400" => (StatusCode::BAD_REQUEST, "not like this\n").into_response(),
@@ -199,14 +200,14 @@ fn an_early_answer_comes_before_the_body_does() {
     let answer = client.read_response();
     assert_eq!((answer.status, answer.text()), (413, "too much\n"));
     assert!(answer.closes());
-    // The rest is still taken, for a while.
+    // The server still takes the rest for a while.
     client.send([0; 100_000]);
     client.half_close();
     client.expect_eof();
 }
 
 #[test]
-fn an_upgrade_nobody_handles_is_ignored() {
+fn an_upgrade_that_no_handler_accepts_is_ignored() {
     let suite = Suite::new();
     for fields in [
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
@@ -221,15 +222,9 @@ fn an_upgrade_nobody_handles_is_ignored() {
             assert_eq!(answer.field("upgrade"), None);
         }
         let answers = suite.answers(format!("GET / HTTP/1.0\r\n{fields}\r\n"));
-        assert_eq!(
-            answers
-                .iter()
-                .map(|answer| answer.status)
-                .collect::<Vec<_>>(),
-            [200]
-        );
+        assert_eq!(statuses(&answers), [200]);
     }
-    // A body that comes with it is read as one.
+    // A body that comes with such a request is read as its body.
     suite.accepted(post(
         "Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\n",
         "hello",
@@ -251,7 +246,7 @@ fn half_closed_clients_get_all_their_answers() {
             + NEXT,
     );
     client.half_close();
-    // All but the first answer are made long after the client's end has come.
+    // All answers but the first one are made long after the client has finished its side.
     gate.wait_entered(1);
     assert!(client.read_response().text().starts_with("GET /first"));
     gate.open();

@@ -1,6 +1,7 @@
-//! What the children of the tests do: each function is a whole program, named as its mode.
+//! The programs that the children of the tests run. Each function is a complete program, named as
+//! its mode.
 //!
-//! A program tells its parent by a line on stderr that it is "ready" for a signal, or "done".
+//! A program says on stderr when it is "ready" for a signal, and when it is "done".
 
 use std::io::Write;
 use std::sync::{Arc, Barrier};
@@ -168,7 +169,7 @@ fn race_a_signal(name: &str, stop: fn(Running)) {
     let running = serve(server().on_signals([TERM]), "127.0.0.1:0", hello);
     let mut idle = Client::connect(running.local_addr());
     assert_eq!(idle.get("/").status, 200);
-    // A client that closes when the server does: it keeps no stop.
+    // This client closes when the server does, so no stop waits for it.
     std::thread::spawn(move || idle.expect_eof());
     let handle = running.handle();
     let both = Arc::new(Barrier::new(2));
@@ -211,7 +212,7 @@ fn context() {
     std::process::exit(7);
 }
 
-// ---- What they have in common ----
+// ---- Shared by the programs ----
 
 fn server() -> ServerBuilder {
     builder().workers(2)
@@ -239,7 +240,7 @@ fn raise(signal: Signal) {
     kill_process(getpid(), signal).unwrap();
 }
 
-/// Tells the parent.
+/// Sends a line to the parent.
 fn say(text: &str) {
     eprintln!("{text}");
 }

@@ -1,4 +1,11 @@
-//! Several services as one: the first that fails stops the others, and its error is what comes out.
+//! Groups: several servers and services that stop as one. The first member that fails stops the
+//! others, and its error is the group's.
+//!
+//! This file has what a program calls: the builder, the group and its handle. Read it first, then
+//! `members.rs`, the state that they share and the rules by which a group stops and ends, then
+//! `report.rs`, what the group says at its end. A group may use everything that a program may, and
+//! the parts of a server's handle that are not public: it begins a stop with its own cause, cuts
+//! it, and has itself called when the server has stopped.
 
 mod members;
 mod report;
@@ -77,7 +84,7 @@ impl GroupBuilder {
     ///
     /// The first signal does what [`GroupHandle::begin_shutdown`] does. A second one cuts the stop
     /// short, as [`GroupHandle::close`] does. A third one does what it does to a program that
-    /// catches no signals, which is to end it.
+    /// catches no signals, which is to end it. The same signal again within 300 ms does not count.
     pub fn on_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Self {
         self.signals.extend(signals);
         self

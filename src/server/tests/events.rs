@@ -4,6 +4,7 @@
 use std::net::Shutdown;
 
 use super::fixture::{Fixture, SECOND, get};
+use crate::settings::IDLE_TIMEOUT;
 use crate::sys::test_points::Point;
 
 #[test]
@@ -35,14 +36,15 @@ fn an_end_that_comes_between_put_and_park_with_bytes_before_it_is_not_missed() {
     marked.release();
     held.release();
     client.expect_body("/b");
-    // No further event tells of the end: without its own mark the connection would stay open.
+    // No further event comes for the end. If it had no mark of its own, the connection would stay
+    // open.
     client.expect_end();
 }
 
 #[test]
 fn a_poller_about_to_sleep_sees_the_connection_that_comes() {
     let server = Fixture::new(|builder| builder.workers(1));
-    server.parked(&get("/a")).expect_body("/a");
+    drop(server.used("/a"));
     let held = server.test_points.hold(Point::AsleepBeforeQueuesChecked);
     // Any event makes the poller go round once.
     let mut first = server.connect();
@@ -73,10 +75,9 @@ fn an_event_for_a_connection_that_was_given_up_meanwhile_is_harmless() {
 #[test]
 fn a_request_that_comes_with_its_deadline_is_served() {
     let server = Fixture::new(|builder| builder);
-    let mut client = server.parked(&get("/a"));
-    client.expect_body("/a");
+    let mut client = server.used("/a");
     let held = server.test_points.hold(Point::OverdueBeforeClaim);
-    server.clock.advance(60 * SECOND);
+    server.clock.advance(IDLE_TIMEOUT);
     held.wait();
     client.send(&get("/b"));
     client.expect_body("/b");
@@ -88,12 +89,11 @@ fn a_request_that_comes_with_its_deadline_is_served() {
 #[test]
 fn a_request_whose_event_is_late_is_found_by_the_last_look() {
     let server = Fixture::new(|builder| builder);
-    let mut client = server.parked(&get("/a"));
-    client.expect_body("/a");
+    let mut client = server.used("/a");
     let held = server.test_points.hold(Point::EventBeforeClaim);
     client.send(&get("/b"));
     held.wait();
-    server.clock.advance(60 * SECOND);
+    server.clock.advance(IDLE_TIMEOUT);
     client.expect_body("/b");
     held.release();
 }

@@ -7,21 +7,18 @@ use std::net::Shutdown;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::fixture::{Fixture, SECOND, fates, get};
+use super::fixture::{Fixture, fates, get};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::Phase;
 use crate::lifecycle::unanswered::Fate;
+use crate::settings::IDLE_GRACE;
 use crate::sys::test_points::Point;
 
 #[test]
 fn a_draining_server_gives_idle_connections_their_grace_and_not_more() {
     let server = Fixture::new(|builder| builder);
-    let mut idle = server.parked(&get("/a"));
-    idle.expect_body("/a");
-    let closed = server.test_points.hold(Point::ListenersClosedBeforeIdle);
-    server.running.handle().begin_shutdown();
-    closed.wait();
-    closed.release();
+    let mut idle = server.used("/a");
+    server.begin_draining();
     idle.send(&get("/b"));
     let (head, body) = idle.response();
     assert!(body == "/b" && head.contains("Connection: close"), "{head}");
@@ -34,13 +31,9 @@ fn a_draining_server_gives_idle_connections_their_grace_and_not_more() {
 fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
     let server = Fixture::new(|builder| builder);
     let mut silent = server.parked(b"");
-    let mut idle = server.parked(&get("/a"));
-    idle.expect_body("/a");
-    let closed = server.test_points.hold(Point::ListenersClosedBeforeIdle);
-    server.running.handle().begin_shutdown();
-    closed.wait();
-    closed.release();
-    server.clock.advance(SECOND);
+    let mut idle = server.used("/a");
+    server.begin_draining();
+    server.clock.advance(IDLE_GRACE);
     silent.expect_end();
     idle.expect_end();
     let report = server.stop();
@@ -52,7 +45,7 @@ fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
 }
 
 #[test]
-fn a_connection_in_the_acceptors_hand_at_the_stop_is_served() {
+fn a_connection_that_the_acceptor_has_just_accepted_at_the_stop_is_served() {
     let server = Fixture::new(|builder| builder);
     let held = server.test_points.hold(Point::AcceptedBeforeSent);
     let mut client = server.connect();
@@ -83,7 +76,7 @@ fn a_connection_that_comes_before_the_listener_closes_is_served() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn the_gate_keeps_new_connections_out_and_those_in_the_backlog_in() {
+fn the_syn_gate_keeps_new_connections_out_and_those_in_the_backlog_are_served() {
     let server = Fixture::new(|builder| builder);
     let (draining, gated) = (
         server.test_points.hold(Point::DrainingBeforeGated),
@@ -99,7 +92,7 @@ fn the_gate_keeps_new_connections_out_and_those_in_the_backlog_in() {
     assert_eq!(
         late.unwrap_err().kind(),
         ErrorKind::TimedOut,
-        "its SYN was dropped, neither answered nor refused"
+        "the client's SYN was dropped, neither answered nor refused"
     );
     gated.release();
     client.expect_body("/a");
@@ -122,13 +115,9 @@ fn the_gate_keeps_new_connections_out_and_those_in_the_backlog_in() {
 #[test]
 fn a_request_that_crosses_our_end_of_an_idle_connection_is_reported() {
     let server = Fixture::new(|builder| builder);
-    let mut client = server.parked(&get("/a"));
-    client.expect_body("/a");
-    let closed = server.test_points.hold(Point::ListenersClosedBeforeIdle);
-    server.running.handle().begin_shutdown();
-    closed.wait();
-    closed.release();
-    server.clock.advance(SECOND);
+    let mut client = server.used("/a");
+    server.begin_draining();
+    server.clock.advance(IDLE_GRACE);
     client.expect_end();
     client.send(&get("/late?x=1"));
     client.0.shutdown(Shutdown::Write).unwrap();
@@ -173,15 +162,14 @@ fn a_handler_that_returns_after_the_cut_writes_nothing() {
 #[test]
 fn a_request_that_is_read_while_the_cut_goes_by_is_answered_by_its_next_pass() {
     let server = Fixture::new(|builder| builder);
-    let mut client = server.parked(&get("/a"));
-    client.expect_body("/a");
-    // Else the worker that still has the connection would find the next request without claiming
-    // it.
+    let mut client = server.used("/a");
+    // The connection has to be parked. Otherwise the worker that still has it would find the next
+    // request without claiming the connection.
     server.wait_silent(1);
     let held = server.test_points.hold(Point::ClaimedBeforeServed);
     client.send(&get("/b"));
     held.wait();
-    // `other` comes later in the table: when it has its 503, the cut has passed both.
+    // `other` comes later in the table, so when it has its 503 the cut has passed both.
     let mut other = server.enter_gate();
     server
         .running

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::fixture::{Build, Fixture, LIMIT, SECOND, get, wait_until};
 use crate::lifecycle::ledger::CloseReason;
+use crate::settings::IDLE_TIMEOUT;
 use crate::sys::test_points::Point;
 
 #[test]
@@ -43,12 +44,11 @@ fn a_head_that_trickles_does_not_get_more_time() {
 #[test]
 fn an_idle_connection_is_closed_after_its_timeout_and_not_before() {
     let server = Fixture::new(|builder| builder);
-    let mut client = server.parked(&get("/a"));
-    client.expect_body("/a");
-    server.clock.advance(59 * SECOND);
+    let mut client = server.used("/a");
+    server.clock.advance(IDLE_TIMEOUT - SECOND);
     client.send(&get("/b"));
     client.expect_body("/b");
-    server.clock.advance(61 * SECOND);
+    server.clock.advance(IDLE_TIMEOUT + SECOND);
     client.expect_end();
     assert_eq!(server.stop().closed_because(CloseReason::Idle), 1);
 }
@@ -76,8 +76,8 @@ fn a_body_below_the_least_rate_is_answered_with_408() {
 fn a_peer_that_takes_nothing_is_reset_after_the_write_timeout() {
     let server = Fixture::new(|builder| builder.min_rate(0));
     let mut client = server.parked(&get("/big"));
-    // Bytes that the kernel still passes on to the peer's buffer are progress, and give it more
-    // time.
+    // Bytes that the kernel still passes on to the peer's buffer count as progress, and give the
+    // peer more time.
     while server.running.handle().stats().open > 0 {
         server.clock.advance(30 * SECOND);
         let _ = server
