@@ -46,10 +46,28 @@ pub(super) struct Loss {
     /// Method and target.
     pub(super) request: String,
     pub(super) way: Way,
-    /// How long the connection had been silent before it.
-    pub(super) silence: Duration,
+    /// How long the connection was silent around it.
+    pub(super) silence: Silence,
     pub(super) detail: String,
     pub(super) after_signal: AfterSignal,
+}
+
+/// The time without a byte on a connection, as far as its client knows.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Silence {
+    /// Until the client wrote the request, or the last piece of it.
+    pub(super) before: Duration,
+    /// From then, or from the last byte that came, until the client knew of the loss.
+    pub(super) after: Duration,
+}
+
+impl Silence {
+    pub(super) fn before(before: Duration) -> Self {
+        Self {
+            before,
+            after: Duration::ZERO,
+        }
+    }
 }
 
 /// What happened to the clients, of one stop or of many.
@@ -125,11 +143,16 @@ impl Tally {
     /// for long, and finds its request named there, has lost a race and knows it. Half of the idle
     /// grace is long enough: the server's silence began before the client's, and each thread of
     /// either may have had to wait for a processor.
-    pub(super) fn settle(&mut self, report: &ServerReport) {
+    ///
+    /// On a link the request, or bytes before it, may come long after they were sent. There the
+    /// silence counts until the end of the connection.
+    pub(super) fn settle(&mut self, report: &ServerReport, is_link: bool) {
         let losses = std::mem::take(&mut self.losses);
         for mut loss in losses {
             let is_race = loss.way == Way::Unanswered && report.raced.contains(&loss.request);
-            if is_race && loss.silence >= IDLE_GRACE / 2 {
+            let Silence { before, after } = loss.silence;
+            let silence = if is_link { before + after } else { before };
+            if is_race && silence >= IDLE_GRACE / 2 {
                 let counts = &mut self.counts[loss.kind as usize].0;
                 counts[Outcome::Lost as usize] -= 1;
                 counts[Outcome::Raced as usize] += 1;
@@ -206,8 +229,9 @@ impl fmt::Display for Loss {
         write!(f, "{:+.1} ms from the signal, ", self.after_signal.0)?;
         write!(
             f,
-            "silent for {:.1} ms before",
-            self.silence.as_secs_f64() * 1e3
+            "silent for {:.1} ms before and {:.1} ms after",
+            self.silence.before.as_secs_f64() * 1e3,
+            self.silence.after.as_secs_f64() * 1e3
         )
     }
 }
