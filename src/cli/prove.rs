@@ -123,6 +123,7 @@ fn stop_once(options: &ProveOptions, network: &Network, plan: &Plan) -> io::Resu
         start,
         signal,
         rtt: options.rtt,
+        is_link: network.is_link(),
         round_trip: network.round_trip(),
         long_response: network.long_response(MANY_BYTES),
     };

@@ -21,6 +21,7 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::cli::prove::answer::{Answer, Reader};
 use crate::cli::prove::exchange::{Exchange, Wait};
+use crate::cli::prove::link::keep_alive;
 use crate::cli::prove::plan::{Habit, Kind, Moment, Pieces, Random, Then, millis};
 use crate::cli::prove::request::Request;
 use crate::cli::prove::tally::{AfterSignal, Loss, Outcome, Silence, Tally, Way};
@@ -34,6 +35,8 @@ pub(super) struct Conditions {
     pub(super) signal: Instant,
     /// The time between a client's decision to use a connection and its first byte there.
     pub(super) rtt: Duration,
+    /// Whether the network may lose packets.
+    pub(super) is_link: bool,
     /// The round trip time of the network.
     pub(super) round_trip: Duration,
     /// How many bytes a response has that takes long.
@@ -251,6 +254,9 @@ impl<'a> Client<'a> {
         let socket = TcpStream::from(socket);
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
+        if self.conditions.is_link {
+            keep_alive(&socket)?;
+        }
         if self.habit.reads_slowly {
             sockopt::set_socket_recv_buffer_size(&socket, SLOW_BUFFER)?;
         }

@@ -8,8 +8,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
+
+#[cfg(target_os = "linux")]
+use rustix::net::sockopt;
 
 use crate::cli::args::Link;
 
@@ -121,6 +124,24 @@ impl Network {
     }
 }
 
+/// Lets the kernel ask a silent peer whether the connection is still there.
+///
+/// A server's reset is sent once and may be lost, as may the last segment of a handshake, after
+/// which a closed listener has no memory of the connection. A client that only waits would never
+/// learn of either.
+#[cfg(target_os = "linux")]
+pub(super) fn keep_alive(socket: &TcpStream) -> io::Result<()> {
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, KEEP_ALIVE_AFTER)?;
+    sockopt::set_tcp_keepintvl(socket, KEEP_ALIVE_EVERY)?;
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn keep_alive(_socket: &TcpStream) -> io::Result<()> {
+    Ok(())
+}
+
 impl fmt::Display for Network {
     /// Writes a line that says what the link has done; for loopback, nothing.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -164,6 +185,14 @@ const CLIENTS_TARGET: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// For how long a client goes on waiting for segments that are sent again. TCP repeats a SYN after
 /// 1, 3, 7 and 15 s, and other segments sooner.
 const RETRANSMISSIONS: Duration = Duration::from_secs(30);
+
+/// The silence after which the kernel asks whether a connection is still there: so long that a
+/// server has long had the last look at its idle connections.
+#[cfg(target_os = "linux")]
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(5);
+/// The time between two such questions without an answer. After 9 of them the connection is broken.
+#[cfg(target_os = "linux")]
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// The time that the longest responses take.
 const LONG_RESPONSE: Duration = Duration::from_secs(2);
