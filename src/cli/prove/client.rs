@@ -57,6 +57,8 @@ pub(super) struct Client<'a> {
     requests: u64,
     /// Whether the client has written a request on any connection.
     has_spoken: bool,
+    /// The port of its last connection.
+    port: u16,
 }
 
 /// What a client is doing.
@@ -131,6 +133,7 @@ impl<'a> Client<'a> {
             next: None,
             requests,
             has_spoken: false,
+            port: 0,
         }
     }
 
@@ -270,10 +273,8 @@ impl<'a> Client<'a> {
         if let Ok(Some(error)) | Err(error) = socket.take_error() {
             return self.not_connected(&error, now, tally);
         }
-        if socket
-            .local_addr()
-            .is_ok_and(|addr| addr.port() == self.conditions.server.port())
-        {
+        self.port = socket.local_addr().map_or(0, |addr| addr.port());
+        if self.port == self.conditions.server.port() {
             // The server's port is free, and the kernel has also chosen it for our end: with TCP a
             // socket can connect to itself.
             return self.refused(tally);
@@ -613,6 +614,7 @@ impl<'a> Client<'a> {
     fn lose(&self, request: &str, way: Way, silence: Silence, detail: &str, tally: &mut Tally) {
         tally.lose(Loss {
             kind: self.kind,
+            port: self.port,
             request: request.to_owned(),
             way,
             silence,

@@ -195,4 +195,4 @@ const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// The time that the longest responses take.
-const LONG_RESPONSE: Duration = Duration::from_secs(2);
+const LONG_RESPONSE: Duration = Duration::from_secs(1);

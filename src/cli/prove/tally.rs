@@ -43,6 +43,8 @@ pub(super) enum Way {
 #[derive(Debug, Clone)]
 pub(super) struct Loss {
     pub(super) kind: Kind,
+    /// The client's port, with which the packets can be found in a trace.
+    pub(super) port: u16,
     /// Method and target.
     pub(super) request: String,
     pub(super) way: Way,
@@ -221,8 +223,9 @@ impl fmt::Display for Loss {
             .map_or("lost", |(_, name)| name);
         write!(
             f,
-            "{}: {}: {way}: {}; ",
+            "{}, port {}: {}: {way}: {}; ",
             self.kind.name(),
+            self.port,
             self.request,
             self.detail
         )?;

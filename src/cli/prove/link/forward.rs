@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cli::args::Link;
+use crate::cli::prove::link::tun::take_precedence;
 use crate::cli::prove::plan::Random;
 use crate::cli::prove::write;
 
@@ -35,8 +36,10 @@ struct Counts {
     lost: AtomicU64,
     /// Packets dropped because too many were under way.
     overflowed: AtomicU64,
+    /// Packets that were late by more than [`PRECISION`].
+    late: AtomicU64,
     /// By how much the latest packet was late.
-    late_micros: AtomicU64,
+    latest_micros: AtomicU64,
 }
 
 impl Forwarder {
@@ -67,23 +70,25 @@ impl fmt::Display for Forwarder {
             forwarded,
             lost,
             overflowed,
-            late_micros,
+            late,
+            latest_micros,
         } = &*self.counts;
-        let late = Duration::from_micros(late_micros.load(Relaxed));
+        let latest = Duration::from_micros(latest_micros.load(Relaxed));
         write!(
             f,
-            "{} packets, {} lost, {} dropped at a full queue, the latest {late:.1?} late",
+            "{} packets, {} lost, {} dropped at a full queue, {} late by up to {latest:.1?}",
             forwarded.load(Relaxed),
             lost.load(Relaxed),
-            overflowed.load(Relaxed)
+            overflowed.load(Relaxed),
+            late.load(Relaxed)
         )
     }
 }
 
 /// Forwards packets until the device fails.
 fn forward(mut device: &File, mut wire: Wire, counts: &Counts) -> io::Result<Infallible> {
-    // A link is not slower where processors are busy. Only root may take precedence.
-    let _ = rustix::process::nice(PRECEDENCE);
+    // A link is not slower where processors are busy. Without the privilege it may be.
+    let _ = take_precedence();
     let mut buffer = vec![0; PACKET_BYTES_MAX];
     loop {
         let mut is_empty = false;
@@ -107,8 +112,12 @@ fn forward(mut device: &File, mut wire: Wire, counts: &Counts) -> io::Result<Inf
             }
         }
         while let Some(packet) = wire.arrived(Instant::now()) {
-            let late = u64::try_from(packet.due.elapsed().as_micros()).unwrap_or(u64::MAX);
-            counts.late_micros.fetch_max(late, Relaxed);
+            let late = packet.due.elapsed();
+            if late > PRECISION {
+                let micros = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
+                counts.late.fetch_add(1, Relaxed);
+                counts.latest_micros.fetch_max(micros, Relaxed);
+            }
             // The kernel takes no packet when it is out of memory. A router drops it then.
             if device.write(&packet.bytes).is_err() {
                 counts.forwarded.fetch_sub(1, Relaxed);
@@ -201,8 +210,8 @@ impl Wire {
 /// numbers, which are smaller.
 const STREAM: u64 = u64::MAX;
 
-/// The nice value of the thread.
-const PRECEDENCE: i32 = -10;
+/// By how much a packet may be late without being counted.
+const PRECISION: Duration = Duration::from_millis(1);
 /// The most packets that are taken before those that have arrived are let out.
 const BATCH: u32 = 64;
 /// The most packets that are under way. 20,000 packets per second need it for a delay of 0.8 s.

@@ -68,6 +68,22 @@ pub(super) fn unshare(flags: libc::c_int) -> io::Result<()> {
     }
 }
 
+/// Lets the calling thread run before all others that are no real-time threads, such as those that
+/// compile something meanwhile. It needs a privilege, which in a user namespace nobody has.
+pub(super) fn take_precedence() -> io::Result<()> {
+    // SAFETY: the struct consists of integers, with musl also of times made of integers. All of them
+    // may be zero.
+    let mut parameters: libc::sched_param = unsafe { mem::zeroed() };
+    parameters.sched_priority = LOWEST_REAL_TIME;
+    // SAFETY: 0 is the calling thread, and the kernel reads no more than the `struct sched_param`.
+    let failed = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const parameters) } != 0;
+    if failed {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
 /// Makes a request about a network device. `what` is one whose argument is a `struct ifreq`.
 fn ioctl(fd: &impl AsFd, what: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
     // SAFETY: the descriptor is borrowed, so it is open during the call. The kernel reads and
@@ -103,6 +119,9 @@ fn socket_addr(addr: Ipv4Addr) -> libc::sockaddr {
         sa_data: data,
     }
 }
+
+/// The lowest priority of a real-time thread.
+const LOWEST_REAL_TIME: libc::c_int = 1;
 
 /// The name of the device.
 const NAME: &str = "link";
