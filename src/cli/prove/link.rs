@@ -102,16 +102,9 @@ impl Network {
     /// Returns how many bytes a response may have that is to keep a connection busy for long, but
     /// not for longer than a stop lasts: at most `most`, and fewer where TCP is slower.
     pub(super) fn long_response(&self, most: u64) -> u64 {
-        let Some(OpenLink { link, .. }) = &self.link else {
-            return most;
-        };
-        let round_trip = link.round_trip.as_secs_f64();
-        // A window of the slow readers' buffer for each round trip, and not more than the
-        // congestion window that the loss leaves (Mathis et al.: 1.2 segments / sqrt(loss)).
-        let window = (64.0 * 1024.0_f64).min(1460.0 * 1.2 / link.loss.sqrt());
-        let bytes = window / round_trip * LONG_RESPONSE.as_secs_f64();
-        // A conversion to an integer saturates; without a round trip time this is infinite.
-        (bytes as u64).min(most)
+        self.link
+            .as_ref()
+            .map_or(most, |open| open.link.long_response(most))
     }
 
     /// Returns an error if the link has failed, which makes all results worthless.
@@ -152,6 +145,17 @@ impl fmt::Display for Network {
         #[cfg(target_os = "linux")]
         write!(f, ": {}", open.forwarder)?;
         writeln!(f)
+    }
+}
+
+impl Link {
+    fn long_response(self, most: u64) -> u64 {
+        // For each round trip a window of the slow readers' buffer, but no more than the congestion
+        // window that the loss leaves (Mathis et al.: 1.2 segments / sqrt(loss)).
+        let window = (64.0 * 1024.0_f64).min(1460.0 * 1.2 / self.loss.sqrt());
+        let bytes = window / self.round_trip.as_secs_f64() * LONG_RESPONSE.as_secs_f64();
+        // A conversion to an integer saturates; without a round trip time this is infinite.
+        (bytes as u64).min(most)
     }
 }
 
@@ -196,3 +200,21 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// The time that the longest responses take.
 const LONG_RESPONSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_responses_are_shorter_where_tcp_is_slower() {
+        const MOST: u64 = 4 << 20;
+        let long = |millis, loss| {
+            let round_trip = Duration::from_millis(millis);
+            Link { round_trip, loss }.long_response(MOST)
+        };
+        assert_eq!(long(0, 0.0), MOST);
+        assert_eq!(long(5, 0.0), MOST);
+        assert_eq!(long(160, 0.0), 409_600);
+        assert!((50_000..100_000).contains(&long(160, 0.03)));
+    }
+}

@@ -79,6 +79,9 @@ pub(super) struct Tally {
     /// On which a request was sent.
     pub(super) connections: u64,
     pub(super) losses: Vec<Loss>,
+    /// How many of the raced requests were late because of the network: their connections were idle
+    /// for the server, but not for their clients.
+    delayed: u64,
     /// The requests that were answered with 503.
     pub(super) unavailable: Vec<String>,
 }
@@ -137,6 +140,7 @@ impl Tally {
                 .for_each(|(sum, n)| *sum += n);
         }
         self.connections += other.connections;
+        self.delayed += other.delayed;
         self.losses.extend(other.losses);
         self.unavailable.extend(other.unavailable);
     }
@@ -158,6 +162,7 @@ impl Tally {
                 let counts = &mut self.counts[loss.kind as usize].0;
                 counts[Outcome::Lost as usize] -= 1;
                 counts[Outcome::Raced as usize] += 1;
+                self.delayed += u64::from(before < IDLE_GRACE / 2);
                 continue;
             }
             let named = if is_race {
@@ -211,7 +216,12 @@ impl fmt::Display for Tally {
             .map(|(way, name)| (self.lost_by(*way), name))
             .filter(|(n, _)| *n > 0);
         ways.into_iter()
-            .try_for_each(|(n, name)| writeln!(f, "{n:>10} {name}"))
+            .try_for_each(|(n, name)| writeln!(f, "{n:>10} {name}"))?;
+        if self.delayed > 0 {
+            let delayed = self.delayed;
+            writeln!(f, "{delayed:>10} raced because the network delayed them")?;
+        }
+        Ok(())
     }
 }
 
@@ -236,5 +246,49 @@ impl fmt::Display for Loss {
             self.silence.before.as_secs_f64() * 1e3,
             self.silence.after.as_secs_f64() * 1e3
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Settles a request without a response, and returns whether it counts as lost.
+    fn is_lost(before: u64, after: u64, is_named: bool, is_link: bool) -> bool {
+        let mut tally = Tally::default();
+        tally.lose(Loss {
+            kind: Kind::Thinking,
+            port: 1,
+            request: "GET /".to_owned(),
+            way: Way::Unanswered,
+            silence: Silence {
+                before: Duration::from_millis(before),
+                after: Duration::from_millis(after),
+            },
+            detail: String::new(),
+            after_signal: AfterSignal(0.0),
+        });
+        let line = r#"{"unanswered":[{"method":"GET","target":"/","fate":"raced"}]}"#;
+        let report = ServerReport::find(if is_named { line } else { "{}" }).unwrap();
+        tally.settle(&report, is_link);
+        let sum = tally.total(Outcome::Lost) + tally.total(Outcome::Raced);
+        assert_eq!((sum, tally.requests()), (1, 1));
+        tally.total(Outcome::Lost) == 1
+    }
+
+    #[test]
+    fn a_request_is_raced_after_a_long_silence_that_the_report_names() {
+        for is_link in [false, true] {
+            assert!(!is_lost(900, 1, true, is_link));
+            assert!(is_lost(900, 1, false, is_link));
+            assert!(is_lost(10, 10, true, is_link));
+        }
+    }
+
+    #[test]
+    fn on_a_link_the_silence_may_come_after_the_request() {
+        assert!(!is_lost(10, 900, true, true));
+        assert!(is_lost(10, 900, true, false));
+        assert!(is_lost(10, 900, false, true));
     }
 }
