@@ -1,6 +1,7 @@
 //! The command line: makes a [`Command`] of its words, or one line that says what is wrong.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::time::Duration;
 
 use lexopt::Parser;
@@ -59,6 +60,8 @@ pub(crate) struct ProveOptions {
     /// `None` is another seed each time.
     pub(crate) seed: Option<u64>,
     pub(crate) rtt: Duration,
+    /// `None` is loopback.
+    pub(crate) link: Option<Link>,
     /// The command line of another server.
     pub(crate) target: Option<String>,
     pub(crate) signal: Signal,
@@ -70,9 +73,27 @@ impl Default for ProveOptions {
             stops: 20,
             seed: None,
             rtt: Duration::ZERO,
+            link: None,
             target: None,
             signal: Signal::TERM,
         }
+    }
+}
+
+/// A network between the clients and the servers of `lameduck prove`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Link {
+    pub(crate) round_trip: Duration,
+    /// The probability with which a packet is lost.
+    pub(crate) loss: f64,
+}
+
+impl fmt::Display for Link {
+    /// Writes the link as `--link` takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Rounded, because 0.07 * 100.0 is not quite 7.
+        let percent = (self.loss * 1e6).round() / 1e4;
+        write!(f, "{}ms,{percent}%", self.round_trip.as_millis())
     }
 }
 
@@ -134,6 +155,7 @@ fn parse_prove(mut arguments: Parser) -> Result<Command, lexopt::Error> {
             Long("stops") => options.stops = stops("--stops", arguments.value()?)?,
             Long("seed") => options.seed = Some(arguments.value()?.parse()?),
             Long("rtt") => options.rtt = period("--rtt", arguments.value()?)?,
+            Long("link") => options.link = Some(link("--link", arguments.value()?)?),
             Long("target") => options.target = Some(arguments.value()?.string()?),
             Long("signal") => options.signal = signal("--signal", arguments.value()?)?,
             Long("tethered") => {
@@ -150,6 +172,28 @@ fn stops(option: &str, value: OsString) -> Result<u32, lexopt::Error> {
     let value = value.string()?;
     let stops = value.parse().ok().filter(|stops| *stops > 0);
     stops.ok_or_else(|| format!("{option}: {value:?} is not a number of stops, 1 or more").into())
+}
+
+/// Reads a link: the round trip time, and after a comma the loss in percent.
+fn link(option: &str, value: OsString) -> Result<Link, lexopt::Error> {
+    let value = value.string()?;
+    let (round_trip, loss) = value.split_once(',').unwrap_or((&value, "0%"));
+    let link = duration(round_trip)
+        .filter(|round_trip| *round_trip <= ROUND_TRIP_MAX)
+        .zip(percentage(loss).filter(|loss| *loss <= LOSS_MAX))
+        .map(|(round_trip, loss)| Link { round_trip, loss });
+    link.ok_or_else(|| {
+        let problem = "is not a link such as 25ms, 25ms,1% or 80ms,0.5%, with at most 2s,30%";
+        format!("{option}: {value:?} {problem}").into()
+    })
+}
+
+/// Reads a percentage as a fraction of 1.
+fn percentage(text: &str) -> Option<f64> {
+    let number = text.strip_suffix('%')?;
+    let is_number = number.bytes().all(|c| c.is_ascii_digit() || c == b'.');
+    let percent: f64 = number.parse().ok().filter(|_| is_number)?;
+    Some(percent / 100.0)
 }
 
 fn signal(option: &str, value: OsString) -> Result<Signal, lexopt::Error> {
@@ -195,6 +239,10 @@ fn duration(text: &str) -> Option<Duration> {
         _ => None,
     }
 }
+
+/// The longest round trip time and the greatest loss of a link. TCP gets little through beyond them.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
+const LOSS_MAX: f64 = 0.3;
 
 /// The largest number of workers. A thread has several memory mappings, and Linux allows a process
 /// 65530 of them by default.
@@ -300,6 +348,7 @@ mod tests {
             "--seed",
             "7",
             "--rtt=5ms",
+            "--link=25ms,1%",
             "--target",
             "server {port} -q",
             "--signal=QUIT",
@@ -308,6 +357,10 @@ mod tests {
             stops: 200,
             seed: Some(7),
             rtt: Duration::from_millis(5),
+            link: Some(Link {
+                round_trip: Duration::from_millis(25),
+                loss: 0.01,
+            }),
             target: Some("server {port} -q".to_owned()),
             signal: Signal::QUIT,
         };
@@ -368,6 +421,42 @@ mod tests {
             );
         }
         check_refused(&["--a\nb"], "invalid option '--a?b'; try 'lameduck --help'");
+    }
+
+    #[test]
+    fn a_link_has_a_round_trip_time_and_may_have_a_loss() {
+        for (text, millis, loss, shown) in [
+            ("0", 0, 0.0, "0ms,0%"),
+            ("160ms", 160, 0.0, "160ms,0%"),
+            ("1s,7%", 1000, 0.07, "1000ms,7%"),
+            ("25ms,0.5%", 25, 0.005, "25ms,0.5%"),
+            ("2s,30%", 2000, 0.3, "2000ms,30%"),
+        ] {
+            let read = link("--link", text.into()).unwrap();
+            let expected = Link {
+                round_trip: Duration::from_millis(millis),
+                loss,
+            };
+            assert_eq!((read, read.to_string()), (expected, shown.to_owned()));
+        }
+        for text in [
+            "",
+            "25",
+            ",1%",
+            "25ms,",
+            "25ms,1",
+            "25ms,%",
+            "25ms,-1%",
+            "25ms,1e1%",
+            "25ms,31%",
+            "3s",
+            "25ms,1%,1%",
+            "25ms, 1%",
+            "25ms,inf%",
+            "25ms,1..%",
+        ] {
+            assert!(link("--link", text.into()).is_err(), "{text:?}");
+        }
     }
 
     #[test]

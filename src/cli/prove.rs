@@ -2,7 +2,8 @@
 //!
 //! From top to bottom: all stops, one stop, one thread of clients. `plan` says which clients a stop
 //! has, `client` what a client does and how it judges the responses, and `tally` counts the result.
-//! `report` reads the server's own report, which the tally is compared with.
+//! `report` reads the server's own report, which the tally is compared with. `link` makes a network
+//! that is slower than loopback and loses packets.
 
 #![allow(
     clippy::disallowed_methods,
@@ -18,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::cli::args::ProveOptions;
 use crate::cli::prove::child::{Server, pause};
 use crate::cli::prove::client::{Client, Conditions};
+use crate::cli::prove::link::Network;
 use crate::cli::prove::plan::{Plan, Random};
 use crate::cli::prove::report::ServerReport;
 use crate::cli::prove::tally::{Outcome, Tally};
@@ -26,6 +28,7 @@ mod answer;
 pub(super) mod child;
 mod client;
 mod exchange;
+mod link;
 mod plan;
 mod report;
 mod request;
@@ -55,6 +58,10 @@ pub(crate) fn run(options: &ProveOptions) -> io::Result<Proof> {
     let seed = options
         .seed
         .unwrap_or_else(|| u64::from(std::process::id()));
+    let network = match options.link {
+        Some(link) => Network::open(link, seed)?,
+        None => Network::loopback(),
+    };
     let mut progress = Progress::new(options.stops);
     progress.print(&format!(
         "{}, seed {seed}",
@@ -63,8 +70,9 @@ pub(crate) fn run(options: &ProveOptions) -> io::Result<Proof> {
     let mut all = Tally::default();
     let (mut holds, mut compared, mut took) = (true, 0, Vec::new());
     for stop in 1..=options.stops {
-        let plan = Plan::new(seed, stop);
-        let result = stop_once(options, &plan)?;
+        let plan = Plan::new(seed, stop, network.round_trip());
+        let result = stop_once(options, &network, &plan)?;
+        network.check()?;
         let losses = result.clients.losses.iter().map(ToString::to_string);
         let found: Vec<_> = result.problems.into_iter().chain(losses).collect();
         if !found.is_empty() {
@@ -98,22 +106,26 @@ pub(crate) fn run(options: &ProveOptions) -> io::Result<Proof> {
         "{all}\n\
          {stops} in {elapsed:.1?}: {requests} on {connections}; seed {seed}, round trip {rtt:?}\n\
          from the signal to the end of the server: median {median:.1?}, longest {longest:.1?}\n\
-         {compared} compared with what the clients know\n"
+         {compared} compared with what the clients know\n\
+         {network}"
     );
     Ok(Proof { text, holds })
 }
 
 /// Starts a server and its clients, signals the server, and waits until all of them have ended.
-fn stop_once(options: &ProveOptions, plan: &Plan) -> io::Result<StopResult> {
-    let server = Server::start(options, plan)?;
+fn stop_once(options: &ProveOptions, network: &Network, plan: &Plan) -> io::Result<StopResult> {
+    let server = Server::start(options, network, plan)?;
     let start = Instant::now();
     let signal = start + plan.load;
-    let limit = signal + STOP_LIMIT;
+    let limit = signal + STOP_LIMIT + network.patience();
     let conditions = Conditions {
-        server: server.addr,
+        server: network.seen_by_clients(server.addr),
         start,
         signal,
         rtt: options.rtt,
+        is_link: network.is_link(),
+        round_trip: network.round_trip(),
+        long_response: network.long_response(MANY_BYTES),
     };
     let mut random = Random::new(plan.seed, 0);
     let clients = plan.clients.iter().enumerate();
@@ -143,7 +155,7 @@ fn stop_once(options: &ProveOptions, plan: &Plan) -> io::Result<StopResult> {
     let report = ServerReport::find(&end.stdout);
     let mut problems = Vec::new();
     if let Some(report) = &report {
-        clients.settle(report);
+        clients.settle(report, network.is_link());
         problems.extend(report.contradictions(&clients));
     }
     // Another server may end with any exit code, as long as it ends.
@@ -284,6 +296,8 @@ const THREADS: usize = 2;
 /// The time after the signal when a request or a server that is left counts as stuck: far more than
 /// any request of the plan takes.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// The number of bytes of the longest responses, more than the buffers between server and client hold.
+const MANY_BYTES: u64 = 4 << 20;
 /// The largest number of problems that are printed for one stop.
 const LINES_MAX: usize = 10;
 

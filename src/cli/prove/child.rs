@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
@@ -15,12 +15,14 @@ use rustix::process::{
 };
 
 use crate::cli::args::ProveOptions;
+use crate::cli::prove::link::Network;
 use crate::cli::prove::plan::{IDLE_GRACE, Plan, millis};
 
 /// A running server.
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
+    /// Where it listens.
     pub(super) addr: SocketAddr,
     stdout: Option<JoinHandle<(String, Instant)>>,
     stderr: Receiver<String>,
@@ -40,11 +42,15 @@ pub(super) struct End {
 
 impl Server {
     /// Starts the server of `plan`, or that of the option `--target`, and waits until it listens.
-    pub(super) fn start(options: &ProveOptions, plan: &Plan) -> io::Result<Self> {
+    pub(super) fn start(
+        options: &ProveOptions,
+        network: &Network,
+        plan: &Plan,
+    ) -> io::Result<Self> {
         let program = std::env::current_exe()?;
         let mut command = Command::new(&program);
         command.args(["prove", TETHERED, &std::process::id().to_string()]);
-        let free = (Ipv4Addr::LOCALHOST, 0);
+        let free = SocketAddr::from((network.servers(), 0));
         let addr = match &options.target {
             Some(target) => {
                 let addr = TcpListener::bind(free)?.local_addr()?;
@@ -57,7 +63,7 @@ impl Server {
                 command.arg(program).args([
                     "demo",
                     "--listen",
-                    "127.0.0.1:0",
+                    &free.to_string(),
                     "--workers",
                     &plan.workers.to_string(),
                 ]);
@@ -91,7 +97,7 @@ impl Server {
         });
         let mut server = Self {
             child,
-            addr: free.into(),
+            addr: free,
             stdout: Some(stdout),
             stderr: lines,
         };

@@ -21,9 +21,10 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::cli::prove::answer::{Answer, Reader};
 use crate::cli::prove::exchange::{Exchange, Wait};
+use crate::cli::prove::link::keep_alive;
 use crate::cli::prove::plan::{Habit, Kind, Moment, Pieces, Random, Then, millis};
 use crate::cli::prove::request::Request;
-use crate::cli::prove::tally::{AfterSignal, Loss, Outcome, Tally, Way};
+use crate::cli::prove::tally::{AfterSignal, Loss, Outcome, Silence, Tally, Way};
 
 /// What all clients of one stop share.
 #[derive(Debug)]
@@ -34,6 +35,12 @@ pub(super) struct Conditions {
     pub(super) signal: Instant,
     /// The time between a client's decision to use a connection and its first byte there.
     pub(super) rtt: Duration,
+    /// Whether the network may lose packets.
+    pub(super) is_link: bool,
+    /// The round trip time of the network.
+    pub(super) round_trip: Duration,
+    /// How many bytes a response has that takes long.
+    pub(super) long_response: u64,
 }
 
 /// One client.
@@ -50,6 +57,8 @@ pub(super) struct Client<'a> {
     requests: u64,
     /// Whether the client has written a request on any connection.
     has_spoken: bool,
+    /// The port of its last connection.
+    port: u16,
 }
 
 /// What a client is doing.
@@ -124,6 +133,7 @@ impl<'a> Client<'a> {
             next: None,
             requests,
             has_spoken: false,
+            port: 0,
         }
     }
 
@@ -215,13 +225,14 @@ impl<'a> Client<'a> {
                 exchange,
             } => self.judge_unanswered(&connection, exchange, &End::GaveUp, tally),
             State::Connecting { .. } => {
-                self.lose("connect", Way::Stuck, Duration::ZERO, "no handshake", tally)
+                let silence = Silence::default();
+                self.lose("connect", Way::Stuck, silence, "no handshake", tally)
             }
             State::Quiet {
                 connection,
                 until: None,
             } => {
-                let silence = connection.last_byte.elapsed();
+                let silence = Silence::before(connection.last_byte.elapsed());
                 self.lose(
                     "no request",
                     Way::Stuck,
@@ -246,6 +257,9 @@ impl<'a> Client<'a> {
         let socket = TcpStream::from(socket);
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
+        if self.conditions.is_link {
+            keep_alive(&socket)?;
+        }
         if self.habit.reads_slowly {
             sockopt::set_socket_recv_buffer_size(&socket, SLOW_BUFFER)?;
         }
@@ -259,10 +273,8 @@ impl<'a> Client<'a> {
         if let Ok(Some(error)) | Err(error) = socket.take_error() {
             return self.not_connected(&error, now, tally);
         }
-        if socket
-            .local_addr()
-            .is_ok_and(|addr| addr == self.conditions.server)
-        {
+        self.port = socket.local_addr().map_or(0, |addr| addr.port());
+        if self.port == self.conditions.server.port() {
             // The server's port is free, and the kernel has also chosen it for our end: with TCP a
             // socket can connect to itself.
             return self.refused(tally);
@@ -371,7 +383,8 @@ impl<'a> Client<'a> {
         for choice in self.habit.asks {
             let route = *self.random.pick(choice);
             self.requests += 1;
-            let request = Request::new(route, self.requests, &mut self.random);
+            let long = self.conditions.long_response;
+            let request = Request::new(route, self.requests, long, &mut self.random);
             let begin = exchange.bytes.len();
             let closes = !self.habit.keeps && self.requests.is_multiple_of(2);
             request.write(closes, &mut exchange.bytes);
@@ -493,7 +506,7 @@ impl<'a> Client<'a> {
                         self.lose(
                             &request.to_string(),
                             Way::Wrong,
-                            exchange.silence,
+                            Silence::before(exchange.silence),
                             &wrong,
                             tally,
                         );
@@ -550,13 +563,14 @@ impl<'a> Client<'a> {
             exchange.written
         };
         let is_sent = |begin: usize| begin < decided;
+        let silence = Silence {
+            before: exchange.silence,
+            after: connection.last_byte.elapsed(),
+        };
         let how = match end {
             End::Fin => "end of stream".to_owned(),
             End::Broken(error) => io::Error::from(*error).to_string(),
-            End::GaveUp => format!(
-                "nothing for {:.1} s",
-                connection.last_byte.elapsed().as_secs_f64()
-            ),
+            End::GaveUp => format!("nothing for {:.1} s", silence.after.as_secs_f64()),
         };
         for (i, (request, begin, request_end)) in exchange.requests.iter().enumerate() {
             if !is_sent(*begin) {
@@ -582,7 +596,7 @@ impl<'a> Client<'a> {
                 ),
                 _ => (Way::Unanswered, how.clone()),
             };
-            self.lose(&request.to_string(), way, exchange.silence, &detail, tally);
+            self.lose(&request.to_string(), way, silence, &detail, tally);
         }
     }
 
@@ -591,15 +605,16 @@ impl<'a> Client<'a> {
         self.lose(
             "no request",
             Way::Wrong,
-            silence,
+            Silence::before(silence),
             "a response without a request",
             tally,
         );
     }
 
-    fn lose(&self, request: &str, way: Way, silence: Duration, detail: &str, tally: &mut Tally) {
+    fn lose(&self, request: &str, way: Way, silence: Silence, detail: &str, tally: &mut Tally) {
         tally.lose(Loss {
             kind: self.kind,
+            port: self.port,
             request: request.to_owned(),
             way,
             silence,
@@ -657,11 +672,14 @@ fn moment(moment: Moment, conditions: &Conditions, now: Instant, random: &mut Ra
             now + load.mul_f64(random.between((0, 900)) as f64 / 1000.0)
         }
         Moment::AroundSignal { before, after } => {
+            // What a client writes after its handshake arrives one and a half round trips later.
+            let before = millis(before) + conditions.round_trip * 3 / 2;
             let from = conditions
                 .signal
-                .checked_sub(millis(before))
+                .checked_sub(before)
                 .unwrap_or(conditions.start);
-            (from + random.duration((0, before + after))).max(now)
+            let span = before + millis(after);
+            (from + span.mul_f64(random.fraction())).max(now)
         }
     }
 }

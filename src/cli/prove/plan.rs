@@ -17,7 +17,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(seed: u64, stop: u32) -> Self {
+    /// Makes a plan for a network with this round trip time.
+    pub(super) fn new(seed: u64, stop: u32, round_trip: Duration) -> Self {
         let mut random = Random::new(seed, u64::from(stop));
         let mut clients = Vec::new();
         for kind in Kind::ALL {
@@ -29,7 +30,7 @@ impl Plan {
             seed: random.next(),
             workers: *random.pick(&[8, 8, 8, 4, 2, 1]),
             lame_duck: millis(*random.pick(&[0, 0, 0, 100])),
-            load: millis(random.between((200, 1000))),
+            load: millis(random.between((200, 1000))) + round_trip * LOAD_ROUND_TRIPS,
             clients,
         }
     }
@@ -142,6 +143,10 @@ pub(super) enum Route {
     ManyBytes,
     LongEcho,
 }
+
+/// By how many round trips the signal is later than on loopback, so that clients have handshakes and
+/// several requests behind them.
+const LOAD_ROUND_TRIPS: u32 = 8;
 
 /// How long a connection has to be silent before a stopping server may close it.
 pub(super) const IDLE_GRACE: Duration = millis(1000);
@@ -331,6 +336,11 @@ impl Random {
         from + (self.next() >> 16) % (to - from + 1)
     }
 
+    /// Returns a number from 0 to 1, without 1 itself.
+    pub(super) fn fraction(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     pub(super) fn duration(&mut self, span: Millis) -> Duration {
         Duration::from_micros(self.between((span.0 * 1000, span.1 * 1000)))
     }
@@ -351,15 +361,16 @@ mod tests {
 
     #[test]
     fn a_plan_follows_from_seed_and_stop() {
-        assert_eq!(Plan::new(7, 3), Plan::new(7, 3));
-        assert_ne!(Plan::new(7, 3), Plan::new(7, 4));
-        assert_ne!(Plan::new(7, 3), Plan::new(8, 3));
+        let plan = |seed, stop| Plan::new(seed, stop, Duration::ZERO);
+        assert_eq!(plan(7, 3), plan(7, 3));
+        assert_ne!(plan(7, 3), plan(7, 4));
+        assert_ne!(plan(7, 3), plan(8, 3));
     }
 
     #[test]
     fn every_kind_takes_part_in_every_stop() {
         for stop in 0..100 {
-            let plan = Plan::new(1, stop);
+            let plan = Plan::new(1, stop, Duration::ZERO);
             assert!(
                 Kind::ALL.iter().all(|kind| plan.clients.contains(kind)),
                 "{plan:?}"
@@ -380,5 +391,6 @@ mod tests {
             seen[usize::try_from(random.between((1, 4))).unwrap() - 1] = true;
         }
         assert_eq!((seen, random.between((5, 5))), ([true; 4], 5));
+        assert!((0..1000).all(|_| (0.0..1.0).contains(&random.fraction())));
     }
 }

@@ -15,13 +15,14 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn new(route: Route, number: u64, random: &mut Random) -> Self {
+    /// Makes a request. A response that is to take long has `long` bytes.
+    pub(super) fn new(route: Route, number: u64, long: u64, random: &mut Random) -> Self {
         // The responses differ in length, so that a response to another request is noticed.
         let n = match route {
             Route::Plaintext => 0,
             Route::Bytes | Route::Echo => random.between((1, 3000)),
             Route::Sleep => random.between((2, 150)),
-            Route::ManyBytes => 4 << 20,
+            Route::ManyBytes => long,
             Route::LongEcho => random.between((10_000, 120_000)),
         };
         Self { route, number, n }

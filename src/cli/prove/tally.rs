@@ -43,13 +43,33 @@ pub(super) enum Way {
 #[derive(Debug, Clone)]
 pub(super) struct Loss {
     pub(super) kind: Kind,
+    /// The client's port, with which the packets can be found in a trace.
+    pub(super) port: u16,
     /// Method and target.
     pub(super) request: String,
     pub(super) way: Way,
-    /// How long the connection had been silent before it.
-    pub(super) silence: Duration,
+    /// How long the connection was silent around it.
+    pub(super) silence: Silence,
     pub(super) detail: String,
     pub(super) after_signal: AfterSignal,
+}
+
+/// The time without a byte on a connection, as far as its client knows.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Silence {
+    /// Until the client wrote the request, or the last piece of it.
+    pub(super) before: Duration,
+    /// From then, or from the last byte that came, until the client knew of the loss.
+    pub(super) after: Duration,
+}
+
+impl Silence {
+    pub(super) fn before(before: Duration) -> Self {
+        Self {
+            before,
+            after: Duration::ZERO,
+        }
+    }
 }
 
 /// What happened to the clients, of one stop or of many.
@@ -59,6 +79,9 @@ pub(super) struct Tally {
     /// On which a request was sent.
     pub(super) connections: u64,
     pub(super) losses: Vec<Loss>,
+    /// How many of the raced requests were late because of the network: their connections were idle
+    /// for the server, but not for their clients.
+    delayed: u64,
     /// The requests that were answered with 503.
     pub(super) unavailable: Vec<String>,
 }
@@ -117,6 +140,7 @@ impl Tally {
                 .for_each(|(sum, n)| *sum += n);
         }
         self.connections += other.connections;
+        self.delayed += other.delayed;
         self.losses.extend(other.losses);
         self.unavailable.extend(other.unavailable);
     }
@@ -125,14 +149,20 @@ impl Tally {
     /// for long, and finds its request named there, has lost a race and knows it. Half of the idle
     /// grace is long enough: the server's silence began before the client's, and each thread of
     /// either may have had to wait for a processor.
-    pub(super) fn settle(&mut self, report: &ServerReport) {
+    ///
+    /// On a link the request, or bytes before it, may come long after they were sent. There the
+    /// silence counts until the end of the connection.
+    pub(super) fn settle(&mut self, report: &ServerReport, is_link: bool) {
         let losses = std::mem::take(&mut self.losses);
         for mut loss in losses {
             let is_race = loss.way == Way::Unanswered && report.raced.contains(&loss.request);
-            if is_race && loss.silence >= IDLE_GRACE / 2 {
+            let Silence { before, after } = loss.silence;
+            let silence = if is_link { before + after } else { before };
+            if is_race && silence >= IDLE_GRACE / 2 {
                 let counts = &mut self.counts[loss.kind as usize].0;
                 counts[Outcome::Lost as usize] -= 1;
                 counts[Outcome::Raced as usize] += 1;
+                self.delayed += u64::from(before < IDLE_GRACE / 2);
                 continue;
             }
             let named = if is_race {
@@ -186,7 +216,12 @@ impl fmt::Display for Tally {
             .map(|(way, name)| (self.lost_by(*way), name))
             .filter(|(n, _)| *n > 0);
         ways.into_iter()
-            .try_for_each(|(n, name)| writeln!(f, "{n:>10} {name}"))
+            .try_for_each(|(n, name)| writeln!(f, "{n:>10} {name}"))?;
+        if self.delayed > 0 {
+            let delayed = self.delayed;
+            writeln!(f, "{delayed:>10} raced because the network delayed them")?;
+        }
+        Ok(())
     }
 }
 
@@ -198,16 +233,62 @@ impl fmt::Display for Loss {
             .map_or("lost", |(_, name)| name);
         write!(
             f,
-            "{}: {}: {way}: {}; ",
+            "{}, port {}: {}: {way}: {}; ",
             self.kind.name(),
+            self.port,
             self.request,
             self.detail
         )?;
         write!(f, "{:+.1} ms from the signal, ", self.after_signal.0)?;
         write!(
             f,
-            "silent for {:.1} ms before",
-            self.silence.as_secs_f64() * 1e3
+            "silent for {:.1} ms before and {:.1} ms after",
+            self.silence.before.as_secs_f64() * 1e3,
+            self.silence.after.as_secs_f64() * 1e3
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Settles a request without a response, and returns whether it counts as lost.
+    fn is_lost(before: u64, after: u64, is_named: bool, is_link: bool) -> bool {
+        let mut tally = Tally::default();
+        tally.lose(Loss {
+            kind: Kind::Thinking,
+            port: 1,
+            request: "GET /".to_owned(),
+            way: Way::Unanswered,
+            silence: Silence {
+                before: Duration::from_millis(before),
+                after: Duration::from_millis(after),
+            },
+            detail: String::new(),
+            after_signal: AfterSignal(0.0),
+        });
+        let line = r#"{"unanswered":[{"method":"GET","target":"/","fate":"raced"}]}"#;
+        let report = ServerReport::find(if is_named { line } else { "{}" }).unwrap();
+        tally.settle(&report, is_link);
+        let sum = tally.total(Outcome::Lost) + tally.total(Outcome::Raced);
+        assert_eq!((sum, tally.requests()), (1, 1));
+        tally.total(Outcome::Lost) == 1
+    }
+
+    #[test]
+    fn a_request_is_raced_after_a_long_silence_that_the_report_names() {
+        for is_link in [false, true] {
+            assert!(!is_lost(900, 1, true, is_link));
+            assert!(is_lost(900, 1, false, is_link));
+            assert!(is_lost(10, 10, true, is_link));
+        }
+    }
+
+    #[test]
+    fn on_a_link_the_silence_may_come_after_the_request() {
+        assert!(!is_lost(10, 900, true, true));
+        assert!(is_lost(10, 900, true, false));
+        assert!(is_lost(10, 900, false, true));
     }
 }
