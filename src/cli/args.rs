@@ -47,7 +47,7 @@ impl Default for DemoOptions {
             workers: None,
             lame_duck: Duration::ZERO,
             grace_period: Duration::from_secs(25),
-            idle_grace: Duration::from_secs(1),
+            idle_grace: Duration::from_millis(1300),
             json: false,
         }
     }
