@@ -1,25 +1,27 @@
-//! What can go wrong before, while and after a server runs, as one enum.
+//! The errors of the crate's fallible calls, as one enum.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
 use crate::lifecycle::report::Report;
 use crate::sys::signal_name::signal_name;
 
-/// What lameduck's fallible calls return.
+/// The result of lameduck's fallible calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What lameduck was doing when it failed; the cause, where there is one, is the error's `source`.
+/// An error that says what lameduck was doing when it failed; the cause, where there is one, is the
+/// error's `source`.
 ///
-/// A connection that had to be cut is not an error but a line of the [`Report`].
-#[derive(Debug)]
+/// `Debug` writes the same line with all causes after it, since that is what a `main` that returns
+/// this error prints. A connection that had to be cut is not an error but a line of the [`Report`].
 #[non_exhaustive]
 pub enum Error {
     /// An address could not be listened on.
     Listen {
         /// The address as it was given.
         addr: String,
-        /// Why not.
+        /// Why it could not be listened on.
         source: io::Error,
     },
     /// An address could not be understood or names nothing to listen on.
@@ -29,8 +31,8 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A signal can never be caught, as the kernel (SIGKILL, SIGSTOP) or the signal's nature
-    /// (SIGSEGV, …) has it.
+    /// A signal can never be caught, because the kernel forbids it (SIGKILL, SIGSTOP) or because
+    /// the signal reports a fault of the program itself (SIGSEGV and its like).
     SignalForbidden {
         /// The signal's number.
         signal: i32,
@@ -39,20 +41,26 @@ pub enum Error {
     Signal {
         /// The signal's number.
         signal: i32,
-        /// Why not.
+        /// Why it could not be installed.
         source: io::Error,
     },
     /// A thread, the poller or a descriptor the server needs could not be made.
     Start {
         /// What could not be made.
         what: &'static str,
-        /// Why not.
+        /// Why it could not be made.
         source: io::Error,
     },
     /// The server was told to stop before it ran, and a stopped server does not run again.
     Stopped,
-    /// The stop was not clean: the report that says what was cut or left behind.
+    /// The stop was not clean. The report says what was cut or left behind.
     Unclean(Box<Report>),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_with_causes(f, self)
+    }
 }
 
 impl fmt::Display for Error {
@@ -75,8 +83,8 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Listen { source, .. }
             | Self::Signal { source, .. }
@@ -90,7 +98,7 @@ impl std::error::Error for Error {
 }
 
 impl Report {
-    /// Returns the report if the stop was clean, else an error with it: for those who want `?`.
+    /// Turns a report that is not clean into an error, for programs that use `?`.
     ///
     /// # Errors
     ///
@@ -101,5 +109,60 @@ impl Report {
         } else {
             Err(Error::Unclean(Box::new(self)))
         }
+    }
+}
+
+/// Writes `error`, its cause, the cause of that and so on, with a colon between them.
+pub(crate) fn write_with_causes(
+    f: &mut fmt::Formatter<'_>,
+    error: &(dyn StdError + 'static),
+) -> fmt::Result {
+    write!(f, "{error}")?;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        write!(f, ": {error}")?;
+        cause = error.source();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(error: &Error, display: &str, debug: &str) {
+        assert_eq!(error.to_string(), display);
+        assert_eq!(format!("{error:?}"), debug);
+    }
+
+    #[test]
+    fn debug_is_display_with_the_causes() {
+        let source = io::Error::from_raw_os_error(rustix::io::Errno::ADDRINUSE.raw_os_error());
+        let cause = source.to_string();
+        let error = Error::Listen {
+            addr: "127.0.0.1:9104".to_owned(),
+            source,
+        };
+        check(
+            &error,
+            "cannot listen on 127.0.0.1:9104",
+            &format!("cannot listen on 127.0.0.1:9104: {cause}"),
+        );
+        let start = Error::Start {
+            what: "waker",
+            source: io::Error::other(error),
+        };
+        check(
+            &start,
+            "cannot start the server's waker",
+            &format!("cannot start the server's waker: cannot listen on 127.0.0.1:9104: {cause}"),
+        );
+    }
+
+    #[test]
+    fn debug_of_an_error_without_a_cause_is_display() {
+        let text = "cannot run a server that was already stopped";
+        check(&Error::Stopped, text, text);
     }
 }

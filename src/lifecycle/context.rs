@@ -1,4 +1,4 @@
-//! What a handler can learn about the surroundings of its request, above all about the stop.
+//! The context of a request: what its handler can learn about the connection and about the stop.
 //!
 //! A context is a scope, which says when it ends (`scope.rs`), and a list of what routers and
 //! layers have added to it: route parameters and values.
@@ -117,10 +117,10 @@ impl Context {
     /// Returns a context that ends when this one ends, or when the client resets its connection,
     /// with [`CancelReason::ClientGone`]: for a handler whose work is for this client alone.
     ///
-    /// A client that has only finished its side (FIN) may still read, and is not gone. Nothing is
-    /// noticed over a unix socket, on systems that do not report a reset, and once the handler has
-    /// returned. Called on a context that comes from [`root`](Self::root) this is the same as
-    /// [`with_cancel`](Self::with_cancel).
+    /// A client that has only finished its side (FIN) may still read, and is not gone. The context
+    /// does not notice a reset over a unix socket, on systems that do not report one, and once the
+    /// handler has returned. On a context that comes from [`root`](Self::root), this method is the
+    /// same as [`with_cancel`](Self::with_cancel).
     #[must_use]
     pub fn while_connected(&self) -> Self {
         let derived = Derived::new(&self.scope, None);
@@ -263,7 +263,7 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// Why this context has ended, if that was before `duration` had passed.
+    /// The reason why this context has ended, if it ended before `duration` had passed.
     pub fn sleep(&self, duration: Duration) -> Result<(), CancelReason> {
         match self.cancelled().recv_timeout(duration) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
@@ -308,7 +308,7 @@ impl Context {
         })
     }
 
-    /// What was added, the latest first.
+    /// Returns the items that were added, the latest first.
     fn added(&self) -> impl Iterator<Item = &Item> {
         std::iter::successors(self.added.as_deref(), |added| added.before.as_deref())
             .map(|added| &added.item)

@@ -19,9 +19,9 @@ pub(crate) struct Hook {
 /// All hooks of one server.
 #[derive(Debug, Default)]
 pub(crate) struct Hooks {
-    /// Run when draining starts, all at the same time.
+    /// The hooks that run when draining starts, all at the same time.
     pub(crate) on_shutdown: Vec<Hook>,
-    /// Run after the last request, one after another.
+    /// The hooks that run after the last request, one after another.
     pub(crate) on_stopped: Vec<Hook>,
 }
 
@@ -29,7 +29,8 @@ pub(crate) struct Hooks {
 #[derive(Debug)]
 pub(crate) struct Started {
     names: Vec<String>,
-    /// Which hook has ended, as its place in `names`, how long it took and how it ended.
+    /// Receives from each hook that has ended its place in `names`, how long it took and how it
+    /// ended.
     ended: Receiver<(usize, Duration, HookOutcome)>,
     began: Instant,
 }
@@ -51,7 +52,7 @@ impl fmt::Debug for Hook {
     }
 }
 
-/// Starts each hook on a thread of its own.
+/// Starts each hook on its own thread.
 pub(crate) fn start_all(hooks: Vec<Hook>, clock: &Clock) -> Started {
     start(hooks.into_iter().map(|hook| vec![hook]).collect(), clock)
 }
@@ -104,7 +105,7 @@ impl Started {
         until: impl Fn() -> Option<Instant>,
         clock: &Clock,
     ) -> Vec<HookReport> {
-        /// How often the deadline is read again: it may become earlier while we wait.
+        /// The time between two looks at the deadline, which may become earlier while we wait.
         const READ_DEADLINE_EVERY: Duration = Duration::from_millis(10);
 
         let mut outcomes = vec![None; self.names.len()];

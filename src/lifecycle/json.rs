@@ -1,5 +1,5 @@
-//! The report for machines: one line of JSON, written by hand because nothing else here needs a
-//! serializer.
+//! The report as one line of JSON, for machines. It is written by hand, because nothing else in the
+//! crate needs a serializer.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -8,9 +8,11 @@ use crate::lifecycle::report::{HookOutcome, ListenersReport, Report};
 use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
 
 impl Report {
-    /// The report as one line of JSON. Times are in milliseconds. What was listed by [`Report`]'s
-    /// fields is listed under the same names; `clean` and `exit_code` are what
-    /// [`is_clean`](Self::is_clean) and [`exit_code`](Self::exit_code) say.
+    /// Returns the report as one line of JSON.
+    ///
+    /// Its members have the names of the report's fields; a time has `_ms` after its name and is in
+    /// milliseconds. `clean` and `exit_code` are what [`is_clean`](Self::is_clean) and
+    /// [`exit_code`](Self::exit_code) return.
     #[must_use]
     pub fn to_json(&self) -> String {
         let phases = self.phases.iter().map(|(phase, took)| {

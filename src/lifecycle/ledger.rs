@@ -1,4 +1,4 @@
-//! Who is open, and how each connection ended: so that none can vanish unreported.
+//! Which connections are open, and how the others ended, so that none can vanish unreported.
 //!
 //! **Invariant:** a connection holds an [`Entry`] from accept to close; dropping it is what counts
 //! its end.
@@ -20,35 +20,36 @@ pub enum CloseReason {
     Asked,
     /// The response said `Connection: close` because the server is stopping.
     Stopping,
-    /// The peer closed between requests.
+    /// The peer closed the connection between requests.
     PeerClosed,
-    /// The peer closed before a request was complete.
+    /// The peer closed the connection before a request was complete.
     PeerGone,
-    /// The connection broke: reset by the peer, or by the network.
+    /// The connection broke: it was reset by the peer, or by the network.
     Broken,
-    /// We closed it between requests: idle for longer than allowed.
+    /// The server closed the connection between requests, because it was idle for longer than
+    /// allowed.
     Idle,
-    /// We closed it between requests because the server is stopping.
+    /// The server closed the connection between requests, because it is stopping.
     IdleStopping,
-    /// No first byte came in time.
+    /// The peer sent no first byte in time.
     Silent,
-    /// A request was refused: malformed, too large, too slow, or not to be served.
+    /// A request was refused: it was malformed, too large, too slow, or not to be served.
     Refused,
     /// The peer took too long to take its response.
     Stalled,
     /// A handler, or the body it returned, failed after the response had begun.
     Failed,
-    /// Cut at the stop's deadline.
+    /// The connection was cut at the stop's deadline.
     Cut,
-    /// Dropped before anything was read, because the server was out of slots.
+    /// The connection was dropped before anything was read, because the server was out of slots.
     NoSlot,
-    /// We closed it between requests, or before its first byte, to make room: as many as allowed
-    /// were open, or the process was out of descriptors.
+    /// The server closed the connection between requests, or before its first byte, to make room:
+    /// as many as allowed were open, or the process was out of descriptors.
     Evicted,
     /// A request found no worker in time, and was answered with 503; or the rest of a response that
     /// is read from its request found none, and the connection was reset.
     Overloaded,
-    /// It was upgraded, and its closure has returned.
+    /// The connection was upgraded, and its closure has returned.
     Upgraded,
 }
 
@@ -73,18 +74,18 @@ impl CloseReason {
     ];
 }
 
-/// The open connections' count and the ended ones' tallies.
+/// The number of open connections, and how many have ended for each reason.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     open: AtomicUsize,
     accepted: AtomicU64,
     ended: [AtomicU64; CloseReason::ALL.len()],
-    /// Nanoseconds in which clients waited to be accepted for want of room.
+    /// The nanoseconds in which clients waited to be accepted for want of room.
     paused: AtomicU64,
     unanswered: Mutex<Vec<UnansweredRequest>>,
-    /// What the acceptor waits for.
+    /// The [`WakeAt`] that the acceptor has set.
     wake: AtomicU8,
-    /// The acceptor's. It is gone when the server has stopped.
+    /// The acceptor's waker. It is gone when the server has stopped.
     waker: Weak<Waker>,
 }
 
@@ -101,7 +102,7 @@ impl Ledger {
         })
     }
 
-    /// Enters a connection, before it is handed to anybody.
+    /// Enters a connection, before another thread gets it.
     pub(crate) fn open(ledger: &Arc<Self>) -> Entry {
         ledger.open.fetch_add(1, SeqCst);
         ledger.accepted.fetch_add(1, Relaxed);
@@ -111,7 +112,7 @@ impl Ledger {
         }
     }
 
-    /// Connections that are open now.
+    /// Returns how many connections are open now.
     pub(crate) fn len(&self) -> usize {
         self.open.load(SeqCst)
     }
@@ -124,7 +125,8 @@ impl Ledger {
         self.ended[reason as usize].load(Acquire)
     }
 
-    /// Clients had to wait for so long because there was no room for another connection.
+    /// Adds to the time for which clients had to wait because there was no room for another
+    /// connection.
     pub(crate) fn count_pause(&self, pause: Duration) {
         self.paused
             .fetch_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX), Relaxed);
@@ -134,7 +136,7 @@ impl Ledger {
         Duration::from_nanos(self.paused.load(Relaxed))
     }
 
-    /// Takes down a request that nobody will answer.
+    /// Records a request that will not be answered.
     fn name_unanswered(&self, request: UnansweredRequest) {
         let mut all = lock(&self.unanswered);
         if all.len() < MAX_UNANSWERED {
@@ -142,23 +144,23 @@ impl Ledger {
         }
     }
 
-    /// Takes the requests that connections have named.
+    /// Takes the requests that connections have recorded.
     pub(crate) fn take_unanswered(&self) -> Vec<UnansweredRequest> {
         std::mem::take(&mut lock(&self.unanswered))
     }
 
-    /// Whether the acceptor waits for any connection's end.
+    /// Returns whether the acceptor waits for the end of any connection.
     #[cfg(test)]
     pub(crate) fn waits_for_any_end(&self) -> bool {
         self.wake.load(SeqCst) == WakeAt::AnyEnd as u8
     }
 
-    /// Whether as many connections are open as may be. If so, the acceptor will be woken when one
-    /// ends.
+    /// Returns whether as many connections are open as may be. If so, the acceptor will be woken
+    /// when one ends.
     pub(crate) fn is_full(&self, max_connections: usize) -> bool {
         if self.len() >= max_connections {
             self.wake(WakeAt::AnyEnd);
-            // One may have ended before we said so.
+            // A connection may have ended before the ledger knew that the acceptor waits.
             if self.len() >= max_connections {
                 return true;
             }
@@ -167,26 +169,29 @@ impl Ledger {
         false
     }
 
-    /// When the acceptor is to be woken. It looks at [`len`](Self::len) after saying so.
+    /// Sets which end of a connection wakes the acceptor. The acceptor looks at [`len`](Self::len)
+    /// after this call, because a connection may have ended before it.
     pub(crate) fn wake(&self, at: WakeAt) {
         self.wake.store(at as u8, SeqCst);
     }
 }
 
-/// No report names more of them: a client can send as many behind our end as it likes.
+/// The most unanswered requests that a report names. A client can send as many as it likes after
+/// the server's FIN.
 const MAX_UNANSWERED: usize = 10_000;
 
 /// Which end of a connection the acceptor waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WakeAt {
+    /// The acceptor waits for none.
     Never,
-    /// Any: the server is full.
+    /// The acceptor waits for the end of any connection, because the server is full.
     AnyEnd,
-    /// The last one's: the server drains.
+    /// The acceptor waits for the end of the last connection, because the server drains.
     LastEnd,
 }
 
-/// A connection's line in the ledger.
+/// A connection's entry in the ledger. Dropping it counts how the connection ended.
 #[derive(Debug)]
 pub(crate) struct Entry {
     ledger: Arc<Ledger>,
@@ -194,12 +199,12 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Says why the connection is about to end. Without it, it broke.
+    /// Sets why the connection is about to end. Without this call it counts as broken.
     pub(crate) fn because(&mut self, reason: CloseReason) {
         self.reason = reason;
     }
 
-    /// A request came on this connection that nobody will answer.
+    /// Records a request that came on this connection and will not be answered.
     pub(crate) fn name_unanswered(&self, request: UnansweredRequest) {
         self.ledger.name_unanswered(request);
     }

@@ -1,4 +1,4 @@
-//! Where the server is on its way from running to stopped, and until when.
+//! The phases between running and stopped, and the plan that says when each of them ends.
 //!
 //! **Invariant:** phases only move forward, and a deadline only becomes earlier.
 
@@ -16,20 +16,21 @@ use crate::sys::signal_name::signal_name;
 use crate::sys::sync::{AtomicU8, Mutex, lock};
 use crate::sys::waker::Waker;
 
-/// A phase of a server's life. They follow each other in this order; none is ever gone back to.
+/// A phase of a server's life. The phases follow each other in this order, and a server never goes
+/// back to an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Accepting and serving.
+    /// The server accepts connections and serves them.
     Running,
-    /// Accepting and serving, but asking to be taken out of rotation: readiness is false, and every
-    /// response carries `Connection: close`.
+    /// The server still accepts connections and serves them, but asks to be taken out of rotation:
+    /// it is not ready, and every response carries `Connection: close`.
     LameDuck,
-    /// The listeners are closed; what is open is finished.
+    /// The server closes its listeners and finishes the requests that have come.
     Draining,
-    /// The deadline is over: what is left is answered with 503 or cut.
+    /// The deadline has passed. Requests that are left are answered with 503 or cut.
     Cutting,
-    /// All is over.
+    /// The server has ended.
     Stopped,
 }
 
@@ -55,7 +56,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// The phase, as one word that everybody reads and nobody can turn back.
+/// The phase as one atomic word, which only moves forward.
 #[derive(Debug)]
 pub(crate) struct PhaseWord(AtomicU8);
 
@@ -69,7 +70,7 @@ impl PhaseWord {
         Phase::ALL[usize::from(self.0.load(Acquire))]
     }
 
-    /// Moves forward. False: the server was there already, or beyond.
+    /// Moves forward. False: the server was in this phase already, or in a later one.
     pub(crate) fn advance(&self, to: Phase) -> bool {
         self.0.fetch_max(to as u8, AcqRel) < to as u8
     }
@@ -81,11 +82,11 @@ impl PhaseWord {
 pub enum StopCause {
     /// The process got this signal.
     Signal(i32),
-    /// A [`ServerHandle`](crate::ServerHandle) was told so.
+    /// The program called a [`ServerHandle`](crate::ServerHandle).
     Handle,
     /// The [`Running`](crate::Running) was dropped.
     Dropped,
-    /// The [`Context`](crate::Context) it was built with was cancelled.
+    /// The [`Context`](crate::Context) that the server was built with was cancelled.
     Context,
 }
 
@@ -105,15 +106,16 @@ impl fmt::Display for StopCause {
 pub(crate) struct Plan {
     pub(crate) cause: StopCause,
     pub(crate) begun_at: Instant,
-    /// When lame duck ends and draining starts; `None` is never.
+    /// The instant at which lame duck ends and draining starts; `None` is never.
     pub(crate) drain_at: Option<Instant>,
-    /// When what is left is cut; `None` is never.
+    /// The instant at which what is left is cut; `None` is never.
     pub(crate) cut_at: Option<Instant>,
 }
 
-/// A thing that happens once and can be waited for in a `select!`: the channel disconnects.
+/// A flag that is raised once, and that threads can wait for in a `select!`: its channel
+/// disconnects.
 pub(crate) struct Flag {
-    /// `None` once it is raised.
+    /// `None` once the flag is raised.
     lowered: Mutex<Option<Lowered>>,
     receiver: Receiver<()>,
 }
@@ -137,7 +139,8 @@ impl Flag {
         }
     }
 
-    /// Raises it, and does what was to be done then. Again is nothing.
+    /// Raises the flag and makes the calls that [`on_raise`](Self::on_raise) was given. A second
+    /// call does nothing.
     pub(crate) fn raise(&self) {
         let lowered = lock(&self.lowered).take();
         if let Some(Lowered { then, .. }) = lowered {
@@ -149,8 +152,8 @@ impl Flag {
         lock(&self.lowered).is_none()
     }
 
-    /// Has `then` called by who raises it; now, if it is raised already. What
-    /// [`forget`](Self::forget) takes.
+    /// Has `then` called by the thread that raises the flag, or calls it now if the flag is raised
+    /// already. Returns the number by which [`forget`](Self::forget) takes the call back.
     pub(crate) fn on_raise(&self, then: impl FnOnce() + Send + 'static) -> Option<u64> {
         if let Some(lowered) = &mut *lock(&self.lowered) {
             lowered.next += 1;
@@ -161,12 +164,13 @@ impl Flag {
         None
     }
 
-    /// What was to be done is not to be done any more.
+    /// Takes back a call that [`on_raise`](Self::on_raise) was given.
     pub(crate) fn forget(&self, then: u64) {
         let forgotten = lock(&self.lowered)
             .as_mut()
             .and_then(|lowered| lowered.then.remove(&then));
-        // Not under the lock: it may own what looks at this flag.
+        // Dropped after the lock is released: the call may own something that locks this flag when
+        // it is dropped.
         drop(forgotten);
     }
 
@@ -190,7 +194,7 @@ impl fmt::Debug for Flag {
     }
 }
 
-/// The server's life, as all its threads and handles share it.
+/// The phase of a server, its plan for a stop, and its flags. All its threads and handles share it.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
     pub(crate) clock: Clock,
@@ -198,13 +202,13 @@ pub(crate) struct Lifecycle {
     plan: Mutex<Option<Plan>>,
     lame_duck: Duration,
     grace_period: Duration,
-    /// Wakes the acceptor, which is the thread that walks through the phases.
+    /// Wakes the acceptor, whose thread carries the phases out.
     waker: Weak<Waker>,
-    /// Raised when draining starts.
+    /// The flag that is raised when draining starts.
     pub(crate) draining: Flag,
-    /// Raised when cutting starts.
+    /// The flag that is raised when cutting starts.
     pub(crate) cancelled: Flag,
-    /// Raised when the report is there.
+    /// The flag that is raised when the report is there.
     pub(crate) stopped: Flag,
 }
 
@@ -237,7 +241,7 @@ impl Lifecycle {
         self.phase() > Phase::Running
     }
 
-    /// Only for the acceptor's thread, which carries each phase out.
+    /// Enters a phase. Only the acceptor's thread calls it, which carries each phase out.
     pub(crate) fn enter(&self, phase: Phase) -> bool {
         self.word.advance(phase)
     }
@@ -260,7 +264,8 @@ impl Lifecycle {
         });
     }
 
-    /// Asks for a stop that skips lame duck, and cuts after `within` if not before.
+    /// Asks for a stop that skips lame duck and cuts after `within`. A stop that was asked for
+    /// already can only become shorter.
     pub(crate) fn begin_stop_within(&self, cause: StopCause, within: Duration) {
         let now = self.clock.now();
         self.shorten(Plan {
@@ -281,7 +286,7 @@ impl Lifecycle {
                 ..plan
             },
         });
-        // Under the lock: who sees the phase finds the plan.
+        // The phase moves under the lock, so that a thread that sees it finds the plan.
         self.word.advance(Phase::LameDuck);
         drop(plan);
         if let Some(waker) = self.waker.upgrade() {
@@ -291,14 +296,14 @@ impl Lifecycle {
 }
 
 thread_local! {
-    /// Set while this thread runs code that the stop waits for.
+    /// Whether this thread runs code that the stop waits for.
     static AWAITED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs user code that the stop waits for: a handler, a body, a hook. It must not wait for the
-/// stop.
+/// Runs user code that the stop waits for: a handler, a body, a hook. Such code must not wait for
+/// the stop, which would never end.
 pub(crate) fn awaited<T>(code: impl FnOnce() -> T) -> T {
-    /// Also when the code panics.
+    /// Sets the mark back, also when the code panics.
     struct Reset(bool);
     impl Drop for Reset {
         fn drop(&mut self) {
@@ -309,7 +314,7 @@ pub(crate) fn awaited<T>(code: impl FnOnce() -> T) -> T {
     code()
 }
 
-/// Whether the calling thread runs such code.
+/// Returns whether the calling thread runs code that the stop waits for.
 pub(crate) fn is_awaited() -> bool {
     AWAITED.get()
 }

@@ -1,4 +1,4 @@
-//! What a stop did: to whom, and how long it took.
+//! The report of a stop: what was finished, what was cut, and how long it took.
 
 use std::fmt;
 use std::process::{ExitCode, Termination};
@@ -13,25 +13,26 @@ use crate::sys::clock::Short;
 
 /// How a server stopped: what was finished, what was cut, what was left behind.
 ///
-/// Returned to everyone who waits for the stop, equal for all. From `main` it sets the program's
-/// exit code.
+/// Every caller that waits for the stop gets an equal one. Returned from `main`, it sets the
+/// program's exit code.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[must_use = "it says whether anything was cut"]
 pub struct Report {
     /// Why the server stopped.
     pub cause: StopCause,
-    /// From the first wish to stop to the end.
+    /// The time from the first request to stop to the end of the server.
     pub took: Duration,
     /// How long each phase of the stop lasted, in their order.
     pub phases: Vec<(Phase, Duration)>,
-    /// Connections accepted in the server's whole life.
+    /// The number of connections accepted since the server started.
     pub accepted: u64,
-    /// Responses made in the server's whole life, by the phase they were made in.
+    /// The number of responses made since the server started, by the phase they were made in.
     pub answered: Vec<(Phase, u64)>,
-    /// How connections ended, in the server's whole life. What never happened is not listed.
+    /// The number of connections that ended since the server started, by reason. A reason for which
+    /// none ended is not listed.
     pub closed: Vec<(CloseReason, u64)>,
-    /// Requests that did not get their complete response because of the stop, each with its
+    /// The requests that did not get their complete response because of the stop, each with its
     /// [`Fate`].
     pub unanswered: Vec<UnansweredRequest>,
     /// What became of upgraded connections.
@@ -40,7 +41,7 @@ pub struct Report {
     pub listeners: ListenersReport,
     /// What became of the hooks.
     pub hooks: Vec<HookReport>,
-    /// Workers whose handler did not return, and were left behind.
+    /// The workers whose handler did not return, and that were left behind.
     pub stuck: Vec<StuckWorker>,
 }
 
@@ -48,22 +49,23 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ListenersReport {
-    /// How long in all clients had to wait in the accept backlog, in the server's whole life:
-    /// as many connections as allowed were open and none was idle, or the process was out of
-    /// descriptors.
+    /// The time in all that clients had to wait in the accept backlog since the server started,
+    /// because as many connections as allowed were open and none was idle, or because the process
+    /// was out of descriptors.
     pub accept_paused: Duration,
-    /// How long new connections were kept out by the SYN gate while the listeners closed.
+    /// The time for which the SYN gate kept new connections out while the listeners closed.
     pub syn_gate: Duration,
-    /// Listeners that closed without a SYN gate: the system has none, or the socket may belong to
-    /// others too. A connection that was being made in the very moment of the close may have been
-    /// reset.
+    /// The number of listeners that closed without a SYN gate, because the system has none or other
+    /// processes may hold the socket too. A connection that was being made in the very moment of
+    /// the close may have been reset.
     pub without_syn_gate: usize,
-    /// Connections that were still in an accept backlog when draining started, and were served.
+    /// The number of connections that were still in an accept backlog when draining started, and
+    /// were served.
     pub backlog_served: usize,
-    /// Connections that were in a backlog nevertheless when its listener closed, and were reset. A
-    /// stop with any of them is not clean.
+    /// The number of connections that were in a backlog nevertheless when its listener closed, and
+    /// were reset. A stop with any of them is not clean.
     pub backlog_reset: u32,
-    /// What went wrong in closing listeners.
+    /// The errors that came while listeners closed.
     pub errors: Vec<String>,
 }
 
@@ -71,11 +73,12 @@ pub struct ListenersReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct UpgradedReport {
-    /// Connections that were told of the stop.
+    /// The number of connections whose closures were told of the stop.
     pub told: usize,
-    /// Connections that came to their own end in time.
+    /// The number of connections that came to their own end in time.
     pub finished: usize,
-    /// Connections that were reset at the deadline. Each is listed in [`Report::unanswered`].
+    /// The number of connections that were reset at the deadline. Each is listed in
+    /// [`Report::unanswered`].
     pub cut: usize,
 }
 
@@ -83,11 +86,11 @@ pub struct UpgradedReport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HookReport {
-    /// The name it was given.
+    /// The name that the hook was given.
     pub name: String,
-    /// How long it ran.
+    /// How long the hook ran.
     pub took: Duration,
-    /// How it ended.
+    /// How the hook ended.
     pub outcome: HookOutcome,
 }
 
@@ -95,22 +98,22 @@ pub struct HookReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HookOutcome {
-    /// It returned.
+    /// The hook returned.
     Done,
-    /// It panicked.
+    /// The hook panicked.
     Panicked,
-    /// It had not returned when the stop was over, and was left behind.
+    /// The hook had not returned when the stop was over, and was left behind.
     Late,
 }
 
-/// A worker that sat in a handler when the server ended.
+/// A worker that was still in a handler when the server ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StuckWorker {
     /// The thread's name.
     pub thread: String,
-    /// The request it serves, if it is known: its method, its target and how long ago its head was
-    /// complete.
+    /// The request that the worker serves, if it is known: its method, its target, and the time
+    /// since its head was complete.
     pub request: Option<(Method, Uri, Duration)>,
 }
 
@@ -131,7 +134,7 @@ impl Report {
         }
     }
 
-    /// Of a server one of whose own threads has panicked.
+    /// Makes the report of a server that has ended because one of its own threads panicked.
     pub(crate) fn of_fault(thread: &str) -> Self {
         let stuck = vec![StuckWorker {
             thread: thread.to_owned(),
@@ -143,18 +146,19 @@ impl Report {
         }
     }
 
-    /// Whether every request that came was answered in full, every hook has returned and every
-    /// thread has ended.
+    /// Returns whether every request that came was answered in full, every hook has returned and
+    /// every thread has ended.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.exit_code() == 0
     }
 
-    /// What a program that did nothing else should exit with: 0 if the stop was clean, 1 if
-    /// something was cut, 3 if a worker was left behind. (2 is for who could not even start.)
+    /// Returns the exit code of a program that does nothing else: 0 if the stop was clean, 1 if
+    /// something was cut, and 3 if a worker was left behind. (The code 2 is for programs that could
+    /// not start.)
     ///
-    /// Of the fates of unanswered requests, [`Fate::AfterClose`] alone does not count: the client
-    /// had to expect it.
+    /// A request with the fate [`Fate::AfterClose`] does not count as cut, because its client had to
+    /// expect it.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         if !self.stuck.is_empty() {
@@ -166,7 +170,7 @@ impl Report {
         u8::from(lost || hook_failed || unserved || self.listeners.backlog_reset > 0)
     }
 
-    /// What happened, in one line.
+    /// Returns what happened, in one line.
     #[must_use]
     pub fn summary(&self) -> String {
         let fated = |is: fn(Fate) -> bool| self.unanswered.iter().filter(|r| is(r.fate)).count();
@@ -204,7 +208,7 @@ impl Report {
         self.hooks.iter().filter(failed).count()
     }
 
-    /// Responses made in `phase`.
+    /// Returns how many responses were made in `phase`.
     #[must_use]
     pub fn answered_in(&self, phase: Phase) -> u64 {
         self.answered
@@ -213,7 +217,7 @@ impl Report {
             .map_or(0, |(_, n)| *n)
     }
 
-    /// Connections that ended because of `reason`.
+    /// Returns how many connections ended because of `reason`.
     #[must_use]
     pub fn closed_because(&self, reason: CloseReason) -> u64 {
         self.closed
@@ -286,7 +290,7 @@ impl fmt::Display for Report {
 }
 
 impl ListenersReport {
-    /// The lines of a report that tell of waiting and closing.
+    /// Writes the lines of a report about waiting clients and closed listeners.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.accept_paused.is_zero() {
             let paused = Short(self.accept_paused);

@@ -107,7 +107,7 @@ impl Scope {
         }))
     }
 
-    /// Cancels the scope. A connection's scope is the server's to end, and goes on.
+    /// Cancels the scope. A connection's scope goes on, because only its server ends it.
     pub(super) fn cancel(&self, reason: CancelReason) {
         match self {
             Self::Root(root) => {
@@ -126,7 +126,7 @@ impl Scope {
         }
     }
 
-    /// The flag that is raised when draining starts.
+    /// Returns the flag that is raised when draining starts.
     pub(super) fn draining(&self) -> &Flag {
         match self {
             Self::Connection(connection) => &connection.lifecycle.draining,
@@ -135,7 +135,7 @@ impl Scope {
         }
     }
 
-    /// The flag that is raised when the scope ends.
+    /// Returns the flag that is raised when the scope ends.
     pub(super) fn cancelled(&self) -> &Flag {
         match self {
             Self::Connection(connection) => &connection.lifecycle.cancelled,
@@ -144,7 +144,7 @@ impl Scope {
         }
     }
 
-    /// The flag that is raised when the work that still goes on is to be cut.
+    /// Returns the flag that is raised when the work that still goes on is to be cut.
     pub(super) fn forced(&self) -> &Flag {
         match self {
             Self::Connection(connection) => &connection.lifecycle.cancelled,
@@ -160,7 +160,7 @@ impl Scope {
         }
     }
 
-    /// Why the scope has ended. `None` while it has not.
+    /// Returns why the scope has ended. `None` while it has not.
     pub(super) fn reason(&self) -> Option<CancelReason> {
         match self {
             Self::Connection(connection) => {
@@ -172,7 +172,7 @@ impl Scope {
         }
     }
 
-    /// When the scope will end at the latest, as far as that is known.
+    /// Returns when the scope will end at the latest, as far as that is known.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Connection(connection) => connection.lifecycle.plan()?.cut_at,
@@ -181,7 +181,7 @@ impl Scope {
         }
     }
 
-    /// The connection that the scope belongs to or was derived from.
+    /// Returns the connection that the scope belongs to or was derived from.
     pub(super) fn connection(&self) -> Option<&Connection> {
         match self {
             Self::Connection(connection) => Some(connection),
@@ -233,7 +233,7 @@ impl Derived {
         self.cancelled.raise();
     }
 
-    /// A call of `then` that does not keep the scope alive.
+    /// Returns a call of `then` that does not keep the scope alive.
     fn unless_dropped(
         self: &Arc<Self>,
         then: impl FnOnce(&Self) + Send + 'static,

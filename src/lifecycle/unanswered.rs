@@ -1,4 +1,4 @@
-//! Requests that got no complete response, each with its fate: what a report names.
+//! Requests that got no complete response, each with its fate. A report names them.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,36 +28,37 @@ pub struct UnansweredRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fate {
-    /// Its handler had not answered by the stop's deadline. The client got 503 instead; the handler
-    /// may have had effects.
+    /// The handler had not answered the request by the stop's deadline. The client got 503 instead;
+    /// the handler may have had effects.
     Answered503,
-    /// Its response was reset after so many bytes of it were sent. The client can tell that it is
-    /// not complete.
+    /// The response was reset after a part of it was sent. The client can tell that it is not
+    /// complete.
     Cut {
-        /// Bytes of the response, head included, that the kernel had taken.
+        /// The bytes of the response, head included, that the kernel had taken.
         bytes_sent: u64,
     },
-    /// It had been answered with 101, and the upgraded connection was reset at the stop's deadline.
+    /// The request had been answered with 101, and the upgraded connection was reset at the stop's
+    /// deadline.
     UpgradeCut {
-        /// Bytes that the kernel had taken since the request, the 101 included.
+        /// The bytes that the kernel had taken since the request, the 101 included.
         bytes_sent: u64,
     },
-    /// It was given to no handler. The client got 503: the request is safe to repeat.
+    /// No handler was given the request. The client got 503, and the request is safe to repeat.
     NeverStarted,
-    /// It was given to no handler, and its connection was reset: it came after a request whose
-    /// response its client had not taken. It is safe to repeat.
+    /// No handler was given the request, and its connection was reset: it came after a request
+    /// whose response the client had not taken. It is safe to repeat.
     Unread,
-    /// It crossed the server's close of an idle connection: the client wrote it while the end of
-    /// the connection was on its way. It was given to no handler and is safe to repeat.
+    /// The request crossed the server's close of an idle connection: the client sent it while the
+    /// end of the connection was on its way. No handler was given it, and it is safe to repeat.
     Raced,
-    /// It came after a response that said `Connection: close`, so its client knows that it was not
-    /// served (RFC 9112 section 9.6). A stop with no other fates than this one is clean.
+    /// The request came after a response that said `Connection: close`, so its client knows that it
+    /// was not served (RFC 9112 section 9.6). A stop with no other fates than this one is clean.
     AfterClose,
 }
 
 impl Fate {
-    /// Whether the stop's deadline took the request's response away: the client got 503 from a
-    /// running handler, a part of a response, or an upgraded connection that was reset.
+    /// Returns whether the stop's deadline took the request's response away: the client got 503
+    /// while the handler still ran, a part of a response, or an upgraded connection that was reset.
     #[must_use]
     pub const fn is_cut(self) -> bool {
         matches!(
@@ -66,7 +67,7 @@ impl Fate {
         )
     }
 
-    /// Whether no handler has seen the request, so that to send it again cannot do anything twice.
+    /// Returns whether no handler has seen the request, so that sending it again does nothing twice.
     #[must_use]
     pub const fn is_safe_to_repeat(self) -> bool {
         matches!(
@@ -75,13 +76,14 @@ impl Fate {
         )
     }
 
-    /// Whether a stop with such a request is not clean: every fate but [`AfterClose`](Self::AfterClose).
+    /// Returns whether a stop with such a request is not clean, which is so for every fate but
+    /// [`AfterClose`](Self::AfterClose).
     #[must_use]
     pub const fn is_loss(self) -> bool {
         !matches!(self, Self::AfterClose)
     }
 
-    /// The fate's name in JSON.
+    /// Returns the name of the fate in JSON.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Answered503 => "answered_503",

@@ -1,4 +1,4 @@
-//! What a server will be like, and the call that makes it listen.
+//! The builder, which describes a server and has it listen.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +22,9 @@ use crate::sys::waker::Waker;
 pub struct Server(());
 
 impl Server {
-    /// Starts to describe a server. Every limit and time has a default that is safe on the open
-    /// internet.
+    /// Starts to describe a server.
+    ///
+    /// Every limit and every time has a default that is safe on the open internet.
     pub fn builder() -> ServerBuilder {
         ServerBuilder {
             settings: Settings::default(),
@@ -36,11 +37,11 @@ impl Server {
     }
 }
 
-/// What a server will be like: see [`Server::builder`].
+/// The description of a server that is to be bound: see [`Server::builder`].
 ///
-/// Each method sets one thing; a second call replaces the first, but for signals and hooks, which
-/// add up. A timeout of zero gives up as soon as anybody has to wait, one of [`Duration::MAX`]
-/// never.
+/// Each method sets one thing. A second call replaces the first, except for signals and hooks, which
+/// add up. With a timeout of zero the server gives up as soon as it has to wait; with one of
+/// [`Duration::MAX`] it waits for ever.
 ///
 /// # Examples
 ///
@@ -69,8 +70,9 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// Handlers that can run at the same time. Default: four for each core, at least 16. At least
-    /// 1, at most 10,000.
+    /// Sets how many workers the pool has, which is how many handlers can run at the same time.
+    /// Default: four for each core, but at least 16. Zero counts as 1, and more than 10,000 as
+    /// 10,000.
     ///
     /// A handler that blocks occupies one worker. Clients that are slow, idle or silent occupy
     /// none.
@@ -79,142 +81,175 @@ impl ServerBuilder {
         self
     }
 
-    /// Connections that are open at the same time. A further one takes the place of the one that
-    /// has been idle longest, if that is more than [`idle_grace`](Self::idle_grace); else it waits
-    /// in the kernel's accept backlog. Default: 80 % of the descriptors the process may have. A
-    /// value below 1 means 1, one above 4,194,304 means that.
+    /// Sets how many connections may be open at the same time. Default: 80 % of the descriptors
+    /// that the process may have. Zero counts as 1, and more than 4,194,304 as 4,194,304.
+    ///
+    /// When so many are open, a new connection takes the place of the one that has been idle
+    /// longest, if that is longer than [`idle_grace`](Self::idle_grace). Otherwise its client waits
+    /// in the kernel's accept backlog.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.settings.max_connections = Some(connections.clamp(1, MAX_CONNECTIONS));
         self
     }
 
-    /// Connections that the kernel holds until they are accepted, for each address. Default: 4096.
-    /// The kernel allows no more than `net.core.somaxconn` (listen(2)). A client beyond that
-    /// repeats its attempt until there is room.
+    /// Sets how many connections the kernel holds until they are accepted, for each address.
+    /// Default: 4096.
+    ///
+    /// The kernel allows no more than `net.core.somaxconn` (listen(2)). A client that comes when the
+    /// backlog is full repeats its attempt until there is room.
     pub fn backlog(mut self, connections: u16) -> Self {
         self.settings.backlog = i32::from(connections);
         self
     }
 
-    /// How long a stopping server goes on accepting, so that whoever routes to it can notice that
-    /// it is not ready any more. Each response says `Connection: close` meanwhile. Default: zero,
-    /// which skips the phase. It always lasts its full time.
+    /// Sets how long a stopping server still accepts connections, as a lame duck. Default: zero,
+    /// which skips the phase.
+    ///
+    /// In this time a load balancer can notice that the server is not
+    /// [ready](crate::Context::readiness) any more, and send its clients elsewhere. Clients are
+    /// served as before, and each response says `Connection: close`. The phase always lasts its full
+    /// time.
     pub fn lame_duck(mut self, period: Duration) -> Self {
         self.settings.lame_duck = period;
         self
     }
 
-    /// How long a request in flight gets once draining starts. Default: 25 s. Zero cuts at once;
-    /// [`Duration::MAX`] never cuts.
+    /// Sets how long a request in flight gets once draining starts. Default: 25 s. Zero cuts at
+    /// once; [`Duration::MAX`] never cuts.
+    ///
+    /// After this time a client whose response is not begun gets 503, and a client whose response is
+    /// begun has [`cut_grace`](Self::cut_grace) to receive the rest.
     pub fn grace_period(mut self, period: Duration) -> Self {
         self.settings.grace_period = period;
         self
     }
 
-    /// How long a connection must have been silent before a draining server closes it, or a full
-    /// one closes it to make room. Default: 1 s. Zero closes each idle one at once.
+    /// Sets how long an idle connection must have been silent before a draining server closes it, or
+    /// a full server closes it to make room. Default: 1 s. Zero closes every idle connection at
+    /// once.
     pub fn idle_grace(mut self, period: Duration) -> Self {
         self.settings.idle_grace = period;
         self
     }
 
-    /// How long a response that has begun gets once the deadline is over, and a 503 to arrive.
-    /// Default: 1 s. Zero resets at once.
+    /// Sets how long a response that has begun, or a 503, gets to arrive after the stop's deadline.
+    /// Default: 1 s. Zero resets the connections at once.
     pub fn cut_grace(mut self, period: Duration) -> Self {
         self.settings.cut_grace = period;
         self
     }
 
-    /// How long a client may take for a request's head, from its first byte. Default: 10 s. The
-    /// client gets 408, or if it has sent nothing at all sees the connection close.
+    /// Sets how long a client may take for the head of a request, from its first byte. Default:
+    /// 10 s.
+    ///
+    /// A client that takes longer gets 408. A client that has sent nothing since it connected sees
+    /// its connection close after this time.
     pub fn head_timeout(mut self, timeout: Duration) -> Self {
         self.settings.head_timeout = timeout;
         self
     }
 
-    /// How long a connection is kept open between requests. Default: 60 s. The client sees it close
-    /// (RFC 9112 section 9.5). Behind a proxy it should be longer than the proxy's own.
+    /// Sets how long a connection is kept open between requests. Default: 60 s. Zero closes it as
+    /// soon as no further request is there.
+    ///
+    /// The client then sees its connection close (RFC 9112 section 9.5). Behind a proxy, the time
+    /// should be longer than the idle timeout of the proxy.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.settings.idle_timeout = timeout;
         self
     }
 
-    /// How long a client may send nothing of a body it has announced. Default: 30 s. The client
-    /// gets 408, or a handler that reads the body gets an error.
+    /// Sets how long a client may send nothing of a body that it has announced. Default: 30 s.
+    ///
+    /// A client that is silent for longer gets 408; if the handler reads the body itself, the
+    /// handler gets an error.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.settings.body_timeout = timeout;
         self
     }
 
-    /// How long a client may take nothing of its response. Default: 30 s. The connection is reset.
+    /// Sets how long a client may take nothing of its response. Default: 30 s. After that the
+    /// connection is reset.
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.settings.write_timeout = timeout;
         self
     }
 
-    /// Bytes per second, in either direction, below which a client is given up once it was waited
-    /// for 10 s in all. Default: 500. Zero allows any.
+    /// Sets the least rate, in bytes per second, at which a client must send its request body and
+    /// take its response. Default: 500. Zero allows any rate.
+    ///
+    /// The rate counts once the server has waited for the client for 10 s in all. A client that is
+    /// slower is treated as one that has reached [`body_timeout`](Self::body_timeout) or
+    /// [`write_timeout`](Self::write_timeout).
     pub fn min_rate(mut self, bytes_per_second: u64) -> Self {
         self.settings.min_rate = bytes_per_second;
         self
     }
 
-    /// How long a complete request may wait for a worker. Default: 10 s. The client gets 503 with
-    /// `Retry-After`.
+    /// Sets how long a complete request may wait for a worker. Default: 10 s. After that the client
+    /// gets 503 with `Retry-After`.
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.settings.queue_timeout = timeout;
         self
     }
 
-    /// Request bodies up to this many bytes are collected before the handler is called. Default: 64
-    /// KiB. With zero the handler is called at once. Longer bodies are read by the handler as they
-    /// come, which holds a worker: at most half of them do that at a time.
+    /// Sets the size, in bytes, up to which a request body is collected before the handler is
+    /// called. Default: 64 KiB. With zero no body is collected, and the handler is called as soon as
+    /// the head is complete.
+    ///
+    /// A longer body is read by the handler as it comes, which holds a worker. At most half of the
+    /// workers do that at the same time.
     pub fn collect_bytes(mut self, bytes: usize) -> Self {
         self.settings.collect_bytes = bytes;
         self
     }
 
-    /// Connections that have a thread of their own at the same time: [upgraded](crate::upgrade::accept)
-    /// ones, and responses made by [`Body::stream`](crate::Body::stream). Default: 1000. A further
-    /// one is answered with 503 and `Retry-After`.
+    /// Sets how many connections may have a dedicated thread at the same time. Default: 1000. Zero
+    /// allows none.
+    ///
+    /// [Upgraded](crate::upgrade::accept) connections have one, and responses that are made by
+    /// [`Body::stream`](crate::Body::stream). A client whose request needs one more gets 503 with
+    /// `Retry-After`.
     pub fn max_dedicated_threads(mut self, threads: usize) -> Self {
         self.settings.max_dedicated_threads = threads;
         self
     }
 
-    /// Bytes that a request line may have. Default: 16 KiB; RFC 9112 section 3 asks for 8000 at
-    /// least. Beyond it the client gets 414.
+    /// Sets how many bytes a request line may have. Default: 16 KiB; RFC 9112 section 3 asks for at
+    /// least 8000. A client that sends a longer one gets 414.
     pub fn max_request_line_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.max_request_line_bytes = bytes;
         self
     }
 
-    /// Bytes that a whole request head may have. Default: 64 KiB. Beyond it the client gets 431
-    /// (RFC 6585 section 5).
+    /// Sets how many bytes a request head may have in all. Default: 64 KiB. A client that sends a
+    /// longer one gets 431 (RFC 6585 section 5).
     pub fn max_head_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.max_head_bytes = bytes;
         self
     }
 
-    /// Fields that a request head may have. Default: 100. Beyond it the client gets 431.
+    /// Sets how many fields a request head may have. Default: 100. A client that sends more gets
+    /// 431.
     pub fn max_fields(mut self, fields: usize) -> Self {
         self.settings.limits.max_fields = fields;
         self
     }
 
-    /// Signals that stop the server: the first one as [`ServerHandle::begin_shutdown`] does, a second one
-    /// cuts what is left, a third one ends the process. Default: none, and then nothing is
-    /// installed.
+    /// Adds signals that stop the server. Default: none, and no signal handler is installed.
     ///
-    /// They are caught from [`bind`](Self::bind) on, which fails for those that cannot be.
+    /// The first signal does what [`ServerHandle::begin_shutdown`] does. A second one cuts what is
+    /// left, and a third one ends the process. They are caught from [`bind`](Self::bind) on, which
+    /// fails for signals that cannot be caught.
     pub fn on_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Self {
         self.signals.extend(signals);
         self
     }
 
-    /// Has `hook` run when draining starts, on a thread of its own beside the others and beside the
-    /// requests that are finished. It is waited for within the grace period; the report says how it
-    /// ended.
+    /// Adds a hook that runs when draining starts, beside the requests that are still served.
+    ///
+    /// Each hook has its own thread, so several run at the same time. The stop waits for them, at
+    /// most for the [`grace_period`](Self::grace_period). The report says how each one ended.
     pub fn on_shutdown(
         mut self,
         name: impl Into<String>,
@@ -224,10 +259,12 @@ impl ServerBuilder {
         self
     }
 
-    /// Has `hook` run after the last request, when no handler runs any more but those that are
-    /// reported as stuck: the place to close what handlers use. Several run one after the other in
-    /// the order they were given. They are waited for until the stop's deadline, and at least for
-    /// [`cut_grace`](Self::cut_grace).
+    /// Adds a hook that runs after the last request: the place to close what handlers use.
+    ///
+    /// No handler runs then, except those that the report names as stuck. Several hooks run one
+    /// after the other, in the order in which they were added. The stop waits for them until its
+    /// deadline, and at least for [`cut_grace`](Self::cut_grace). The report says how each one
+    /// ended.
     pub fn on_stopped(
         mut self,
         name: impl Into<String>,
@@ -237,21 +274,24 @@ impl ServerBuilder {
         self
     }
 
-    /// Stops the server when `context` is cancelled: one that [`notify`](crate::signal::notify) or
-    /// [`Context::root`] has made.
+    /// Sets a context that stops the server when it is cancelled. Default: none.
+    ///
+    /// [`notify`](crate::signal::notify) and [`Context::root`] make such contexts.
     pub fn context(mut self, context: &Context) -> Self {
         self.context = Some(context.clone());
         self
     }
 
-    /// Listens. The ports are known and clients can connect from here on; they are served once the
-    /// server runs.
+    /// Listens on `addr`, which may be several addresses: see [`Listen`](crate::net::Listen).
+    ///
+    /// From here on the ports are known and clients can connect. They wait in the kernel's accept
+    /// backlog until the server runs. This call does not block, except to look up a host name.
     ///
     /// # Errors
     ///
-    /// [`Error::Address`], [`Error::Listen`] if an address cannot be listened on;
-    /// [`Error::SignalForbidden`], [`Error::Signal`] if a signal cannot be caught; [`Error::Start`]
-    /// if the process is out of descriptors.
+    /// [`Error::Address`] and [`Error::Listen`] if an address cannot be listened on;
+    /// [`Error::SignalForbidden`] and [`Error::Signal`] if a signal cannot be caught;
+    /// [`Error::Start`] if the process is out of descriptors.
     pub fn bind(self, addr: impl Listen) -> Result<Bound> {
         let caught = Caught::install(self.signals)?;
         let listeners = addr.listen(self.settings.backlog)?.0;

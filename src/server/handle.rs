@@ -1,4 +1,4 @@
-//! What a server is stopped with, from any thread, and what is left of it after its end.
+//! The handle that stops a server from any thread. It still answers when the server has ended.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
@@ -12,36 +12,41 @@ use crate::lifecycle::phase::{Lifecycle, Phase, StopCause, is_awaited};
 use crate::lifecycle::report::Report;
 use crate::pool::shared::Pool;
 
-/// What a server can be stopped with, from any thread. A cheap clone.
+/// Stops a server, from any thread, and says what the server does. A clone is cheap.
 #[derive(Debug, Clone)]
 pub struct ServerHandle(Arc<Shared>);
 
-/// What is left of a server whoever owns its parts.
+/// The state of a server that its handles share. It outlives the server.
 #[derive(Debug)]
 struct Shared {
     lifecycle: Arc<Lifecycle>,
     ledger: Arc<Ledger>,
-    /// Gone, with its descriptors, when the server has stopped.
+    /// The pool of the running server. It is gone, with its descriptors, when the server has
+    /// stopped.
     pool: OnceLock<Weak<Pool>>,
-    /// It was run, or told to stop before it could be.
+    /// Whether the server was run, or was told to stop before it could be.
     has_run: AtomicBool,
     report: OnceLock<Report>,
 }
 
 impl ServerHandle {
-    /// Begins the stop and returns at once; also for handlers.
+    /// Begins the stop and returns at once. Handlers may call it too.
     ///
-    /// New connections are served for [`lame_duck`](crate::ServerBuilder::lame_duck), then those in the kernel's
-    /// accept backlog are still answered and the listeners close. A client with a request in flight
-    /// gets its response, with `Connection: close`; an idle one sees its connection close. What is
-    /// left after [`grace_period`](crate::ServerBuilder::grace_period) is cut and counted. A stop that was begun
-    /// before goes on unchanged.
+    /// New connections are served for [`lame_duck`](crate::ServerBuilder::lame_duck). Then those in
+    /// the kernel's accept backlog are still answered, and the listeners close. A client with a
+    /// request in flight gets its response, with `Connection: close`; an idle client sees its
+    /// connection close. What is left after
+    /// [`grace_period`](crate::ServerBuilder::grace_period) is cut and counted. A stop that was
+    /// begun before goes on unchanged.
     pub fn begin_shutdown(&self) {
         self.begin_stop(StopCause::Handle);
     }
 
     /// Begins the stop without lame duck and with `within` instead of the grace period, and returns
-    /// at once; also for handlers. A stop that was begun before can only become shorter.
+    /// at once. Handlers may call it too.
+    ///
+    /// Zero cuts at once; [`Duration::MAX`] never cuts. A stop that was begun before can only become
+    /// shorter.
     pub fn begin_shutdown_within(&self, within: Duration) {
         self.0
             .ask_for_stop(|lifecycle| lifecycle.begin_stop_within(StopCause::Handle, within));
@@ -49,14 +54,15 @@ impl ServerHandle {
 
     /// Shuts the server down and waits until every connection has ended.
     ///
-    /// Blocks for at most `lame_duck + grace_period + cut_grace`: a handler still running then is
-    /// left on its thread and counted as stuck. A second call, from any thread, waits for the same
-    /// stop and returns an equal report.
+    /// Clients see what [`begin_shutdown`](Self::begin_shutdown) describes. Blocks for at most
+    /// `lame_duck + grace_period + cut_grace`: a handler that still runs then is left on its thread
+    /// and counted as stuck. A second call, from any thread, waits for the same stop and returns an
+    /// equal report.
     ///
     /// # Panics
     ///
-    /// Called from a handler, which would wait for itself, it begins the stop and then panics; use
-    /// [`begin_shutdown`](Self::begin_shutdown) there.
+    /// A handler or a hook would wait for itself. Called from there it begins the stop and then
+    /// panics; use [`begin_shutdown`](Self::begin_shutdown) instead.
     ///
     /// # Examples
     ///
@@ -79,8 +85,10 @@ impl ServerHandle {
     }
 
     /// Shuts the server down without lame duck and with `within` instead of the grace period, and
-    /// waits until every connection has ended: for at most `within + cut_grace`. A stop that was
-    /// begun before can only become shorter.
+    /// waits until every connection has ended.
+    ///
+    /// Blocks for at most `within + cut_grace`. A stop that was begun before can only become
+    /// shorter.
     ///
     /// # Panics
     ///
@@ -90,8 +98,11 @@ impl ServerHandle {
         self.wait("shutdown_within")
     }
 
-    /// Cuts everything now and waits until that is done. A client with a request in flight gets 503
-    /// if its response is not begun, and a reset connection if it is.
+    /// Cuts every connection now and waits until that is done.
+    ///
+    /// A client with a request in flight gets 503 if its response is not begun, and a reset
+    /// connection if it is. Blocks for at most [`cut_grace`](crate::ServerBuilder::cut_grace) and a
+    /// moment.
     ///
     /// # Panics
     ///
@@ -101,19 +112,19 @@ impl ServerHandle {
         self.wait("close")
     }
 
-    /// Where the server is on its way from running to stopped.
+    /// Returns the phase that the server is in, on its way from running to stopped.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.0.lifecycle.phase()
     }
 
-    /// Whether the server serves and is not about to stop: what a readiness probe asks.
+    /// Returns whether the server serves and is not about to stop, for a readiness probe.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.0.pool.get().is_some() && self.phase() == Phase::Running
     }
 
-    /// What the server has done so far.
+    /// Returns what the server has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let (ledger, report) = (&self.0.ledger, self.0.report.get());
@@ -137,7 +148,7 @@ impl ServerHandle {
         }
     }
 
-    /// A handle for a server that is not running yet.
+    /// Makes the handle of a server that does not run yet.
     pub(super) fn new(lifecycle: Arc<Lifecycle>, ledger: Arc<Ledger>) -> Self {
         Self(Arc::new(Shared {
             lifecycle,
@@ -156,27 +167,29 @@ impl ServerHandle {
         &self.0.ledger
     }
 
-    /// Claims the one run a server has. False: it has run, or was told to stop before it could.
+    /// Claims the one run that a server has. False: the server has run, or was told to stop before
+    /// it could.
     pub(super) fn claim_run(&self) -> bool {
         !self.0.has_run.swap(true, SeqCst)
     }
 
-    /// The pool whose counts [`stats`](Self::stats) reads while the server runs.
+    /// Sets the pool whose counts [`stats`](Self::stats) reads while the server runs.
     pub(super) fn set_pool(&self, pool: &Arc<Pool>) {
         let _ = self.0.pool.set(Arc::downgrade(pool));
     }
 
-    /// The pool, while the server runs.
+    /// Returns the pool, while the server runs.
     pub(super) fn pool(&self) -> Option<Arc<Pool>> {
         self.0.pool.get().and_then(Weak::upgrade)
     }
 
-    /// Gives the report to everyone who waits for the stop. The server counts as stopped from now on.
+    /// Gives the report to all threads that wait for the stop. The server counts as stopped from
+    /// now on.
     pub(super) fn conclude(&self, report: Report) {
         self.0.conclude(report);
     }
 
-    /// Waits for the report of a stop that something else asks for.
+    /// Waits for the report of a stop, without asking for one.
     pub(super) fn wait_for_report(&self) -> Report {
         let _ = self.stopped().recv();
         let report = self.0.report.get();
@@ -199,8 +212,8 @@ impl ServerHandle {
             .ask_for_stop(|lifecycle| lifecycle.begin_stop_within(cause, Duration::ZERO));
     }
 
-    /// Has `then` called with the report when the server has stopped: it must be short and not
-    /// block.
+    /// Has `then` called with the report when the server has stopped. `then` must be short and must
+    /// not block.
     pub(crate) fn on_stopped(&self, then: impl FnOnce(Report) + Send + 'static) {
         let shared = Arc::downgrade(&self.0);
         self.0.lifecycle.stopped.on_raise(move || {
@@ -213,7 +226,7 @@ impl ServerHandle {
         });
     }
 
-    /// For who must not keep the server's parts alive.
+    /// Returns a handle that does not keep the server's parts alive.
     pub(super) fn downgrade(&self) -> WeakHandle {
         WeakHandle(Arc::downgrade(&self.0))
     }
@@ -227,7 +240,8 @@ impl ServerHandle {
     }
 }
 
-/// A handle for a context, which may live longer than the server and be shared with others.
+/// The handle that a context holds. A context may live longer than the server, and be shared with
+/// other servers.
 pub(super) struct WeakHandle(Weak<Shared>);
 
 impl WeakHandle {
@@ -248,22 +262,21 @@ impl WeakHandle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Connections that are open.
+    /// The connections that are open.
     pub open: usize,
-    /// Connections accepted since the start.
+    /// The connections that were accepted since the start.
     pub accepted: u64,
-    /// Connections that have ended since the start.
+    /// The connections that have ended since the start.
     pub closed: u64,
-    /// Responses made since the start.
+    /// The responses that were made since the start.
     pub answered: u64,
-    /// Of those that are open: upgraded ones.
+    /// The open connections that are upgraded.
     pub upgraded: usize,
-    /// Of those that have ended: idle ones that were closed to make room for others.
+    /// The ended connections that were closed while idle, to make room for others.
     pub evicted: u64,
-    /// Of those that have ended: ones on which a request found no worker in time, and was answered
-    /// with 503.
+    /// The ended connections on which a request found no worker in time, and was answered with 503.
     pub overloaded: u64,
-    /// How long in all clients had to wait in the accept backlog for want of room: see
+    /// The time in all that clients had to wait in the accept backlog for want of room: see
     /// [`ListenersReport::accept_paused`](crate::report::ListenersReport::accept_paused).
     pub paused: Duration,
 }
@@ -271,7 +284,7 @@ pub struct Stats {
 impl Shared {
     fn ask_for_stop(&self, ask: impl FnOnce(&Lifecycle)) {
         ask(&self.lifecycle);
-        // A server that never ran has nothing to drain, and never will.
+        // A server that has not run has nothing to drain, and cannot be run any more.
         if !self.has_run.swap(true, SeqCst) {
             let plan = self.lifecycle.plan().expect("a stop was just asked for");
             self.lifecycle.enter(Phase::Stopped);

@@ -1,8 +1,13 @@
-//! The server as a program holds it: made by a builder, bound, run, stopped.
+//! The server as a program holds it: described by a builder, bound, run and stopped.
 //!
-//! The highest floor: it may use every other one. Read `builder.rs`, then `bound.rs`, which starts
-//! the threads, then `handle.rs`, which every way to stop goes through, and `shutdown.rs`, the stop
-//! itself. `signals.rs` turns signals into stops; `group/` makes several services stop as one.
+//! This floor puts the parts of a server together, starts its threads, carries out its stop and
+//! makes its report. It may use every floor below it; only `testing.rs` and the command line are
+//! above it.
+//!
+//! Read `builder.rs`, then `bound.rs`, which starts the threads, then `handle.rs`, which every
+//! request to stop goes through, then `shutdown.rs`, which is the stop itself. `signals.rs` turns
+//! signals into stops. `group/` makes several servers and services stop as one. The tests in
+//! `tests/` need a clock that stands still, or a thread that is held at a certain point.
 
 mod bound;
 mod builder;

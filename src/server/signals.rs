@@ -1,5 +1,6 @@
-//! From a signal to a stop. Nothing is installed unless it was asked for, and catching can be
-//! stopped again.
+//! Catching signals, and turning them into a stop.
+//!
+//! No signal handler is installed unless the program asks for it, and a program can stop catching.
 
 use std::io;
 use std::sync::atomic::AtomicBool;
@@ -19,24 +20,29 @@ use crate::settings::SIGNAL_REPEAT;
 use crate::sys::clock::Clock;
 use crate::sys::signal_name::signal_name;
 
-/// A terminal that was closed, and by custom the wish that a daemon read its configuration again.
+/// The signal of a terminal that was closed. By custom it asks a daemon to read its configuration
+/// again.
 pub const SIGHUP: i32 = consts::SIGHUP;
-/// Ctrl+C in a terminal.
+/// The signal of Ctrl+C in a terminal.
 pub const SIGINT: i32 = consts::SIGINT;
-/// Ctrl+\\, by custom with a core dump.
+/// The signal of Ctrl+\\ in a terminal. By default it ends the process with a core dump.
 pub const SIGQUIT: i32 = consts::SIGQUIT;
-/// The wish of a supervisor that the program end: `kill`, `docker stop`, Kubernetes, systemd.
+/// The signal with which a supervisor asks a program to end: `kill`, `docker stop`, Kubernetes,
+/// systemd.
 pub const SIGTERM: i32 = consts::SIGTERM;
 
-/// Catches `signals` for a program: the first one cancels the context, and with it begins the stop
-/// of each server that was [built with it](crate::ServerBuilder::context); a second one cuts what these
-/// still wait for; a third one does what it does to a program that catches nothing. Dropping the
-/// guard stops catching.
+/// Catches `signals` for a program, and returns a context that the first one cancels.
+///
+/// The first signal cancels the context, which begins the stop of each server that was
+/// [built with it](crate::ServerBuilder::context). A second one cuts what these servers still wait
+/// for. A third one does what it does to a program that catches no signals, which is to end it.
+/// Dropping the guard stops catching. This call does not block.
 ///
 /// # Errors
 ///
 /// [`Error::SignalForbidden`] for SIGKILL, SIGSTOP and the few others that no program may catch;
-/// [`Error::Signal`] if the system refuses another; [`Error::Start`] if no thread can be made.
+/// [`Error::Signal`] if the system refuses to have another one caught; [`Error::Start`] if the
+/// thread that takes the signals cannot be made.
 ///
 /// # Examples
 ///
@@ -70,22 +76,21 @@ pub fn notify(signals: impl IntoIterator<Item = i32>) -> Result<(Context, Signal
     Ok((context, SignalGuard(thread)))
 }
 
-/// Catches signals as long as it lives: see [`notify`].
+/// Keeps signals caught until it is dropped: see [`notify`].
 #[derive(Debug)]
 #[must_use = "dropping it stops catching"]
 pub struct SignalGuard(
     #[allow(dead_code, reason = "it is there to be dropped")] Option<SignalThread>,
 );
 
-/// Signals that are caught from now on, and wait for a thread to take them. Dropping it stops
-/// catching.
+/// Signals that are caught, and wait until a thread takes them. Dropping it stops catching.
 #[derive(Debug)]
 pub(crate) struct Caught {
     numbers: Vec<i32>,
     signals: Option<Signals>,
 }
 
-/// The thread that takes them. Dropping it ends the thread and stops catching.
+/// The thread that takes caught signals. Dropping it ends the thread and stops catching.
 #[derive(Debug)]
 pub(crate) struct SignalThread {
     handle: signal_hook::iterator::Handle,
@@ -94,9 +99,10 @@ pub(crate) struct SignalThread {
 }
 
 impl Caught {
-    /// Installs handlers. From here on these signals do not end the process.
+    /// Installs handlers for the signals, which do not end the process from here on.
     pub(crate) fn install(numbers: Vec<i32>) -> Result<Self> {
-        // First the ones that can never be caught: asking for one of them would abort the process.
+        // Signals that can never be caught are refused first: to ask `signal_hook` for one of them
+        // would abort the process.
         if let Some(&signal) = numbers.iter().find(|signal| FORBIDDEN.contains(signal)) {
             return Err(Error::SignalForbidden { signal });
         }
@@ -120,8 +126,8 @@ impl Caught {
             signal: first,
             source,
         })?;
-        // One at a time, so that the error names the one that is at fault; what was installed
-        // before is dropped with us.
+        // The signals are added one at a time, so that the error names the one that is at fault.
+        // The handlers that were installed before it are released when `caught` is dropped.
         for signal in numbers {
             let failed = |source| Error::Signal { signal, source };
             hold_default(signal).map_err(failed)?;
@@ -132,8 +138,8 @@ impl Caught {
         Ok(caught)
     }
 
-    /// Starts the thread that passes them on: the first one to `stop`, the second one to `cut`. The
-    /// third one does what it would have done to a process that catches nothing.
+    /// Starts the thread that takes the signals. It calls `stop` for the first one and `cut` for
+    /// the second one. A third one does what it does to a process that catches no signals.
     pub(crate) fn listen(
         mut self,
         stop: impl Fn(i32) + Send + 'static,
@@ -203,16 +209,18 @@ impl Drop for SignalThread {
 /// One more than the largest signal.
 const SIGNALS: usize = 65;
 
-/// Whether a signal that we once caught is to do again what it does to a program that catches
-/// nothing.
+/// Says for each signal that was once caught whether it does again what it does to a program that
+/// catches no signals.
 static DEFAULT: [AtomicBool; SIGNALS] = [const { AtomicBool::new(false) }; SIGNALS];
 
-/// How many catch each signal, and whether its default action is prepared.
+/// The number of [`Caught`] that catch each signal, and whether its default action is prepared.
 static CATCHERS: Mutex<[(u32, bool); SIGNALS]> = Mutex::new([(0, false); SIGNALS]);
 
-/// A signal's handler stays installed once it was: one that has nothing to do would swallow the
-/// signal. So each first gets an action that does what the system would, and that is off while
-/// anybody catches.
+/// Counts one more that catches `signal`, and turns the signal's default action off.
+///
+/// `signal_hook` leaves its handler installed when nothing catches the signal any more, and that
+/// handler would swallow the signal. So before a signal is caught for the first time, it gets an
+/// action that does what the system would, and that is off while anything catches the signal.
 fn hold_default(signal: i32) -> io::Result<()> {
     let index = usize::try_from(signal).expect("its number was looked at");
     let mut catchers = CATCHERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,6 +242,7 @@ fn hold_default(signal: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Counts one less that catches `signal`. After the last one, the signal's default action is on.
 fn release_default(signal: i32) {
     let index = usize::try_from(signal).expect("it was held, so it is a signal");
     let mut catchers = CATCHERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -241,7 +250,7 @@ fn release_default(signal: i32) {
     DEFAULT[index].store(catchers[index].0 == 0, SeqCst);
 }
 
-/// What a signal does to a process that does not catch it.
+/// Does what the signal does to a process that does not catch it.
 fn end_process(signal: i32) -> &'static str {
     if is_first_process() {
         low_level::exit(128 + signal);
@@ -250,7 +259,8 @@ fn end_process(signal: i32) -> &'static str {
     "ending at once"
 }
 
-/// The first process of a container has no default action for signals.
+/// Returns whether this is the first process of its container. The kernel gives that process no
+/// default action for signals, so we end it ourselves.
 fn is_first_process() -> bool {
     std::process::id() == 1
 }

@@ -1,4 +1,11 @@
-//! Several services as one: the first that fails stops the others, and its error is what comes out.
+//! Groups: several servers and services that stop as one. The first member that fails stops the
+//! others, and its error is the group's.
+//!
+//! This file has what a program calls: the builder, the group and its handle. Read it first, then
+//! `members.rs`, the state that they share and the rules by which a group stops and ends, then
+//! `report.rs`, what the group says at its end. A group may use everything that a program may, and
+//! the parts of a server's handle that are not public: it begins a stop with its own cause, cuts
+//! it, and has itself called when the server has stopped.
 
 mod members;
 mod report;

@@ -6,6 +6,7 @@ use std::process::{ExitCode, Termination};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::write_with_causes;
 use crate::lifecycle::phase::StopCause;
 use crate::lifecycle::report::Report;
 use crate::sys::clock::Short;
@@ -267,8 +268,8 @@ impl fmt::Display for MemberReport {
             MemberOutcome::Done => write!(f, "{name} ended after {ran}"),
             MemberOutcome::Served(report) => write!(f, "{name} {}", report.summary()),
             MemberOutcome::Failed(error) => {
-                write!(f, "{name} failed after {ran}: {error}")?;
-                write_causes(f, error.source())
+                write!(f, "{name} failed after {ran}: ")?;
+                write_with_causes(f, &**error)
             }
             MemberOutcome::Panicked(text) => write!(f, "{name} panicked after {ran}: {text}"),
             MemberOutcome::LeftBehind => {
@@ -311,8 +312,7 @@ impl fmt::Display for GroupFailed {
 
 impl fmt::Debug for GroupFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")?;
-        write_causes(f, self.source())
+        write_with_causes(f, self)
     }
 }
 
@@ -322,14 +322,3 @@ impl StdError for GroupFailed {
     }
 }
 
-/// Writes `cause`, its own cause and so on, with a colon before each.
-fn write_causes(
-    f: &mut fmt::Formatter<'_>,
-    mut cause: Option<&(dyn StdError + 'static)>,
-) -> fmt::Result {
-    while let Some(error) = cause {
-        write!(f, ": {error}")?;
-        cause = error.source();
-    }
-    Ok(())
-}
