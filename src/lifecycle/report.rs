@@ -157,8 +157,8 @@ impl Report {
     /// something was cut, and 3 if a worker was left behind. (The code 2 is for programs that could
     /// not start.)
     ///
-    /// A request with the fate [`Fate::AfterClose`] does not count as cut, because its client had to
-    /// expect it.
+    /// A request with the fate [`Fate::AfterClose`] does not count as cut, because its client had
+    /// to expect it.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         if !self.stuck.is_empty() {

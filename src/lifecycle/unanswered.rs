@@ -67,7 +67,8 @@ impl Fate {
         )
     }
 
-    /// Returns whether no handler has seen the request, so that sending it again does nothing twice.
+    /// Returns whether no handler has seen the request, so that sending it again does nothing
+    /// twice.
     #[must_use]
     pub const fn is_safe_to_repeat(self) -> bool {
         matches!(

@@ -1,9 +1,9 @@
 //! The blocking accept loop: takes connections from the kernel's accept backlog and sends them to
 //! the pool.
 //!
-//! **Invariant:** the acceptor blocks only here, in its wait for a listener or its waker. A server
-//! that is full and finds nobody idle stops waiting for its listeners, and the kernel's backlog is
-//! the queue.
+//! **Invariant:** the acceptor blocks only here, in its wait for a listener or its waker. A full
+//! server that finds no idle connection stops waiting for its listeners, and the kernel's backlog
+//! is the queue.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -25,10 +25,10 @@ use crate::sys::clock::{after, earlier, later};
 use crate::sys::test_points::Point;
 use crate::sys::waker::wait_for;
 
-/// After an accept(2) that failed, or a look for idle connections that found none, and while no
-/// connection ends.
+/// The time for which the acceptor waits after an accept(2) that failed, or after a look for idle
+/// connections that found none, unless a connection ends before.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Between two lines in the log about that.
+/// The shortest time between two lines in the log about a lack of room.
 const COMPLAINT: Duration = Duration::from_secs(1);
 
 /// The acceptor, and all it hands to the drain at its end.
@@ -42,7 +42,7 @@ pub(crate) struct Acceptor {
     max_connections: usize,
     evictor: Evictor,
     paused_until: Option<Instant>,
-    /// Since when somebody waits for room.
+    /// The instant since which a client waits for room.
     pause_began: Option<Instant>,
     complained_at: Option<Instant>,
 }
@@ -89,7 +89,7 @@ impl Acceptor {
         self.count_pause();
     }
 
-    /// Whether draining is due.
+    /// Returns whether draining is due.
     fn is_over(&self) -> bool {
         let lifecycle = &self.pool.lifecycle;
         lifecycle.is_stopping()
@@ -106,7 +106,8 @@ impl Acceptor {
     fn accept_once(&mut self) {
         let now = self.pool.lifecycle.clock.now();
         self.paused_until = self.paused_until.filter(|until| now < *until);
-        // Also when the server is full: who is idle stays as long as nobody waits.
+        // A full server waits for its listeners too: it closes an idle connection only when a
+        // client is there that needs the room.
         let listening = self.paused_until.is_none() && self.can_send();
         let waker = self.pool.waker.clone();
         let mut fds = vec![waker.as_fd()];
@@ -122,7 +123,7 @@ impl Acceptor {
             return;
         }
         waker.reset();
-        // Who woke us may have been a connection that has ended.
+        // The wake-up may have come from a connection that has ended and made room.
         self.paused_until = None;
         if listening {
             for i in 0..self.listeners.len() {
@@ -131,14 +132,14 @@ impl Acceptor {
         }
     }
 
-    /// Whether as many connections are open as may be. If so, the acceptor will be woken when one
-    /// ends.
+    /// Returns whether as many connections are open as may be. If so, the acceptor will be woken
+    /// when one ends.
     fn is_full(&self) -> bool {
         self.pool.ledger.is_full(self.max_connections)
     }
 
-    /// Whether there is room in the accepted channel. If not, the acceptor will be woken when there
-    /// is.
+    /// Returns whether there is room in the accepted channel. If not, the acceptor will be woken
+    /// when there is.
     fn can_send(&self) -> bool {
         if self.accepted.is_full() {
             self.pool.acceptor_waits.store(true, SeqCst);
@@ -149,8 +150,8 @@ impl Acceptor {
 
     /// Takes what is in a listener's backlog, as long as there is room or can be made.
     fn accept_all(&mut self, listener: usize) {
-        // A descriptor that we have freed and somebody else has taken: another one would go the
-        // same way.
+        // Whether a descriptor that an eviction has freed was taken by another thread of the
+        // process. The next one would go the same way, so no further connection is evicted for it.
         let mut evicted_in_vain = false;
         while !self.is_over() && self.can_send() && (!self.is_full() || self.make_room(listener)) {
             match self.listeners[listener].accept(&self.pool.test_points) {
@@ -159,7 +160,7 @@ impl Acceptor {
                     evicted_in_vain = false;
                     let entry = Ledger::open(&self.pool.ledger);
                     self.pool.test_points.at(Point::AcceptedBeforeSent);
-                    // There is room, and nobody else sends.
+                    // The channel has room, because only this thread sends to it.
                     let _ = self.accepted.try_send(Accepted {
                         socket,
                         peer,
@@ -169,15 +170,15 @@ impl Acceptor {
                 }
                 Ok(None) => return self.count_pause(),
                 Err(error) => {
-                    let starved = is_resource_shortage(&error);
                     let addr = &self.listeners[listener].addr;
-                    if starved
+                    if is_resource_shortage(&error)
                         && !evicted_in_vain
                         && self.evictor.evict(&self.pool, Duration::ZERO) == Eviction::One
                     {
                         evicted_in_vain = true;
                         let line = format!(
-                            "cannot accept on {addr}: {error}; closing who has been idle longest"
+                            "cannot accept on {addr}: {error}; \
+                             closing the connection that has been idle longest"
                         );
                         self.complain(Level::Error, &line);
                     } else {
@@ -190,8 +191,8 @@ impl Acceptor {
         }
     }
 
-    /// The server is full: closes an idle connection for one that waits in a listener's backlog.
-    /// False: none waits, or none is idle.
+    /// Makes room in a full server: closes an idle connection if another one waits in the backlog
+    /// of `listener`. False: none waits, or none is idle.
     fn make_room(&mut self, listener: usize) -> bool {
         if !wait_for(&[self.listeners[listener].as_fd()], Some(Duration::ZERO)) {
             return false;
@@ -202,7 +203,7 @@ impl Acceptor {
             Eviction::One => {
                 self.complain(
                     Level::Warn,
-                    &format!("{max} connections are open: closing who has been idle longest"),
+                    &format!("{max} connections are open: closing the one idle longest"),
                 );
                 true
             }
@@ -211,7 +212,7 @@ impl Acceptor {
                     Level::Warn,
                     &format!("{max} connections are open and none is idle: new ones wait"),
                 );
-                // Who falls idle from now on is not ripe before that.
+                // A connection that falls idle from now on cannot be evicted before that.
                 self.pause(earlier(
                     ripe_at,
                     after(self.pool.lifecycle.clock.now(), idle_grace),
@@ -224,7 +225,8 @@ impl Acceptor {
         }
     }
 
-    /// There is no room: goes on when a connection has ended, or at `until`, but not at once.
+    /// Stops accepting for want of room until a connection has ended, or until `until`, but at
+    /// least for [`PAUSE`] in the second case.
     fn pause(&mut self, until: Option<Instant>) {
         let now = self.pool.lifecycle.clock.now();
         self.pool.ledger.wake(WakeAt::AnyEnd);
@@ -232,7 +234,7 @@ impl Acceptor {
         self.pause_began.get_or_insert(now);
     }
 
-    /// Nobody waits any more for want of room.
+    /// Counts the time for which clients waited for want of room, when no client waits any more.
     fn count_pause(&mut self) {
         if let Some(began) = self.pause_began.take() {
             let now = self.pool.lifecycle.clock.now();
@@ -242,7 +244,7 @@ impl Acceptor {
         }
     }
 
-    /// A line in the log, unless there was one a moment ago.
+    /// Writes a line to the log, unless one was written a moment ago.
     fn complain(&mut self, level: Level, line: &str) {
         let now = self.pool.lifecycle.clock.now();
         if self
@@ -255,11 +257,12 @@ impl Acceptor {
     }
 }
 
-/// Whether an accept failed for want of what a closed connection gives back.
+/// Returns whether an accept(2) failed for want of descriptors or memory, which a connection gives
+/// back when it closes.
 pub(crate) fn is_resource_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let starved = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     error
         .raw_os_error()
-        .is_some_and(|code| starved.iter().any(|errno| errno.raw_os_error() == code))
+        .is_some_and(|code| shortages.iter().any(|errno| errno.raw_os_error() == code))
 }

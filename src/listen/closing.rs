@@ -1,17 +1,17 @@
 //! Closing a listener without losing what is in its accept backlog.
 //!
-//! A connection in the backlog is complete for its client, who may have sent a request on it:
-//! closing the listener resets it. So all are accepted first, into a list, and served after the
-//! close; serving in between would never end under load.
+//! For its client, a connection in the backlog is complete, and the client may have sent a request
+//! on it. Closing the listener would reset it. So all of them are accepted first, into a list, and
+//! are served after the close; to serve them before it would never end under load.
 //!
-//! Neither would be enough alone: a handshake that is half done when the listener closes is reset
-//! too, after its client has been told that it is connected. A *gate* keeps new ones out meanwhile:
-//! with `IP_MINTTL` 255 (`IPV6_MINHOPCOUNT`) the kernel drops each SYN that comes to the listener,
-//! unless from a neighbour that sends TTL 255, and completes the handshakes that are under way. Who
-//! meets the gate tries again after a second, and is refused.
+//! That alone is not enough, because a handshake that is half done when the listener closes is
+//! reset too, after its client was told that it is connected. So a *SYN gate* keeps new connections
+//! out meanwhile: with `IP_MINTTL` 255 (`IPV6_MINHOPCOUNT`) the kernel drops each SYN that comes to
+//! the listener, unless from a neighbour that sends TTL 255, and completes the handshakes that are
+//! under way. A client whose SYN is dropped sends it again after a second, and is refused then.
 //!
-//! **Invariant:** the gate is never used on a socket that somebody else may hold too: it acts on
-//! the socket, not on the descriptor.
+//! **Invariant:** the SYN gate is never used on a socket that another process may hold too, because
+//! it acts on the socket and not on the descriptor.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};

@@ -1,7 +1,9 @@
-//! Making room for a connection that waits to be accepted: those that have been silent longest go.
+//! Eviction: making room for a connection that waits to be accepted, by closing the one that has
+//! been silent longest.
 //!
-//! The claim is the only way to them, as to every parked connection; and like the drain, who has
-//! claimed one looks at its socket once more: a request that is there already is served.
+//! The evictor claims a connection before it touches it, as every thread must with a parked one.
+//! Then it looks at the socket once more, as the drain does: a request that is there already is
+//! served.
 
 use std::time::{Duration, Instant};
 
@@ -11,31 +13,34 @@ use crate::pool::settle::{LetGo, Queue};
 use crate::pool::shared::Pool;
 use crate::sys::clock::after;
 
-/// Finds connections to close.
+/// Finds the connections to close, and closes them.
 #[derive(Debug)]
 pub(crate) struct Evictor {
-    /// The keys of connections that were silent when we last looked, and since when: the longest
-    /// silent one is the last.
+    /// The connections that were silent at the last look at the table: since when, and their keys.
+    /// The one that has been silent longest comes last.
     ///
-    /// Who has fallen silent since is younger than all of them, so the table is gone through once
-    /// for as many connections as are in here, and not for each; one that is not silent any more,
-    /// or not the same, shows another moment.
+    /// A connection that has fallen silent after the look has been so for a shorter time than all
+    /// of them. So one look at the table serves for all candidates in this list, and not for one
+    /// eviction only. A slot whose connection has spoken since, or is another one, shows another
+    /// moment than the one in this list.
     candidates: Vec<(u64, u32)>,
-    /// Not before then are others looked for.
+    /// The instant before which the table is not looked at again.
     look_at: Option<Instant>,
     buffers: Buffers,
 }
 
-/// Of the acceptor's time, what a look at the whole table may take: a fiftieth. A full server
-/// nobody of which is idle would look whenever a connection ends.
+/// After a look at the whole table, the acceptor waits for this many times the time that the look
+/// took, so that looks take a fiftieth of its time. Without this limit, a full server with no idle
+/// connection would look at the table whenever a connection ends.
 const LOOKS: u32 = 50;
 
-/// What came of it.
+/// The result of an attempt to evict a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Eviction {
-    /// One was closed.
+    /// A connection was closed.
     One,
-    /// None is silent for long enough. When to ask again, if that is known: one may be by then.
+    /// No connection has been silent for long enough. The instant, if it is known, is when one may
+    /// have been.
     None(Option<Instant>),
 }
 
@@ -80,7 +85,7 @@ impl Evictor {
         }
     }
 
-    /// Goes through the table.
+    /// Looks at the whole table for silent connections.
     fn look(&mut self, pool: &Pool) {
         let began = pool.lifecycle.clock.now();
         let silent = pool
@@ -94,7 +99,8 @@ impl Evictor {
         self.look_at = after(now, LOOKS * now.saturating_duration_since(began));
     }
 
-    /// Claims a candidate and looks at it once more. False: it was served or left where it is.
+    /// Claims a candidate and looks at it once more. False: the connection was served, or left
+    /// where it is.
     fn close_if_silent(&mut self, pool: &Pool, key: u32, idle_for: Duration) -> bool {
         let slot = pool.table.slot(key);
         if !slot.word.claim_idle() {

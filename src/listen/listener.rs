@@ -1,4 +1,4 @@
-//! Sockets that are listened on, and what a user may give to listen on.
+//! Listening sockets, and what a program may give a server to listen on.
 
 use std::fmt;
 use std::io;
@@ -17,13 +17,13 @@ use crate::error::{Error, Result};
 use crate::settings::MAX_UNSENT_BYTES;
 use crate::sys::test_points::TestPoints;
 
-/// An address a server listens on.
+/// An address that a server listens on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Addr {
-    /// An internet address. The port is the one the kernel has given, where port 0 was asked for.
+    /// An internet address. Where port 0 was asked for, the port is the one that the kernel chose.
     Tcp(SocketAddr),
-    /// A unix socket's path.
+    /// The path of a unix socket.
     Unix(PathBuf),
 }
 
@@ -41,19 +41,20 @@ impl fmt::Display for Addr {
 pub(crate) struct Listener {
     fd: OwnedFd,
     pub(crate) addr: Addr,
-    /// The file of a unix socket that we have made, and so remove.
+    /// The file of a unix socket, if we have made it and so have to remove it.
     unlink: Option<PathBuf>,
     origin: Origin,
 }
 
-/// Who else may hold a listener's socket.
+/// Where a listener's socket comes from, which says who else may hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// Nobody: we have made it.
+    /// We have made the socket, and nobody else holds it.
     Ours,
-    /// Perhaps the user, who has given it to us.
+    /// The program has given us the socket, and may hold it too.
     Given,
-    /// Whoever has started the process, and its other children.
+    /// The process was started with the socket. Its parent may hold it too, and the parent's other
+    /// children.
     Inherited,
 }
 
@@ -85,7 +86,7 @@ impl Listener {
             bound => bound?,
         }
         if let Some(mode) = mode {
-            // Nobody can connect before the socket listens.
+            // The mode is set in time: no client can connect before the socket listens.
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         }
         rustix::net::listen(&fd, backlog)?;
@@ -96,17 +97,18 @@ impl Listener {
 
     fn new(fd: OwnedFd, origin: Origin) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        // Accepted sockets inherit it: a write to a client that is gone fails and raises no SIGPIPE.
+        // Accepted sockets inherit this option, with which a write to a client that is gone fails
+        // and raises no SIGPIPE.
         #[cfg(target_vendor = "apple")]
         sockopt::set_socket_nosigpipe(&fd, true)?;
         let name = rustix::net::getsockname(&fd)?;
         let addr = match SocketAddr::try_from(name.clone()) {
             Ok(addr) => {
-                // Accepted sockets inherit it: no response waits for the acknowledgement of the one
-                // before.
+                // Accepted sockets inherit this option, with which no response waits for the
+                // acknowledgement of the one before.
                 sockopt::set_tcp_nodelay(&fd, true)?;
-                // They inherit this too. Where it is refused, slow readers cost more memory, and
-                // nothing else.
+                // They inherit this option too. Where the system refuses it, clients that read
+                // slowly cost more memory, and nothing else.
                 let _ = crate::sys::socket::set_unsent_max(fd.as_fd(), MAX_UNSENT_BYTES);
                 Addr::Tcp(addr)
             }
@@ -126,7 +128,7 @@ impl Listener {
         })
     }
 
-    /// Takes a socket that the process was started with. It has to listen already.
+    /// Takes a socket that the process was started with. The socket has to listen already.
     fn inherited(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
         if !is_listening(&fd)? || sockopt::socket_type(&fd)? != SocketType::STREAM {
@@ -136,29 +138,31 @@ impl Listener {
             ));
         }
         let listener = Self::new(fd, Origin::Inherited)?;
-        // A predecessor that was killed may have left it shut.
+        // A predecessor that was killed while it closed the socket may have left the SYN gate on.
         if matches!(listener.addr, Addr::Tcp(_)) {
             let _ = listener.set_syn_gate(false);
         }
         Ok(listener)
     }
 
-    /// Whether others accept from the same socket, so that its backlog is not lost with us.
+    /// Returns whether other processes accept from the same socket, so that its backlog is not lost
+    /// when we close it.
     pub(crate) fn is_shared(&self) -> bool {
         self.origin == Origin::Inherited
     }
 
-    /// Whether new connections can be kept out without harm to anybody else.
+    /// Returns whether new connections can be kept out without harm to another holder of the
+    /// socket.
     pub(crate) fn may_be_gated(&self) -> bool {
         self.origin == Origin::Ours && matches!(self.addr, Addr::Tcp(_))
     }
 
-    /// Keeps new connections out, or lets them in again: see `backlog.rs`.
+    /// Keeps new connections out, or lets them in again: see `closing.rs`.
     pub(crate) fn set_syn_gate(&self, on: bool) -> io::Result<()> {
         crate::sys::socket::set_syn_gate(self.fd.as_fd(), on)
     }
 
-    /// Whether its clients are on this machine.
+    /// Returns whether all clients of the listener are on this machine.
     pub(crate) fn is_local(&self) -> bool {
         match &self.addr {
             Addr::Tcp(addr) => addr.ip().is_loopback(),
@@ -188,23 +192,25 @@ impl Listener {
             {
                 Ok((fd, peer)) => return Ok(Some((fd, peer))),
                 Err(Errno::AGAIN) => return Ok(None),
-                // A failure of the connection that was next, not of the listener: the one behind it
-                // may be well. One that comes again and again is the listener's after all.
+                // The connection that was next has failed, and not the listener: the connection
+                // after it may be well. A failure that comes again and again is taken for one of
+                // the listener.
                 Err(error) if PASSING.contains(&error) && failed < PASSING_MAX => failed += 1,
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// No client finds a unix socket's path from here on; those that did are in the backlog.
+    /// Removes the file of a unix socket, so that no further client finds it. The clients that did
+    /// are in the backlog.
     pub(crate) fn unlink(&mut self) -> io::Result<()> {
         self.unlink.take().map_or(Ok(()), std::fs::remove_file)
     }
 }
 
-/// What accept(2) fails with when the next connection is at fault: its client was gone before we
-/// came (ECONNABORTED, EPROTO), a firewall forbids it (EPERM), or Linux passes on what its network
-/// had to say about it.
+/// The errors with which accept(2) fails when the next connection is at fault: its client was gone
+/// before we accepted it (ECONNABORTED, EPROTO), a firewall forbids it (EPERM), or Linux passes on
+/// an error of its network.
 #[cfg(target_os = "linux")]
 const PASSING: &[Errno] = &[
     Errno::CONNABORTED,
@@ -222,7 +228,8 @@ const PASSING: &[Errno] = &[
 #[cfg(not(target_os = "linux"))]
 const PASSING: &[Errno] = &[Errno::CONNABORTED, Errno::INTR, Errno::PROTO];
 
-/// So many of them on end are more than an accept backlog usually holds in dead connections.
+/// The most such errors on end that are passed over. An accept backlog seldom holds more dead
+/// connections.
 const PASSING_MAX: usize = 1024;
 
 impl AsFd for Listener {
@@ -274,14 +281,15 @@ fn is_listening(socket: &OwnedFd) -> io::Result<bool> {
     Ok(sockopt::socket_acceptconn(socket)?)
 }
 
-/// Apple's kernel does not tell. There the first accept(2) fails on a socket that does not listen.
+/// Always true, because Apple's kernel does not say. There the first accept(2) fails on a socket
+/// that does not listen.
 #[cfg(target_vendor = "apple")]
 fn is_listening(_socket: &OwnedFd) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether a path is a unix socket's, at which nobody answers. (A file that is none refuses
-/// connections too.)
+/// Returns whether the file at `path` is a unix socket that no process listens on. The type of the
+/// file is looked at because a file that is no socket refuses connections too.
 fn is_abandoned(path: &Path, addr: &SocketAddrUnix) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     let refuses = || {
@@ -292,35 +300,43 @@ fn is_abandoned(path: &Path, addr: &SocketAddrUnix) -> bool {
     is_socket && refuses()
 }
 
-/// What a server can be told to listen on: a text, a [`SocketAddr`], an ip address with a port, a
-/// [`TcpListener`] or [`UnixListener`] that was made elsewhere, what the process was
-/// [started with](inherited), or several of a kind in an array or a `Vec`.
+/// What a server can listen on.
+///
+/// It is a text, a [`SocketAddr`], an IP address with a port, a [`TcpListener`] or [`UnixListener`]
+/// that was made elsewhere, the sockets that the process was [started with](inherited), or several
+/// of a kind in an array or a `Vec`.
 ///
 /// | text | listens on |
 /// |---|---|
 /// | `127.0.0.1:8080`, `[::1]:8080` | that address |
 /// | `0.0.0.0:8080` | all IPv4 addresses |
-/// | `[::]:8080` | all addresses, IPv4 too unless the system says otherwise (`net.ipv6.bindv6only`) |
-/// | `localhost:8080` | each address the name has |
-/// | `127.0.0.1:0` | any free port: [`Bound::local_addr`](crate::Bound::local_addr) tells which |
-/// | `unix:/run/app.sock` | a socket file, with the mode that the umask leaves; with another one by [`unix`] |
-/// | `inherited`, `inherited:NAME` | what the process was [started with](inherited), all of it or what has this name |
+/// | `[::]:8080` | all addresses, IPv4 and IPv6 |
+/// | `localhost:8080` | each address of the name |
+/// | `127.0.0.1:0` | any free port |
+/// | `unix:/run/app.sock` | a socket file |
+/// | `inherited` | all inherited sockets |
+/// | `inherited:NAME` | the inherited sockets of this name |
 ///
-/// A port that an earlier process has left in TIME_WAIT is taken at once (`SO_REUSEADDR`); one that
-/// another process listens on is not. A socket file that nobody listens on any more is replaced,
-/// one that is in use is an error, and ours is removed when the listener closes.
+/// [`Bound::local_addr`](crate::Bound::local_addr) returns the port that the kernel chose for port
+/// 0. `[::]` does not listen on IPv4 where the system says so (`net.ipv6.bindv6only`). A port that
+/// an earlier process has left in TIME_WAIT can be listened on at once (`SO_REUSEADDR`); a port
+/// that another process listens on cannot.
 ///
-/// A listener that was made elsewhere keeps its own backlog; it becomes non-blocking and has
-/// `TCP_NODELAY` set, which every accepted connection has. When the server stops, new connections
-/// cannot be kept out of it while it closes, as others may hold the same socket: see
+/// A socket file has the mode that the umask leaves; [`unix`] sets another one. A file that no
+/// process listens on any more is replaced, and one that is in use is an error. The server removes
+/// its file when it closes the listener.
+///
+/// A listener that was made elsewhere keeps its own backlog. It becomes non-blocking, and gets
+/// `TCP_NODELAY`, which every accepted connection has. While a stopping server closes it, new
+/// connections cannot be kept out, because others may hold the same socket: see
 /// [`ListenersReport::without_syn_gate`](crate::report::ListenersReport::without_syn_gate).
 pub trait Listen {
     /// Makes the listeners.
     ///
     /// # Errors
     ///
-    /// [`Error::Address`] for what is no address, [`Error::Listen`] when the system refuses it: in
-    /// use, not permitted, not of this machine.
+    /// [`Error::Address`] if it is no address; [`Error::Listen`] if the system refuses it, because
+    /// the address is in use, not permitted, or not one of this machine.
     #[doc(hidden)]
     fn listen(self, backlog: i32) -> Result<Listeners>;
 }
@@ -344,9 +360,7 @@ impl Listen for &str {
             return match name.strip_prefix(':') {
                 Some(name) => inherited().named(name).listen(backlog),
                 None if name.is_empty() => inherited().listen(backlog),
-                None => Err(refused(
-                    "after `inherited` comes nothing, or a colon and a name",
-                )),
+                None => Err(refused("only a colon and a name may follow `inherited`")),
             };
         }
         if let Some(path) = self.strip_prefix("unix:") {
@@ -374,18 +388,22 @@ impl Listen for &str {
     }
 }
 
-/// A unix socket to listen on, where `unix:` and a path do not say enough.
+/// Returns a unix socket to listen on, for when `unix:` and a path do not say enough.
 ///
-/// A socket file that nobody listens on any more is replaced; one that somebody listens on is an
-/// error. The file is removed when the stop begins, before the last connections are taken from it.
+/// A socket file that no process listens on any more is replaced, and one that is in use is an
+/// error. The file is removed when draining starts, before the last connections are taken from the
+/// socket.
 ///
 /// # Examples
 ///
 /// ```
+/// use lameduck::Server;
+/// use lameduck::net::unix;
+///
 /// # let dir = std::env::temp_dir().join(format!("lameduck-doc-{}", std::process::id()));
 /// # std::fs::create_dir_all(&dir).unwrap();
 /// # let path = dir.join("app.sock");
-/// let server = lameduck::Server::builder().bind(lameduck::net::unix(&path).mode(0o660))?;
+/// let server = Server::builder().bind(unix(&path).mode(0o660))?;
 /// # drop(server);
 /// # std::fs::remove_dir_all(&dir).unwrap();
 /// # Ok::<(), lameduck::Error>(())
@@ -406,8 +424,8 @@ pub struct Unix {
 }
 
 impl Unix {
-    /// Who may connect, as for chmod(2): `0o660` is the owner and the group. Default: what the
-    /// process's umask leaves.
+    /// Sets who may connect, as for chmod(2): with `0o660` the owner and the group may. Default:
+    /// the mode that the umask of the process leaves.
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
         self
@@ -477,27 +495,32 @@ fn take_given(fd: OwnedFd) -> Result<Listeners> {
 }
 
 /// The sockets that the process was started with, as systemd and others pass them: see
-/// [`inherited`]. All of them, unless [`named`](Self::named) says which.
+/// [`inherited`].
 #[derive(Debug, Clone)]
 #[must_use = "give it to `ServerBuilder::bind`"]
 pub struct Inherited {
     name: Option<String>,
 }
 
-/// The listeners that whoever has started the process has made for it (`LISTEN_PID`, `LISTEN_FDS`,
-/// `LISTEN_FDNAMES`, see sd_listen_fds(3)), for [`ServerBuilder::bind`](crate::ServerBuilder::bind). They stay
-/// open when this server stops: what is in their backlogs is for the next one, so that no client is
-/// refused in between.
+/// Returns the listeners that the process was started with, for
+/// [`ServerBuilder::bind`](crate::ServerBuilder::bind).
 ///
-/// Each can be claimed once in a process. To `bind` fails with [`Error::Address`] if there is none,
-/// or if it was claimed before, and with [`Error::Listen`] for what is no listening stream socket.
+/// A supervisor such as systemd makes them and passes them on (`LISTEN_PID`, `LISTEN_FDS`,
+/// `LISTEN_FDNAMES`, see sd_listen_fds(3)). They stay open when this server stops: the connections
+/// in their backlogs are for the next process, so that no client is refused in between.
+///
+/// Each of them can be bound once in a process. `bind` fails with [`Error::Address`] if there is
+/// none, or if it was bound before, and with [`Error::Listen`] if it is not a listening stream
+/// socket.
 pub const fn inherited() -> Inherited {
     Inherited { name: None }
 }
 
 impl Inherited {
-    /// Only those with this name: a unit's `FileDescriptorName=`, which by default is the name of
-    /// the `.socket` unit.
+    /// Leaves out all but those with this name. Default: all inherited sockets are used.
+    ///
+    /// The name is the `FileDescriptorName=` of a unit, which by default is the name of the
+    /// `.socket` unit.
     pub fn named(self, name: impl Into<String>) -> Self {
         Self {
             name: Some(name.into()),
@@ -541,12 +564,13 @@ impl Listen for Inherited {
     }
 }
 
-/// The first descriptor that is passed, as sd_listen_fds(3) has it.
+/// The first descriptor that is passed, by sd_listen_fds(3).
 const PASSED_FDS_START: i32 = 3;
 
 /// The descriptors that the environment says were passed to process `pid`, with their names.
 ///
-/// The variables stay as they are: `LISTEN_PID` keeps children from taking them for theirs.
+/// The variables stay as they are: because of `LISTEN_PID`, child processes do not take them for
+/// theirs.
 fn passed_fds(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Vec<(i32, String)> {
     let number = |name| variable(name).and_then(|text| text.parse::<u32>().ok());
     if number("LISTEN_PID") != Some(pid) {
@@ -567,7 +591,7 @@ fn passed_fds(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Vec<(i32, 
         .collect()
 }
 
-/// True for the first who asks for a descriptor.
+/// Claims a descriptor. False: it was claimed before.
 fn claim(fd: i32) -> bool {
     static CLAIMED: std::sync::Mutex<std::collections::BTreeSet<i32>> =
         std::sync::Mutex::new(std::collections::BTreeSet::new());

@@ -39,8 +39,8 @@ impl Server {
 
 /// The description of a server that is to be bound: see [`Server::builder`].
 ///
-/// Each method sets one thing. A second call replaces the first, except for signals and hooks, which
-/// add up. With a timeout of zero the server gives up as soon as it has to wait; with one of
+/// Each method sets one thing. A second call replaces the first, except for signals and hooks,
+/// which add up. With a timeout of zero the server gives up as soon as it has to wait; with one of
 /// [`Duration::MAX`] it waits for ever.
 ///
 /// # Examples
@@ -95,8 +95,8 @@ impl ServerBuilder {
     /// Sets how many connections the kernel holds until they are accepted, for each address.
     /// Default: 4096.
     ///
-    /// The kernel allows no more than `net.core.somaxconn` (listen(2)). A client that comes when the
-    /// backlog is full repeats its attempt until there is room.
+    /// The kernel allows no more than `net.core.somaxconn` (listen(2)). A client that comes when
+    /// the backlog is full repeats its attempt until there is room.
     pub fn backlog(mut self, connections: u16) -> Self {
         self.settings.backlog = i32::from(connections);
         self
@@ -107,8 +107,8 @@ impl ServerBuilder {
     ///
     /// In this time a load balancer can notice that the server is not
     /// [ready](crate::Context::readiness) any more, and send its clients elsewhere. Clients are
-    /// served as before, and each response says `Connection: close`. The phase always lasts its full
-    /// time.
+    /// served as before, and each response says `Connection: close`. The phase always lasts its
+    /// full time.
     pub fn lame_duck(mut self, period: Duration) -> Self {
         self.settings.lame_duck = period;
         self
@@ -117,15 +117,15 @@ impl ServerBuilder {
     /// Sets how long a request in flight gets once draining starts. Default: 25 s. Zero cuts at
     /// once; [`Duration::MAX`] never cuts.
     ///
-    /// After this time a client whose response is not begun gets 503, and a client whose response is
-    /// begun has [`cut_grace`](Self::cut_grace) to receive the rest.
+    /// After this time a client whose response is not begun gets 503, and a client whose response
+    /// is begun has [`cut_grace`](Self::cut_grace) to receive the rest.
     pub fn grace_period(mut self, period: Duration) -> Self {
         self.settings.grace_period = period;
         self
     }
 
-    /// Sets how long an idle connection must have been silent before a draining server closes it, or
-    /// a full server closes it to make room. Default: 1 s. Zero closes every idle connection at
+    /// Sets how long an idle connection must have been silent before a draining server closes it,
+    /// or a full server closes it to make room. Default: 1 s. Zero closes every idle connection at
     /// once.
     pub fn idle_grace(mut self, period: Duration) -> Self {
         self.settings.idle_grace = period;
@@ -194,8 +194,8 @@ impl ServerBuilder {
     }
 
     /// Sets the size, in bytes, up to which a request body is collected before the handler is
-    /// called. Default: 64 KiB. With zero no body is collected, and the handler is called as soon as
-    /// the head is complete.
+    /// called. Default: 64 KiB. With zero no body is collected, and the handler is called as soon
+    /// as the head is complete.
     ///
     /// A longer body is read by the handler as it comes, which holds a worker. At most half of the
     /// workers do that at the same time.

@@ -45,8 +45,8 @@ impl ServerHandle {
     /// Begins the stop without lame duck and with `within` instead of the grace period, and returns
     /// at once. Handlers may call it too.
     ///
-    /// Zero cuts at once; [`Duration::MAX`] never cuts. A stop that was begun before can only become
-    /// shorter.
+    /// Zero cuts at once; [`Duration::MAX`] never cuts. A stop that was begun before can only
+    /// become shorter.
     pub fn begin_shutdown_within(&self, within: Duration) {
         self.0
             .ask_for_stop(|lifecycle| lifecycle.begin_stop_within(StopCause::Handle, within));

@@ -321,4 +321,3 @@ impl StdError for GroupFailed {
         self.0.first_problem()?.error().map(|error| error as _)
     }
 }
-
