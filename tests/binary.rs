@@ -276,7 +276,7 @@ fn headers_shows_the_fields_as_they_came() {
 }
 
 #[test]
-fn a_parameter_that_is_missing_or_wrong_is_told_in_one_line() {
+fn a_parameter_that_is_missing_or_wrong_is_reported_in_one_line() {
     let demo = Demo::start(&[]);
     for (target, problem) in [
         ("/sleep", "the parameter `ms` is missing; try /sleep?ms=500"),

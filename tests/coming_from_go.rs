@@ -401,7 +401,7 @@ fn after_the_first_signal_nothing_is_caught_and_the_second_one_ends_the_process(
 }
 
 #[test]
-fn without_a_second_signal_the_deadline_forces_it_and_says_what_was_cut() {
+fn without_a_second_signal_the_deadline_forces_the_stop_and_says_what_was_cut() {
     let (child, mut client) = with_a_request_in_flight("forced by the deadline");
     assert_eq!(client.read_response().status, 503);
     drop(client);

@@ -768,7 +768,7 @@ fn services_run_on_threads_that_have_their_names() {
 }
 
 #[test]
-fn a_signal_that_nobody_may_catch_is_refused() {
+fn a_signal_that_no_program_may_catch_is_refused() {
     let error = Group::builder()
         .on_signals([libc::SIGTERM, libc::SIGKILL])
         .start()

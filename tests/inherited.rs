@@ -246,7 +246,7 @@ mod in_a_child {
     }
 
     #[test]
-    fn two_generations_share_a_socket_and_nobody_is_refused() {
+    fn two_generations_share_a_socket_and_no_client_is_refused() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let first = launch_demo(&listener, "--workers 4");

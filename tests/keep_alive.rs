@@ -236,7 +236,7 @@ fn an_informational_status_of_the_handler_is_not_sent_as_the_answer() {
 }
 
 #[test]
-fn an_endless_pipeline_does_not_starve_another_connection() {
+fn an_endless_pipeline_does_not_hold_up_another_connection() {
     let server = TestServer::with(builder().workers(1), echo);
     let (stop, sent) = (
         Arc::new(AtomicBool::new(false)),

@@ -133,7 +133,7 @@ impl Read for Endless {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn little_is_made_of_a_response_that_nobody_takes() {
+fn little_is_made_of_a_response_that_its_client_does_not_take() {
     let made = Arc::new(AtomicU64::new(0));
     let counted = made.clone();
     let description = builder().workers(2).write_timeout(millis(500));
@@ -150,7 +150,7 @@ fn little_is_made_of_a_response_that_nobody_takes() {
 }
 
 #[test]
-fn endless_responses_to_fast_clients_hold_up_nobody() {
+fn endless_responses_to_fast_clients_hold_up_no_other_connection() {
     for workers in [1, 2] {
         let handler = |request: Request, _: Context| -> Response {
             match request.uri().path() {

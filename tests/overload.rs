@@ -14,7 +14,7 @@ use support::child::Program;
 use support::{Client, Gate, LIMIT, TestServer, builder, eventually, get, millis, pass_time};
 
 #[test]
-fn a_server_that_is_too_busy_says_when_to_come_back_and_counts_whom_it_told() {
+fn a_server_that_is_too_busy_says_when_to_come_back_and_counts_these_answers() {
     let gate = Gate::new();
     let waits = gate.clone();
     let server = TestServer::with(

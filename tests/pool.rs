@@ -281,7 +281,7 @@ fn with_all_workers_blocked_a_complete_request_gets_503_in_time() {
 }
 
 #[test]
-fn a_request_that_waits_for_a_place_among_the_slow_gets_503_in_time() {
+fn a_request_that_waits_for_the_lane_of_slow_handlers_gets_503_in_time() {
     let gate = Gate::new();
     let server = TestServer::with(
         builder().workers(2).queue_timeout(millis(200)),
@@ -415,7 +415,7 @@ fn an_answer_does_not_wait_for_the_body_of_the_next_request() {
 }
 
 #[test]
-fn an_answer_does_not_wait_for_a_later_request_that_finds_no_place_among_the_slow() {
+fn an_answer_does_not_wait_for_a_later_request_that_finds_the_lane_of_slow_handlers_full() {
     let gate = Gate::new();
     let server = TestServer::with(builder().workers(2), gated(&gate));
     assert_eq!(server.client().get("/gated/slow").status, 200);

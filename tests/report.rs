@@ -153,7 +153,7 @@ fn an_unclean_report_names_what_was_cut() {
 }
 
 #[test]
-fn what_was_cut_and_left_nobody_stuck_exits_with_1() {
+fn a_stop_that_cut_something_and_left_no_worker_stuck_exits_with_1() {
     let server = TestServer::with(
         builder().workers(2).cut_grace(LIMIT),
         |_: Request, context: Context| {
@@ -214,7 +214,7 @@ fn the_counts_agree_with_each_other() {
 }
 
 #[test]
-fn everyone_who_waits_gets_an_equal_report() {
+fn every_caller_that_waits_gets_an_equal_report() {
     let gate = Gate::new();
     let bound = builder().workers(2).bind("127.0.0.1:0").unwrap();
     let (addr, handle) = (bound.local_addr(), bound.handle());

@@ -39,7 +39,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const OCTETS: &str = "application/octet-stream";
 
 #[test]
-fn what_is_obvious_is_a_response() {
+fn strings_bytes_statuses_and_options_are_responses() {
     check("a", 200, TEXT, "a");
     check("a".to_owned(), 200, TEXT, "a");
     check(Cow::Borrowed("a"), 200, TEXT, "a");
@@ -119,7 +119,7 @@ fn a_field_that_cannot_be_sent_is_500_and_nothing_of_it() {
 }
 
 #[test]
-fn an_error_is_500_whatever_it_is_and_its_text_stays_here() {
+fn an_error_is_500_whatever_it_is_and_its_text_is_not_sent() {
     const INTERNAL: &str = "500 Internal Server Error\n";
     check(Err::<(), _>("a secret"), 500, TEXT, INTERNAL);
     check(Err::<(), _>("a secret".to_owned()), 500, TEXT, INTERNAL);
@@ -160,7 +160,7 @@ fn a_failure_answers_as_it_says() {
 }
 
 #[test]
-fn an_error_of_the_body_is_the_clients_however_it_is_passed_on() {
+fn an_error_of_the_request_body_has_its_own_status_however_it_is_passed_on() {
     let too_long = || BodyError::TooLong { max: 3 };
     let text = "413 Payload Too Large: the request body is longer than 3 bytes\n";
     check(too_long(), 413, TEXT, text);

@@ -340,7 +340,7 @@ fn a_client_that_reads_as_fast_as_it_can_is_never_too_slow() {
 }
 
 #[test]
-fn a_small_body_that_nobody_reads_and_that_never_comes_ends_the_connection() {
+fn a_small_body_that_no_handler_reads_and_that_never_comes_ends_the_connection() {
     let server = TestServer::with(builder().workers(2).collect_bytes(0), hello);
     let mut client = server.client();
     client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n12345");
@@ -370,7 +370,7 @@ fn a_client_that_does_not_close_after_the_last_response_is_not_waited_for() {
 }
 
 #[test]
-fn a_timeout_of_zero_gives_up_as_soon_as_anybody_waits() {
+fn a_timeout_of_zero_gives_up_as_soon_as_the_server_has_to_wait() {
     let server = TestServer::with(builder().head_timeout(Duration::ZERO), hello);
     server.client().expect_eof();
 
@@ -386,7 +386,7 @@ fn a_timeout_of_zero_gives_up_as_soon_as_anybody_waits() {
 }
 
 #[test]
-fn the_longest_time_there_is_overflows_nothing() {
+fn the_longest_duration_overflows_nothing() {
     let max = Duration::MAX;
     let times = builder()
         .head_timeout(max)

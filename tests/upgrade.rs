@@ -224,7 +224,7 @@ fn a_closure_that_never_returns_is_named_as_stuck() {
 }
 
 #[test]
-fn who_does_not_ask_for_the_protocol_gets_426() {
+fn a_client_that_does_not_ask_for_the_protocol_gets_426() {
     let server = TestServer::start(echo);
     for head in [
         "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -245,7 +245,7 @@ fn who_does_not_ask_for_the_protocol_gets_426() {
 }
 
 #[test]
-fn bytes_behind_the_request_are_the_upgraded_connections() {
+fn bytes_after_the_request_are_the_upgraded_connections() {
     let server = TestServer::start(|request: Request, _context: Context| {
         upgrade::accept(&request, "count", |mut io: Upgraded, _context| {
             let mut bytes = Vec::new();
@@ -298,7 +298,7 @@ fn an_upgrade_asked_for_while_draining_is_answered_with_503() {
 }
 
 #[test]
-fn beyond_the_limit_a_further_one_is_answered_with_503_and_the_pool_goes_on() {
+fn beyond_the_limit_a_further_upgrade_is_answered_with_503_and_the_pool_goes_on() {
     let server = TestServer::with(builder().max_dedicated_threads(1), echo);
     let mut first = connect(&server);
     let mut second = server.client();
@@ -345,7 +345,7 @@ fn an_upgraded_connections_read_and_write_time_out() {
 }
 
 #[test]
-fn a_panic_in_an_upgraded_connection_costs_that_one() {
+fn a_panic_in_an_upgraded_connection_costs_that_connection() {
     let server = TestServer::start(|request: Request, context: Context| {
         if request.uri().path() == "/panic" {
             return upgrade::accept(&request, "websocket", |_io, _context| {

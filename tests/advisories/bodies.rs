@@ -47,7 +47,7 @@ fn an_unread_body_is_never_a_request() {
 // The 0.CL class: a client waits for 100, the server answers at once, and the body comes all the
 // same.
 #[test]
-fn a_body_behind_an_answer_in_place_of_100_is_never_a_request() {
+fn a_body_after_an_answer_in_place_of_100_is_never_a_request() {
     let victim = Victim::new();
     for framing in [
         format!("Content-Length: {}", SMUGGLED.len()),

@@ -49,7 +49,7 @@ fn a_client_that_expects_continue_gets_a_refusal_without_it() {
 }
 
 #[test]
-fn who_sends_the_body_without_waiting_gets_an_answer_all_the_same() {
+fn a_client_that_sends_the_body_without_waiting_is_answered_too() {
     let server = TestServer::start(read_all);
     let mut client = server.client();
     client.send(

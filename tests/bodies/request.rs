@@ -12,7 +12,7 @@ use super::support::{
 use super::{big, digest, read_all};
 
 #[test]
-fn request_bodies_arrive_whole_however_they_are_framed_and_collected() {
+fn request_bodies_arrive_complete_however_they_are_framed_and_collected() {
     for collect in [0, 1, 100, 64 << 10, 4 << 20] {
         let server = TestServer::with(builder().workers(2).collect_bytes(collect), read_all);
         let mut client = server.client();
@@ -125,7 +125,7 @@ fn the_body_of_a_get_does_not_become_the_next_request() {
 }
 
 #[test]
-fn a_connection_stays_usable_after_a_small_body_that_nobody_read() {
+fn a_connection_stays_usable_after_a_small_body_that_no_handler_read() {
     for collect in [0, 64 << 10] {
         let server = TestServer::with(
             builder().workers(2).collect_bytes(collect),
@@ -149,7 +149,7 @@ fn a_connection_stays_usable_after_a_small_body_that_nobody_read() {
 }
 
 #[test]
-fn the_response_to_a_large_body_that_nobody_read_can_be_read() {
+fn the_response_to_a_large_body_that_no_handler_read_can_be_read() {
     let server = TestServer::start(|_: Request, _: Context| "unread");
     for chunked in [false, true] {
         let mut client = server.client();

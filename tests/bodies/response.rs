@@ -7,7 +7,7 @@ use super::support::{Client, Delimited, TestServer, builder, get, pattern, post,
 use super::{KINDS, SMALLER, assert_body, big, of_each_kind};
 
 #[test]
-fn a_response_of_each_kind_arrives_whole() {
+fn a_response_of_each_kind_arrives_complete() {
     let server = TestServer::start(of_each_kind);
     let mut client = server.client();
     for (path, is_sized, len) in KINDS {

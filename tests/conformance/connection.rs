@@ -32,7 +32,7 @@ fn http_1_1_connections_persist() {
 }
 
 #[test]
-fn who_asks_for_close_gets_close_and_nothing_more() {
+fn a_client_that_asks_for_close_gets_close_and_nothing_more() {
     let suite = Suite::new();
     for value in [
         "close",
@@ -151,7 +151,7 @@ fn responses_come_in_the_order_of_the_requests() {
 }
 
 #[test]
-fn nothing_behind_a_refused_request_is_taken_for_a_request() {
+fn nothing_after_a_refused_request_is_taken_for_a_request() {
     let suite = Suite::new();
     for bad in [
         "GET / HTTP/1.1\r\n\r\n".to_owned(),

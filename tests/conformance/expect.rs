@@ -10,7 +10,7 @@ use crate::{NEXT, Suite, answers, post, request, seen};
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 #[test]
-fn who_expects_100_gets_it_before_the_body_and_then_the_answer() {
+fn a_client_that_expects_100_gets_it_before_the_body_and_then_the_answer() {
     let suite = Suite::new();
     for expectation in [
         "100-continue",
@@ -206,7 +206,7 @@ fn an_early_answer_comes_before_the_body_does() {
 }
 
 #[test]
-fn an_upgrade_nobody_handles_is_ignored() {
+fn an_upgrade_that_no_handler_accepts_is_ignored() {
     let suite = Suite::new();
     for fields in [
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",

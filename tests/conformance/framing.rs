@@ -640,7 +640,7 @@ fn a_body_that_ends_early_is_incomplete() {
 }
 
 #[test]
-fn a_large_body_arrives_whole_in_either_framing() {
+fn a_large_body_arrives_complete_in_either_framing() {
     let suite = Suite::with(|request, _| {
         let mut body = request.into_body();
         std::io::copy(&mut body, &mut std::io::sink())

@@ -398,7 +398,7 @@ fn a_control_character_in_a_field_value_is_refused() {
 }
 
 #[test]
-fn fields_nobody_knows_are_passed_on_in_order() {
+fn unknown_fields_are_passed_on_in_order() {
     let suite = Suite::new();
     let seen = suite.accepted(request(
         "GET /",

@@ -256,7 +256,7 @@ fn two_servers_in_one_process_stop_apart() {
 }
 
 #[test]
-fn signals_that_nobody_may_catch_are_refused() {
+fn signals_that_no_program_may_catch_are_refused() {
     let _shared = shared();
     for (signal, name) in [
         (libc::SIGKILL, "SIGKILL"),

@@ -110,7 +110,7 @@ fn long_pipelines_that_wait_for_their_turn_are_answered_in_a_stop() {
 }
 
 #[test]
-fn a_talkative_connection_is_answered_while_draining() {
+fn a_connection_that_keeps_sending_requests_is_answered_while_draining() {
     let _shared = shared();
     let gate = Gate::new();
     let server = TestServer::with(Server::builder().workers(4).idle_grace(LIMIT), gated(&gate));
@@ -247,7 +247,7 @@ fn a_client_that_has_finished_its_side_gets_its_answers() {
 }
 
 #[test]
-fn a_four_megabyte_response_to_a_slow_reader_arrives_whole_through_a_stop() {
+fn a_four_megabyte_response_to_a_slow_reader_arrives_complete_through_a_stop() {
     let _shared = shared();
     let body = pattern(4 << 20);
     for kind in ["/bytes", "/reader", "/sized", "/writer", "/file"] {

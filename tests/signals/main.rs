@@ -224,7 +224,7 @@ fn a_context_does_not_keep_its_servers_alive() {
 }
 
 #[test]
-fn signals_that_nobody_may_catch_are_refused_by_name() {
+fn signals_that_no_program_may_catch_are_refused_by_name() {
     for (signal, name) in [
         (libc::SIGKILL, "SIGKILL"),
         (libc::SIGSTOP, "SIGSTOP"),

@@ -62,7 +62,7 @@ fn a_hook_can_shorten_the_stop() {
 }
 
 #[test]
-fn eight_threads_that_stop_it_in_different_ways_get_equal_reports() {
+fn eight_threads_that_stop_a_server_in_different_ways_get_equal_reports() {
     for _ in 0..10 {
         let gate = Gate::new();
         let server = TestServer::with(builder().workers(2).cut_grace(millis(50)), app(&gate));

@@ -49,7 +49,7 @@ fn a_response_without_a_length_that_is_cut_ends_with_a_reset() {
 }
 
 #[test]
-fn a_response_that_has_begun_and_ends_within_cut_grace_arrives_whole() {
+fn a_response_that_has_begun_and_ends_within_cut_grace_arrives_complete() {
     let (entered, wait_entered) = crossbeam_channel::unbounded();
     let description = builder()
         .workers(2)
@@ -109,7 +109,7 @@ fn of_a_pipelined_batch_whose_second_handler_is_cut_the_first_answer_comes_befor
 }
 
 #[test]
-fn answers_that_a_deaf_client_has_not_taken_are_each_named_when_they_are_cut() {
+fn answers_that_a_client_has_not_taken_are_each_named_when_they_are_cut() {
     let server = TestServer::with(
         builder().cut_grace(Duration::ZERO),
         |request: Request, _: Context| format!("{:>10000}", request.uri().path()),

@@ -10,7 +10,7 @@ use super::support::child::{Program, shell};
 use super::support::{Client, LIMIT, get, millis, now};
 
 #[test]
-fn without_descriptors_for_the_accept_backlog_it_is_answered_nevertheless() {
+fn without_descriptors_for_the_accept_backlog_its_clients_are_answered_nevertheless() {
     const IDLE: usize = 48;
     const QUEUED: usize = 150;
     let script =

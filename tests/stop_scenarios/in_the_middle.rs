@@ -192,7 +192,7 @@ fn bytes_that_are_in_the_kernel_when_the_stop_begins_are_served() {
 }
 
 #[test]
-fn a_slow_response_with_a_request_pipelined_behind_it_loses_nothing() {
+fn a_slow_response_with_a_request_pipelined_after_it_loses_nothing() {
     for sent_before in [true, false] {
         let gate = Gate::new();
         let server = TestServer::start(app(&gate));

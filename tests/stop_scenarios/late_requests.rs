@@ -54,7 +54,7 @@ fn a_request_that_crosses_the_end_of_its_idle_connection_is_named() {
 }
 
 #[test]
-fn a_request_behind_an_answer_that_said_close_is_named_and_the_client_knew() {
+fn a_request_after_an_answer_that_said_close_is_named_and_the_client_knew() {
     let gate = Gate::new();
     let server = TestServer::start(app(&gate));
     let mut client = server.block(&gate, "/block");

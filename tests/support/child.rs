@@ -1,4 +1,4 @@
-//! A server in a process of its own, for what belongs to a process: signals, limits, inherited
+//! A server in its own process, for tests of what belongs to a process: signals, limits, inherited
 //! descriptors, an exit code.
 
 use std::io::{BufRead, BufReader};
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Client, LIMIT};
 
-/// A child whose lines are read as they come.
+/// A child process, whose lines on stderr are read as they come.
 pub(crate) struct Program {
     child: Mutex<Child>,
     pid: Pid,
@@ -21,7 +21,7 @@ pub(crate) struct Program {
     addr: Option<SocketAddr>,
 }
 
-/// How a child ended: its exit code, or the signal that killed it; and what it wrote to stdout.
+/// The end of a child: its exit code or the signal that killed it, and what it wrote to stdout.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -30,7 +30,7 @@ pub(crate) struct Ended {
 }
 
 impl Program {
-    /// `lameduck demo` on a free port.
+    /// Starts `lameduck demo` on a free port.
     pub(crate) fn demo(options: &[&str]) -> Self {
         Self::serving(demo().args(["--listen", "127.0.0.1:0"]).args(options))
     }
@@ -45,7 +45,7 @@ impl Program {
         program
     }
 
-    /// Starts `command`, whose stdin and stdout stay what they are if they were set.
+    /// Starts `command`, with its stderr to be read.
     pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (to_lines, lines) = unbounded();
@@ -85,7 +85,7 @@ impl Program {
         Client::connect(self.local_addr())
     }
 
-    /// The next line on its stderr that has `text`.
+    /// Waits for the next line on stderr that has `text`.
     #[track_caller]
     pub(crate) fn wait_for_line(&self, text: &str) -> String {
         let mut seen = Vec::new();
@@ -101,19 +101,20 @@ impl Program {
         }
     }
 
-    /// Waits until it says where else it listens.
+    /// Waits until the child says where else it listens.
     #[track_caller]
     pub(crate) fn wait_for_next_addr(&self) -> SocketAddr {
         let line = self.wait_for_line("listening on http://");
         line.rsplit_once("http://").unwrap().1.parse().unwrap()
     }
 
-    /// Its lines on stderr until it closes that.
+    /// Returns the lines on stderr until the child closes it.
     pub(crate) fn rest_of_lines(&self) -> Vec<String> {
         std::iter::from_fn(|| self.lines.recv_timeout(LIMIT).ok()).collect()
     }
 
-    /// A line of the kernel's account of the process's memory, such as `VmRSS:`, in bytes.
+    /// Returns a number of bytes from the kernel's account of the child's memory, such as that of
+    /// `VmRSS:`.
     pub(crate) fn memory(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid.as_raw_nonzero());
         let status = std::fs::read_to_string(path).unwrap();
@@ -129,7 +130,7 @@ impl Program {
         kill_process(self.pid, signal).unwrap();
     }
 
-    /// Waits for its end, which closes stdout.
+    /// Waits for the end of the child, which closes its stdout.
     #[track_caller]
     pub(crate) fn end(&self) -> Ended {
         let output = self.output.recv_timeout(LIMIT).expect("the program ends");
@@ -150,26 +151,27 @@ impl Drop for Program {
     }
 }
 
-/// `lameduck demo`, to be given options.
+/// Returns the command `lameduck demo`, without options.
 pub(crate) fn demo() -> Command {
     let mut command = program();
     command.arg("demo");
     command
 }
 
-/// The program, with a clean environment and its stdout to be read.
+/// Returns the command `lameduck`, with a clean environment and its stdout to be read.
 pub(crate) fn program() -> Command {
     quiet(Command::new(env!("CARGO_BIN_EXE_lameduck")))
 }
 
-/// `sh -c script`, in which `"$0"` is the program.
+/// Returns the command `sh -c script`. In the script, `"$0"` is the program.
 pub(crate) fn shell(script: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_lameduck")]);
     quiet(command)
 }
 
-/// This test binary again, which then runs only the test `name`, with `mode` in the environment.
+/// Returns a command that runs this test binary with the test `name` only, and with `mode` in the
+/// environment.
 pub(crate) fn this_program(name: &str, mode: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -178,7 +180,7 @@ pub(crate) fn this_program(name: &str, mode: &str) -> Command {
     quiet(command)
 }
 
-/// Tells [`this_program`] what to be.
+/// The variable in which [`this_program`] passes the mode.
 pub(crate) const MODE: &str = "LAMEDUCK_TEST_MODE";
 
 fn quiet(mut command: Command) -> Command {

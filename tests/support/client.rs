@@ -1,4 +1,4 @@
-//! A client that shows every byte.
+//! A client whose test sees every byte.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::response::{Answer, Reader, excerpt};
 use super::{LIMIT, get};
 
-/// The client's end of a connection. What it does with responses, its [`Reader`] does.
+/// The client's end of a connection. Its [`Reader`] reads the responses.
 #[derive(Debug)]
 pub(crate) struct Client<S = TcpStream>(Reader<S>);
 
@@ -19,7 +19,7 @@ impl Client {
         Self::of(TcpStream::connect_timeout(&addr, LIMIT).unwrap())
     }
 
-    /// A client on a connection that was made elsewhere.
+    /// Makes a client of a connection that was made elsewhere.
     pub(crate) fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
@@ -27,12 +27,14 @@ impl Client {
         Self(Reader::over(stream))
     }
 
-    /// A connection whose kernel takes little before the client reads.
+    /// Connects with a receive buffer so small that the kernel takes little before the client
+    /// reads.
     pub(crate) fn connect_narrow(addr: SocketAddr) -> Self {
         Self::connect_with_buffer(addr, 32 << 10)
     }
 
-    /// A connection whose kernel takes about so many bytes before the client reads.
+    /// Connects with a receive buffer of about so many bytes, which the kernel takes before the
+    /// client reads.
     pub(crate) fn connect_with_buffer(addr: SocketAddr, bytes: usize) -> Self {
         use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
         let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
@@ -45,7 +47,7 @@ impl Client {
         self.stream().local_addr().unwrap()
     }
 
-    /// Whether bytes, or the end, have come that were not read.
+    /// Returns whether bytes have come that were not read, or the end.
     pub(crate) fn is_readable(&self) -> bool {
         self.stream().set_nonblocking(true).unwrap();
         let peeked = self.stream().peek(&mut [0; 1]);
@@ -53,7 +55,7 @@ impl Client {
         !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Nothing has come so far. On one machine, whatever the server has sent is here.
+    /// Asserts that nothing has come so far. On one machine, all that the server has sent is here.
     #[track_caller]
     pub(crate) fn expect_nothing_yet(&mut self) {
         assert_eq!(excerpt(self.unread()), "");
@@ -66,7 +68,7 @@ impl Client {
         }
     }
 
-    /// The same connection, for reading on another thread.
+    /// Returns a second client on the same connection, for reading on another thread.
     pub(crate) fn second(&self) -> Self {
         assert!(self.unread().is_empty());
         Self(Reader::over(self.stream().try_clone().unwrap()))

@@ -1,11 +1,11 @@
-//! A place where a handler waits for the test.
+//! A gate inside a handler: the handler waits there for the test.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::LIMIT;
 
-/// Where a handler waits for the test.
+/// A gate at which handlers wait until the test releases them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gate(Arc<(Mutex<Passages>, Condvar)>);
 
@@ -22,7 +22,8 @@ impl Gate {
         Self::default()
     }
 
-    /// For the handler: says that it is here, and waits until it is released.
+    /// Called by a handler: tells the test that the handler is here, and waits until the test
+    /// releases it.
     pub(crate) fn pass(&self) {
         let mut state = self.lock();
         state.entered += 1;

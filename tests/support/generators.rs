@@ -22,7 +22,7 @@ pub(crate) fn config(cases: u32) -> ProptestConfig {
             ..ProptestConfig::with_cases(cases)
         }
     };
-    // What fails becomes a named test; a file of seeds would say nothing to a reader.
+    // An input that fails becomes a named test. A file of seeds would say nothing to a reader.
     ProptestConfig {
         failure_persistence: None,
         max_shrink_iters: 4096,
@@ -30,7 +30,7 @@ pub(crate) fn config(cases: u32) -> ProptestConfig {
     }
 }
 
-/// What arrives on a connection: a few requests behind each other, damaged in some places, or no
+/// What arrives on a connection: a few requests after each other, damaged in some places, or no
 /// HTTP at all.
 pub(crate) fn stream() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
@@ -46,7 +46,7 @@ pub(crate) fn request() -> impl Strategy<Value = Vec<u8>> {
     (start(), request_line(), fields, framed_body(), line_end()).prop_map(
         |(start, line, (host, mut fields, place), (framing, body), line_end)| {
             fields.extend(host);
-            // Where the framing stands among the fields is to make no difference.
+            // The place of the framing among the fields must make no difference.
             let place = place.index(fields.len() + 1);
             fields.splice(place..place, framing);
             let mut request = start.to_vec();
@@ -66,7 +66,7 @@ pub(crate) fn chunked() -> impl Strategy<Value = Vec<u8>> {
     damaged(chunks().boxed())
 }
 
-/// How bytes are cut into pieces: the lengths of those, over and over again.
+/// How bytes are cut into pieces: the lengths of the pieces, which repeat.
 pub(crate) fn pieces() -> impl Strategy<Value = Vec<usize>> {
     prop_oneof![Just(vec![1]), vec(1..6_usize, 1..8), vec(1..80_usize, 1..8)]
 }

@@ -31,7 +31,7 @@ pub(crate) use self::{
     response::{Answer, Delimited, End, Incomplete, Reader},
 };
 
-/// How long a test waits for anything. Only ever a failure.
+/// The longest time for which a test waits for anything. A test that reaches it has failed.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 /// A server on a free port of the loopback interface.
@@ -40,7 +40,7 @@ pub(crate) struct TestServer {
 }
 
 impl TestServer {
-    /// A server with two workers.
+    /// Starts a server with two workers.
     pub(crate) fn start(handler: impl Handler) -> Self {
         Self::with(builder().workers(2), handler)
     }
@@ -68,14 +68,14 @@ impl TestServer {
         Client::connect(self.local_addr())
     }
 
-    /// A connection that has already been used for one request.
+    /// Returns a client whose connection was already used for one request.
     pub(crate) fn used_client(&self, target: &str) -> Client {
         let mut client = self.client();
         assert_eq!(client.get(target).status, 200);
         client
     }
 
-    /// A client whose request to `target` has come to the gate.
+    /// Returns a client whose request to `target` has come to the gate.
     #[track_caller]
     pub(crate) fn block(&self, gate: &Gate, target: &str) -> Client {
         let before = gate.entered();
@@ -85,8 +85,8 @@ impl TestServer {
         client
     }
 
-    /// A client for each worker, whose request has come to the gate and blocks it. Each is of a
-    /// route of its own, because only some workers take calls that are expected to be slow.
+    /// Blocks every worker: returns a client for each, whose request has come to the gate. Each
+    /// request has its own route, because not all workers take calls that are expected to be slow.
     #[track_caller]
     pub(crate) fn block_all(&self, gate: &Gate, workers: usize) -> Vec<Client> {
         (0..workers)
@@ -132,13 +132,13 @@ pub(crate) fn serve(builder: ServerBuilder, addr: impl Listen, handler: impl Han
     builder.bind(addr).unwrap().spawn(handler).unwrap()
 }
 
-/// A handler that says hello.
+/// Answers every request with "hello".
 pub(crate) fn hello(_: Request, _: Context) -> &'static str {
     "hello"
 }
 
-/// A handler that answers with the path. It waits at the gate for a path that ends in `block`, and
-/// for a while for one that ends in `slow`.
+/// Returns a handler that answers with the path. It waits at the gate for a path that ends in
+/// `block`, and for 5 ms for one that ends in `slow`.
 pub(crate) fn gated(gate: &Gate) -> impl Handler + use<> {
     let gate = gate.clone();
     move |request: Request, _: Context| -> Response {
@@ -152,8 +152,8 @@ pub(crate) fn gated(gate: &Gate) -> impl Handler + use<> {
     }
 }
 
-/// A server description whose idle connections do not make a stop last, and whose requests are
-/// never too long in a queue for a test to notice.
+/// Describes a server whose stop does not wait for idle connections, and whose requests may wait
+/// for a worker longer than any test does.
 pub(crate) fn builder() -> ServerBuilder {
     Server::builder()
         .idle_grace(Duration::ZERO)
@@ -169,7 +169,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Waits until `is_so`, for a state that no event tells of.
+/// Waits until `is_so`, for a state that comes without an event.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = now() + LIMIT;
@@ -179,7 +179,7 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Lets time pass, for a measurement of what happens in it or a handler that takes it.
+/// Lets time pass, for a measurement of what happens meanwhile, or for a handler that is slow.
 pub(crate) fn pass_time(duration: Duration) {
     let (_sender, receiver) = crossbeam_channel::bounded::<()>(0);
     let _ = receiver.recv_timeout(duration);
@@ -202,12 +202,12 @@ pub(crate) fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n")
 }
 
-/// A request that is the last one on its connection.
+/// Returns a request that is the last one on its connection.
 pub(crate) fn get_last(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
 }
 
-/// A request with a body of a declared length.
+/// Returns a request with a body of a declared length.
 pub(crate) fn post(target: &str, body: &[u8]) -> Vec<u8> {
     let mut request = format!(
         "POST {target} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n",
@@ -218,7 +218,7 @@ pub(crate) fn post(target: &str, body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// A request with a chunked body of these chunks.
+/// Returns a request with a chunked body of these chunks.
 pub(crate) fn post_chunked(target: &str, chunks: &[&[u8]]) -> Vec<u8> {
     let mut request =
         format!("POST {target} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -232,25 +232,25 @@ pub(crate) fn post_chunked(target: &str, chunks: &[&[u8]]) -> Vec<u8> {
     request
 }
 
-/// Bytes that differ from each other, so that a lost or repeated piece shows.
+/// Returns bytes that differ from each other, so that a lost or repeated piece shows.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len)
         .map(|i| (i % 251) as u8 ^ (i / 251 % 256) as u8)
         .collect()
 }
 
-/// The requests whose responses the stop's deadline took away.
+/// Returns the requests whose responses the stop's deadline took away.
 pub(crate) fn cut(report: &Report) -> Vec<&UnansweredRequest> {
     unanswered(report, Fate::is_cut)
 }
 
-/// The requests that were given to no handler, though their connections were served.
+/// Returns the requests that no handler was given, though their connections were served.
 pub(crate) fn never_started(report: &Report) -> Vec<&UnansweredRequest> {
     let is_so = |fate| matches!(fate, Fate::NeverStarted | Fate::Unread);
     unanswered(report, is_so)
 }
 
-/// The requests that came after the server's end of their connections.
+/// Returns the requests that came after the server had ended their connections.
 pub(crate) fn raced(report: &Report) -> Vec<&UnansweredRequest> {
     let is_so = |fate| matches!(fate, Fate::Raced | Fate::AfterClose);
     unanswered(report, is_so)

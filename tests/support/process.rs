@@ -1,11 +1,11 @@
-//! What the kernel says of this process: its threads and its descriptors.
+//! The threads and descriptors of this process, as the kernel lists them.
 
 use std::path::Path;
 use std::sync::Once;
 
 use rustix::process::Pid;
 
-/// The ids of this process's threads that belong to servers.
+/// Returns the ids of this process's threads that belong to servers.
 pub(crate) fn server_threads() -> Vec<u32> {
     let tasks = std::fs::read_dir("/proc/self/task")
         .unwrap()
@@ -19,7 +19,7 @@ pub(crate) fn server_threads() -> Vec<u32> {
     tasks.collect()
 }
 
-/// This process's open descriptors, as what they lead to.
+/// Returns what each open descriptor of this process leads to.
 pub(crate) fn descriptors() -> Vec<String> {
     let fds = std::fs::read_dir("/proc/self/fd").unwrap();
     let fds = fds.filter_map(|fd| {
@@ -36,7 +36,7 @@ pub(crate) fn descriptors() -> Vec<String> {
     fds
 }
 
-/// How often these threads have been given a core.
+/// Returns how often these threads have been given a core.
 pub(crate) fn context_switches(threads: &[u32]) -> u64 {
     let tasks = threads
         .iter()
@@ -44,13 +44,13 @@ pub(crate) fn context_switches(threads: &[u32]) -> u64 {
     tasks.map(|task| switches(Path::new(&task))).sum()
 }
 
-/// How often the threads of another process have been given a core.
+/// Returns how often the threads of another process have been given a core.
 pub(crate) fn context_switches_of(pid: Pid) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
     tasks.map(|task| switches(&task.unwrap().path())).sum()
 }
 
-/// A thread that has ended counts for nothing.
+/// Returns how often a thread has been given a core; zero if it has ended.
 fn switches(task: &Path) -> u64 {
     let status = std::fs::read_to_string(task.join("status")).unwrap_or_default();
     let switches = status.lines().filter(|line| line.contains("ctxt_switches"));
@@ -65,7 +65,8 @@ fn switches(task: &Path) -> u64 {
         .sum()
 }
 
-/// A thousand connections are two thousand descriptors here.
+/// Raises the limit on descriptors. A thousand connections are two thousand descriptors here,
+/// because both ends are in this process.
 pub(crate) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     static ONCE: Once = Once::new();

@@ -1,4 +1,4 @@
-//! The tests' reader of HTTP responses, for every test and bench to which a response is a means.
+//! The tests' reader of HTTP responses, for every test and bench that is not about reading itself.
 //!
 //! It shares no code with the crate, whose mistakes it would share, and it is strict: a response
 //! with two framings, a field without `": "` or a chunk of another size than it says fails the
@@ -47,11 +47,11 @@ pub(crate) enum End {
     Reset,
 }
 
-/// The connection ended before the response did.
+/// A response whose connection ended before it was complete.
 #[derive(Debug)]
 pub(crate) struct Incomplete {
     pub(crate) end: End,
-    /// What came, if the head was complete.
+    /// The part that came, if the head was complete.
     pub(crate) answer: Option<Answer>,
 }
 
@@ -84,14 +84,14 @@ impl<S> Reader<S> {
 }
 
 impl<S: Read> Reader<S> {
-    /// Reads a whole response.
+    /// Reads a complete response.
     #[track_caller]
     pub(crate) fn read_response(&mut self) -> Answer {
         self.try_read(false)
-            .unwrap_or_else(|incomplete| panic!("a response did not come whole: {incomplete:?}"))
+            .unwrap_or_else(|incomplete| panic!("a response is not complete: {incomplete:?}"))
     }
 
-    /// Reads a whole response, after which the server closes.
+    /// Reads a complete response, after which the server closes.
     #[track_caller]
     pub(crate) fn read_last_response(&mut self) -> Answer {
         let answer = self.read_response();
@@ -99,19 +99,19 @@ impl<S: Read> Reader<S> {
         answer
     }
 
-    /// Reads a whole response to a HEAD request, which has no body.
+    /// Reads a complete response to a HEAD request, which has no body.
     #[track_caller]
     pub(crate) fn read_response_to_head(&mut self) -> Answer {
         self.try_read(true)
-            .unwrap_or_else(|incomplete| panic!("a response did not come whole: {incomplete:?}"))
+            .unwrap_or_else(|incomplete| panic!("a response is not complete: {incomplete:?}"))
     }
 
-    /// Reads a response that is not to come whole.
+    /// Reads a response that must not be complete.
     #[track_caller]
     pub(crate) fn expect_incomplete(&mut self) -> Incomplete {
         match self.try_read(false) {
             Ok(answer) => panic!(
-                "a response came whole: {} {:?} with {} bytes",
+                "a response is complete: {} {:?} with {} bytes",
                 answer.status,
                 answer.delimited,
                 answer.body.len()
@@ -120,7 +120,7 @@ impl<S: Read> Reader<S> {
         }
     }
 
-    /// Reads a response, which with `to_head` has no body.
+    /// Reads a response. With `to_head` it answers a HEAD request, and has no body.
     #[track_caller]
     pub(crate) fn try_read(&mut self, to_head: bool) -> Result<Answer, Incomplete> {
         let mut answer = self
@@ -151,7 +151,7 @@ impl<S: Read> Reader<S> {
     #[track_caller]
     pub(crate) fn read_head(&mut self) -> Answer {
         self.try_read_head(false)
-            .unwrap_or_else(|end| panic!("a head did not come whole: {end:?}"))
+            .unwrap_or_else(|end| panic!("the head of a response is not complete: {end:?}"))
     }
 
     #[track_caller]
@@ -179,8 +179,8 @@ impl<S: Read> Reader<S> {
         (bytes, end)
     }
 
-    /// Waits for the end of the connection, and returns the number of bytes that came before it,
-    /// for more bytes than are good to keep.
+    /// Waits for the end of the connection, and returns the number of bytes that came before it. It
+    /// keeps none of them, for a test to which many bytes come.
     #[track_caller]
     pub(crate) fn drain_count(&mut self) -> (usize, End) {
         let mut bytes = 0;
@@ -262,11 +262,19 @@ impl<S: Read> Reader<S> {
     }
 
     /// Receives once.
+    ///
+    /// A signal interrupts a read that has a timeout, even if its handler was installed with
+    /// SA_RESTART (signal(7)), and so does a stop of the process. Such a read is made again.
     #[track_caller]
     fn receive(&mut self) -> Result<(), End> {
         let old = self.received.len();
         self.received.resize(old + (64 << 10), 0);
-        let read = self.stream.read(&mut self.received[old..]);
+        let read = loop {
+            match self.stream.read(&mut self.received[old..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
         self.received.truncate(old + *read.as_ref().unwrap_or(&0));
         match read {
             Ok(0) => Err(End::Eof),
@@ -327,7 +335,7 @@ impl Answer {
         }
     }
 
-    /// The value of a field that is there at most once.
+    /// Returns the value of a field that may be there at most once.
     #[track_caller]
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         let mut values = self
@@ -340,20 +348,20 @@ impl Answer {
         value
     }
 
-    /// Whether the response says that the connection closes.
+    /// Returns whether the response says that the connection closes.
     pub(crate) fn closes(&self) -> bool {
         self.field("connection")
             .is_some_and(|value| value.split(',').any(|option| option.trim() == "close"))
     }
 
-    /// The body, which is text.
+    /// Returns the body, which has to be text.
     #[track_caller]
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 }
 
-/// The first bytes, to be shown.
+/// Returns the first 200 of `bytes` as text, for a message.
 pub(crate) fn excerpt(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned()
 }

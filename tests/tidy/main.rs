@@ -87,7 +87,7 @@ fn unsafe_code_is_where_it_is_said_to_be() {
 }
 
 #[test]
-fn nothing_is_left_to_do() {
+fn no_todo_is_left_in_the_sources() {
     // The marks are in two halves, so that a search for them does not find this list.
     let marks = [
         concat!("TO", "DO"),

@@ -1,4 +1,4 @@
-//! When accept(2) fails, the acceptor makes room, waits, or goes on, by what the error says; it
+//! When accept(2) fails, the acceptor makes room, waits, or goes on, depending on the error. It
 //! never spins and never ends.
 
 use std::time::Duration;
@@ -42,7 +42,7 @@ fn without_descriptors_the_longest_idle_one_makes_room_however_short_that_is() {
 }
 
 #[test]
-fn a_descriptor_that_somebody_else_has_taken_costs_one_connection_and_not_all() {
+fn a_descriptor_that_another_thread_has_taken_costs_one_connection_and_not_all() {
     let server = Fixture::new(|builder| builder);
     let _idle = idle_clients(&server, 3, Duration::ZERO);
     server.test_points.fail_accept(Errno::MFILE, 2);
@@ -76,7 +76,7 @@ fn without_descriptors_and_idle_connections_the_server_waits_and_does_not_spin()
 }
 
 #[test]
-fn a_connection_that_is_gone_before_it_is_accepted_holds_up_nobody() {
+fn a_connection_that_is_gone_before_it_is_accepted_holds_up_no_other_one() {
     let errors = [Errno::CONNABORTED, Errno::PROTO, Errno::INTR];
     #[cfg(target_os = "linux")]
     let errors = [
@@ -106,8 +106,8 @@ fn a_connection_that_is_gone_before_it_is_accepted_holds_up_nobody() {
 #[test]
 fn a_listener_that_always_fails_does_not_make_the_acceptor_spin() {
     for (error, times) in [(Errno::CONNABORTED, 1025), (Errno::INVAL, 1)] {
-        // A server of its own each time: the end of a connection would have the acceptor try at
-        // once.
+        // Each error has its own server, because the end of a connection would have the acceptor
+        // try again at once.
         let server = Fixture::new(|builder| builder);
         server.test_points.fail_accept(error, 2 * times);
         let mut new = server.connect();

@@ -68,7 +68,7 @@ fn a_request_that_finds_no_worker_is_answered_with_503() {
 }
 
 #[test]
-fn a_response_that_waits_for_a_place_is_given_up_in_time() {
+fn a_response_that_waits_for_room_in_its_lane_is_given_up_in_time() {
     // One of the two workers may wait for a client.
     let server = Fixture::new(|builder| {
         builder
@@ -82,8 +82,8 @@ fn a_response_that_waits_for_a_place_is_given_up_in_time() {
     let mut writer = echo.0.try_clone().unwrap();
     let writing = std::thread::spawn(move || while writer.write_all(&[b'x'; 64 << 10]).is_ok() {});
     server.entered.recv_timeout(LIMIT).unwrap();
-    // The echo leaves its place, because its client takes nothing or because its turn is over. Then
-    // `/hold` has the place, and the echo finds none again.
+    // The echo leaves its lane, because its client takes nothing or because other connections get
+    // their turn. Then `/hold` is in the lane, and the echo finds no room in it again.
     let mut holds = server.enter("/hold");
     let mut some = vec![0; 64 << 10];
     let reading = std::thread::spawn(move || while echo.0.read(&mut some).is_ok_and(|n| n > 0) {});

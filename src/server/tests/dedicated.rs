@@ -12,7 +12,7 @@ use crate::lifecycle::unanswered::Fate;
 use crate::sys::test_points::Point;
 
 #[test]
-fn an_upgrade_let_through_just_before_the_drain_is_told_and_waited_for() {
+fn an_upgrade_let_through_just_before_the_drain_is_told_of_it_and_waited_for() {
     for point in [Point::DedicatedBeforeThread, Point::DedicatedBeforeRun] {
         let server = Fixture::new(|builder| builder);
         let held = server.test_points.hold(point);
@@ -34,7 +34,7 @@ fn an_upgrade_let_through_just_before_the_drain_is_told_and_waited_for() {
                 .stopped()
                 .try_recv()
                 .is_err_and(|error| error.is_empty()),
-            "it is waited for"
+            "the stop waits for the upgraded connection"
         );
         client.0.shutdown(Shutdown::Write).unwrap();
         client.expect_end();
@@ -54,7 +54,7 @@ fn an_upgrade_let_through_just_before_the_drain_is_told_and_waited_for() {
 }
 
 #[test]
-fn who_is_cut_before_its_thread_has_begun_gets_503_and_not_a_byte_more() {
+fn a_connection_cut_before_its_thread_has_begun_gets_503_and_not_a_byte_more() {
     let stream = &get("/stream")[..];
     for (point, request) in [
         (Point::DedicatedBeforeThread, UPGRADE),

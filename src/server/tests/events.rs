@@ -35,7 +35,8 @@ fn an_end_that_comes_between_put_and_park_with_bytes_before_it_is_not_missed() {
     marked.release();
     held.release();
     client.expect_body("/b");
-    // No further event tells of the end: without its own mark the connection would stay open.
+    // No further event comes for the end. If it had no mark of its own, the connection would stay
+    // open.
     client.expect_end();
 }
 

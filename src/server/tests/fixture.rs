@@ -19,7 +19,8 @@ use crate::server::{Running, Server, ServerBuilder};
 use crate::sys::clock::{Clock, ManualClock};
 use crate::sys::test_points::{HeldThread, Point, TestPoints};
 
-/// How long a test waits for anything in real time. Only ever a failure.
+/// The longest time for which a test waits for anything in real time. A test that reaches it has
+/// failed.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -27,20 +28,20 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// A server on a manual clock.
 ///
 /// - `/gate…` waits until the test opens it; `/hold` does so in a closure that writes its body.
-/// - `/big`, `/pulled` and `/pushed` have 32 MiB: held, from a reader, from a closure.
+/// - `/big`, `/pulled` and `/pushed` have 32 MiB: in memory, from a reader, from a closure.
 /// - `/echo` returns its request's body, `/read` says how reading it went.
 /// - `/upgrade` says "bye" at a stop; `/stream` has a dedicated thread.
 ///
-/// Every other path is answered with itself.
+/// The response to every other path is the path.
 pub(super) struct Fixture {
     pub(super) running: Running,
     pub(super) clock: Arc<ManualClock>,
     pub(super) test_points: TestPoints,
-    /// A handler that a test waits for has begun.
+    /// Receives when a handler that a test waits for has begun.
     pub(super) entered: Receiver<()>,
     /// Lets one handler or closure through the gate.
     pub(super) open: Sender<()>,
-    /// How the closure of `/pushed` ended: with an error of this kind, or with none.
+    /// Receives how the closure of `/pushed` ended: with an error of this kind, or with none.
     pub(super) stalled: Receiver<Option<ErrorKind>>,
 }
 
@@ -129,8 +130,8 @@ impl Fixture {
         Client(stream)
     }
 
-    /// A client that has sent `bytes`, and the thread that has served them and is held before it
-    /// parks the connection.
+    /// Returns a client that has sent `bytes`, and the thread that has served them and is held
+    /// before it parks the connection.
     pub(super) fn about_to_park(&self, bytes: &[u8]) -> (Client, HeldThread) {
         // The bytes are there before a worker looks for them, so the connection is parked for the
         // first time when the worker is held.
@@ -146,8 +147,8 @@ impl Fixture {
         (client, put)
     }
 
-    /// A client that has sent `bytes`, which the server has served; its connection is parked, or
-    /// will be in a moment.
+    /// Returns a client that has sent `bytes`, which the server has served. The connection is
+    /// parked, or will be in a moment.
     pub(super) fn parked(&self, bytes: &[u8]) -> Client {
         self.about_to_park(bytes).0
     }
@@ -173,12 +174,12 @@ impl Fixture {
         });
     }
 
-    /// A client whose request has a handler at the gate.
+    /// Returns a client whose request has a handler at the gate.
     pub(super) fn enter_gate(&self) -> Client {
         self.enter("/gate")
     }
 
-    /// A client whose request to `path` has a handler that says so.
+    /// Returns a client whose request to `path` has a handler that has reported to `entered`.
     pub(super) fn enter(&self, path: &str) -> Client {
         let mut client = self.connect();
         client.send(&get(path));
@@ -186,8 +187,8 @@ impl Fixture {
         client
     }
 
-    /// Blocks every worker, each in a route of its own: once a route was found to be slow, one
-    /// worker is kept free of it.
+    /// Blocks every worker, each with its own route: once a route was found to be slow, one worker
+    /// is kept free of it.
     pub(super) fn block_all(&self, workers: usize) -> Vec<Client> {
         (0..workers)
             .map(|i| self.enter(&format!("/gate-{i}")))
@@ -203,8 +204,8 @@ impl Fixture {
             .recv_timeout(Duration::from_millis(20))
             == Err(RecvTimeoutError::Timeout)
         {
-            // Once the server has stopped, its threads are joined in real time: were the clock to
-            // go on, one that takes a while to end would count as stuck.
+            // Once the server has stopped, its threads are joined in real time. If the clock went
+            // on, a thread that takes a while to end would count as stuck.
             if self.running.handle().phase() < Phase::Stopped {
                 self.clock.advance(SECOND);
             }
@@ -230,12 +231,9 @@ impl Client {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            assert_eq!(
-                self.0.read(&mut byte).unwrap(),
-                1,
-                "closed after {:?}",
-                String::from_utf8_lossy(&head)
-            );
+            self.0.read_exact(&mut byte).unwrap_or_else(|error| {
+                panic!("{error} after {:?}", String::from_utf8_lossy(&head))
+            });
             head.push(byte[0]);
         }
         let head = String::from_utf8(head).unwrap();
@@ -272,9 +270,10 @@ impl Client {
 
     #[track_caller]
     pub(super) fn expect_end(&mut self) {
-        match self.0.read(&mut [0; 64]) {
-            Ok(0) => {}
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        match self.0.read_exact(&mut [0]) {
+            Err(error)
+                if [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset]
+                    .contains(&error.kind()) => {}
             other => panic!("not the end: {other:?}"),
         }
     }
@@ -284,7 +283,7 @@ pub(super) fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
 }
 
-/// Waits until `is_so`, for a state that no event tells of.
+/// Waits until `is_so`, for a state that comes without an event.
 #[track_caller]
 pub(super) fn wait_until(mut is_so: impl FnMut() -> bool) {
     let (_never, never) = bounded::<()>(0);
@@ -297,7 +296,7 @@ pub(super) fn wait_until(mut is_so: impl FnMut() -> bool) {
     panic!("not within {LIMIT:?}");
 }
 
-/// What became of each request that was not answered, in the order of the report.
+/// Returns what became of each request that was not answered, in the order of the report.
 pub(super) fn fates(report: &Report) -> Vec<Fate> {
     report
         .unanswered

@@ -2,6 +2,7 @@
 //! closes none that has a request.
 
 use std::io::{ErrorKind, Read};
+use std::time::Duration;
 
 use super::fixture::{Fixture, SECOND, get, wait_until};
 use super::{assert_served, idle_clients};
@@ -9,7 +10,7 @@ use crate::lifecycle::ledger::CloseReason;
 use crate::sys::test_points::Point;
 
 #[test]
-fn a_full_server_closes_who_has_been_idle_longest() {
+fn a_full_server_closes_the_connection_that_has_been_idle_longest() {
     let server = Fixture::new(|builder| builder.max_connections(3));
     let mut idle = idle_clients(&server, 3, SECOND);
     let mut new = Vec::new();
@@ -21,7 +22,7 @@ fn a_full_server_closes_who_has_been_idle_longest() {
             assert_eq!(
                 client.0.read(&mut [0]).unwrap_err().kind(),
                 ErrorKind::WouldBlock,
-                "{left} are left"
+                "{left} idle connections are left"
             );
             client.0.set_nonblocking(false).unwrap();
         }
@@ -36,7 +37,7 @@ fn a_full_server_closes_who_has_been_idle_longest() {
 }
 
 #[test]
-fn a_full_server_closes_nobody_while_nobody_waits() {
+fn a_full_server_closes_no_connection_while_no_client_waits() {
     let server = Fixture::new(|builder| builder.max_connections(2));
     let mut idle = idle_clients(&server, 2, 30 * SECOND);
     for (i, client) in idle.iter_mut().enumerate() {
@@ -47,8 +48,8 @@ fn a_full_server_closes_nobody_while_nobody_waits() {
 }
 
 #[test]
-fn a_new_connection_waits_until_somebody_has_been_idle_for_long_enough() {
-    let server = Fixture::new(|builder| builder.max_connections(1));
+fn a_new_connection_waits_until_another_one_has_been_idle_for_long_enough() {
+    let server = Fixture::new(|builder| builder.max_connections(1).idle_timeout(Duration::MAX));
     let mut idle = server.parked(&get("/a"));
     idle.expect_body("/a");
     let mut new = server.connect();
@@ -59,18 +60,21 @@ fn a_new_connection_waits_until_somebody_has_been_idle_for_long_enough() {
     server.clock.advance(SECOND / 2);
     idle.send(&get("/c"));
     idle.expect_body("/c");
-    // The idle client's kernel may take a while to acknowledge the last answer, and the clock
-    // stands still meanwhile.
+    assert_eq!(server.running.handle().stats().evicted, 0);
+    // On Linux no connection is evicted before its client's kernel has acknowledged the last
+    // answer, which takes it up to 40 ms of real time.
     wait_until(|| {
         server.clock.advance(SECOND);
         server.running.handle().stats().evicted == 1
     });
     idle.expect_end();
     new.expect_body("/new");
-    assert!(
-        server.stop().listeners.accept_paused >= SECOND,
-        "it was not let in at once"
-    );
+    let report = server.stop();
+    // Elsewhere nothing makes sure that the acceptor has seen the new client before the clock went
+    // on, and the wait is counted only from then.
+    if cfg!(target_os = "linux") {
+        assert!(report.listeners.accept_paused >= SECOND, "{report}");
+    }
 }
 
 #[test]
@@ -85,7 +89,7 @@ fn a_full_server_lets_one_in_when_another_one_ends() {
 }
 
 #[test]
-fn who_has_sent_a_request_is_served_and_the_next_one_makes_room() {
+fn a_client_that_has_sent_a_request_is_served_and_the_next_one_makes_room() {
     let server = Fixture::new(|builder| builder.max_connections(2));
     let mut idle = idle_clients(&server, 2, SECOND);
     // The worker that has the event is held before it claims the connection.

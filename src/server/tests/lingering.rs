@@ -1,5 +1,5 @@
-//! After its own end of a connection the server still listens, so that no RST destroys a response,
-//! but only for so long and to so many bytes.
+//! After its FIN the server still reads, so that no RST destroys a response, but only for a certain
+//! time and a certain number of bytes.
 
 use std::io::Write;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::fixture::{Fixture, SECOND};
 use crate::lifecycle::ledger::CloseReason;
 
 #[test]
-fn a_body_nobody_reads_is_waited_for_for_a_second() {
+fn a_body_that_no_handler_reads_is_waited_for_for_a_second() {
     let server = Fixture::new(|builder| builder.collect_bytes(0));
     let mut client =
         server.parked(b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345");
@@ -20,11 +20,11 @@ fn a_body_nobody_reads_is_waited_for_for_a_second() {
 }
 
 #[test]
-fn who_talks_on_after_the_last_response_is_listened_to_for_a_megabyte() {
+fn a_client_that_sends_on_after_the_last_response_is_read_for_a_megabyte() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     client.expect_body("/last");
-    // The clock stands still: only the number of bytes can end this.
+    // The clock stands still, so only the number of bytes can end the connection.
     let piece = [b'x'; 10_000];
     let mut sent = 0;
     while client.0.write_all(&piece).is_ok() {
@@ -36,13 +36,14 @@ fn who_talks_on_after_the_last_response_is_listened_to_for_a_megabyte() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn who_has_acknowledged_everything_and_is_silent_is_waited_for_for_a_quarter_of_a_second() {
+fn a_silent_client_that_has_acknowledged_everything_is_waited_for_for_a_quarter_of_a_second() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     client.expect_body("/last");
     client.expect_end();
-    // The client's kernel acknowledges our end within 40 ms, which this clock does not see. Seven
-    // quarters of a second are less than the two seconds that a client may otherwise take.
+    // The client's kernel acknowledges our FIN within 40 ms of real time. The manual clock goes on
+    // by at most seven quarters of a second, which is less than the two seconds that a client may
+    // otherwise take.
     let is_closed = (0..7).any(|_| {
         server.clock.advance(SECOND / 4);
         let _ = server
@@ -60,7 +61,11 @@ fn a_client_that_does_not_close_after_our_end_is_given_up() {
     let mut client = server.parked(b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     client.expect_body("/last");
     client.expect_end();
-    assert_eq!(server.running.handle().stats().open, 1, "it lingers");
+    assert_eq!(
+        server.running.handle().stats().open,
+        1,
+        "the connection lingers"
+    );
     server.clock.advance(2 * SECOND);
     assert_eq!(server.stop().closed_because(CloseReason::Asked), 1);
 }
@@ -72,7 +77,7 @@ fn a_refused_client_may_pause_before_it_sends_the_rest_of_its_body() {
         server.parked(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 5\r\n\r\n");
     refused.expect_status("417");
     refused.expect_end();
-    // Without this the client's kernel acknowledges our end 40 ms later.
+    // Without this option the client's kernel acknowledges our FIN 40 ms later.
     #[cfg(target_os = "linux")]
     rustix::net::sockopt::set_tcp_quickack(&refused.0, true).unwrap();
     let mut half = server.parked(b"GET / HTT");

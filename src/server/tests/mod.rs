@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use self::fixture::{Client, Fixture, SECOND, get};
 
-/// `n` idle connections, each used a second after the one before it; then the clock goes on by
-/// `then`.
+/// Returns `n` clients with idle connections, each of which was used a second after the one before
+/// it. Then the clock goes on by `then`.
 fn idle_clients(server: &Fixture, n: usize, then: Duration) -> Vec<Client> {
     let clients = (0..n).map(|i| {
         let mut client = server.parked(&get(&format!("/{i}")));

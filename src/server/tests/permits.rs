@@ -1,5 +1,5 @@
-//! A permit that is revoked or passed on is neither lost nor doubled, and no call waits beside a
-//! free place.
+//! A permit that is revoked or passed on is neither lost nor doubled, and no call waits for a lane
+//! that has room.
 
 use super::fixture::{Fixture, LIMIT, get};
 use crate::sys::test_points::Point;
@@ -22,7 +22,7 @@ fn a_handler_that_returns_while_its_permit_is_revoked_keeps_the_count() {
             client.send(&get("/a"));
             client.expect_body("/a");
         }
-        // Had a permit been lost or gained, one of these two would hang or be refused.
+        // If a permit had been lost or gained, one of these two requests would hang or be refused.
         let gates: Vec<_> = (0..2).map(|_| server.connect()).collect();
         for mut gate in gates {
             gate.send(&get("/gate"));
@@ -34,7 +34,7 @@ fn a_handler_that_returns_while_its_permit_is_revoked_keeps_the_count() {
 }
 
 #[test]
-fn a_permit_on_its_way_holds_nobody_up_for_good() {
+fn a_permit_on_its_way_holds_up_no_connection_for_good() {
     let server = Fixture::new(|builder| builder.workers(2));
     let giving = server.test_points.hold(Point::PermitFreeBeforePassedOn);
     let mut gate = server.enter_gate();
@@ -48,9 +48,10 @@ fn a_permit_on_its_way_holds_nobody_up_for_good() {
 }
 
 #[test]
-fn a_place_that_comes_free_while_a_call_goes_to_wait_is_not_missed() {
+fn room_in_a_lane_that_comes_free_while_a_call_goes_to_wait_is_not_missed() {
     let server = Fixture::new(|builder| builder.workers(2));
-    // The first call is found to be slow, so a second one needs a place, of which there is one.
+    // The first call is found to be slow, so the second one needs the lane of slow handlers, which
+    // has room for one.
     let revoked = server.test_points.hold(Point::PermitFreeBeforePassedOn);
     let mut first = server.enter_gate();
     revoked.wait();

@@ -52,7 +52,7 @@ fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
 }
 
 #[test]
-fn a_connection_in_the_acceptors_hand_at_the_stop_is_served() {
+fn a_connection_that_the_acceptor_has_just_accepted_at_the_stop_is_served() {
     let server = Fixture::new(|builder| builder);
     let held = server.test_points.hold(Point::AcceptedBeforeSent);
     let mut client = server.connect();
@@ -83,7 +83,7 @@ fn a_connection_that_comes_before_the_listener_closes_is_served() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn the_gate_keeps_new_connections_out_and_those_in_the_backlog_in() {
+fn the_syn_gate_keeps_new_connections_out_and_those_in_the_backlog_are_served() {
     let server = Fixture::new(|builder| builder);
     let (draining, gated) = (
         server.test_points.hold(Point::DrainingBeforeGated),
@@ -99,7 +99,7 @@ fn the_gate_keeps_new_connections_out_and_those_in_the_backlog_in() {
     assert_eq!(
         late.unwrap_err().kind(),
         ErrorKind::TimedOut,
-        "its SYN was dropped, neither answered nor refused"
+        "the client's SYN was dropped, neither answered nor refused"
     );
     gated.release();
     client.expect_body("/a");
@@ -175,13 +175,13 @@ fn a_request_that_is_read_while_the_cut_goes_by_is_answered_by_its_next_pass() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.parked(&get("/a"));
     client.expect_body("/a");
-    // Else the worker that still has the connection would find the next request without claiming
-    // it.
+    // The connection has to be parked. Otherwise the worker that still has it would find the next
+    // request without claiming the connection.
     server.wait_silent(1);
     let held = server.test_points.hold(Point::ClaimedBeforeServed);
     client.send(&get("/b"));
     held.wait();
-    // `other` comes later in the table: when it has its 503, the cut has passed both.
+    // `other` comes later in the table, so when it has its 503 the cut has passed both.
     let mut other = server.enter_gate();
     server
         .running

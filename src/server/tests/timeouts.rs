@@ -76,8 +76,8 @@ fn a_body_below_the_least_rate_is_answered_with_408() {
 fn a_peer_that_takes_nothing_is_reset_after_the_write_timeout() {
     let server = Fixture::new(|builder| builder.min_rate(0));
     let mut client = server.parked(&get("/big"));
-    // Bytes that the kernel still passes on to the peer's buffer are progress, and give it more
-    // time.
+    // Bytes that the kernel still passes on to the peer's buffer count as progress, and give the
+    // peer more time.
     while server.running.handle().stats().open > 0 {
         server.clock.advance(30 * SECOND);
         let _ = server
