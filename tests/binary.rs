@@ -317,7 +317,7 @@ fn a_parameter_that_is_missing_or_wrong_is_reported_in_one_line() {
             "{target}"
         );
     }
-    // Which layer refuses it does not matter.
+    // It does not matter which layer refuses the request.
     assert_eq!(demo.get("/setheader?name=a&value=%zz").status, 400);
 }
 
@@ -475,7 +475,7 @@ fn a_second_signal_cuts_at_once() {
     let mut sleeper = demo.client();
     let hello = b"GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\n";
     sleeper.send([&hello[..], &request("GET", "/sleep?ms=3600000", "", b"")].concat());
-    // Both came in one piece, so with the first answer the second request is known to have come.
+    // Both requests came in one piece, so the first answer shows that the second request has come.
     assert_eq!(sleeper.read_response().text(), "Hello, World!");
     demo.signal(Signal::INT);
     demo.wait_for_line("got SIGINT: stopping");
@@ -596,11 +596,11 @@ fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
     assert_eq!(limits[3], limits[4], "soft and hard");
 }
 
-/// `lameduck demo` in a process of its own.
+/// `lameduck demo` in its own process.
 struct Demo(Program);
 
 impl Demo {
-    /// Listens on a free port, which comes first, and on what `options` say.
+    /// Starts the demo on a free port, which comes first, and on the addresses in `options`.
     fn start(options: &[&str]) -> Self {
         Self(Program::demo(options))
     }
@@ -617,7 +617,7 @@ impl Demo {
         self.raw(&request(method, target, fields, body))
     }
 
-    /// Sends a request that by itself is the last one on its connection.
+    /// Sends a request that is the last one on its connection, and returns the answer.
     fn raw(&self, request: &[u8]) -> Answer {
         exchange(self.client(), request)
     }

@@ -1,6 +1,6 @@
-//! The programs of `docs/coming_from_go.md`, run as a person would: each in a process of its own,
-//! with real signals. Their addresses and times differ from the text's, nothing else; the order of
-//! what they say is what is looked at.
+//! The programs of `docs/coming_from_go.md`, run as a person would run them: each in its own
+//! process, with real signals. Only their addresses and times differ from the text. The tests check
+//! the order of what the programs say.
 
 #![cfg(all(feature = "cli", feature = "router"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use support::child::{Ended, MODE, Program, this_program};
 use support::{Client, get};
 
-/// Wait for Ctrl+C, then stop within 5 s.
+/// Waits for Ctrl+C, and then stops within 5 s.
 mod interrupt {
     use std::time::Duration;
 
@@ -31,7 +31,7 @@ mod interrupt {
         report.into_result().map(drop)
     }
 
-    /// The shortest one that does the same.
+    /// The shortest program that does the same.
     pub(super) fn short() -> lameduck::Result<Report> {
         let bound = Server::builder()
             .grace_period(Duration::from_secs(5))
@@ -46,7 +46,7 @@ mod interrupt {
     }
 }
 
-/// SIGTERM too, a time, and a second signal that forces.
+/// Heeds SIGTERM too, has a deadline, and lets a second signal force the stop.
 mod forced {
     use std::time::Duration;
 
@@ -73,7 +73,7 @@ mod forced {
         report.into_result().map(drop)
     }
 
-    /// One that does not end by itself, so that there is something to force.
+    /// A handler that does not end by itself for `/long`, so that there is something to force.
     fn hello(request: Request, context: Context) -> &'static str {
         if request.uri().path() == "/long" {
             eprintln!("hello: begins");
@@ -83,7 +83,7 @@ mod forced {
     }
 }
 
-/// A long request, and Ctrl+C in the middle.
+/// Serves a long request, in the middle of which Ctrl+C comes.
 mod in_the_middle {
     use std::time::Duration;
 
@@ -127,7 +127,8 @@ mod in_the_middle {
 
     fn hello(_request: Request, context: Context) -> &'static str {
         eprintln!("hello: begins");
-        // Until the signal has come, so that it comes in the middle, and for a while more.
+        // The handler waits until the signal has come, so that it comes in the middle, and then for
+        // a while more.
         let _ = context.draining().recv();
         let _interrupted = context.sleep(Duration::from_millis(300));
         eprintln!("hello: ends");
@@ -149,7 +150,7 @@ mod framework {
     struct App {
         takes_work: AtomicBool,
         database: Database,
-        /// Where the test has the export wait until a job was refused.
+        /// The gate at which the export waits until a job was refused.
         refused: Gate,
     }
 
@@ -201,7 +202,7 @@ mod framework {
         let (handles, refuses, closes) = (app.clone(), app.clone(), app.clone());
         let bound = Server::builder()
             .grace_period(Duration::from_secs(25))
-            // The test's connection is to be there still when it sends its second job.
+            // The test's connection must still be open when the test sends its second job.
             .idle_grace(LIMIT)
             .on_signals([SIGINT, SIGTERM])
             .on_shutdown("refuse jobs", move || {
@@ -226,7 +227,7 @@ mod framework {
     }
 }
 
-/// An errgroup, and the same as a `select!`.
+/// A group in place of Go's errgroup, and the same with a `select!`.
 mod errgroup {
     use std::time::Duration;
 
@@ -300,7 +301,7 @@ mod errgroup {
     }
 }
 
-/// Not a test of its own: what the children of the tests below do.
+/// No test: the program that the children of the tests below run.
 #[test]
 fn the_program() {
     use std::process::{ExitCode, Termination};
@@ -325,7 +326,7 @@ fn the_program() {
         "by hand, interrupted" => errgroup::by_hand(LONG).report(),
         mode => panic!("{mode:?} is no mode"),
     };
-    // As `main` would exit, and not as the test that this is.
+    // The process exits as a `main` would, and not as a test.
     std::process::exit(i32::from(code != ExitCode::SUCCESS));
 }
 
@@ -333,7 +334,7 @@ fn program(mode: &str) -> Program {
     Program::serving(&mut this_program("the_program", mode))
 }
 
-/// Its lines have these, in this order, and then it ends.
+/// Checks that the lines of the child have these texts, in this order, and waits for its end.
 #[track_caller]
 fn expect(child: &Program, lines: &[&str]) -> Ended {
     for line in lines {
@@ -368,7 +369,7 @@ fn the_shortest_program_does_the_same() {
     assert_eq!(child.end().code, Some(0));
 }
 
-/// SIGKILL is refused, and then the first signal stops it with a request in flight.
+/// Starts a program, which is refused to catch SIGKILL, and waits until a request is in flight.
 #[track_caller]
 fn with_a_request_in_flight(mode: &str) -> (Program, Client) {
     let child = Program::start(&mut this_program("the_program", mode));

@@ -1,5 +1,5 @@
-//! A process with few descriptors: it keeps serving, the longest idle connections make room, and it
-//! does not spin.
+//! A process with few descriptors keeps serving: the connections that have been idle longest make
+//! room, and the process does not spin.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(feature = "cli")]
@@ -18,11 +18,12 @@ use support::{
     raise_descriptor_limit,
 };
 
-/// What the child may open; its threads, sockets and standard streams take some of them.
+/// The number of descriptors that the child may have. Its threads, sockets and standard streams
+/// take some of them.
 const DESCRIPTORS: u64 = 64;
 
-/// Not a test of its own: a server with more connections allowed than descriptors, or with 40 at
-/// most.
+/// No test: the program that the children of the tests below run. It is a server that may have more
+/// connections than descriptors, or at most 40 connections.
 #[test]
 fn the_program() {
     let Ok(mode) = std::env::var(MODE) else {
@@ -45,7 +46,7 @@ fn the_program() {
         }
         "hello"
     };
-    // An idle grace that is over at once, and one that a test does not see the end of.
+    // The idle grace is over at once, or lasts for longer than the test.
     let grace = if mode == "nobody idle" {
         LIMIT * 6
     } else {
@@ -69,7 +70,7 @@ fn server(mode: &str) -> Program {
     Program::serving(&mut this_program("the_program", mode))
 }
 
-/// How many descriptors a process has.
+/// Returns how many descriptors the process has.
 fn descriptors(program: &Program) -> usize {
     std::fs::read_dir(proc_path(program, "fd")).unwrap().count()
 }
@@ -78,7 +79,7 @@ fn proc_path(program: &Program, what: &str) -> String {
     format!("/proc/{}/{what}", program.pid().as_raw_nonzero())
 }
 
-/// Stops the child: what it says about itself.
+/// Stops the child, and returns what it says about itself.
 #[track_caller]
 fn stop(program: &Program) -> [u64; 3] {
     program.signal(Signal::TERM);
@@ -88,7 +89,7 @@ fn stop(program: &Program) -> [u64; 3] {
     })
 }
 
-/// Whether the server has closed a connection, without waiting for it.
+/// Returns whether the server has closed a connection, without waiting for it.
 fn is_closed(client: &Client) -> bool {
     client.is_readable()
 }
@@ -102,7 +103,7 @@ fn a_process_out_of_descriptors_keeps_serving_and_closes_the_longest_idle_first(
         let mut client = program.client();
         assert_eq!(client.get("/").text(), "hello", "connection {i}");
         clients.push(client);
-        // Those that are closed are the first ones, in their order.
+        // The connections that are closed are the oldest ones, in their order.
         let open = clients
             .iter()
             .position(|client| !is_closed(client))
@@ -111,7 +112,7 @@ fn a_process_out_of_descriptors_keeps_serving_and_closes_the_longest_idle_first(
             clients[open..].iter().all(|client| !is_closed(client)),
             "{i}: not the longest idle one was closed"
         );
-        // What is closed is closed for want of room, of which there was none but that.
+        // A connection is closed only when there are no descriptors left.
         assert!(
             open == 0 || descriptors(&program) as u64 >= DESCRIPTORS - 1,
             "{i}: {}",
@@ -119,7 +120,7 @@ fn a_process_out_of_descriptors_keeps_serving_and_closes_the_longest_idle_first(
         );
     }
     let closed = clients.iter().filter(|client| is_closed(client)).count();
-    // It recovers: with descriptors free again nobody is closed any more.
+    // The server recovers: when descriptors are free again, no connection is closed any more.
     clients.truncate(CLIENTS - 20);
     eventually("descriptors are free", || {
         (descriptors(&program) as u64) < DESCRIPTORS - 10
@@ -138,7 +139,7 @@ fn a_process_out_of_descriptors_keeps_serving_and_closes_the_longest_idle_first(
 #[test]
 fn a_process_out_of_descriptors_whose_clients_are_all_busy_neither_spins_nor_stays_so() {
     let program = server("nobody idle");
-    // Fresh connections that are young: none of them is to make room.
+    // These connections are young and have had no answer yet, so none of them has to make room.
     let fill: Vec<_> = (0..80).map(|_| program.client()).collect();
     eventually("it is full", || descriptors(&program) as u64 >= 40);
     let mut waiting = program.client();

@@ -1,4 +1,5 @@
-//! Several services as one: who stops whom, what comes out, and who is not waited for.
+//! Groups: which members stop the others, what a group's report says, and which services are left
+//! behind.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

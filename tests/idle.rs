@@ -1,4 +1,5 @@
-//! An idle server sleeps. A binary of its own, because it counts what the process's threads do.
+//! An idle server sleeps. This test has its own binary, because it counts what all threads of the
+//! process do.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,7 +16,7 @@ use support::{
 
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// How often the server's threads run in the window.
+/// Returns how often the server's threads run in the window.
 fn wake_ups_of_idle_server(what: &str) -> u64 {
     let threads = server_threads();
     let before = context_switches(&threads);
@@ -30,7 +31,7 @@ fn wake_ups_of_idle_server(what: &str) -> u64 {
 
 #[test]
 fn an_idle_server_makes_no_wake_ups() {
-    // Not the tests' usual description: a server as users have it.
+    // This server has the defaults, and not the tests' usual description.
     let gate = Gate::new();
     let at_gate = gate.clone();
     let server = TestServer::with(

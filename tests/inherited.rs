@@ -15,7 +15,7 @@ use lameduck::{Context, Error, Request};
 
 use support::{Client, Gate, builder, eventually, get, get_last, hello, serve};
 
-/// A path that nothing is at.
+/// Returns a path at which there is no file.
 fn socket_path(name: &str) -> PathBuf {
     let path =
         std::env::temp_dir().join(format!("lameduck-test-{}-{name}.sock", std::process::id()));
@@ -23,14 +23,14 @@ fn socket_path(name: &str) -> PathBuf {
     path
 }
 
-/// A client on the unix socket at `path` that has sent its only request.
+/// Returns a client on the unix socket at `path` that has sent its only request.
 fn ask(path: &Path) -> Client<UnixStream> {
     let mut client = Client::connect_unix(path);
     client.send(get_last("/"));
     client
 }
 
-/// Connections to or from the port that nobody holds any more, as the kernel lists them.
+/// Returns how many connections to or from the port are in TIME_WAIT, as the kernel lists them.
 fn in_time_wait(port: u16) -> usize {
     let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let port = format!(":{port:04X}");
@@ -52,7 +52,7 @@ fn a_restart_on_the_same_port_never_finds_it_in_use() {
             .unwrap_or_else(|error| panic!("{restart}: {error}"));
         let running = bound.spawn(hello).unwrap();
         for _ in 0..5 {
-            // Who closes first is left in TIME_WAIT: here the server.
+            // The side that closes first is left in TIME_WAIT, which is the server here.
             let mut client = Client::connect(addr);
             client.send(get_last("/"));
             assert_eq!(client.read_response().status, 200);
@@ -214,8 +214,8 @@ fn without_inherited_sockets_there_is_nothing_to_listen_on() {
     }
 }
 
-/// The launcher's side of the protocol: `sh` puts sockets where the program looks for them, and
-/// names its own id.
+/// A program that is started with sockets. `sh` takes the part of the launcher: it puts the sockets
+/// where the program looks for them, and names its own process id.
 #[cfg(feature = "cli")]
 mod in_a_child {
     use super::*;
@@ -229,7 +229,7 @@ mod in_a_child {
     use support::End;
     use support::child::{Program, shell};
 
-    /// What comes as stdin becomes descriptor 3.
+    /// The beginning of a script that makes stdin descriptor 3.
     const TAKE_ONE: &str = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1;";
 
     fn launch(script: &str, socket: impl AsFd) -> Command {
@@ -288,7 +288,7 @@ mod in_a_child {
         first.signal(Signal::TERM);
         let ended = first.end();
         assert_eq!(ended.code, Some(0), "{}", ended.output);
-        // Whoever has accepted it.
+        // Either process may have accepted this connection.
         assert_eq!(sleeper.read_response().text(), "slept\n");
         assert!(closed.load(SeqCst) > 0, "the first one was under load");
         served(answered.load(SeqCst));
@@ -301,7 +301,8 @@ mod in_a_child {
         let ended = second.end();
         assert_eq!(ended.code, Some(0), "{}", ended.output);
 
-        // Nobody accepts now, and the socket still listens: who comes waits for the third.
+        // No process accepts now, and the socket still listens. A client that comes waits for the
+        // third server.
         let mut early = Client::connect(addr);
         early.send(get("/plaintext"));
         let third = launch_demo(&listener, "");
@@ -393,7 +394,7 @@ mod in_a_child {
         }
     }
 
-    /// One line that has `problem`, and exit code 2.
+    /// Checks that the program ends with one line that has `problem`, and with exit code 2.
     #[track_caller]
     fn check_refused(script: &str, socket: impl AsFd, problem: &str) {
         let output = launch(script, socket).output().unwrap();
@@ -468,7 +469,7 @@ fn a_unix_socket_has_the_mode_it_was_given_and_is_gone_with_the_server() {
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
     );
-    // One that somebody listens on is not taken away.
+    // A socket file that a server listens on is not taken away.
     let taken = builder().bind(lameduck::net::unix(&path)).unwrap_err();
     assert!(taken.to_string().contains("unix:"), "{taken}");
     assert!(UnixStream::connect(&path).is_ok());

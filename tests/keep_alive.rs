@@ -1,5 +1,5 @@
-//! Many requests on one connection: answered in order, however they are cut, for as long as both
-//! sides want.
+//! Many requests on one connection are answered in order, however their bytes are cut, for as long
+//! as both sides keep the connection.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -79,7 +79,8 @@ fn pipelined_requests_to_slow_and_fast_handlers_are_answered_in_order() {
 
 #[test]
 fn requests_may_be_cut_at_each_byte() {
-    // With one worker what was sent first is looked at first.
+    // The only worker looks first at what was sent first, so the fence shows that it has read the
+    // bytes before.
     for collect in [64 << 10, 0] {
         let server = TestServer::with(builder().workers(1).collect_bytes(collect), echo);
         let requests = [
@@ -93,7 +94,7 @@ fn requests_may_be_cut_at_each_byte() {
         let mut client = server.client();
         for cut in 1..bytes.len() {
             client.send(&bytes[..cut]);
-            // While a handler waits for its body, the only worker does.
+            // Without collecting, the only worker waits for the body, and cannot answer the fence.
             if collect > 0 {
                 assert_eq!(fence.get("/fence").text(), "GET /fence ");
             }
@@ -292,7 +293,7 @@ fn a_pipeline_whose_client_does_not_read_is_answered_when_it_does() {
         }
         writer
     });
-    // Nobody else waits for it.
+    // No other client waits for the pipeline.
     let mut other = server.client();
     for _ in 0..50 {
         assert_eq!(other.get("/").body.len(), 2000);
@@ -323,7 +324,7 @@ fn a_malformed_request_is_refused_after_the_answers_to_those_before_it() {
 fn an_empty_line_before_a_request_is_ignored() {
     let server = TestServer::start(echo);
     let mut client = server.client();
-    // Some clients send one after a body (RFC 9112 section 2.2).
+    // Some clients send an empty line after a body (RFC 9112 section 2.2).
     client.send([&post("/1", b"one")[..], b"\r\n", get("/2").as_bytes()].concat());
     assert_eq!(client.read_response().text(), "POST /1 one");
     assert_eq!(client.read_response().text(), "GET /2 ");

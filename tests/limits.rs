@@ -1,5 +1,5 @@
-//! What a client may send and take: each limit of the builder, and that one client's share is not
-//! another one's loss.
+//! The limits on what a client may send and take, and that no client is slowed by what another one
+//! sends or takes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +16,8 @@ use support::{
     Client, LIMIT, TestServer, builder, eventually, get, hello, millis, now, post_chunked,
 };
 
-/// A request within a limit is served; one byte or field more is refused, and ends the connection.
+/// Checks that a request within a limit is served, and that one byte or field more is refused and
+/// ends the connection.
 #[track_caller]
 fn check(
     build: impl FnOnce(ServerBuilder) -> ServerBuilder,
@@ -99,7 +100,7 @@ fn chunk_extensions_that_are_too_long_are_refused() {
         [head, &body(len)].concat().into_bytes()
     };
     check(|builder| builder, &request(200), &request(300), 400);
-    // As with a megabyte of them, of which no more is kept than of a few.
+    // A megabyte of extensions is refused in the same way, and no more is kept of it.
     check(
         |builder| builder,
         &request(200),
@@ -120,7 +121,7 @@ fn trailers_that_are_too_many_are_refused() {
     check(|builder| builder, &request(32), &request(33), 431);
 }
 
-/// Counts what is read of it, and never ends.
+/// A reader without an end, which counts the bytes that are read of it.
 struct Endless(Arc<AtomicU64>);
 
 impl Read for Endless {
@@ -143,7 +144,7 @@ fn little_is_made_of_a_response_that_its_client_does_not_take() {
     let mut client = Client::connect_with_buffer(server.local_addr(), 16 << 10);
     client.send_get("/");
     eventually("it is given up", || server.handle().stats().open == 0);
-    // The kernel alone would take 2.5 MB, and ten thousand clients 25 GB.
+    // Without a limit the kernel would take 2.5 MB, and 25 GB for ten thousand clients.
     let made = made.load(Relaxed);
     assert!(made < 700_000, "{made} bytes");
     assert_eq!(server.stop().closed_because(CloseReason::Stalled), 1);

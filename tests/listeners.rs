@@ -1,4 +1,4 @@
-//! What a stop does with its listeners, whatever state they are in.
+//! The listeners of a server in a stop, whatever state they are in.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,7 +18,8 @@ fn a_listener_that_another_holder_has_shut_does_not_keep_the_stop() {
     let mut client = Client::connect(running.local_addr());
     assert_eq!(client.get("/").status, 200);
     drop(client);
-    // The classic way to wake a thread that blocks in accept(2): it ends accepting for every holder.
+    // The classic way to wake a thread that blocks in accept(2): it ends accepting for every
+    // holder.
     rustix::net::shutdown(&other, rustix::net::Shutdown::Both).unwrap();
     let handle = running.handle();
     let report = within_limit("the stop", move || handle.shutdown());

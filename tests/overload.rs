@@ -1,4 +1,4 @@
-//! More than the server can take: it says so, counts it, and does not grow.
+//! A server that gets more than it can take says so, counts it, and does not grow.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(all(feature = "cli", target_os = "linux"))]
@@ -74,12 +74,13 @@ fn a_server_that_is_too_busy_says_when_to_come_back_and_counts_these_answers() {
 #[test]
 fn a_client_that_pipelines_400_000_requests_does_not_grow_the_server() {
     const REQUESTS: usize = 400_000;
-    // Below what is held of the answers, of the requests and of a worker's buffers it does not get;
-    // one answer in memory for each request would be 60 MB, one request 15 MB.
+    // The growth has to leave room for the answers and requests that are held at one time, and for
+    // the buffers of a worker. If each answer stayed in memory, it would be 60 MB; if each request
+    // did, 15 MB.
     const GROWTH_MAX: u64 = 1 << 20;
 
     let program = Program::demo(&["--workers", "4"]);
-    // Whatever is allocated once is there.
+    // After these requests, all that is allocated once is there.
     for _ in 0..8 {
         assert_eq!(program.client().get("/plaintext").status, 200);
     }
@@ -90,7 +91,7 @@ fn a_client_that_pipelines_400_000_requests_does_not_grow_the_server() {
         let request = get("/plaintext");
         let batch = request.repeat(1000);
         for _ in 0..REQUESTS / 1000 {
-            // Nobody reads for a while: then the kernel's buffers are all that is between us.
+            // The client does not read for a while, so that the kernel's buffers fill up.
             writer.try_send(&batch).unwrap();
         }
     });
@@ -102,7 +103,7 @@ fn a_client_that_pipelines_400_000_requests_does_not_grow_the_server() {
     let blocked = program.memory("VmHWM:");
     let answer = client.read_response();
     assert_eq!(answer.text(), "Hello, World!");
-    // All answers are equally long, but for the moment in their Date.
+    // All answers are equally long: they differ only in their Date.
     let len = answer_len(&program);
     let mut left = (REQUESTS - 1) * len;
     while left > 0 {
@@ -119,7 +120,7 @@ fn a_client_that_pipelines_400_000_requests_does_not_grow_the_server() {
     assert!(most <= before + GROWTH_MAX, "from {before} to {most} bytes");
 }
 
-/// The length of the demo's shortest answer.
+/// Returns the length of the demo's shortest answer.
 fn answer_len(program: &Program) -> usize {
     let mut client = program.client();
     client.send_get("/plaintext");
@@ -142,7 +143,7 @@ fn connections_beyond_the_maximum_wait_and_are_all_served() {
     clients
         .iter_mut()
         .for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
-    // Of one route that was found to be slow one worker less is blocked.
+    // All calls have one route, which is found to be slow, so one of the four workers is kept free.
     gate.wait_entered(3);
     assert_eq!(
         server.handle().stats().accepted,

@@ -1,4 +1,4 @@
-//! User code that panics costs its connection, wherever it does, and nothing else: no worker, no
+//! A panic in user code, wherever it comes, costs its connection and nothing else: no worker, no
 //! count, no descriptor.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -19,12 +19,12 @@ use support::{
     Client, Delimited, Gate, LIMIT, TestServer, builder, eventually, get, now, server_threads,
 };
 
-/// Panics when it is dropped; read, it has some bytes and an end.
+/// A value that panics when it is dropped. As a reader it has some bytes and an end.
 #[derive(Clone)]
 struct Bomb(usize);
 
 impl Bomb {
-    /// For closures, which capture the whole of it by this.
+    /// Called in closures, so that they capture the value and not its field.
     fn len(&self) -> usize {
         self.0
     }
@@ -32,7 +32,7 @@ impl Bomb {
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        // A second panic at a time would end the process.
+        // A second panic at the same time would end the process.
         if !std::thread::panicking() {
             panic!("on purpose, when dropped");
         }
@@ -48,7 +48,7 @@ impl Read for Bomb {
     }
 }
 
-/// Panics when it is read for the second time.
+/// A reader that panics when it is read for the second time.
 struct Panicking(bool);
 
 impl Read for Panicking {
@@ -82,7 +82,7 @@ fn handle(request: Request, _: Context) -> Response {
     match request.uri().path() {
         "/handler" => panic!("on purpose, in a handler"),
         "/handler-value" => panic_any(42),
-        // What it panics with panics when it is dropped.
+        // The value that the handler panics with panics when it is dropped.
         "/handler-bomb" => panic_any(Bomb(0)),
         "/reader" => Body::reader(Panicking(false)).into_response(),
         "/reader-bomb" => Body::reader(BombReader).into_response(),
@@ -120,7 +120,7 @@ impl Read for BombReader {
     }
 }
 
-/// The panics of this file are on purpose, and would fill the screen.
+/// Keeps the panics of this file, which are on purpose, from filling the screen.
 fn silence() {
     std::panic::set_hook(Box::new(|panic| {
         let text = panic
@@ -137,7 +137,7 @@ fn silence() {
     }));
 }
 
-/// Asks for a place's panic: no answer comes whole that is not.
+/// Asks for the panic of `place`, and checks that no answer looks complete that is not.
 #[track_caller]
 fn ask(mut client: Client, place: &str) {
     client.send_get(place);
@@ -145,7 +145,7 @@ fn ask(mut client: Client, place: &str) {
         Ok(answer) if place.starts_with("/handler") => {
             assert!(answer.status == 500 && answer.closes(), "{answer:?}")
         }
-        // What panics when all is sent may cost the connection, not the truth of what was sent.
+        // A panic that comes when all is sent may cost the connection, but the answer is right.
         Ok(answer) => {
             assert!(
                 place.contains("drop") || place == "/extension",
@@ -206,8 +206,8 @@ fn a_writer_that_panics_when_it_is_dropped_waiting_for_a_worker_is_no_harm() {
     silence();
     let gate = Gate::new();
     let waits = gate.clone();
-    // Half of two workers may write, and that one does: the other closure is dropped with its
-    // connection's 503.
+    // One of the two workers may write, and the first closure has it. The other closure is dropped
+    // when its connection gets 503.
     let description = builder().workers(2).queue_timeout(support::millis(50));
     let server = TestServer::with(
         description,
@@ -256,7 +256,7 @@ fn a_handler_that_panics_when_it_is_dropped_spoils_no_report() {
     }
 }
 
-/// Not a test of its own: the server of the test below.
+/// No test: the program that the child of the test below runs.
 #[test]
 fn the_program() {
     if std::env::var(MODE).is_err() {
@@ -315,7 +315,7 @@ fn ten_thousand_panics_leave_the_process_as_it_was() {
     eventually("descriptors and threads are as before", || {
         (count("fd"), count("task")) == before
     });
-    // Each worker is there: as many handlers run at the same time, each in a route of its own.
+    // Each worker is there: as many handlers run at the same time, each with its own route.
     let mut blocked: Vec<_> = (0..WORKERS - 1).map(|_| program.client()).collect();
     blocked
         .iter_mut()

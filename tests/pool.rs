@@ -1,4 +1,4 @@
-//! Nobody waits for somebody else's slow handler or silent connection.
+//! No client waits for the slow handler or the silent connection of another one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use support::{
     Client, Gate, LIMIT, TestServer, builder, gated, get, hello, millis, now, pass_time,
 };
 
-/// A normal request on a new connection, and ten on one that is known already, are answered.
+/// Checks that a request on a new connection is answered, and ten on the connection of `known`.
 #[track_caller]
 fn assert_served(server: &TestServer, known: &mut Client) {
     let began = now();
@@ -85,7 +85,7 @@ fn the_first_slow_call_of_a_route_that_was_always_fast_holds_up_no_other_connect
     let gate = Gate::new();
     let server = TestServer::start(gated(&gate));
     let mut known = server.used_client("/fast");
-    // The same route: its method and the first segment of its path.
+    // These requests have the same route, which is the method and the first segment of the path.
     for _ in 0..1000 {
         assert_eq!(known.get("/work/quick").status, 200);
     }
@@ -114,8 +114,8 @@ fn fifteen_of_sixteen_workers_blocked_hold_up_no_other_connection() {
     let server = TestServer::with(builder().workers(16), gated(&gate));
     let mut known = server.used_client("/fast");
     let mut blocked = Vec::new();
-    // A quick call before each, so that none of them is expected to be slow: only some workers take
-    // those.
+    // A quick call comes before each, so that none of them is expected to be slow. Only some
+    // workers take calls that are.
     for i in 0..15 {
         let segment = if i < 8 { "/one" } else { "/other" };
         if i != 14 {
@@ -287,7 +287,7 @@ fn a_request_that_waits_for_the_lane_of_slow_handlers_gets_503_in_time() {
         builder().workers(2).queue_timeout(millis(200)),
         gated(&gate),
     );
-    // Until the average says very slow.
+    // After these calls the latency estimate says that the route is slow.
     for _ in 0..10 {
         assert_eq!(server.client().get("/a/slow").status, 200);
     }
@@ -348,10 +348,11 @@ fn what_came_while_all_workers_were_blocked_is_answered_when_they_are_released()
     }
 }
 
-/// How many workers there are, and whether the calls at the gate are expected to be slow.
+/// The cases of a pipeline: the number of workers, and whether the calls at the gate are expected
+/// to be slow.
 const PIPELINES: [(usize, bool); 4] = [(1, false), (1, true), (2, false), (2, true)];
 
-/// A client that has sent four requests at once, of which the third one waits at the gate.
+/// Returns a client that has sent four requests at once, the third of which waits at the gate.
 fn pipelined(workers: usize, expected_slow: bool, first: &str) -> (TestServer, Gate, Client) {
     let gate = Gate::new();
     let server = TestServer::with(builder().workers(workers), gated(&gate));
@@ -434,7 +435,7 @@ fn an_answer_does_not_wait_for_a_later_request_that_finds_all_workers_blocked() 
         let gate = Gate::new();
         let server = TestServer::with(builder().workers(workers), gated(&gate));
         let mut client = server.client();
-        // The second head is complete only when no worker is left: the caretaker reads it.
+        // The second head becomes complete when no worker is left, so the caretaker reads it.
         client.send(get("/first") + "GET /second HTTP/1.1\r\n");
         assert_eq!(client.read_response().text(), "/first");
         let mut blocked = server.block_all(&gate, workers);
@@ -471,7 +472,7 @@ fn a_handler_that_was_slow_once_is_not_held_up_by_a_blocked_one() {
     let gate = Gate::new();
     let server = TestServer::start(gated(&gate));
     let mut known = server.used_client("/fast");
-    // As if the machine had been busy with something else for a moment, once in a thousand times.
+    // One call in a thousand is slow, as if the machine had been busy with something else.
     for _ in 0..1000 {
         assert_eq!(known.get("/fast").status, 200);
     }
@@ -482,7 +483,7 @@ fn a_handler_that_was_slow_once_is_not_held_up_by_a_blocked_one() {
     assert_eq!(blocked.read_response().status, 200);
 }
 
-/// A reader that waits at a gate before it has anything.
+/// A reader that waits at a gate before it has its first byte.
 struct GatedReader(Gate, bool);
 
 impl Read for GatedReader {

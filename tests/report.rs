@@ -1,4 +1,4 @@
-//! What a stop's report says: to people, to machines, and by its exit code.
+//! The report of a stop: as text, as JSON, and as an exit code.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,7 +15,8 @@ use std::process::{ExitCode, Termination};
 
 use support::{Client, Gate, LIMIT, TestServer, builder, millis, within_limit};
 
-/// A server whose handler waits at the gate for `/block`, and begins and then waits for `/begun`.
+/// Starts a server whose handler waits at the gate for `/block`. For `/begun` it begins its
+/// response and then waits.
 fn server(builder: ServerBuilder, gate: &Gate) -> TestServer {
     let gate = gate.clone();
     TestServer::with(builder, move |request: Request, _: Context| -> Response {
@@ -46,14 +47,14 @@ fn clean() -> Report {
     server.stop()
 }
 
-/// Cut: one request in its handler; one whose response has begun; two that were
-/// never started.
+/// Returns the report of a stop that cut a request in its handler and a response that had begun,
+/// and two requests that were never started.
 fn unclean() -> Report {
     let gate = Gate::new();
     let description = builder()
         .workers(2)
         .grace_period(millis(100))
-        // The hook's panic has to be over by then, with the backtrace it may print.
+        // In this time the hook's panic has to be over, with the backtrace that it may print.
         .cut_grace(millis(1000))
         .on_shutdown("says \"done\"\n\tand \\ \u{1} \u{7f} é 🦆", || {})
         .on_stopped("panics", || panic!("on purpose"));
@@ -166,7 +167,7 @@ fn a_stop_that_cut_something_and_left_no_worker_stuck_exits_with_1() {
     server.wait_accepted(1);
     let report = server.handle().shutdown_within(millis(50));
     assert_eq!(client.read_response().status, 503);
-    // It had begun, or not: in both cases nobody will answer it.
+    // The handler had begun or not. In both cases the request will not be answered.
     assert_eq!(
         support::cut(&report).len() + support::never_started(&report).len(),
         1,
@@ -183,7 +184,7 @@ fn a_stop_that_cut_something_and_left_no_worker_stuck_exits_with_1() {
 fn the_counts_agree_with_each_other() {
     for report in [clean(), unclean()] {
         let closed: u64 = report.closed.iter().map(|(_, n)| n).sum();
-        // One whose worker is stuck has not ended.
+        // A connection whose worker is stuck has not ended.
         assert_eq!(
             closed + report.stuck.len() as u64,
             report.accepted,
@@ -315,7 +316,7 @@ fn json_is_one_line_that_says_the_same() {
     }
 }
 
-/// JSON as RFC 8259 has it, and nothing beyond.
+/// A JSON value, as RFC 8259 defines it and with nothing beyond.
 #[derive(Debug, PartialEq)]
 enum Json {
     Null,
@@ -439,7 +440,7 @@ fn take(rest: &mut &str, word: &str) -> bool {
     rest.strip_prefix(word).map(|after| *rest = after).is_some()
 }
 
-/// The end of a list, or what separates its parts.
+/// Reads the end of a list, or the comma before its next part, and returns whether it was the end.
 #[track_caller]
 fn closes(rest: &mut &str, end: &str, first: bool) -> bool {
     skip(rest);

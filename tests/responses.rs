@@ -1,4 +1,5 @@
-//! What handlers return, and what clients get for it; and bodies that are read whole.
+//! The values that handlers return, and the responses that clients get for them; and request bodies
+//! that are read to their end.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,8 +16,8 @@ use lameduck::response::{Failure, HandlerResult, OrAnswer};
 use lameduck::{Body, Context, IntoResponse, Request, Response};
 use support::{TestServer, builder};
 
-/// A response's status, content type and text.
-fn told(response: impl IntoResponse) -> (u16, Option<String>, String) {
+/// Returns the status, the content type and the text of a response.
+fn parts_of(response: impl IntoResponse) -> (u16, Option<String>, String) {
     let response = response.into_response();
     let content_type = response
         .headers()
@@ -32,7 +33,7 @@ fn told(response: impl IntoResponse) -> (u16, Option<String>, String) {
 #[track_caller]
 fn check(response: impl IntoResponse, status: u16, content_type: &str, text: &str) {
     let content_type = (!content_type.is_empty()).then(|| content_type.to_owned());
-    assert_eq!(told(response), (status, content_type, text.to_owned()));
+    assert_eq!(parts_of(response), (status, content_type, text.to_owned()));
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -302,7 +303,7 @@ fn json_comes_in_and_goes_out() {
     );
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n[1]");
     assert_eq!(client.read_response().status, 400);
-    // A map whose keys are no texts cannot be JSON.
+    // A map whose keys are not texts cannot be JSON.
     assert_eq!(
         Json(BTreeMap::from([(vec![1], 2)]))
             .into_response()

@@ -1,4 +1,4 @@
-//! The soak in short: see `benches/soak.rs` for the long one.
+//! A short soak: see `benches/soak.rs` for the long one.
 
 #![allow(
     clippy::disallowed_methods,
@@ -11,7 +11,7 @@ mod soak_engine;
 
 use std::time::Duration;
 
-/// Not a test of its own: the server of the one below.
+/// No test: the server that the child of the test below runs.
 #[test]
 fn serve() {
     soak_engine::server::serve_if_asked();

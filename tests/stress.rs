@@ -1,4 +1,4 @@
-//! The stress program in short: see `benches/stress.rs` for the long one.
+//! A short run of the stress program: see `benches/stress.rs` for the long one.
 
 #![allow(
     clippy::disallowed_methods,

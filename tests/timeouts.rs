@@ -1,4 +1,4 @@
-//! A peer that is too slow is given up in time, and one that is not is not.
+//! A client that is too slow is given up in time, and no other client is.
 //!
 //! `min_rate` counts only after ten seconds of waiting, so it is tested where the clock can be set.
 
@@ -40,7 +40,7 @@ fn a_connection_that_never_sends_a_byte_closes_silently() {
     assert_eq!(report.closed_because(CloseReason::Silent), 1, "{report}");
 }
 
-/// The server waits for the rest of `half`, and then answers with 408.
+/// Checks that the server waits for the rest of `half`, and then answers with 408.
 #[track_caller]
 fn expect_408(server: &TestServer, half: &str) {
     let mut client = server.client();
@@ -91,13 +91,13 @@ fn a_head_that_trickles_gets_408_although_it_never_stops() {
 fn a_half_head_after_a_response_has_its_own_time() {
     let server = TestServer::with(builder().workers(2).head_timeout(SHORT), hello);
     let mut client = server.used_client("/");
-    // Idle for longer than a head may take.
+    // The connection is idle for longer than a head may take.
     pass_time(SHORT * 2);
     client.send("GET /");
     let answer = takes(SHORT, || client.read_response());
     assert_eq!(answer.status, 408);
     client.expect_eof();
-    // Pipelined: the answers come, then the refusal.
+    // The same after a pipeline: the answers come first, then the refusal.
     let mut client = server.client();
     client.send(get("/") + &get("/") + "GE");
     assert_eq!(client.read_response().text(), "hello");
@@ -233,7 +233,8 @@ fn a_handler_whose_body_stops_coming_gets_an_error() {
     client.expect_eof();
 }
 
-/// Twenty megabytes: more than the kernel takes for a client that does not read.
+/// Answers with twenty megabytes, which is more than the kernel takes for a client that does not
+/// read.
 fn flood(request: Request, _: Context) -> Response {
     const LEN: u64 = 20 << 20;
     match request.uri().path() {
@@ -287,8 +288,8 @@ fn a_client_that_does_not_read_the_answers_to_its_pipeline_is_reset() {
 
 #[test]
 fn a_client_that_reads_slowly_is_waited_for() {
-    // Less would not be the client's doing: TCP tries a full window again only after a fifth of a
-    // second.
+    // A shorter timeout would not be the client's fault: TCP tries a full window again only after a
+    // fifth of a second.
     let server = TestServer::with(builder().workers(4).write_timeout(SHORT * 4), flood);
     let threads: Vec<_> = ["/bytes", "/reader", "/sized", "/writer"]
         .into_iter()
@@ -314,8 +315,8 @@ fn a_client_that_reads_slowly_is_waited_for() {
 
 #[test]
 fn a_client_that_reads_as_fast_as_it_can_is_never_too_slow() {
-    // The response as a whole lasts for longer than the timeout, each wait of it does not.
-    // (Less would not be the client's doing, see above.)
+    // The response lasts for longer than the timeout in all, but no wait for the client does. (A
+    // shorter timeout would not be the client's fault, see above.)
     let server = TestServer::with(
         builder().workers(2).write_timeout(SHORT * 4),
         |_: Request, _: Context| Body::reader(io::repeat(b'x').take(60 << 20)),

@@ -1,5 +1,5 @@
 //! Real server processes under a mixture of clients, stopped at random moments: nothing may be
-//! lost. In short: see `lameduck prove` for as long as you like.
+//! lost. This is a short run; `lameduck prove` runs for as long as you like.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +16,7 @@ fn stops_lose_nothing_with_a_round_trip_between_choosing_a_connection_and_writin
     check_lossless(&["--stops", "4", "--seed", "2", "--rtt", "5ms"]);
 }
 
-/// The torture has to be worth something: a server that does not know the signal loses what it has.
+/// Shows that the torture finds losses: a server that does not catch the signal loses what it has.
 #[test]
 fn what_a_killed_server_loses_is_found() {
     let target = format!(
@@ -65,7 +65,7 @@ fn check_lossless(options: &[&str]) {
 }
 
 fn prove(options: &[&str]) -> Output {
-    /// One at a time: clients that get no time to run look like clients that were silent.
+    /// Lets one test run at a time. Clients that get no time to run look like silent ones.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut command = Command::new(env!("CARGO_BIN_EXE_lameduck"));

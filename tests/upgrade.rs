@@ -1,5 +1,5 @@
-//! Upgraded connections and long streams: on threads of their own, told of the stop, waited for,
-//! and counted.
+//! Upgraded connections and long streams have dedicated threads, learn of the stop, are waited for,
+//! and are counted.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -21,12 +21,13 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role};
 use tungstenite::{Message, WebSocket};
 
-/// Answers a WebSocket's handshake, and echoes what comes. At a stop it says 1001.
+/// Answers a WebSocket's handshake, and echoes what comes. At a stop it closes with 1001.
 fn echo(request: Request, _context: Context) -> Response {
     let key = request.headers().get("sec-websocket-key").cloned();
     let mut response = upgrade::accept(&request, "websocket", |io: Upgraded, _context| {
         io.on_shutdown(|io| {
-            // A whole frame: nobody else writes while the thread waits for the peer.
+            // This frame does not come in the middle of another: the thread waits for the peer, so
+            // nothing else is written meanwhile.
             let mut last = WebSocket::from_raw_socket(io, Role::Server, None);
             let frame = CloseFrame {
                 code: CloseCode::Away,
@@ -115,7 +116,7 @@ fn a_stop_tells_websockets_and_waits_for_them() {
             panic!("a close was due")
         };
         assert_eq!(close.code, CloseCode::Away);
-        // Answers the close, and reads to the end.
+        // This answers the close, and reads to the end.
         while socket.read().is_ok() {}
     }
     drop(sockets);
@@ -364,7 +365,7 @@ fn a_panic_in_an_upgraded_connection_costs_that_connection() {
     assert_eq!(server.stop().closed_because(CloseReason::Failed), 1);
 }
 
-/// Sends an event for each turn of `ticks`, until the server drains.
+/// Sends an event for each of `ticks`, until the server drains.
 fn events(context: &Context, ticks: crossbeam_channel::Receiver<u32>) -> Response {
     let context = context.clone();
     let mut response = Response::new(Body::stream(move |out| {

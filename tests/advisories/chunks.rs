@@ -26,7 +26,7 @@ fn a_chunk_size_that_overflows_is_refused() {
             format!("5\r\nhello\r\n{size}\r\n\r\n").as_str(),
         ]);
     }
-    // The largest size that fits is waited for, and its data does not come whole.
+    // The server waits for a chunk of the largest size that fits, whose data does not come.
     victim.refuses_chunks([
         "ffffffffffffffff\r\nhello\r\n0\r\n\r\n",
         "7fffffffffffffff\r\nhello\r\n0\r\n\r\n",

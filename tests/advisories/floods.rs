@@ -1,5 +1,5 @@
-//! However much a client sends, and however it leaves, it is answered or counted, and nothing of it
-//! stays.
+//! However much a client sends, and however it leaves, it is answered or counted, and leaves
+//! nothing behind.
 
 use lameduck::{Body, Context, IntoResponse, Request};
 

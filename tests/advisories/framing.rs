@@ -158,7 +158,7 @@ fn a_length_at_the_edge_of_an_integer_is_waited_for_or_refused() {
                     "POST {path} HTTP/1.1\r\nHost: a\r\n{expectation}Content-Length: {length}\r\n\r\n"
                 );
                 let statuses = victim.statuses(head.clone() + SMUGGLED);
-                assert_eq!(statuses, [400], "the body has not come whole: {head}");
+                assert_eq!(statuses, [400], "the body is not complete: {head}");
                 // More bytes than are collected, so that the handler is called.
                 let statuses = victim
                     .statuses([head.as_bytes(), &pattern(100_000), SMUGGLED.as_bytes()].concat());

@@ -6,7 +6,7 @@ use lameduck::IntoResponse;
 use super::{SMUGGLED, Victim};
 
 // Go CVE-2019-16276, Netty CVE-2019-16869, Node CVE-2021-22959 and CVE-2024-27982: whitespace
-// around a name was cut off, so that a field that others pass over framed the body.
+// around a name was cut off, so that a field that other readers pass over framed the body.
 #[test]
 fn whitespace_before_or_in_a_name_is_refused() {
     Victim::new().refuses_heads([

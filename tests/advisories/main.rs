@@ -1,5 +1,5 @@
-//! The weaknesses that HTTP servers have had to admit, one test for each class: none of them is
-//! here.
+//! Tests for the weaknesses that HTTP servers have had to admit, one for each class. This server
+//! has none of them.
 //!
 //! The comments name advisories in which the class came up elsewhere, in our own words. Most are
 //! about two readers that find different requests in the same bytes, so most tests hide a request
@@ -35,8 +35,8 @@ struct Victim {
 }
 
 impl Victim {
-    /// A server whose handler reads all of a body and says how long it was, or for `/unread` leaves
-    /// it.
+    /// Starts a server whose handler reads all of a body and answers with its length, or leaves it
+    /// unread for `/unread`.
     fn new() -> Self {
         Self::with(|request, _| match request.uri().path() {
             "/unread" => "unread".into_response(),
@@ -60,7 +60,7 @@ impl Victim {
         Self { server, smuggled }
     }
 
-    /// The statuses of all answers to `input`, after which the client finishes its side.
+    /// Returns the statuses of all answers to `input`, after which the client finishes its side.
     #[track_caller]
     fn statuses(&self, input: impl AsRef<[u8]>) -> Vec<u16> {
         let statuses = statuses(&mut self.server.client(), input.as_ref());
@@ -73,7 +73,7 @@ impl Victim {
         statuses
     }
 
-    /// Each of these heads of a POST is refused, and so nothing behind it is a request.
+    /// Checks that each of these heads of a POST is refused, so that nothing after it is a request.
     #[track_caller]
     fn refuses_heads<'a>(&self, heads: impl IntoIterator<Item = &'a str>) {
         for head in heads {
@@ -88,7 +88,7 @@ impl Victim {
         }
     }
 
-    /// Each of these bodies is refused, and so nothing behind it is a request.
+    /// Checks that each of these bodies is refused, so that nothing after it is a request.
     #[track_caller]
     fn refuses_chunks<'a>(&self, bodies: impl IntoIterator<Item = &'a str>) {
         for body in bodies {

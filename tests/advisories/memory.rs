@@ -2,7 +2,7 @@
 
 use super::support::child::Program;
 
-// Servers that allocate memory for what a client says it will send.
+// Some servers allocate memory for what a client says that it will send.
 #[test]
 fn nothing_is_allocated_for_what_is_only_declared() {
     let demo = Program::demo(&[]);
@@ -57,7 +57,7 @@ fn heads_that_never_end_cost_their_limit_and_no_more() {
     drop(clients);
 }
 
-/// The most memory that a process has had.
+/// Returns the most memory that the process has had.
 fn peak_kib(demo: &Program) -> u64 {
     demo.memory("VmHWM:") >> 10
 }

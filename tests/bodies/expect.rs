@@ -1,5 +1,5 @@
-//! A client that waits for 100 is told to go on when its body is read, and gets a refusal instead
-//! if it is not.
+//! A client that waits for 100 gets it when its body is read, and gets a refusal instead if the
+//! body is not read.
 
 use lameduck::{Context, Request};
 

@@ -28,11 +28,11 @@ fn a_response_that_fails_midway_does_not_look_complete() {
                 client.send(format!(
                     "GET /{kind}/{some} HTTP/{version}\r\nHost: test\r\n\r\n"
                 ));
-                // A failure before the first byte may also be told, with 500.
+                // A failure before the first byte may also be answered with 500.
                 match client.try_read(false) {
                     Ok(answer) => assert_eq!(
                         answer.status, 500,
-                        "/{kind}/{some} of HTTP/{version} came whole"
+                        "/{kind}/{some} of HTTP/{version} looks complete"
                     ),
                     Err(incomplete) => {
                         let framed = incomplete.answer.as_ref().map(|answer| answer.delimited);
@@ -99,7 +99,7 @@ fn a_panic_in_a_handler_costs_its_connection_and_nothing_else() {
     );
 }
 
-/// Answers with a body that cannot be made whole: the path names its kind, and how many bytes come
+/// Answers with a body that fails before its end. The path names its kind, and how many bytes come
 /// first.
 fn failing(request: Request, _: Context) -> Response {
     let error = || Err(io::Error::other("the disk is gone"));
@@ -135,7 +135,7 @@ fn failing(request: Request, _: Context) -> Response {
     }
 }
 
-/// A reader that has so many bytes and then fails in the given way.
+/// A reader that fails in the given way after so many bytes.
 struct Failing(usize, fn() -> io::Result<usize>);
 
 impl Read for Failing {

@@ -1,4 +1,4 @@
-//! Bodies of requests and of responses arrive whole, or visibly not.
+//! The bodies of requests and responses arrive complete, or it is visible that they do not.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -30,7 +30,7 @@ fn big() -> &'static [u8] {
     BYTES.get_or_init(|| pattern(BIG))
 }
 
-/// The number of `bytes`, and a sum that depends on each byte's place.
+/// Returns the number of `bytes`, and a sum that depends on the place of each byte.
 fn digest(bytes: &[u8]) -> String {
     let sum = bytes.iter().fold(0_u64, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
@@ -124,7 +124,7 @@ fn assert_body(answer: &Answer, path: &str, len: usize) {
     );
 }
 
-/// The file that `/file` sends, made once.
+/// Returns the file that `/file` sends, which is made once.
 fn big_file() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     let path = PATH.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! The body of a request arrives whole however it is framed, collected or left unread, or its
+//! The body of a request arrives complete, however it is framed, collected or left unread, or its
 //! reader gets an error.
 
 use std::io::{self, Read};
@@ -76,8 +76,8 @@ fn a_small_body_is_collected_before_the_handler_is_called() {
     });
     let mut client = server.client();
     client.send("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n12345");
-    // Requests on other connections that are sent later are answered: by then the head of the
-    // first one was read.
+    // When requests that were sent later on other connections are answered, the head of the first
+    // one was read.
     for _ in 0..10 {
         assert_eq!(server.client().get("/").status, 200);
     }
@@ -224,7 +224,7 @@ fn a_body_whose_client_leaves_is_an_error_for_its_reader() {
             }
         }
     }
-    // A body that is collected and does not come whole: the handler is never called.
+    // The handler is never called for a body that is collected and does not come completely.
     let server = TestServer::start(|_: Request, _: Context| -> &str {
         panic!("the request is not complete")
     });

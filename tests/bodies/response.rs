@@ -1,4 +1,4 @@
-//! A response of each kind arrives whole, and its end can be told by every client.
+//! A response of each kind arrives complete, and every client can tell where it ends.
 
 use lameduck::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use lameduck::{Context, Request};
@@ -188,7 +188,8 @@ fn a_request_body_can_be_the_response_body() {
                 "{len} bytes chunked, collecting {collect}"
             );
         }
-        // The body is more than fits between the two: the client has to read while it writes.
+        // The body does not fit into the buffers between the two, so the client has to read while
+        // it writes.
         let addr = server.local_addr();
         let mut echo = Client::connect(addr);
         let (mut reader, writer) = (

@@ -33,7 +33,7 @@ fn writers_with_slow_readers_hold_half_of_the_workers() {
     let mut slow: Vec<_> = (0..8)
         .map(|_| Client::connect_narrow(server.local_addr()))
         .collect();
-    // The first writer has the only place, and the others wait for it.
+    // The first writer fills its lane, and the others wait.
     slow[0].send_get("/writer");
     assert_eq!(slow[0].read_raw(17), b"HTTP/1.1 200 OK\r\n");
     for client in &mut slow[1..] {
@@ -78,7 +78,7 @@ fn uploads_that_trickle_hold_no_worker_before_they_are_large() {
     server.stop_cleanly();
 }
 
-/// Each client gets the rest of its response.
+/// Checks that each client gets the rest of its response.
 fn drain_together(clients: Vec<Client>) {
     let drain = |mut client: Client| {
         std::thread::spawn(move || {

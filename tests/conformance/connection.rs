@@ -71,7 +71,7 @@ fn a_client_that_asks_for_close_gets_close_and_nothing_more() {
             .status,
         200
     );
-    // Of the requests before it, each is answered.
+    // Each request before the one that asks for the close is answered.
     let answers = suite.answers(NEXT.repeat(3) + &request("GET /", "Connection: close\r\n") + NEXT);
     assert_eq!(
         answers
@@ -179,7 +179,7 @@ fn an_unread_body_is_read_to_its_end_or_the_connection_closes() {
     let fields = format!("Content-Length: {}\r\n", smuggled.len());
     let answer = suite.accepted(request("POST /unread", &fields) + &smuggled);
     assert_eq!(answer.text(), "unread");
-    // Too long to be read for nothing.
+    // This body is too long to be read and dropped.
     let answer = suite
         .closed(request("POST /unread", "Content-Length: 10000000\r\n") + &smuggled.repeat(3000));
     assert_eq!(answer.text(), "unread");

@@ -1,10 +1,10 @@
-//! The same from outside: what the suites that people run against servers send to `lameduck demo`.
+//! Requests to `lameduck demo` as the suites send them that people run against servers.
 
 use crate::support::child::Program;
 use crate::support::{Client, LIMIT, get};
 use crate::{METHODS, NEXT, answers, request};
 
-/// The statuses of all answers to `input`, and the last answer.
+/// Returns the statuses of all answers to `input`.
 #[track_caller]
 fn statuses(demo: &Program, input: impl AsRef<[u8]>) -> Vec<u16> {
     answers(&mut demo.client(), input.as_ref())
@@ -24,7 +24,7 @@ fn an_incomplete_head_is_waited_for() {
             client
         })
         .collect();
-    // Whatever came of them has come when the last of many others has its answer.
+    // The server has dealt with these inputs when the last of many later requests has its answer.
     for _ in 0..50 {
         assert_eq!(demo.client().get("/plaintext").status, 200);
     }

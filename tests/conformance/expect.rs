@@ -104,8 +104,8 @@ fn http_1_0_is_never_sent_100() {
     let suite = Suite::new();
     for expectation in ["100-continue", "miracle"] {
         let head = format!("POST / HTTP/1.0\r\nExpect: {expectation}\r\nContent-Length: 5\r\n\r\n");
-        // The body comes when the server has had the head for as long as it takes to answer
-        // somebody else.
+        // The body comes when the server has had the head for as long as it takes to answer another
+        // client.
         let mut client = suite.client();
         client.send(&head);
         suite.accepted(request("GET /", ""));
@@ -143,7 +143,8 @@ fn an_unknown_expectation_is_417() {
 
 #[test]
 fn an_early_answer_is_readable_after_ten_megabytes_were_sent() {
-    // Without reading on, and with an answer in place of 100 too.
+    // The connection also closes when the handler leaves the body unread, and gives its answer in
+    // place of 100.
     let suite = Suite::with(|request: Request, _: Context| match request.uri().path() {
         "/413" => (StatusCode::PAYLOAD_TOO_LARGE, "too much\n").into_response(),
         "/400" => (StatusCode::BAD_REQUEST, "not like this\n").into_response(),
@@ -199,7 +200,7 @@ fn an_early_answer_comes_before_the_body_does() {
     let answer = client.read_response();
     assert_eq!((answer.status, answer.text()), (413, "too much\n"));
     assert!(answer.closes());
-    // The rest is still taken, for a while.
+    // The server still takes the rest for a while.
     client.send([0; 100_000]);
     client.half_close();
     client.expect_eof();
@@ -229,7 +230,7 @@ fn an_upgrade_that_no_handler_accepts_is_ignored() {
             [200]
         );
     }
-    // A body that comes with it is read as one.
+    // A body that comes with such a request is read as its body.
     suite.accepted(post(
         "Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\n",
         "hello",
@@ -251,7 +252,7 @@ fn half_closed_clients_get_all_their_answers() {
             + NEXT,
     );
     client.half_close();
-    // All but the first answer are made long after the client's end has come.
+    // All answers but the first one are made long after the client has finished its side.
     gate.wait_entered(1);
     assert!(client.read_response().text().starts_with("GET /first"));
     gate.open();

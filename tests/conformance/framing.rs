@@ -4,7 +4,7 @@ use lameduck::IntoResponse;
 
 use crate::{METHODS, NEXT, Suite, chunked, post, request, seen};
 
-/// The body a handler saw, and its trailer fields.
+/// Returns the body that a handler saw, and its trailer fields.
 #[track_caller]
 fn body(suite: &Suite, input: impl AsRef<[u8]>) -> String {
     let answer = suite.accepted(input);
@@ -420,7 +420,7 @@ fn a_chunk_size_beyond_64_bits_is_refused() {
     ] {
         suite.refused(chunked(format!("{size}\r\nhello\r\n0\r\n\r\n")), 400);
     }
-    // The largest is waited for, and nothing is made room for before it comes.
+    // The server waits for a chunk of the largest size, and allocates no memory before it comes.
     let answers = suite.answers(chunked("ffffffffffffffff\r\nhello\r\n0\r\n\r\n"));
     assert_eq!(
         answers
@@ -624,7 +624,7 @@ fn a_body_that_ends_early_is_incomplete() {
         );
         assert!(answers[0].closes());
     }
-    // Longer than what is collected: the handler has been called and is told.
+    // The body is longer than what is collected, so the handler was called and gets an error.
     let suite = Suite::with(|request, _| seen(request));
     let answers = suite.answers(post("Content-Length: 1000000\r\n", &"a".repeat(100_000)));
     assert_eq!(
@@ -635,7 +635,7 @@ fn a_body_that_ends_early_is_incomplete() {
         [400]
     );
     assert!(answers[0].closes());
-    // A head without its end is no request, and there is nobody to answer.
+    // A head without its end is no request, and gets no answer.
     assert!(suite.answers("GET / HTTP/1.1\r\nHost: a\r\n").is_empty());
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// The rows of the tables: section, level, what is asked, what is done, tests.
+/// Returns the rows of the tables: section, level, what is asked, what happens, tests.
 fn rows(list: &str) -> Vec<Vec<&str>> {
     let rows = list
         .lines()

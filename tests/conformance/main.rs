@@ -1,12 +1,12 @@
 //! HTTP/1.1 to the letter: a test for each MUST and each SHOULD of RFC 9112 and RFC 9110 that
 //! concerns an origin server.
 //!
-//! `src/docs/conformance.md` lists them with the names of these tests; `list.rs` sees to it that
-//! the list is true. Most tests are tables: bytes in, statuses out, and whether the connection goes
-//! on. What goes in is followed by one more request, `GET /next`, which is answered if the
-//! connection goes on and must not be if it does not; and by the client's end, so that every answer
-//! here is one to a half-closed client. Answers are read by the tests' own reader
-//! (`tests/support/response.rs`), which is strict and shares no code with the crate.
+//! `src/docs/conformance.md` lists them with the names of these tests; `list.rs` checks that the
+//! list is true. Most tests are tables: bytes in, statuses out, and whether the connection goes on.
+//! After the input the client sends one more request, `GET /next`, which is answered if the
+//! connection goes on and must not be answered if it does not. Then the client finishes its side,
+//! so every answer here is one to a half-closed client. The tests' own reader
+//! (`tests/support/response.rs`) reads the answers; it is strict and shares no code with the crate.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -33,7 +33,7 @@ use lameduck::{Body, Context, IntoResponse, Request, Response};
 
 use support::{Answer, Client, End, Gate, TestServer};
 
-/// A server whose handler answers with what it was asked, and counts.
+/// A server whose handler answers with what it saw of the request, and counts its calls.
 struct Suite {
     server: TestServer,
     handled: Arc<AtomicUsize>,
@@ -49,7 +49,7 @@ impl Suite {
         })
     }
 
-    /// A suite whose handler waits at the gate for `/slow`.
+    /// Starts a suite whose handler waits at the gate for `/slow`.
     fn gated(gate: &Gate) -> Self {
         let gate = gate.clone();
         Self::with(move |request, _| {
@@ -76,14 +76,14 @@ impl Suite {
         self.server.client()
     }
 
-    /// All answers to `input`, behind which the client finishes its side. The connection ends in
-    /// order.
+    /// Returns all answers to `input`, after which the client finishes its side. The connection has
+    /// to end in order.
     #[track_caller]
     fn answers(&self, input: impl AsRef<[u8]>) -> Vec<Answer> {
         answers(&mut self.client(), input.as_ref())
     }
 
-    /// The answer to `input`, after which the connection goes on.
+    /// Returns the answer to `input`, after which the connection has to go on.
     #[track_caller]
     fn accepted(&self, input: impl AsRef<[u8]>) -> Answer {
         let input = input.as_ref();
@@ -99,7 +99,7 @@ impl Suite {
         answers.swap_remove(0)
     }
 
-    /// The answer to `input`, after which the connection closes.
+    /// Returns the answer to `input`, after which the connection has to close.
     #[track_caller]
     fn closed(&self, input: impl AsRef<[u8]>) -> Answer {
         let input = input.as_ref();
@@ -109,8 +109,8 @@ impl Suite {
         answers.swap_remove(0)
     }
 
-    /// The server's own answer to `input`, which no handler sees: this status, a reason in plain
-    /// words, and the end.
+    /// Checks that the server refuses `input`, which no handler sees: with this status, a reason in
+    /// plain words, and the end of the connection.
     #[track_caller]
     fn refused(&self, input: impl AsRef<[u8]>, status: u16) -> Answer {
         let (input, handled) = (input.as_ref(), self.handled.load(Ordering::Relaxed));
@@ -142,7 +142,7 @@ impl Suite {
     }
 }
 
-/// All answers to `input`, behind which the client finishes its side.
+/// Returns all answers to `input`, after which the client finishes its side.
 #[track_caller]
 fn answers(client: &mut Client, input: &[u8]) -> Vec<Answer> {
     // A refusal may come, and the connection end, before all is sent.
@@ -171,7 +171,7 @@ fn answers(client: &mut Client, input: &[u8]) -> Vec<Answer> {
     }
 }
 
-/// Says what a handler sees of a request: request line, fields, body, trailer fields.
+/// Returns what a handler sees of a request: request line, fields, body, trailer fields.
 fn seen(request: Request) -> Response {
     let mut text = format!(
         "{} {} {:?}\n",
@@ -194,17 +194,17 @@ fn seen(request: Request) -> Response {
     text.into_response()
 }
 
-/// A request with a `Host` and these lines, each with its line end.
+/// Returns a request with a `Host` and these lines, each with its line end.
 fn request(line: &str, fields: &str) -> String {
     format!("{line} HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
 }
 
-/// A POST with these lines and this body.
+/// Returns a POST with these lines and this body.
 fn post(fields: &str, body: &str) -> String {
     request("POST /", fields) + body
 }
 
-/// A POST with this chunked body.
+/// Returns a POST with this chunked body.
 fn chunked(body: impl AsRef<[u8]>) -> Vec<u8> {
     [
         post("Transfer-Encoding: chunked\r\n", "").as_bytes(),
@@ -213,8 +213,8 @@ fn chunked(body: impl AsRef<[u8]>) -> Vec<u8> {
     .concat()
 }
 
-/// A response with a body of each kind, by the last part of the path; with the status that is its
-/// first.
+/// Returns a response with a body of the kind that the last part of the path names, and with the
+/// status that the first part names.
 fn by_path(request: &Request) -> Response {
     let mut parts = request.uri().path().split('/').skip(1);
     let status = parts
@@ -231,7 +231,7 @@ fn by_path(request: &Request) -> Response {
     (status, body).into_response()
 }
 
-/// The methods that every server knows, but for CONNECT.
+/// The methods that every server knows, except CONNECT.
 const METHODS: [Method; 8] = [
     Method::GET,
     Method::HEAD,

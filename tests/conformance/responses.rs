@@ -1,4 +1,4 @@
-//! What goes out: RFC 9112 sections 4 to 6, RFC 9110 sections 5.6.7, 6.6.1, 8.6, 9.3.2 and 15.
+//! Responses: RFC 9112 sections 4 to 6, RFC 9110 sections 5.6.7, 6.6.1, 8.6, 9.3.2 and 15.
 
 use std::time::{Duration, SystemTime};
 
@@ -102,7 +102,7 @@ fn responses_without_a_body_have_no_framing() {
                 );
                 assert_eq!(answer.field("transfer-encoding"), None, "{status} {kind}");
                 assert_eq!(answer.field("content-length"), None, "{status} {kind}");
-                // Not a byte of a body before the next answer.
+                // No byte of a body comes before the next answer.
                 assert_eq!(client.read_response().status, 200, "{status} {kind}");
             }
         }
@@ -162,7 +162,8 @@ fn head_is_get_without_the_body() {
                 request(&format!("HEAD {target}"), "") + &request(&format!("GET {target}"), ""),
             );
             let (head, mut get) = (client.read_response_to_head(), client.read_response());
-            // RFC 9110 section 9.3.2: what is only known by making the body may be left out.
+            // RFC 9110 section 9.3.2: a field may be left out whose value is only known when the
+            // body is made.
             get.fields.retain(|(name, _)| {
                 name != "transfer-encoding" && (kind != "none" || name != "content-length")
             });
@@ -407,7 +408,7 @@ fn ranges_are_not_served_and_conditions_are_the_handlers() {
 
 #[test]
 fn no_line_break_of_a_handler_gets_out() {
-    // The types of `http` refuse it: there is no way to give one to the server.
+    // The types of `http` refuse line breaks, so there is no way to give one to the server.
     for bad in [
         "a\r\nX: b",
         "a\rb",
@@ -424,7 +425,7 @@ fn no_line_break_of_a_handler_gets_out() {
     for bad in ["a\r\n", "a:b", "a b", "", "a\0", "\u{e4}"] {
         assert!(HeaderName::from_bytes(bad.as_bytes()).is_err(), "{bad:?}");
     }
-    // Nor does what a client sent, reflected.
+    // No line break gets out either when a handler reflects what the client sent.
     let suite = Suite::with(|request: Request, _: Context| {
         let value = HeaderValue::from_str(&request.uri().to_string()).unwrap();
         (

@@ -13,7 +13,7 @@ fn bytes_above_ascii_are_passed_on_in_field_values() {
         "{}",
         seen.text()
     );
-    // U+010D U+010A in UTF-16 would be CR LF with other bytes between.
+    // In UTF-16, U+010D U+010A would be CR LF with other bytes between.
     suite.refused(
         b"GET / HTTP/1.1\r\nHost: a\r\nX: \x01\x0d\x01\x0a\r\n\r\n",
         400,
@@ -83,7 +83,7 @@ fn empty_lines_before_a_request_are_ignored() {
     for lines in ["\r\n", "\r\n\r\n", "\r\n\r\n\r\n\r\n"] {
         suite.accepted(lines.to_owned() + &request("GET /", ""));
     }
-    // Behind a body, where old clients sent one.
+    // Old clients sent an empty line after a body.
     suite.accepted(post("Content-Length: 5\r\n", "hello\r\n"));
 }
 
@@ -256,7 +256,7 @@ fn a_method_is_a_token_and_case_counts() {
 fn a_method_too_long_is_501() {
     let suite = Suite::new();
     suite.refused(request(&format!("{} /", "M".repeat(20_000)), ""), 501);
-    // One that fits is the handler's to refuse.
+    // A method that fits is left to the handler to refuse.
     suite.accepted(request(&format!("{} /", "M".repeat(1000)), ""));
 }
 
@@ -270,7 +270,7 @@ fn a_target_too_long_is_414_and_8000_bytes_are_not() {
         request(&format!("GET http://a/{}", "a".repeat(60_000)), ""),
         414,
     );
-    // Without an end to it.
+    // The answer comes before the end of the target does.
     suite.refused(format!("GET /{}", "a".repeat(17_000)), 414);
 }
 
@@ -318,7 +318,7 @@ fn whitespace_around_a_value_is_no_part_of_it() {
     );
     let expected = "host: a\nx: b\ny: c  d\nempty: \nblank: \nbody";
     assert!(seen.text().contains(expected), "{}", seen.text());
-    // What other encodings call whitespace is part of it.
+    // The bytes that other encodings call whitespace are a part of the value.
     let seen = suite.accepted(b"GET / HTTP/1.1\r\nHost: a\r\nUser: \x85admin\xa0\r\n\r\n");
     assert!(
         seen.text().contains("user: \\x85admin\\xa0\n"),
@@ -435,7 +435,7 @@ fn no_handler_sees_a_request_before_its_head_is_complete() {
     for byte in all_but_one.bytes() {
         client.send([byte]);
     }
-    // Answered by the same workers meanwhile.
+    // The same workers answer another client meanwhile.
     suite.accepted(request("GET /", ""));
     let entered = gate.entered();
     client.expect_nothing_yet();

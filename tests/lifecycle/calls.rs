@@ -321,7 +321,7 @@ fn a_signal_stops_the_server_and_a_second_one_cuts() {
     gate.open();
 }
 
-/// A handler that does `action` with the handle of the server it runs in.
+/// Starts a server whose handler does `action` with the handle of that server.
 fn with_own_handle(action: impl Fn(&ServerHandle) + Send + Sync + 'static) -> TestServer {
     let own = Arc::new(OnceLock::<ServerHandle>::new());
     let known = own.clone();

@@ -1,5 +1,5 @@
-//! What is not finished at the deadline is cut: answered with 503, or reset once its response has
-//! begun, and named in the report.
+//! A request that is not finished at the deadline is cut: it is answered with 503, or reset once
+//! its response has begun, and the report names it.
 
 use std::io::Write;
 use std::time::Duration;

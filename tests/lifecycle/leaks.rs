@@ -33,12 +33,12 @@ fn no_thread_and_no_descriptor_is_left_after_a_stop() {
         let report = server.stop();
         assert!(report.is_clean(), "{report}");
         drop((_idle, _silent, blocked));
-        // The stopped server is still held: nothing is left of it but its handle.
+        // The test still holds the stopped server, of which only its handle is left.
         let left = descriptors();
         drop(server);
         left
     };
-    // After this cycle, whatever the process opens once and keeps is open.
+    // After this cycle, all that the process opens once and keeps is open.
     cycle(&[signal_hook::consts::SIGUSR1]);
     let before = descriptors();
     assert_eq!(cycle(&[]), before);

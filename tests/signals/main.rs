@@ -1,7 +1,7 @@
-//! From a signal to a stop: the first one drains, the second cuts, the third kills, and a signal
-//! that nobody asked for keeps its effect.
+//! Signals: the first one drains, the second one cuts and the third one kills. A signal that the
+//! program has not asked for keeps its effect.
 //!
-//! Most tests do so in a process of its own, because a signal belongs to a process and may kill it.
+//! Most tests have a process of their own, because a signal belongs to a process and may kill it.
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -23,12 +23,12 @@ use support::{Client, Gate, LIMIT, TestServer, builder, eventually, get, hello, 
 const TERM: i32 = libc::SIGTERM;
 const INT: i32 = libc::SIGINT;
 
-/// One of the [`programs`] in a process of its own: this binary again, with the mode `mode`.
+/// Starts one of the [`programs`] in its own process, which is this binary with the mode `mode`.
 fn program(mode: &str) -> Program {
     Program::start(&mut this_program("the_program", mode))
 }
 
-/// Not a test of its own: in the children of the tests below it runs one of the [`programs`].
+/// No test: in the children of the tests below it runs one of the [`programs`].
 #[test]
 fn the_program() {
     let Ok(mode) = std::env::var(MODE) else {
@@ -200,7 +200,7 @@ fn a_context_that_is_cancelled_stops_its_servers() {
     }
     assert_eq!(context.reason(), Some(CancelReason::Cancelled));
     assert_eq!(other.client().get("/").status, 200);
-    // A server that gets the context afterwards has nothing to do.
+    // A server that is given the context now has stopped at once.
     let bound = description().bind("127.0.0.1:0").unwrap();
     assert_eq!(bound.handle().phase(), Phase::Stopped);
     assert!(matches!(bound.run(hello), Err(Error::Stopped)));
@@ -257,10 +257,10 @@ fn to_catch_no_signal_is_a_context_like_any_other() {
     assert_eq!(context.reason(), Some(CancelReason::Cancelled));
 }
 
-// As the first process of a container.
+// The demo as the first process of a container.
 
-/// The demo as the first process of a namespace of its own, and that process's id outside it.
-/// `None`: a namespace is not permitted here.
+/// Starts the demo as the first process of a new namespace, and returns it with its process id
+/// outside. `None`: a namespace is not permitted here.
 #[cfg(target_os = "linux")]
 fn first_process(options: &[&str]) -> Option<(Program, Pid)> {
     let allowed = std::process::Command::new("unshare")

@@ -1,6 +1,7 @@
-//! What the children of the tests do: each function is a whole program, named as its mode.
+//! The programs that the children of the tests run. Each function is a complete program, named as
+//! its mode.
 //!
-//! A program tells its parent by a line on stderr that it is "ready" for a signal, or "done".
+//! A program says on stderr when it is "ready" for a signal, and when it is "done".
 
 use std::io::Write;
 use std::sync::{Arc, Barrier};
@@ -211,7 +212,7 @@ fn context() {
     std::process::exit(7);
 }
 
-// ---- What they have in common ----
+// ---- Shared by the programs ----
 
 fn server() -> ServerBuilder {
     builder().workers(2)
@@ -239,7 +240,7 @@ fn raise(signal: Signal) {
     kill_process(getpid(), signal).unwrap();
 }
 
-/// Tells the parent.
+/// Sends a line to the parent.
 fn say(text: &str) {
     eprintln!("{text}");
 }

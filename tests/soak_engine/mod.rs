@@ -1,9 +1,9 @@
-//! A server under good and bad clients for as long as one likes, and then a stop: nothing may have
-//! grown, nothing be lost.
+//! A server that serves good and bad clients for a long time, and then stops. In the end nothing
+//! may have grown, and nothing may be lost.
 //!
-//! The server is in a process of its own, so that its memory can be told from its clients'. The bad
-//! ones are those of `benches/hostile`; they come and go. The good ones ask on connections that
-//! they keep, and on a hundred new ones a second.
+//! The server has its own process, so that its memory can be told from that of its clients. The bad
+//! clients are those of `benches/hostile`; they come and go. The good clients ask on connections
+//! that they keep, and on a hundred new ones a second.
 
 #![allow(dead_code, reason = "each program uses its own part")]
 
@@ -25,32 +25,33 @@ use response::Reader;
 use server::{Server, Times};
 use visitors::Visitors;
 
-/// Bad clients at a time, and connections that good ones keep.
+/// The number of bad clients at a time.
 const BAD: usize = 300;
+/// The number of connections that good clients keep.
 const KEPT: usize = 16;
-/// What a good one waits for an answer, before it is a failure.
+/// The longest time for which a good client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The process may grow by so much from the second fifth of the time to the last one: its
-/// allocator's pieces are not all of one size, and it is slow to have as many as it needs. In five
-/// minutes that is 50 bytes for each connection there was.
+/// The most by which the process may grow from the second fifth of the time to the last one. Its
+/// allocator takes a while to have as many pieces of each size as it needs. In five minutes that is
+/// 50 bytes for each connection there was.
 const GROWTH_MAX: u64 = 6 << 20;
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 
-/// What came of it.
+/// The result of a soak.
 #[derive(Debug, Default)]
-pub(crate) struct MemberOutcome {
+pub(crate) struct Outcome {
     pub(crate) connections: u64,
     pub(crate) answers: u64,
     pub(crate) p99: Duration,
-    /// Resident bytes, in the mean of each fifth of the time.
+    /// The mean of the process's resident bytes in each fifth of the time.
     pub(crate) memory: Vec<u64>,
     pub(crate) closed: Vec<(String, u64)>,
-    /// What was not as it should be.
+    /// The checks that failed.
     pub(crate) wrong: Vec<String>,
 }
 
-/// Soaks a server for that time.
-pub(crate) fn run(time: Duration) -> MemberOutcome {
+/// Soaks a server for `time`.
+pub(crate) fn run(time: Duration) -> Outcome {
     server::raise_descriptor_limit();
     let server = Server::start(Times::Short);
     let began = Instant::now();
@@ -78,7 +79,7 @@ pub(crate) fn run(time: Duration) -> MemberOutcome {
     let memory: Vec<_> = fifths
         .map(|fifth| fifth.iter().sum::<u64>() / fifth.len() as u64)
         .collect();
-    // The bad ones leave, and what they held is given back before anybody stops.
+    // The bad clients leave, and what they held is given back before the server stops.
     let connections =
         crowd.connections() + KEPT as u64 + (visits.took.len() + visits.failed) as u64;
     drop(crowd);
@@ -135,7 +136,7 @@ pub(crate) fn run(time: Duration) -> MemberOutcome {
         .filter(|(is, _)| *is)
         .map(|(_, what)| what)
         .collect();
-    MemberOutcome {
+    Outcome {
         connections,
         answers,
         p99: visits.quantile(0.99),
@@ -145,7 +146,8 @@ pub(crate) fn run(time: Duration) -> MemberOutcome {
     }
 }
 
-/// Good clients, one after the other, each on its connection: how many answers they got.
+/// Has good clients ask, one after the other, each on its connection. Returns how many answers they
+/// got.
 fn ask_until(addr: SocketAddr, until: Instant) -> Result<u64, String> {
     let failed = |error: std::io::Error| format!("a good client was not answered: {error}");
     let mut clients = Vec::new();
@@ -177,7 +179,7 @@ fn ask_until(addr: SocketAddr, until: Instant) -> Result<u64, String> {
             }
             answers += 1;
         }
-        // As often as a person would, and not as fast as they can.
+        // The clients do not ask as fast as they can.
         std::thread::park_timeout(Duration::from_millis(2));
     }
     Ok(answers)

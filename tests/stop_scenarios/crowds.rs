@@ -15,7 +15,7 @@ use super::support::{
 
 #[test]
 fn more_connections_in_the_accept_backlog_than_may_be_open_are_all_answered() {
-    // More than the accepted channel holds beside `max_connections`, too.
+    // This is also more than `max_connections` and the accepted channel hold together.
     const QUEUED: usize = 2500;
     let gate = Gate::new();
     let server = TestServer::with(builder().workers(1).max_connections(1), app(&gate));

@@ -1,5 +1,5 @@
-//! What cannot be finished is cut visibly: no client takes a part for the whole, and the report
-//! names each request.
+//! A response that cannot be finished is cut visibly: no client takes a part for the complete
+//! response, and the report names each request.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -197,7 +197,7 @@ fn requests_after_a_response_that_is_cut_are_each_named_whoever_has_the_connecti
     }
 }
 
-/// Cuts the response to `request`, of which the client was sent `first part`.
+/// Cuts the response to `request` when the client has got the text `first part` of it.
 fn cut_after_first_part(request: &str) -> (Client, Report) {
     let gate = Gate::new();
     let at_the_gate = gate.clone();

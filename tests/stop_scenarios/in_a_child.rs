@@ -1,5 +1,5 @@
-//! A server in a process of its own, with few descriptors or with many connections, answers its
-//! backlog and stops in time.
+//! A server in its own process, with few descriptors or with many connections, answers its backlog
+//! and stops in time.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! A request that comes when the server has ended its connection is named in the report, with
-//! whether its client could know.
+//! A request that comes when the server has ended its connection is named in the report, which says
+//! whether the client could know.
 
 use super::app;
 use super::support::{Gate, LIMIT, TestServer, builder, get, hello, millis, post};

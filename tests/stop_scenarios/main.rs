@@ -1,5 +1,5 @@
-//! What can be under way when a stop begins, one scenario a test: each request is answered, or cut
-//! and named.
+//! Scenarios of what can be under way when a stop begins, one in each test. Each request is
+//! answered, or cut and named.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,8 +21,8 @@ use lameduck::{Context, Handler, IntoResponse, Request, Response, ServerBuilder}
 
 use support::{Gate, LIMIT, builder, pattern};
 
-/// Answers with the path. A path that ends in `block` waits at the gate; one that begins with
-/// `/body` has its request's body read; `/big` has 4 MiB.
+/// Returns a handler that answers with the path. It waits at the gate for a path that ends in
+/// `block`, reads the request's body for one that begins with `/body`, and sends 4 MiB for `/big`.
 fn app(gate: &Gate) -> impl Handler + use<> {
     let gate = gate.clone();
     move |mut request: Request, _: Context| -> Response {
@@ -44,12 +44,12 @@ fn app(gate: &Gate) -> impl Handler + use<> {
     }
 }
 
-/// A server whose idle connections have time for their next request.
+/// Describes a server whose idle connections have time for their next request.
 fn patient() -> ServerBuilder {
     builder().idle_grace(LIMIT * 2)
 }
 
-/// A sum that differs when bytes are lost, added or swapped.
+/// Returns a sum that differs when bytes are lost, added or swapped.
 fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(7, |sum: u64, byte| {
         sum.wrapping_mul(31).wrapping_add(u64::from(*byte))

@@ -13,22 +13,24 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::plan::{Ending, Kind, Plan, Rng};
 
-/// A connection that makes no progress for so long, while nothing is missing on our side, hangs.
+/// The time after which a connection hangs: it has made no progress, and the client has nothing
+/// left to do.
 pub(crate) const HANG: Duration = Duration::from_secs(10);
 
-/// What the client threads share.
+/// The state that the client threads share.
 #[derive(Debug)]
 pub(crate) struct Arena {
     pub(crate) addr: SocketAddr,
     pub(crate) seed: u64,
-    /// From then on each connection that is opened is the last of its place.
+    /// The instant from which on each connection that is opened is the last one of its place.
     pub(crate) until: Instant,
     pub(crate) failed: AtomicBool,
     pub(crate) handle: ServerHandle,
 }
 
 impl Arena {
-    /// Stops everybody. The state the server is in, while its connections still are.
+    /// Has all client threads stop. Returns a description of the server, as it is while its
+    /// connections are still open.
     fn fail(&self, error: &str) -> String {
         let others = self.failed.swap(true, Relaxed);
         if others {
@@ -43,17 +45,17 @@ impl Arena {
     }
 }
 
-/// The clients' side of the ledger.
+/// The clients' counts, to be compared with the server's.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Tally {
     pub(crate) connections: u64,
-    /// Answers read and checked.
+    /// The answers that were read and checked.
     pub(crate) answers: u64,
     pub(crate) panics: u64,
     pub(crate) resets: u64,
-    /// Connections we have closed before all was answered.
+    /// The connections that a client has closed before all was answered.
     pub(crate) cut_short: u64,
-    /// The longest time without progress while we waited for the server.
+    /// The longest time without progress in which a client waited for the server.
     pub(crate) longest_wait: Duration,
 }
 
@@ -68,8 +70,8 @@ impl Tally {
     }
 }
 
-/// Drives the connections of some places until each has had its last one, which stays open and is
-/// returned.
+/// Drives the connections of some places, until each place has had its last one. The last ones stay
+/// open, and are returned.
 pub(crate) fn drive(
     arena: &Arena,
     places: Range<usize>,
@@ -95,7 +97,7 @@ pub(crate) fn drive(
         };
         for (client, ready) in clients.iter_mut().zip(ready) {
             client
-                .turn(ready, now, &mut buffer, &mut tally)
+                .advance(ready, now, &mut buffer, &mut tally)
                 .map_err(|error| arena.fail(&error))?;
             if client.state == State::Over {
                 *client = Client::open(arena, client.place, client.nth + 1, now)
@@ -110,7 +112,8 @@ pub(crate) fn drive(
     ))
 }
 
-/// Waits until a connection can go on. Pauses are made by going round, not by sleeping.
+/// Waits until a connection can go on. A client that pauses sits out some of these rounds, and does
+/// not sleep.
 fn wait(clients: &[Client], now: Instant) -> Vec<bool> {
     let mut fds: Vec<_> = clients
         .iter()
@@ -138,20 +141,20 @@ fn wait(clients: &[Client], now: Instant) -> Vec<bool> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Sending requests and reading answers.
+    /// The client sends requests and reads answers.
     Busy,
-    /// All is answered; the server has to close.
+    /// All is answered, and the server has to close.
     AwaitsEnd,
-    /// It has ended as planned.
+    /// The connection has ended as planned.
     Over,
-    /// All is answered, and it stays open.
+    /// All is answered, and the connection stays open.
     Resting,
 }
 
 /// One connection.
 struct Client {
     place: usize,
-    /// How many this place has had before.
+    /// The number of connections that this place has had before.
     nth: u64,
     seed: u64,
     rng: Rng,
@@ -163,9 +166,9 @@ struct Client {
     finished: bool,
     inbox: Vec<u8>,
     answered: usize,
-    /// Rounds to go before the next write.
+    /// The number of rounds before the next write.
     pause: usize,
-    /// Nothing is read before that.
+    /// The instant before which nothing is read.
     held_until: Option<Instant>,
     progress_at: Instant,
 }
@@ -196,8 +199,8 @@ impl Client {
         })
     }
 
-    /// Goes on as far as it can now.
-    fn turn(
+    /// Goes on as far as possible now.
+    fn advance(
         &mut self,
         ready: bool,
         now: Instant,
@@ -327,8 +330,8 @@ impl Client {
         Ok(())
     }
 
-    /// What follows when all is answered. The last answer may have come before all of its request
-    /// was sent.
+    /// Moves to the next state when all is answered. The last answer may have come before all of
+    /// its request was sent.
     fn conclude(&mut self) {
         if self.state != State::Busy
             || self.answered < self.plan.asks.len()
@@ -343,8 +346,8 @@ impl Client {
         };
     }
 
-    /// Whether the server may close now: the last answer was to a request whose body it does not
-    /// read, and of which we have not sent all. After a second it gives up.
+    /// Returns whether the server may close now: the last answer was to a request whose body it
+    /// does not read, and of which the client has not sent all. After a second the server gives up.
     fn was_too_slow(&self) -> bool {
         let last = self.answered.checked_sub(1);
         last.is_some_and(|last| {
@@ -362,7 +365,7 @@ impl Client {
         interest
     }
 
-    /// How far the plan allows us to write now.
+    /// Returns how far the plan allows the client to write now.
     fn send_limit(&self) -> usize {
         let gate = self
             .plan
@@ -376,7 +379,7 @@ impl Client {
         self.held_until.is_some_and(|until| until > now)
     }
 
-    /// Says all that is known about a connection that went wrong.
+    /// Fails with all that is known about the connection.
     fn fail(&self, what: &str) -> Result<(), String> {
         let Self {
             place,
@@ -424,23 +427,23 @@ fn connect(addr: SocketAddr, receive_buffer: Option<usize>) -> std::io::Result<T
 
 /// An answer as it came.
 ///
-/// Read by itself and not by `tests/support/response.rs`: these clients never block, so the bytes
-/// of an answer come in pieces, and an answer that is wrong is reported with the seed and the plan
-/// of its client.
+/// It is not read by `tests/support/response.rs`, because these clients never block: the bytes of
+/// an answer come in pieces, and a wrong answer is reported with the seed and the plan of its
+/// client.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// It says `Connection: close`.
+    /// Whether the answer says `Connection: close`.
     pub(crate) closes: bool,
-    /// Its `Content-Length`.
+    /// The `Content-Length` of the answer.
     pub(crate) length: Option<usize>,
     pub(crate) body: Vec<u8>,
-    /// Bytes of all of it.
+    /// The number of bytes of head and body.
     size: usize,
 }
 
 impl Answer {
-    /// The answer that `bytes` begin with, if all of it is there.
+    /// Returns the answer that `bytes` begin with, if all of it is there.
     pub(crate) fn parse(bytes: &[u8], bodyless: bool) -> Result<Option<Self>, String> {
         let mut fields = [httparse::EMPTY_HEADER; 16];
         let mut head = httparse::Response::new(&mut fields);

@@ -1,11 +1,12 @@
-//! A server under clients that do everything clients do, and a ledger of both sides that has to
-//! agree.
+//! A server and clients that do everything that clients do. In the end the counts of both sides
+//! have to agree.
 //!
-//! Hundreds of connections send tagged requests in pipelines, cut at any byte, and half-close,
-//! reset, vanish or stop reading when their plan says so. Each answer is checked whole and in
-//! order. A missed event is a connection that hangs, and a connection that hangs is a failure with
-//! all that is known about it. In the end nothing may be left: no open connection, no descriptor,
-//! no CPU time while idle, and a report that says what the clients have seen.
+//! Hundreds of connections send tagged requests in pipelines, cut at any byte. They half-close,
+//! reset, vanish or stop reading when their plan says so. All bytes of each answer are checked, and
+//! the order of the answers. An event that the server misses makes a connection hang, which is
+//! reported with all that is known about the connection. In the end nothing may be left: no open
+//! connection, no descriptor, no CPU time while idle; and the report says what the clients have
+//! seen.
 
 mod client;
 mod plan;
@@ -30,37 +31,41 @@ use client::{Answer, Arena, HANG};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setup {
     pub(crate) workers: usize,
-    /// Connections at the same time.
+    /// The number of connections at the same time.
     pub(crate) connections: usize,
-    /// Zero: each request body is read by its handler, as it comes.
+    /// The server's `collect_bytes`. With zero each request body is read by its handler as it
+    /// comes.
     pub(crate) collect_bytes: usize,
     pub(crate) seed: u64,
-    /// How long connections are opened.
+    /// The time in which connections are opened.
     pub(crate) time: Duration,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug)]
-pub(crate) struct MemberOutcome {
+pub(crate) struct Outcome {
     pub(crate) tally: Tally,
     pub(crate) failure: Option<String>,
 }
 
-/// Client threads. They multiplex; more would only take turns with the server's.
+/// The number of client threads. Each has many connections; more threads would only take cores from
+/// the server.
 const CLIENT_THREADS: usize = 4;
 const SEND_BUFFER: usize = 32 << 10;
-/// An idle server may use so much CPU time in [`QUIET`].
+/// The most CPU time that an idle server may use in [`QUIET`].
 const IDLE_CPU_MAX: Duration = Duration::from_millis(20);
 const QUIET: Duration = Duration::from_secs(1);
 const IDLE_GRACE: Duration = Duration::from_millis(200);
-/// Nothing is in flight at the stop, so it takes no longer than the idle grace, on a busy machine.
+/// The longest time that the stop may take. Nothing is in flight then, so it takes the idle grace,
+/// and somewhat more on a busy machine.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Starts a server, stresses it, and checks what is left.
-pub(crate) fn run(setup: &Setup) -> MemberOutcome {
+pub(crate) fn run(setup: &Setup) -> Outcome {
     silence_planned_panics();
     let descriptors = proc::descriptors();
-    // Timeouts that an overloaded machine could reach would only blur what is looked for: hangs.
+    // The timeouts are so long that an overloaded machine does not reach them. They would hide
+    // connections that hang.
     let builder = Server::builder()
         .workers(setup.workers)
         .collect_bytes(setup.collect_bytes)
@@ -88,11 +93,11 @@ pub(crate) fn run(setup: &Setup) -> MemberOutcome {
         )),
         _ => None,
     });
-    MemberOutcome { tally, failure }
+    Outcome { tally, failure }
 }
 
-/// A listener whose connections inherit a small send buffer, so that the server often has to wait
-/// for room.
+/// Returns a listener whose connections inherit a small send buffer, so that the server often has
+/// to wait for room.
 fn listener() -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER)
@@ -100,7 +105,7 @@ fn listener() -> TcpListener {
     listener
 }
 
-/// Drives all connections. Those that are still open in the end, or the first failure.
+/// Drives all connections. Returns those that are still open in the end, or the first failure.
 fn stress(setup: &Setup, server: &Running) -> (Tally, Result<Vec<TcpStream>, String>) {
     let until = Instant::now() + setup.time;
     let arena = Arena {
@@ -130,14 +135,14 @@ fn stress(setup: &Setup, server: &Running) -> (Tally, Result<Vec<TcpStream>, Str
                 tally.add(&part);
                 open.extend(streams);
             }
-            // An empty one has only heard of another's.
+            // An error without a text belongs to a thread that only stopped because another failed.
             Err(error) => failure = failure.filter(|error| !error.is_empty()).or(Some(error)),
         }
     }
     (tally, failure.map_or(Ok(open), Err))
 }
 
-/// Only the connections that stay are open, and an idle server does nothing at all.
+/// Checks that only the connections that stay are open, and that the idle server uses no CPU time.
 fn check_quiet(server: &Running, streams: &[TcpStream]) -> Result<(), String> {
     let handle = server.handle();
     let began = Instant::now();
@@ -168,8 +173,8 @@ fn pass(server: &Running, time: Duration) {
     let _ = server.stopped().recv_timeout(time);
 }
 
-/// A connection that was silent for a while is still served: each eighth one, so that the stop
-/// finds both sorts.
+/// Checks that a connection that was silent for a while is still served. It asks on each eighth one
+/// only, so that the stop meets both kinds.
 fn check_idle(streams: &[TcpStream], tally: &mut Tally) -> Result<(), String> {
     for mut stream in streams.iter().step_by(8) {
         let failed = |error| format!("an idle connection was not served: {error}");
@@ -200,7 +205,7 @@ fn check_idle(streams: &[TcpStream], tally: &mut Tally) -> Result<(), String> {
     Ok(())
 }
 
-/// After the stop each connection has ended, by FIN, and nothing more has come.
+/// Checks that each connection has ended with a FIN after the stop, and that nothing more has come.
 fn check_ends(streams: Vec<TcpStream>) -> Result<(), String> {
     for mut stream in streams {
         let port = stream.local_addr().map_or(0, |addr| addr.port());
@@ -217,7 +222,7 @@ fn check_ends(streams: Vec<TcpStream>) -> Result<(), String> {
     Ok(())
 }
 
-/// Both sides of the ledger agree.
+/// Checks that the server's report agrees with what the clients have counted.
 fn check_report(report: &Report, tally: &Tally) -> Result<(), String> {
     let never = [
         CloseReason::Cut,
@@ -276,7 +281,7 @@ fn check_report(report: &Report, tally: &Tally) -> Result<(), String> {
     }
 }
 
-/// The handlers' planned panics would fill the screen.
+/// Keeps the planned panics of handlers from filling the screen.
 fn silence_planned_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

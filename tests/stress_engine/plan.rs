@@ -1,5 +1,5 @@
-//! What is asked and what must be answered: requests, the handler that serves them, and a
-//! connection's plan.
+//! The requests, the answers that they must get, the handler that serves them, and the plan of a
+//! connection.
 //!
 //! **Invariant:** a plan follows from its seed alone.
 
@@ -11,12 +11,12 @@ use lameduck::{Body, Context, IntoResponse, Request, Response};
 
 use super::client::Answer;
 
-/// Xorshift64*: all that a plan is made of.
+/// The random numbers from which a plan is made (Xorshift64*).
 #[derive(Debug, Clone)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// Neighbouring seeds give unrelated streams.
+    /// Starts a stream of numbers. Seeds that are close to each other give unrelated streams.
     pub(crate) fn new(seed: u64) -> Self {
         let mixed = (seed ^ (seed >> 30))
             .wrapping_add(0x9e37_79b9_7f4a_7c15)
@@ -31,7 +31,7 @@ impl Rng {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
 
-    /// A number from 0 to `n - 1`.
+    /// Returns a number from 0 to `n - 1`.
     pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
@@ -41,29 +41,30 @@ impl Rng {
     }
 }
 
-/// What a request makes the handler do.
+/// The thing that a request makes the handler do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A body of bytes.
+    /// The handler answers with bytes.
     Bytes,
-    /// The same asked for by HEAD.
+    /// The same, asked for by HEAD.
     Head,
-    /// A body from a reader, without and with a length.
+    /// The handler answers with a reader of unknown length.
     Reader,
+    /// The handler answers with a reader of known length.
     Sized,
-    /// A body that a closure writes.
+    /// The handler answers with a closure that writes.
     Writer,
-    /// 100 µs of computing: slow enough to be run without a permit.
+    /// The handler computes for 100 µs, which is slow enough to be run without a permit.
     Spin,
-    /// 3 ms of blocking: longer than the monitor's tick.
+    /// The handler blocks for 3 ms, which is longer than the monitor's tick.
     Nap,
-    /// A request body that is the response's.
+    /// The handler answers with the request's body.
     Echo,
-    /// A request body that is read first.
+    /// The handler reads the request's body before it answers.
     Collect,
-    /// A request body that is not read.
+    /// The handler does not read the request's body.
     Ignore,
-    /// A panic.
+    /// The handler panics.
     Panic,
 }
 
@@ -111,27 +112,28 @@ impl Kind {
     }
 }
 
-/// One request, and by that its answer.
+/// One request, from which its answer follows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask {
     pub(crate) kind: Kind,
     tag: u64,
-    /// Bytes of the body that goes either way, or both.
+    /// The length of the body, of the request or the response or both.
     len: usize,
-    /// A body that goes up in chunks.
+    /// Whether the body of the request is chunked.
     chunked: bool,
-    /// It says `Connection: close`.
+    /// Whether the request says `Connection: close`.
     closes: bool,
 }
 
 impl Ask {
-    /// `light`: one of many in a pipeline, most of whose bodies had better be short.
+    /// Makes a request. A `light` one is one of many in a pipeline, most of which have short
+    /// bodies.
     pub(crate) fn random(rng: &mut Rng, light: bool) -> Self {
         let kind = Kind::random(rng);
         let len = match rng.below(if light { 90 } else { 12 }) {
             0 => 16_370 + rng.below(40),
             1 => 65_520 + rng.below(40),
-            // What the server is still to drop of an unread body has to come within a second.
+            // The rest of an unread body has to come within a second, or the server closes.
             2 if kind != Kind::Ignore => 100_000,
             3 => 0,
             _ => rng.below(200),
@@ -172,7 +174,7 @@ impl Ask {
         }
     }
 
-    /// What is wrong with an answer to it.
+    /// Checks an answer to the request. The error says what is wrong with it.
     pub(crate) fn check(&self, answer: &Answer) -> Result<(), String> {
         let panics = self.kind == Kind::Panic;
         if (answer.status, answer.closes) != (if panics { 500 } else { 200 }, panics || self.closes)
@@ -212,15 +214,15 @@ impl Ask {
     }
 }
 
-/// A body that names its request in every line.
+/// Returns a body that names its request in every line.
 fn body(tag: u64, len: usize) -> Vec<u8> {
     format!("{tag:015x}\n").bytes().cycle().take(len).collect()
 }
 
-/// What planned panics say.
+/// The message of planned panics.
 pub(crate) const PANIC: &str = "stress: a planned panic";
 
-/// Serves what [`Ask`] asks.
+/// Answers the request of an [`Ask`].
 pub(crate) fn handle(request: Request, context: Context) -> Response {
     let mut path = request.uri().path().split('/').skip(1);
     let name = path.next().unwrap_or_default();
@@ -275,42 +277,46 @@ pub(crate) fn handle(request: Request, context: Context) -> Response {
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// We close it when all is answered.
+    /// The client closes the connection when all is answered.
     Close,
-    /// We finish our side behind the last request; all answers and the end must come.
+    /// The client finishes its side after the last request. All answers and the end must come.
     HalfClose,
     /// The last request asks the server to close.
     Asked,
     /// The last handler panics.
     Panic,
-    /// We close or reset it as soon as so many bytes are sent and so many answers read.
+    /// The client closes or resets the connection as soon as so many bytes are sent and so many
+    /// answers are read.
     Broken {
         reset: bool,
         sent: usize,
         answers: usize,
     },
-    /// It stays open.
+    /// The connection stays open.
     Stay,
 }
 
-/// What a connection is going to do.
+/// The plan of a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) asks: Vec<Ask>,
-    /// Where each request ends in what is sent.
+    /// The position after each request in the bytes that are sent.
     pub(crate) ends: Vec<usize>,
     pub(crate) ending: Ending,
-    /// What lies behind so many bytes is sent once so many answers are read.
+    /// Positions in the bytes that are sent, and the number of answers that the client must have
+    /// read before it sends further bytes.
     pub(crate) gates: Vec<(usize, usize)>,
-    /// The most that is written at once.
+    /// The most bytes that are written at once.
     pub(crate) piece_max: usize,
-    /// The size of a small receive buffer, and how often the client stops reading for a while.
+    /// The size of the receive buffer, if it is a small one.
     pub(crate) receive_buffer: Option<usize>,
+    /// How often the client stops reading for a while.
     pub(crate) holds: usize,
 }
 
 impl Plan {
-    /// A plan, and all the bytes it sends. `last`: of a connection that stays open.
+    /// Makes a plan, and all the bytes that the client sends. The `last` connection of a place
+    /// stays open.
     pub(crate) fn random(rng: &mut Rng, last: bool) -> (Self, Vec<u8>) {
         let mut ending = match rng.below(14) {
             _ if last => Ending::Stay,
@@ -348,9 +354,9 @@ impl Plan {
             *sent = rng.below(out.len() + 1);
             *answers = rng.below(1 + ends.iter().filter(|end| **end <= *sent).count());
         }
-        // Everything in tiny pieces would only take long.
+        // A lot of bytes in tiny pieces would take too long.
         let piece_max = [usize::MAX, 2000, 30, 3][rng.below(4)].max(out.len() / 40);
-        // Below that the kernel's window keeping turns a stream into a trickle.
+        // With a smaller buffer, the kernel's window management turns a stream into a trickle.
         let receive_buffer = rng.one_in(4).then(|| 16_384 << rng.below(3));
         let holds = if receive_buffer.is_some() {
             rng.below(4)

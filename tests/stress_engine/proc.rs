@@ -1,16 +1,15 @@
-//! What the kernel tells about this process. Where there is no `/proc`, nothing is known and
-//! nothing is checked.
+//! The kernel's account of this process. Where there is no `/proc`, nothing is checked.
 
 use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
 
-/// Open descriptors.
+/// Returns how many descriptors are open.
 pub(crate) fn descriptors() -> Option<usize> {
     Some(fs::read_dir("/proc/self/fd").ok()?.count())
 }
 
-/// CPU time that the server's threads have used.
+/// Returns the CPU time that the server's threads have used.
 pub(crate) fn server_cpu() -> Option<Duration> {
     let tasks = fs::read_dir("/proc/self/task")
         .ok()?
@@ -30,8 +29,8 @@ pub(crate) fn server_cpu() -> Option<Duration> {
     Some(Duration::from_nanos(nanos.sum()))
 }
 
-/// What each thread does: name, state, where it waits in the kernel, and how often it has gone to
-/// sleep.
+/// Describes each thread: its name, its state, where it waits in the kernel, and how often it has
+/// gone to sleep.
 pub(crate) fn threads() -> String {
     let mut lines = String::new();
     for task in fs::read_dir("/proc/self/task")
@@ -59,7 +58,8 @@ pub(crate) fn threads() -> String {
     lines
 }
 
-/// Both ends of the connection from a port of the loopback interface, with what their queues hold.
+/// Describes both ends of the connection from a port of the loopback interface, with the bytes in
+/// their queues.
 pub(crate) fn sockets(port: u16) -> String {
     const STATES: [&str; 12] = [
         "?",

@@ -1,4 +1,4 @@
-//! The checker is checked on crates that are made up.
+//! Tests of the checker, on crates that are made up.
 
 use crate::arrows::{arrows, climbs};
 use crate::cycles::cycles;

@@ -1,8 +1,9 @@
-//! Keeps the architecture true.
+//! Checks that the crate keeps to its architecture.
 //!
-//! The floors are the top-level modules, from the bottom in the order in which `src/lib.rs` declares
-//! them. A file names its own floor and those below, and the files of the crate make no cycle. The
-//! binary, what only tests, models and fuzz targets have, and `src/lib.rs` itself are on no floor.
+//! The floors are the top-level modules, from the bottom in the order in which `src/lib.rs`
+//! declares them. A file names its own floor and those below, and the files of the crate make no
+//! cycle. The binary, what only tests, models and fuzz targets have, and `src/lib.rs` itself are on
+//! no floor.
 //!
 //! `cargo test --test tidy -- --nocapture` prints how many paths go up a floor and how many files
 //! are in cycles. A path is seen in code of any kind, so in an argument of a macro too; a method
