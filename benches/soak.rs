@@ -1,13 +1,13 @@
-//! The soak: good and bad clients for as long as one likes, and then a stop.
+//! The soak: a server serves good and bad clients for a long time, and then stops.
 //!
 //! ```text
 //! cargo bench --bench soak -- [--seconds S]
 //! ```
 //!
-//! For S seconds (300) 300 bad clients of ten kinds come and go, beside 16 kept connections and 100
-//! new ones a second whose every request has to be answered. Then both sides' counts have to agree,
-//! memory has to be what it was after the first fifth, and no thread and no descriptor may be left.
-//! Exits with 1 if that is not so.
+//! For S seconds (300) 300 bad clients of ten kinds come and go. Beside them there are 16 kept
+//! connections and 100 new ones a second, on which every request has to be answered. Then the
+//! counts of both sides have to agree, the memory has to be what it was after the first fifth, and
+//! no thread and no descriptor may be left. The program exits with 1 if that is not so.
 
 #![allow(
     clippy::disallowed_methods,

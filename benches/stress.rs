@@ -4,9 +4,10 @@
 //! cargo bench --bench stress -- [--seconds S] [--seed N] [--workers N] [--connections C]
 //! ```
 //!
-//! S seconds (30, or 5 if it is run as a test) in all are shared by the configurations, or given to
-//! the one with N workers. A seed (1) makes the same plans for the clients again, if not the same
-//! moments. Exits with 1 after a failure, which says all that is known.
+//! The configurations share S seconds (30, or 5 if the program is run as a test), or the one with N
+//! workers gets them all. A seed (1) makes the same plans for the clients again, though not the
+//! same order of events. The program exits with 1 after a failure, and says all that is known about
+//! it.
 
 #![allow(
     clippy::disallowed_methods,
@@ -21,10 +22,10 @@ use std::time::Duration;
 
 use stress_engine::{Setup, run};
 
-/// What the command line says.
+/// The options of the command line.
 struct Options {
     seconds: Option<f64>,
-    /// As cargo says when it benches.
+    /// Whether the program is run by `cargo bench`.
     is_bench: bool,
     seed: u64,
     workers: Option<usize>,

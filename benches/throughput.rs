@@ -18,16 +18,15 @@
 //! - `bare1`: the same with one loop. Where one core is enough it costs less than `bare`, as it is
 //!   seldom put to sleep.
 //! - `hyper`: hyper's HTTP/1 server on tokio's multi-threaded runtime, in its default configuration
-//!   (no head timeout,
-//!   which would need a timer).
+//!   (no head timeout, which would need a timer).
 //! - `lameduck`: this crate in its default configuration, every limit on.
 //!
-//! A round measures each server once, in a process of its own: this program, started again as
-//! `serve NAME`. It serves until its standard input closes, so none outlives the bench. One thread
-//! loads it over loopback with keep-alive connections, each with one request outstanding, and
-//! checks every response. A window begins and ends with no request outstanding, so that the CPU
-//! time read at both ends belongs to exactly the responses counted; start-up and warm-up lie before
-//! it.
+//! A round measures each server once, in its own process, which is this program with the arguments
+//! `serve NAME`. The server serves until its standard input closes, so none outlives the bench. One
+//! thread loads it over loopback with keep-alive connections, each with one request outstanding,
+//! and checks every response. A window begins and ends with no request outstanding, so that the CPU
+//! time read at both ends belongs to exactly the responses counted. Start-up and warm-up come
+//! before it.
 //!
 //! Linux only (epoll, `/proc`). Run by `cargo test`, without cargo's `--bench`, it is one short
 //! round: a smoke test.
@@ -78,7 +77,7 @@ fn main() -> ExitCode {
     }
 }
 
-// ---- The comparison --------------------------------------------------------------------------------------------------
+// ---- The comparison -----------------------------------------------------------------------------
 
 struct Options {
     window: Duration,
@@ -139,8 +138,8 @@ fn number<T: FromStr>(text: &str) -> io::Result<T> {
         .map_err(|_| io::Error::other(format!("not a number: {text}")))
 }
 
-/// Measures in interleaved rounds, so that whatever else the machine does falls on every server,
-/// and prints a table for each number of connections.
+/// Measures in interleaved rounds, so that the machine's other work slows all servers alike, and
+/// prints a table for each number of connections.
 fn compare(options: &Options) -> io::Result<()> {
     for &connections in &options.connections {
         let mut samples = vec![Vec::with_capacity(options.rounds); options.servers.len()];
@@ -159,7 +158,7 @@ fn compare(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// One server in one round, per request or per second.
+/// The figures of one server in one round, per request or per second.
 #[derive(Clone)]
 struct Sample {
     cpu_micros: f64,
@@ -168,8 +167,8 @@ struct Sample {
 }
 
 fn measure(server: &Server, connections: usize, window: Duration) -> io::Result<Sample> {
-    // Dropped in reverse: the connections close first, so that no server has to wait for them when
-    // it stops.
+    // These two are dropped in reverse order: the connections close first, so that no server has to
+    // wait for them when it stops.
     let process = ServerProcess::start(server.name)?;
     let mut load = Load::connect(process.addr, connections)?;
     load.run(WARM_UP.min(window))?;
@@ -188,7 +187,8 @@ fn measure(server: &Server, connections: usize, window: Duration) -> io::Result<
 
 fn print_table(options: &Options, connections: usize, samples: &[Vec<Sample>]) {
     let rounds = |i: usize, figure: Figure| samples[i].iter().map(figure).collect::<Vec<_>>();
-    // Each round against the same round of the first server: what slowed both cancels out.
+    // Each round is compared with the same round of the first server, so that what slowed both
+    // cancels out.
     let ratio = |i: usize, figure: Figure| {
         let ratios: Vec<f64> = rounds(i, figure)
             .iter()
@@ -233,7 +233,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-// ---- The load --------------------------------------------------------------------------------------------------------
+// ---- The load -----------------------------------------------------------------------------------
 
 /// Keep-alive connections to one server, each with at most one request outstanding.
 struct Load {
@@ -243,7 +243,7 @@ struct Load {
 
 struct Peer {
     stream: TcpStream,
-    /// A whole response and one byte more, so that a longer response shows.
+    /// Room for a complete response and one byte more, so that a longer response shows.
     response: Vec<u8>,
     received: usize,
 }
@@ -284,7 +284,7 @@ impl Load {
         while outstanding > 0 {
             events.clear();
             retry_on_intr(|| {
-                epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&PATIENCE))
+                epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&TIMEOUT))
             })?;
             if events.is_empty() {
                 return Err(io::Error::other(format!(
@@ -314,14 +314,14 @@ impl Load {
 
 impl Peer {
     fn send(&mut self) -> io::Result<()> {
-        // A socket without anything unsent takes a request whole.
+        // A socket that holds nothing unsent takes all of a request.
         self.stream.write_all(REQUEST)
     }
 
-    /// Reads what there is; true when that completed the response.
+    /// Reads what there is, and returns whether that completed the response.
     ///
-    /// The length was learnt from the server's first response, which leaves the Date its length;
-    /// status, end of the head and body are compared each time.
+    /// The length is that of the server's first response, since every Date has the same length. The
+    /// status, the end of the head and the body are compared each time.
     fn receive(&mut self) -> io::Result<bool> {
         match self.stream.read(&mut self.response[self.received..]) {
             Ok(0) => return Err(io::Error::other("the server closed a connection")),
@@ -347,10 +347,10 @@ impl Peer {
     }
 }
 
-/// The length of a response with its head, from one that is read as a client has to.
+/// Returns the length of a response with its head, by reading one as a client has to.
 fn response_bytes(addr: SocketAddr) -> io::Result<usize> {
     let mut stream = TcpStream::connect(addr)?;
-    stream.set_read_timeout(Some(Duration::from_secs(PATIENCE.tv_sec as u64)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(TIMEOUT.tv_sec as u64)))?;
     stream.write_all(REQUEST)?;
     let mut reader = Reader::over(stream);
     let answer = reader
@@ -367,9 +367,9 @@ fn response_bytes(addr: SocketAddr) -> io::Result<usize> {
     Ok(reader.taken())
 }
 
-// ---- A server's process ----------------------------------------------------------------------------------------------
+// ---- A server's process -------------------------------------------------------------------------
 
-/// A server in its own process, ended by dropping this.
+/// A server in its own process. Dropping it ends the process.
 struct ServerProcess {
     child: Child,
     stdout: ChildStdout,
@@ -401,16 +401,16 @@ impl ServerProcess {
         Ok(process)
     }
 
-    /// What the process has used so far, of threads that still run: no server here ends one under
-    /// load.
+    /// Returns what the threads of the process that still run have used so far. No server here ends
+    /// a thread under load.
     fn usage(&self) -> io::Result<Usage> {
         let process = format!("/proc/{}", self.child.id());
         let (mut cpu_nanos, mut waits) = (0, 0);
         for task in fs::read_dir(format!("{process}/task"))? {
             let task = task?.path();
             let read = |file| fs::read_to_string(task.join(file)).unwrap_or_default();
-            // Its three numbers are the time on a CPU in nanoseconds, the time waiting for one, and
-            // the turns.
+            // The three numbers of `schedstat` are the time on a CPU in nanoseconds, the time of
+            // waiting for one, and how often the thread was given one.
             cpu_nanos += first_number(&read("schedstat"));
             waits += read("status")
                 .lines()
@@ -418,8 +418,8 @@ impl ServerProcess {
                 .map_or(0, first_number);
         }
         if cpu_nanos == 0 {
-            // A kernel without CONFIG_SCHED_INFO: `utime` and `stime`, in ticks of 10 ms, the 12th
-            // and 13th field after the name in parentheses.
+            // A kernel without CONFIG_SCHED_INFO has only `utime` and `stime`, in ticks of 10 ms.
+            // They are the 12th and 13th field after the name in parentheses.
             let stat = fs::read_to_string(format!("{process}/stat"))?;
             let fields = stat
                 .rsplit(')')
@@ -449,13 +449,13 @@ impl Drop for ServerProcess {
 }
 
 fn wait_until_readable(fd: impl AsFd) -> io::Result<()> {
-    match retry_on_intr(|| poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&PATIENCE)))? {
+    match retry_on_intr(|| poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&TIMEOUT)))? {
         0 => Err(io::ErrorKind::TimedOut.into()),
         _ => Ok(()),
     }
 }
 
-/// Since the process started.
+/// What a process has used since it started.
 struct Usage {
     cpu: Duration,
     waits: u64,
@@ -468,7 +468,7 @@ fn first_number(text: &str) -> u64 {
         .unwrap_or(0)
 }
 
-// ---- The servers -----------------------------------------------------------------------------------------------------
+// ---- The servers --------------------------------------------------------------------------------
 
 struct Server {
     name: &'static str,
@@ -567,8 +567,8 @@ fn serve_bare(loops: usize) -> io::Result<()> {
 
 /// Answers what looks like the end of a request head, with one read and one write per event.
 ///
-/// That is enough for the load here, whose requests come whole and fit the buffer many times over.
-/// A connection that ends makes one last event and stays where it is until the process ends.
+/// That is enough for the load here, whose requests come in one piece and are much smaller than the
+/// buffer. A connection that ends makes one last event, and is kept until the process ends.
 fn bare_loop(poller: &OwnedFd) -> io::Result<()> {
     let mut request = [0; 4096];
     let responses = BARE_RESPONSE.repeat(request.len() / HEAD_END.len());
@@ -588,19 +588,19 @@ fn bare_loop(poller: &OwnedFd) -> io::Result<()> {
                 .windows(HEAD_END.len())
                 .filter(|bytes| bytes == HEAD_END)
                 .count();
-            // An error is noticed by the load, which misses the response.
+            // The load notices an error, because it misses the response.
             let _ = stream.write_all(&responses[..requests * BARE_RESPONSE.len()]);
         }
     }
 }
 
-/// Tells the parent process where this one listens, then waits until it has no more use for it.
+/// Tells the parent process where this one listens, and then waits until the parent closes stdin.
 fn announce_and_wait(addr: SocketAddr) -> io::Result<()> {
     println!("{addr}");
     io::copy(&mut io::stdin(), &mut io::sink()).map(drop)
 }
 
-/// Makes a socket non-blocking and has it reported, under `key`, each time bytes arrive.
+/// Makes a socket non-blocking, and has the poller report it as `key` each time bytes arrive.
 fn register(poller: &OwnedFd, stream: &TcpStream, key: usize) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let interest = epoll::EventFlags::IN | epoll::EventFlags::ET;
@@ -616,16 +616,17 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Each is used once: the process lives for one measurement.
+/// The connections of a bare server. Each is used once, because the process lives for one
+/// measurement.
 static BARE_CONNECTIONS: [OnceLock<TcpStream>; CONNECTIONS_MAX + 1] =
     [const { OnceLock::new() }; CONNECTIONS_MAX + 1];
 
-/// As long as what the real servers send.
+/// The response of a bare server, which is as long as those of the real ones.
 const BARE_RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 13\r\n\
     date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nHello, World!";
 
-/// What curl sends.
+/// The request, as curl sends it.
 const REQUEST: &[u8] =
     b"GET /plaintext HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: curl/8.14.1\r\nAccept: */*\r\n\r\n";
 const HEAD_END: &[u8; 4] = b"\r\n\r\n";
@@ -633,16 +634,17 @@ const OK: &[u8] = b"HTTP/1.1 200 ";
 const BODY: &str = "Hello, World!";
 const END: &[u8] = b"\r\n\r\nHello, World!";
 
-/// As `/proc/PID/task/TID/status` calls them.
+/// The name of voluntary context switches in `/proc/PID/task/TID/status`.
 const VOLUNTARY: &str = "voluntary_ctxt_switches:";
 
 const ANY_PORT: &str = "127.0.0.1:0";
 const EVENTS_MAX: usize = 256;
-/// 80 % of the usual soft limit of 1024 descriptors: what lameduck takes by default.
+/// The most connections: 80 % of the usual soft limit of 1024 descriptors, which is lameduck's
+/// default.
 const CONNECTIONS_MAX: usize = 800;
 const WARM_UP: Duration = Duration::from_millis(300);
-/// How long a response, a start or a stop may take until the bench gives up on it.
-const PATIENCE: Timespec = Timespec {
+/// The time after which the bench gives up on a response, a start or a stop.
+const TIMEOUT: Timespec = Timespec {
     tv_sec: 5,
     tv_nsec: 0,
 };

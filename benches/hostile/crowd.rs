@@ -10,34 +10,35 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
 
-/// What a client does.
+/// The behaviour of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// There is no client.
     Nobody,
-    /// Connects and says nothing.
+    /// The client connects and sends nothing.
     Silent,
-    /// Asks once and keeps the connection.
+    /// The client asks once and keeps the connection.
     Idle,
-    /// Sends a head byte by byte.
+    /// The client sends a head byte by byte.
     SlowHead,
-    /// Sends a body that the server collects byte by byte.
+    /// The client sends a body byte by byte, which the server collects.
     SlowBody,
-    /// Sends a large body, of which its handler reads a piece at once and the rest byte by byte.
+    /// The client sends a large body, a piece at once and the rest byte by byte. The handler reads
+    /// it.
     Upload,
-    /// Asks for 20 MB that the server pulls, and takes next to nothing of it.
+    /// The client asks for 20 MB that the server pulls, and takes next to nothing of them.
     SlowReader,
-    /// The same where a closure pushes them.
+    /// The client asks for 20 MB that a closure writes, and takes next to nothing of them.
     Download,
-    /// All of those above in equal parts.
+    /// The clients are of all the kinds above, in equal parts.
     Mixed,
-    /// Takes 20 kB/s, as who has a bad line does.
+    /// The client takes 20 kB/s, as one with a slow network does.
     HonestReader,
-    /// Takes 20 MB after 20 MB as fast as they come.
+    /// The client takes 20 MB after 20 MB as fast as they come.
     Greedy,
-    /// Says what is no request.
+    /// The client sends bytes that are no request.
     Garbage,
-    /// Asks for a panic.
+    /// The client asks for a panic.
     Panic,
 }
 
@@ -55,7 +56,7 @@ impl Kind {
         Self::HonestReader,
         Self::Greedy,
     ];
-    /// For a soak: those that can be replaced within seconds, and be honest too.
+    /// The kinds of clients in a soak: those that can be replaced within seconds.
     pub(crate) const SOAK: [Self; 10] = [
         Self::Silent,
         Self::Idle,
@@ -114,7 +115,7 @@ impl Kind {
         }
     }
 
-    /// What is sent at once.
+    /// Returns the bytes that are sent at once.
     fn opening(self) -> Vec<u8> {
         let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
         let post = |path: &str, len: usize| {
@@ -134,13 +135,14 @@ impl Kind {
         }
     }
 
-    /// Reads a little now and then, and not what there is.
+    /// Returns whether the client reads a little now and then, and not all that is there.
     fn reads_slowly(self) -> bool {
         matches!(self, Self::SlowReader | Self::Download | Self::HonestReader)
     }
 }
 
-/// Who is sent away at once is not a flood.
+/// The time after which a client that was sent away comes back, so that clients which are sent away
+/// at once do not make a flood.
 const COMES_BACK_AFTER: Duration = Duration::from_millis(250);
 
 /// Clients of one kind.
@@ -152,14 +154,15 @@ pub(crate) struct Crowd {
     open: usize,
     quick: bool,
     addr: SocketAddr,
-    /// Connections made so far.
+    /// The number of connections made so far.
     connections: u64,
-    /// Who has ended, or been there for long enough, is replaced until then.
+    /// The instant until which a client is replaced that has ended, or has been there for long
+    /// enough.
     replaced_until: Option<Instant>,
 }
 
 struct Client {
-    /// `None`: it has ended.
+    /// `None` when the connection has ended.
     stream: Option<TcpStream>,
     kind: Kind,
     unsent: Vec<u8>,
@@ -183,7 +186,7 @@ impl Crowd {
         crowd
     }
 
-    /// Clients of all kinds that come and go until then, `n` at a time.
+    /// Makes a crowd of all kinds of clients, `n` at a time, that come and go until `until`.
     pub(crate) fn soak(addr: SocketAddr, n: usize, until: Instant) -> Self {
         let mut crowd = Self::empty(addr, n, true);
         crowd.replaced_until = Some(until);
@@ -216,8 +219,8 @@ impl Crowd {
         let mut client = Client::connect(self.addr, kind, i);
         self.connections += 1;
         client.send();
-        // Level-triggered: what cannot be read now is told again. Broken connections are told in
-        // any case.
+        // The events are level-triggered, so bytes that are not read now are reported again. Broken
+        // connections are reported in any case.
         let flags = if kind.reads_slowly() {
             EventFlags::RDHUP
         } else {
@@ -231,12 +234,12 @@ impl Crowd {
             self.clients.push(client);
         }
         if self.connections.is_multiple_of(100) {
-            self.turn(Duration::ZERO);
+            self.go_round(Duration::ZERO);
         }
     }
 
-    /// Replaces who has gone, and sends away who has been there for some seconds, one with FIN and
-    /// the next with RST.
+    /// Replaces the clients that have gone, and ends those that have been there for some seconds,
+    /// one with FIN and the next with RST.
     fn replace(&mut self, now: Instant) {
         if self.replaced_until.is_none_or(|until| until <= now) {
             return;
@@ -275,8 +278,8 @@ impl Crowd {
         self.n - self.open
     }
 
-    /// Does what is to be done, and waits for at most `timeout` for the server.
-    pub(crate) fn turn(&mut self, timeout: Duration) {
+    /// Has each client do what is due, and waits for at most `timeout` for the server.
+    pub(crate) fn go_round(&mut self, timeout: Duration) {
         let timeout = Timespec::try_from(timeout).unwrap();
         let ready = epoll::wait(&self.epoll, &mut self.events[..], Some(&timeout)).unwrap_or(0);
         for event in &self.events[..ready] {
@@ -309,13 +312,13 @@ impl Client {
     fn connect(addr: SocketAddr, kind: Kind, i: usize) -> Self {
         let stream = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
         if matches!(kind, Kind::SlowReader | Kind::Download) {
-            // What its kernel takes in its place is soon full.
+            // The buffer in which the kernel takes bytes in the client's place is soon full.
             sockopt::set_socket_recv_buffer_size(&stream, 4096).unwrap();
         }
         connect(&stream, &addr).unwrap();
         let stream = TcpStream::from(stream);
         stream.set_nonblocking(true).unwrap();
-        // They do not all move at the same moment.
+        // The clients do not all move at the same moment.
         let came = Instant::now();
         let next_at = came + Duration::from_millis((i * 37 % 2000) as u64);
         Self {
@@ -327,7 +330,7 @@ impl Client {
         }
     }
 
-    /// What it does every now and then.
+    /// Does what the client does every now and then.
     fn go_on(&mut self, quick: bool) {
         let now = Instant::now();
         let pause = if quick {
@@ -359,13 +362,13 @@ impl Client {
         while !self.unsent.is_empty() {
             match stream.write(&self.unsent) {
                 Ok(n) => drop(self.unsent.drain(..n)),
-                // Its end is seen when it is read.
+                // The end of the connection is seen when it is read.
                 Err(_) => return,
             }
         }
     }
 
-    /// Reads at most so much. False: the connection has ended.
+    /// Reads at most `most` bytes. False: the connection has ended.
     fn receive(&mut self, most: usize) -> bool {
         let Some(stream) = &mut self.stream else {
             return true;

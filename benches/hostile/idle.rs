@@ -1,4 +1,4 @@
-//! What idle connections cost: memory, and the speed of the ones that are not.
+//! The cost of idle connections: memory, and the speed of the connections that are not idle.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,9 +10,9 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use super::crowd::{Crowd, Kind};
 use super::server::{Server, Times};
 
-/// Of user memory, for one of them.
+/// The most bytes of user memory that one idle connection may cost.
 const BYTES_MAX: u64 = 1024;
-/// What is left of the throughput beside them.
+/// The part of the throughput that must be left beside idle connections.
 const SPEED_MIN: f64 = 0.8;
 const ACTIVE: usize = 32;
 const ROUNDS: usize = 7;
@@ -25,18 +25,18 @@ pub(crate) fn measure(n: usize, quick: bool) -> Vec<String> {
     } else {
         Duration::from_secs(1)
     };
-    // Both have made whatever is made once.
+    // After a first run, both servers have all that is made once.
     run(alone.addr, round);
     run(beside.addr, round);
     let before = beside.memory();
     let mut crowd = Crowd::connect(beside.addr, Kind::Idle, n, false);
     let until = Instant::now() + Duration::from_secs(2);
     while Instant::now() < until {
-        crowd.turn(Duration::from_millis(50));
+        crowd.go_round(Duration::from_millis(50));
     }
     let each = beside.memory().saturating_sub(before) / n as u64;
     assert_eq!(crowd.open(), n, "some did not stay");
-    // One after the other, so that whatever else the machine does meets both.
+    // The servers are measured in turn, so that the machine's other work slows both alike.
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         without.push(run(alone.addr, round));
@@ -66,7 +66,8 @@ pub(crate) fn measure(n: usize, quick: bool) -> Vec<String> {
     missed
 }
 
-/// Requests per second of [`ACTIVE`] connections, each of which asks again when it is answered.
+/// Returns the requests per second of [`ACTIVE`] connections, each of which asks again when it is
+/// answered.
 fn run(addr: SocketAddr, time: Duration) -> f64 {
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();

@@ -1,18 +1,19 @@
-//! The load program for hostile and unlucky clients: who gets served while a thousand of them sit
-//! on a small server.
+//! The load program for hostile and unlucky clients: how normal clients are served while a thousand
+//! of the others keep a small server busy.
 //!
 //! ```text
 //! cargo bench --bench hostile -- [--quick] [--only NAME] [--clients N] [--peer pool|threads]
 //! ```
 //!
-//! For each kind of client a server with 4 workers is started in a process of its own, so that its
-//! threads and its memory can be read from /proc. N clients (1000) of the kind connect, and 100
-//! normal requests per second, each on a connection of its own, are made until the server has let
-//! them all go by its timeouts. `--quick` shortens those and looks for 1.2 s only; `--peer` does so
-//! with a server of the standard library's, without any timeout, to compare with. Then 10,000 idle
-//! connections are held, and what they cost is measured. Exits with 1 if a goal was missed: 99 % of
-//! the normal requests answered, the slowest of a hundred within 250 ms, no thread more, nobody cut
-//! who is honest.
+//! For each kind of client, the program starts a server with 4 workers in its own process, so that
+//! its threads and its memory can be read from /proc. N clients (1000) of the kind connect. Beside
+//! them 100 normal requests per second are made, each on its own connection, until the timeouts of
+//! the server have ended all N. `--quick` shortens the timeouts, and measures for 1.2 s only.
+//! `--peer` measures a server made with the standard library, without any timeout, to compare with.
+//! Then the program holds 10,000 idle connections, and measures what they cost.
+//!
+//! The program exits with 1 if a goal was missed: 99 % of the normal requests are answered, 99 % of
+//! those within 250 ms, no thread is added, and no honest client is cut.
 
 #![allow(
     clippy::disallowed_methods,
@@ -32,16 +33,17 @@ use crowd::{Crowd, Kind};
 use server::{Server, Times};
 use visitors::Visitors;
 
-/// Of the normal requests.
+/// The least percentage of the normal requests that must be answered.
 const ANSWERED_MIN: f64 = 99.0;
 const P99_MAX: Duration = Duration::from_millis(250);
-/// No kind is waited for any longer: the idle timeout is a minute.
+/// The time by which the server must have ended the clients of each kind. The idle timeout is a
+/// minute.
 const LET_GO_BY: Duration = Duration::from_secs(80);
-/// Who reads 20 kB/s is watched for longer than any timeout.
+/// The time for which clients that read 20 kB/s are watched, which is longer than any timeout.
 const HONEST_FOR: Duration = Duration::from_secs(45);
 const QUICK_FOR: Duration = Duration::from_millis(1200);
 
-/// What the command line says.
+/// The options of the command line.
 struct Options {
     quick: bool,
     peer: Option<Times>,
@@ -88,7 +90,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line of the table, and the goals that were missed.
+/// Prints one line of the table, and returns the goals that were missed.
 fn try_kind(kind: Kind, options: &Options) -> Vec<String> {
     let times = options.peer.unwrap_or(if options.quick {
         Times::Short
@@ -96,14 +98,14 @@ fn try_kind(kind: Kind, options: &Options) -> Vec<String> {
         Times::Default
     });
     let server = Server::start(times);
-    // Whatever is made once is there.
+    // After these requests the server has all that is made once.
     let warm = Visitors::start(server.addr).run_for(Duration::from_millis(200));
     assert!(
         warm.failed == 0,
         "a server that nobody attacks does not answer"
     );
     let (threads, memory, kernel) = (server.threads(), server.memory(), server::kernel_memory());
-    // With no kind of client at all the table says what the machine itself takes.
+    // The line without any such client says what the machine itself takes.
     let n = match kind {
         Kind::Nobody => 0,
         Kind::HonestReader | Kind::Greedy => options.clients / 10,
@@ -114,14 +116,14 @@ fn try_kind(kind: Kind, options: &Options) -> Vec<String> {
     let (began, window) = (Instant::now(), window(kind, options));
     let (mut most_memory, mut most_threads, mut most_kernel) = (memory, threads, kernel);
     while began.elapsed() < window && (options.quick || n == 0 || crowd.open() > 0) {
-        crowd.turn(Duration::from_millis(50));
+        crowd.go_round(Duration::from_millis(50));
         most_memory = most_memory.max(server.memory());
         most_kernel = most_kernel.max(server::kernel_memory());
         most_threads = most_threads.max(server.threads());
     }
     let visits = visitors.stop();
     let let_go = crowd.let_go();
-    // Those that were not let go leave by themselves.
+    // The clients that the server has not ended leave by themselves.
     drop(crowd);
     let ended = server.stop();
     let by: Vec<_> = ended
@@ -155,7 +157,7 @@ fn try_kind(kind: Kind, options: &Options) -> Vec<String> {
         answered >= ANSWERED_MIN,
         "too few normal requests were answered",
     );
-    // In short it shows that the program works, on whatever machine that is busy with whatever.
+    // A quick run only shows that the program works, also on a machine that is busy.
     goal(
         options.quick || visits.quantile(0.99) <= P99_MAX,
         "normal requests took too long",

@@ -1,4 +1,4 @@
-//! The server under attack, in a process of its own, and what the kernel tells about it.
+//! The server under attack, in its own process, and the kernel's account of it.
 
 #![allow(dead_code, reason = "each program uses its own part")]
 
@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 use lameduck::body::BodyWriter;
 use lameduck::{Body, Context, IntoResponse, Request, Response};
 
-/// Workers of each server: the fewer there are, the more a client that holds one shows.
+/// The number of workers of each server. With few workers, a client that holds one shows.
 const WORKERS: usize = 4;
-/// What a slow reader asks for.
+/// The size of the response that a slow reader asks for.
 const LARGE: usize = 20 << 20;
 
-/// Tells the child what to be.
+/// The variable that tells the child which server to be.
 const SERVE: &str = "LAMEDUCK_HOSTILE_SERVE";
 
-/// How patient the server is.
+/// The server's timeouts, or another server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Times {
     Default,
-    /// So that something is seen of them within a second or two.
+    /// The timeouts are so short that they take effect within a second or two.
     Short,
     /// Another server: as many threads as ours has workers, each of which serves one connection
     /// after the other.
@@ -42,7 +42,7 @@ impl Times {
     }
 }
 
-/// In a child: serves until stdin ends, then says how that went.
+/// Serves until stdin ends and then prints the counts, if this process is a child for that.
 pub(crate) fn serve_if_asked() -> bool {
     let Ok(times) = std::env::var(SERVE) else {
         return false;
@@ -52,7 +52,7 @@ pub(crate) fn serve_if_asked() -> bool {
         peer(times == "threads");
         return true;
     }
-    // Some of the requests are for a panic.
+    // Some of the requests ask for a panic, whose messages would fill the screen.
     std::panic::set_hook(Box::new(|_| {}));
     let descriptors = count("/proc/self/fd");
     let mut description = lameduck::Server::builder().workers(WORKERS);
@@ -102,11 +102,11 @@ pub(crate) fn serve_if_asked() -> bool {
     true
 }
 
-/// A server as one writes it with the standard library in an hour: blocking, and patient with
-/// everybody.
+/// Runs a server as one writes it with the standard library in an hour: it blocks, and has no
+/// timeouts.
 fn peer(thread_for_each: bool) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // The standard library's is 128, and clients would wait in connect(2).
+    // The standard library asks for a backlog of 128, with which clients would wait in connect(2).
     rustix::net::listen(&listener, 4096).unwrap();
     println!("addr {}", listener.local_addr().unwrap());
     let serve = move |listener: std::net::TcpListener| {
@@ -172,7 +172,8 @@ fn count(dir: &str) -> usize {
     std::fs::read_dir(dir).unwrap().count()
 }
 
-/// Ten thousand connections are as many descriptors, here and in the server.
+/// Raises the limit on descriptors. Ten thousand connections are as many descriptors, here and in
+/// the server.
 pub(crate) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
@@ -205,7 +206,8 @@ fn handle(mut request: Request, _: Context) -> Response {
     }
 }
 
-/// Bytes in the buffers of all TCP sockets of the machine, of both ends of each connection.
+/// Returns the bytes in the buffers of all TCP sockets of the machine, which are those of both ends
+/// of each connection.
 pub(crate) fn kernel_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
     let line = text
@@ -247,7 +249,7 @@ impl Server {
                 stdout.read_line(&mut line).unwrap() > 0,
                 "the server does not start"
             );
-            // A test's name may stand before it.
+            // The name of a test may stand before the address.
             if let Some((_, addr)) = line.split_once("addr ") {
                 break addr.trim().parse().unwrap();
             }
@@ -266,7 +268,7 @@ impl Server {
             .count()
     }
 
-    /// Resident bytes.
+    /// Returns the resident bytes of the process.
     pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status
@@ -276,12 +278,12 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
-    /// Open descriptors.
+    /// Returns how many descriptors the process has open.
     pub(crate) fn descriptors(&self) -> usize {
         count(&format!("/proc/{}/fd", self.child.id()))
     }
 
-    /// Stops it.
+    /// Stops the server.
     pub(crate) fn stop(mut self) -> Ended {
         drop(self.stdin.take());
         let mut text = String::new();
@@ -301,10 +303,10 @@ impl Server {
     }
 }
 
-/// What a server said in the end.
+/// The counts that a server prints at its end.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// How its connections have ended.
+    /// How the connections have ended.
     pub(crate) closed: Vec<(String, u64)>,
     counts: Vec<(String, u64)>,
 }

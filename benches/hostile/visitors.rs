@@ -1,4 +1,4 @@
-//! A hundred normal requests per second, each on a connection of its own, on one thread.
+//! A hundred normal requests per second, each on its own connection, made by one thread.
 
 #![allow(dead_code, reason = "each program uses its own part")]
 
@@ -14,22 +14,22 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
-/// Between two requests.
+/// The time between two requests.
 const EVERY: Duration = Duration::from_millis(10);
-/// Who has no answer by then is gone.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time after which a request without an answer has failed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
-/// The thread that makes them.
+/// The thread that makes the requests.
 pub(crate) struct Visitors {
     over: Arc<AtomicBool>,
     thread: JoinHandle<Visits>,
 }
 
-/// How they were served.
+/// How the requests were served.
 #[derive(Default)]
 pub(crate) struct Visits {
-    /// How long those took that were answered, from the moment they were due.
+    /// How long each answered request took, from the moment at which it was due.
     pub(crate) took: Vec<Duration>,
     pub(crate) failed: usize,
 }
@@ -59,7 +59,7 @@ impl Visitors {
         self.stop()
     }
 
-    /// Waits for those that are under way.
+    /// Waits for the requests that are under way, and returns how all were served.
     pub(crate) fn stop(self) -> Visits {
         self.over.store(true, Relaxed);
         let mut visits = self.thread.join().unwrap();
@@ -132,7 +132,7 @@ fn visit(addr: SocketAddr, over: &AtomicBool) -> Visits {
         for place in &mut under_way {
             if place
                 .as_ref()
-                .is_some_and(|visit| visit.due.elapsed() > PATIENCE)
+                .is_some_and(|visit| visit.due.elapsed() > ANSWER_TIMEOUT)
             {
                 *place = None;
                 visits.failed += 1;
@@ -162,7 +162,7 @@ fn begin(addr: SocketAddr, due: Instant) -> Option<Visit> {
 }
 
 impl Visit {
-    /// Whether it was answered; `None` while that is not known.
+    /// Goes on with the request. Returns whether it was answered; `None` while that is not known.
     fn go_on(&mut self) -> Option<bool> {
         if !self.asked {
             self.asked = true;

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// From the signal to when what is left is cut.
+// The time from the signal until what is left is cut.
 const grace = 10 * time.Second
 
 func main() {

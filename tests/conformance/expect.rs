@@ -143,8 +143,8 @@ fn an_unknown_expectation_is_417() {
 
 #[test]
 fn an_early_answer_is_readable_after_ten_megabytes_were_sent() {
-    // The connection also closes when the handler leaves the body unread, and gives its answer in
-    // place of 100.
+    // The handler or the server answers without reading the body, in place of 100 if the client
+    // waits for that.
     let suite = Suite::with(|request: Request, _: Context| match request.uri().path() {
         "/413" => (StatusCode::PAYLOAD_TOO_LARGE, "too much\n").into_response(),
         "/400" => (StatusCode::BAD_REQUEST, "not like this\n").into_response(),

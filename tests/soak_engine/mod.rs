@@ -30,7 +30,7 @@ const BAD: usize = 300;
 /// The number of connections that good clients keep.
 const KEPT: usize = 16;
 /// The longest time for which a good client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most by which the process may grow from the second fifth of the time to the last one. Its
 /// allocator takes a while to have as many pieces of each size as it needs. In five minutes that is
 /// 50 bytes for each connection there was.
@@ -63,7 +63,7 @@ pub(crate) fn run(time: Duration) -> Outcome {
     let mut crowd = Crowd::soak(addr, BAD, until);
     let (mut samples, mut most_threads) = (Vec::new(), 0);
     while Instant::now() < until {
-        crowd.turn(Duration::from_millis(20));
+        crowd.go_round(Duration::from_millis(20));
         if began.elapsed() < SAMPLE_EVERY * samples.len() as u32 {
             continue;
         }
@@ -83,7 +83,7 @@ pub(crate) fn run(time: Duration) -> Outcome {
     let connections =
         crowd.connections() + KEPT as u64 + (visits.took.len() + visits.failed) as u64;
     drop(crowd);
-    let gone_by = Instant::now() + PATIENCE;
+    let gone_by = Instant::now() + ANSWER_TIMEOUT;
     while server.descriptors() > descriptors && Instant::now() < gone_by {
         std::thread::park_timeout(Duration::from_millis(10));
     }
@@ -153,7 +153,9 @@ fn ask_until(addr: SocketAddr, until: Instant) -> Result<u64, String> {
     let mut clients = Vec::new();
     for _ in 0..KEPT {
         let client = TcpStream::connect(addr).map_err(failed)?;
-        client.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        client
+            .set_read_timeout(Some(ANSWER_TIMEOUT))
+            .map_err(failed)?;
         clients.push(Reader::over(client));
     }
     let body = [b'x'; 10_000];

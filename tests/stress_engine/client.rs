@@ -29,8 +29,8 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// Has all client threads stop. Returns a description of the server, as it is while its
-    /// connections are still open.
+    /// Has all client threads stop. Returns `error` with a description of the server, as it is
+    /// while its connections are still open, or an empty text if another thread has failed before.
     fn fail(&self, error: &str) -> String {
         let others = self.failed.swap(true, Relaxed);
         if others {

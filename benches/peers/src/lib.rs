@@ -1,19 +1,20 @@
-//! What all peers share: what they answer, and how long they may take to stop.
+//! The parts that all peers share: their answers, and the time that they may take to stop.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// From the signal to when a peer may cut what is left. `lameduck prove` waits twice as long.
+/// The time from the signal until a peer may cut what is left. `lameduck prove` waits twice as
+/// long.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// What `/plaintext` answers.
+/// The answer of `/plaintext`.
 pub const HELLO: &str = "Hello, World!";
 
-/// What `/sleep` answers.
+/// The answer of `/sleep`.
 pub const SLEPT: &str = "slept\n";
 
-/// Bytes that count from 0 to 250, over and over: what `/bytes` answers. They are made once, so
+/// The answer of `/bytes`: bytes that count from 0 to 250, over and over. They are made once, so
 /// that an answer costs a peer next to nothing.
 #[derive(Debug, Clone)]
 pub struct Counting(Bytes);
@@ -27,7 +28,7 @@ impl Counting {
         Self((0..=250).cycle().take(Self::MAX).collect())
     }
 
-    /// The first `n`, or all if there are not so many.
+    /// Returns the first `n`, or all if there are not so many.
     pub fn first(&self, n: usize) -> Bytes {
         self.0.slice(..n.min(Self::MAX))
     }
@@ -39,14 +40,14 @@ impl Default for Counting {
     }
 }
 
-/// The number that a query has for `key`.
+/// Returns the number that a query has for `key`.
 pub fn number(query: &str, key: &str) -> Option<u64> {
     query
         .split('&')
         .find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
 }
 
-/// The address to listen on: the first argument is the port.
+/// Returns the address to listen on, whose port is the first argument.
 pub fn addr() -> (&'static str, u16) {
     let port = std::env::args().nth(1).and_then(|port| port.parse().ok());
     (

@@ -1,5 +1,4 @@
-//! actix-web: it catches SIGTERM by itself and waits for its workers for as long as
-//! `shutdown_timeout` says.
+//! actix-web. It catches SIGTERM by itself, and waits for its workers for `shutdown_timeout`.
 
 use std::time::Duration;
 

@@ -41,8 +41,8 @@ async fn main() -> std::io::Result<()> {
             .with_state(Counting::new());
     let mut terminate = signal(SignalKind::terminate())?;
     let (stopping, mut stops) = watch::channel(false);
-    // Else an answer behind another would wait for the client's acknowledgement, and there would be
-    // less load.
+    // Without this option, an answer after another would wait for the client's acknowledgement, and
+    // there would be less load.
     let listener = TcpListener::bind(peers::addr()).await?.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });

@@ -25,8 +25,8 @@ async fn main() -> std::io::Result<()> {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
-                // Else an answer behind another would wait for the client's acknowledgement: there
-                // would be less load.
+                // Without this option, an answer after another would wait for the client's
+                // acknowledgement, and there would be less load.
                 let _ = stream.set_nodelay(true);
                 let counting = counting.clone();
                 let service = service_fn(move |request| app(request, counting.clone()));
@@ -34,7 +34,7 @@ async fn main() -> std::io::Result<()> {
                     http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
                 let watched = graceful.watch(connection);
                 tokio::spawn(async move {
-                    // A client that went away is no affair of ours.
+                    // A client that went away is not an error of the server.
                     let _ = watched.await;
                 });
             }

@@ -1,5 +1,5 @@
-//! tiny_http: every thread of the pool is unblocked and ends its request; then the server is
-//! dropped. That is all there is to its stopping.
+//! tiny_http. Every thread of the pool is unblocked and ends its request, and then the server is
+//! dropped. It has no other way to stop.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ fn main() {
         let (server, counting) = (server.clone(), counting.clone());
         move || {
             while let Ok(request) = server.recv() {
-                // A client that went away is no affair of ours.
+                // A client that went away is not an error of the server.
                 let _ = answer(request, &counting);
             }
         }
