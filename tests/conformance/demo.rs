@@ -7,10 +7,7 @@ use crate::{METHODS, NEXT, answers, request};
 /// Returns the statuses of all answers to `input`.
 #[track_caller]
 fn statuses(demo: &Program, input: impl AsRef<[u8]>) -> Vec<u16> {
-    answers(&mut demo.client(), input.as_ref())
-        .iter()
-        .map(|answer| answer.status)
-        .collect()
+    crate::statuses(&answers(&mut demo.client(), input.as_ref()))
 }
 
 #[test]

@@ -5,7 +5,7 @@ use lameduck::http::StatusCode;
 use lameduck::{Context, IntoResponse, Request};
 
 use crate::support::{Gate, TestServer, pattern};
-use crate::{NEXT, Suite, answers, post, request, seen};
+use crate::{NEXT, Suite, answers, post, request, seen, statuses};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -222,13 +222,7 @@ fn an_upgrade_that_no_handler_accepts_is_ignored() {
             assert_eq!(answer.field("upgrade"), None);
         }
         let answers = suite.answers(format!("GET / HTTP/1.0\r\n{fields}\r\n"));
-        assert_eq!(
-            answers
-                .iter()
-                .map(|answer| answer.status)
-                .collect::<Vec<_>>(),
-            [200]
-        );
+        assert_eq!(statuses(&answers), [200]);
     }
     // A body that comes with such a request is read as its body.
     suite.accepted(post(

@@ -2,7 +2,7 @@
 
 use lameduck::IntoResponse;
 
-use crate::{METHODS, NEXT, Suite, chunked, post, request, seen};
+use crate::{METHODS, NEXT, Suite, chunked, post, request, seen, statuses};
 
 /// Returns the body that a handler saw, and its trailer fields.
 #[track_caller]
@@ -422,13 +422,7 @@ fn a_chunk_size_beyond_64_bits_is_refused() {
     }
     // The server waits for a chunk of the largest size, and allocates no memory before it comes.
     let answers = suite.answers(chunked("ffffffffffffffff\r\nhello\r\n0\r\n\r\n"));
-    assert_eq!(
-        answers
-            .iter()
-            .map(|answer| answer.status)
-            .collect::<Vec<_>>(),
-        [400]
-    );
+    assert_eq!(statuses(&answers), [400]);
 }
 
 #[test]
@@ -614,26 +608,13 @@ fn a_body_that_ends_early_is_incomplete() {
         post("Transfer-Encoding: chunked\r\n", "0\r\nX: a\r\n"),
     ] {
         let answers = suite.answers(&input);
-        assert_eq!(
-            answers
-                .iter()
-                .map(|answer| answer.status)
-                .collect::<Vec<_>>(),
-            [400],
-            "{input:?}"
-        );
+        assert_eq!(statuses(&answers), [400], "{input:?}");
         assert!(answers[0].closes());
     }
     // The body is longer than what is collected, so the handler was called and gets an error.
     let suite = Suite::with(|request, _| seen(request));
     let answers = suite.answers(post("Content-Length: 1000000\r\n", &"a".repeat(100_000)));
-    assert_eq!(
-        answers
-            .iter()
-            .map(|answer| answer.status)
-            .collect::<Vec<_>>(),
-        [400]
-    );
+    assert_eq!(statuses(&answers), [400]);
     assert!(answers[0].closes());
     // A head without its end is no request, and gets no answer.
     assert!(suite.answers("GET / HTTP/1.1\r\nHost: a\r\n").is_empty());

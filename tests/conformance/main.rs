@@ -88,7 +88,7 @@ impl Suite {
     fn accepted(&self, input: impl AsRef<[u8]>) -> Answer {
         let input = input.as_ref();
         let mut answers = self.answers([input, NEXT.as_bytes()].concat());
-        let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+        let statuses = statuses(&answers);
         assert_eq!(statuses, [200, 200], "{}", input.escape_ascii());
         assert!(!answers[0].closes(), "{}", input.escape_ascii());
         assert!(
@@ -140,6 +140,10 @@ impl Suite {
         );
         answer
     }
+}
+
+fn statuses(answers: &[Answer]) -> Vec<u16> {
+    answers.iter().map(|answer| answer.status).collect()
 }
 
 /// Returns all answers to `input`, after which the client finishes its side.

@@ -10,7 +10,7 @@ use lameduck::http::{HeaderMap, HeaderValue, StatusCode};
 use lameduck::{Body, Context, IntoResponse, Request};
 
 use crate::support::Delimited;
-use crate::{NEXT, Suite, by_path, request, seen};
+use crate::{NEXT, Suite, by_path, request, seen, statuses};
 
 #[test]
 fn the_status_line_has_its_space_with_or_without_a_phrase() {
@@ -236,14 +236,7 @@ fn an_informational_status_is_not_a_final_answer() {
         let suite = Suite::with(move |_, _| StatusCode::from_u16(status).unwrap().into_response());
         for version in ["1.1", "1.0"] {
             let answers = suite.answers(format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n"));
-            assert_eq!(
-                answers
-                    .iter()
-                    .map(|answer| answer.status)
-                    .collect::<Vec<_>>(),
-                [500],
-                "{status}"
-            );
+            assert_eq!(statuses(&answers), [500], "{status}");
         }
     }
 }

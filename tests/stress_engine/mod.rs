@@ -12,7 +12,7 @@ mod client;
 mod plan;
 mod proc;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Once;
 use std::sync::atomic::AtomicBool;
@@ -187,7 +187,10 @@ fn check_idle(streams: &[TcpStream], tally: &mut Tally) -> Result<(), String> {
             .map_err(failed)?;
         let (mut inbox, mut buffer) = (Vec::new(), [0; 1024]);
         let answer = loop {
-            let n = stream.read(&mut buffer).map_err(failed)?;
+            let n = match stream.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.map_err(failed)?,
+            };
             inbox.extend_from_slice(&buffer[..n]);
             match Answer::parse(&inbox, false)? {
                 Some(answer) => break answer,

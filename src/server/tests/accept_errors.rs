@@ -86,8 +86,7 @@ fn a_connection_that_is_gone_before_it_is_accepted_holds_up_no_other_one() {
     .concat();
     for error in errors {
         let server = Fixture::new(|builder| builder);
-        let mut idle = server.parked(&get("/a"));
-        idle.expect_body("/a");
+        let _idle = server.used("/a");
         server.wait_silent(1);
         server.test_points.fail_accept(error, 100);
         let _new = assert_served(&server);

@@ -20,10 +20,9 @@ fn connections_on_their_way_to_a_worker_are_counted_and_the_rest_wait_in_the_bac
     };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
     let server = Fixture::new(|builder| builder.workers(1));
-    server.parked(&get("/a")).expect_body("/a");
+    drop(server.used("/a"));
     // The only worker is held with an event, and takes no connection out of the accepted channel.
-    let mut first = server.parked(&get("/b"));
-    first.expect_body("/b");
+    let mut first = server.used("/b");
     let held = server.test_points.hold(Point::EventBeforeClaim);
     first.send(&get("/c"));
     held.wait();

@@ -15,14 +15,8 @@ use crate::sys::test_points::Point;
 fn an_upgrade_let_through_just_before_the_drain_is_told_of_it_and_waited_for() {
     for point in [Point::DedicatedBeforeThread, Point::DedicatedBeforeRun] {
         let server = Fixture::new(|builder| builder);
-        let held = server.test_points.hold(point);
-        let mut client = server.connect();
-        client.send(UPGRADE);
-        held.wait();
-        let closed = server.test_points.hold(Point::ListenersClosedBeforeIdle);
-        server.running.handle().begin_shutdown();
-        closed.wait();
-        closed.release();
+        let (mut client, held) = server.held_at(point, UPGRADE);
+        server.begin_draining();
         held.release();
         client.expect_status("101");
         let mut bye = [0; 3];
@@ -63,10 +57,7 @@ fn a_connection_cut_before_its_thread_has_begun_gets_503_and_not_a_byte_more() {
         (Point::DedicatedBeforeRun, stream),
     ] {
         let server = Fixture::new(|builder| builder);
-        let held = server.test_points.hold(point);
-        let mut client = server.connect();
-        client.send(request);
-        held.wait();
+        let (mut client, held) = server.held_at(point, request);
         server
             .running
             .handle()
@@ -133,16 +124,10 @@ fn a_connection_whose_thread_ends_while_the_stop_cuts_is_closed_and_counted_once
 fn a_peer_that_is_gone_before_its_thread_begins_is_counted_once() {
     for point in [Point::DedicatedBeforeThread, Point::DedicatedBeforeRun] {
         let server = Fixture::new(|builder| builder);
-        let held = server.test_points.hold(point);
-        let mut client = server.connect();
-        client.send(UPGRADE);
-        held.wait();
+        let (client, held) = server.held_at(point, UPGRADE);
         rustix::net::sockopt::set_socket_linger(&client.0, Some(Duration::ZERO)).unwrap();
         drop(client);
-        let closed = server.test_points.hold(Point::ListenersClosedBeforeIdle);
-        server.running.handle().begin_shutdown();
-        closed.wait();
-        closed.release();
+        server.begin_draining();
         held.release();
         let report = server.stop();
         assert_each_is_counted_once(&report);
@@ -155,8 +140,7 @@ fn a_deadline_that_passes_while_a_thread_has_the_connection_does_not_end_it_and_
 {
     let server = Fixture::new(|builder| builder);
     // The connection is parked once, so that it has a deadline.
-    let mut client = server.parked(&get("/a"));
-    client.expect_body("/a");
+    let mut client = server.used("/a");
     server.wait_silent(1);
     let begun = server.test_points.hold(Point::DedicatedBeforeRun);
     client.send(&get("/stream"));

@@ -43,7 +43,7 @@ fn an_end_that_comes_between_put_and_park_with_bytes_before_it_is_not_missed() {
 #[test]
 fn a_poller_about_to_sleep_sees_the_connection_that_comes() {
     let server = Fixture::new(|builder| builder.workers(1));
-    server.parked(&get("/a")).expect_body("/a");
+    drop(server.used("/a"));
     let held = server.test_points.hold(Point::AsleepBeforeQueuesChecked);
     // Any event makes the poller go round once.
     let mut first = server.connect();
@@ -74,8 +74,7 @@ fn an_event_for_a_connection_that_was_given_up_meanwhile_is_harmless() {
 #[test]
 fn a_request_that_comes_with_its_deadline_is_served() {
     let server = Fixture::new(|builder| builder);
-    let mut client = server.parked(&get("/a"));
-    client.expect_body("/a");
+    let mut client = server.used("/a");
     let held = server.test_points.hold(Point::OverdueBeforeClaim);
     server.clock.advance(60 * SECOND);
     held.wait();
@@ -89,8 +88,7 @@ fn a_request_that_comes_with_its_deadline_is_served() {
 #[test]
 fn a_request_whose_event_is_late_is_found_by_the_last_look() {
     let server = Fixture::new(|builder| builder);
-    let mut client = server.parked(&get("/a"));
-    client.expect_body("/a");
+    let mut client = server.used("/a");
     let held = server.test_points.hold(Point::EventBeforeClaim);
     client.send(&get("/b"));
     held.wait();

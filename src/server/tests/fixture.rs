@@ -153,6 +153,24 @@ impl Fixture {
         self.about_to_park(bytes).0
     }
 
+    /// Returns a client whose connection was used for one request, and is parked or will be in a
+    /// moment.
+    pub(super) fn used(&self, path: &str) -> Client {
+        let mut client = self.parked(&get(path));
+        client.expect_body(path);
+        client
+    }
+
+    /// Returns a client that has sent `bytes`, and the thread that serves them and is held at
+    /// `point`.
+    pub(super) fn held_at(&self, point: Point, bytes: &[u8]) -> (Client, HeldThread) {
+        let held = self.test_points.hold(point);
+        let mut client = self.connect();
+        client.send(bytes);
+        held.wait();
+        (client, held)
+    }
+
     /// Waits until `n` connections are parked and silent: no request and no response is under way.
     pub(super) fn wait_silent(&self, n: usize) {
         let pool = self.running.handle().pool().unwrap();
@@ -193,6 +211,14 @@ impl Fixture {
         (0..workers)
             .map(|i| self.enter(&format!("/gate-{i}")))
             .collect()
+    }
+
+    /// Begins the stop, and waits until the listeners are closed.
+    pub(super) fn begin_draining(&self) {
+        let closed = self.test_points.hold(Point::ListenersClosedBeforeIdle);
+        self.running.handle().begin_shutdown();
+        closed.wait();
+        closed.release();
     }
 
     /// Stops the server, and lets time pass until it has stopped.

@@ -50,8 +50,7 @@ fn a_full_server_closes_no_connection_while_no_client_waits() {
 #[test]
 fn a_new_connection_waits_until_another_one_has_been_idle_for_long_enough() {
     let server = Fixture::new(|builder| builder.max_connections(1).idle_timeout(Duration::MAX));
-    let mut idle = server.parked(&get("/a"));
-    idle.expect_body("/a");
+    let mut idle = server.used("/a");
     let mut new = server.connect();
     new.send(&get("/new"));
     server.clock.advance(SECOND / 2);

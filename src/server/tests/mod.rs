@@ -21,8 +21,7 @@ use self::fixture::{Client, Fixture, SECOND, get};
 /// it. Then the clock goes on by `then`.
 fn idle_clients(server: &Fixture, n: usize, then: Duration) -> Vec<Client> {
     let clients = (0..n).map(|i| {
-        let mut client = server.parked(&get(&format!("/{i}")));
-        client.expect_body(&format!("/{i}"));
+        let client = server.used(&format!("/{i}"));
         server.wait_silent(i + 1);
         server.clock.advance(SECOND);
         client

@@ -16,12 +16,8 @@ use crate::sys::test_points::Point;
 #[test]
 fn a_draining_server_gives_idle_connections_their_grace_and_not_more() {
     let server = Fixture::new(|builder| builder);
-    let mut idle = server.parked(&get("/a"));
-    idle.expect_body("/a");
-    let closed = server.test_points.hold(Point::ListenersClosedBeforeIdle);
-    server.running.handle().begin_shutdown();
-    closed.wait();
-    closed.release();
+    let mut idle = server.used("/a");
+    server.begin_draining();
     idle.send(&get("/b"));
     let (head, body) = idle.response();
     assert!(body == "/b" && head.contains("Connection: close"), "{head}");
@@ -34,12 +30,8 @@ fn a_draining_server_gives_idle_connections_their_grace_and_not_more() {
 fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
     let server = Fixture::new(|builder| builder);
     let mut silent = server.parked(b"");
-    let mut idle = server.parked(&get("/a"));
-    idle.expect_body("/a");
-    let closed = server.test_points.hold(Point::ListenersClosedBeforeIdle);
-    server.running.handle().begin_shutdown();
-    closed.wait();
-    closed.release();
+    let mut idle = server.used("/a");
+    server.begin_draining();
     server.clock.advance(SECOND);
     silent.expect_end();
     idle.expect_end();
@@ -122,12 +114,8 @@ fn the_syn_gate_keeps_new_connections_out_and_those_in_the_backlog_are_served() 
 #[test]
 fn a_request_that_crosses_our_end_of_an_idle_connection_is_reported() {
     let server = Fixture::new(|builder| builder);
-    let mut client = server.parked(&get("/a"));
-    client.expect_body("/a");
-    let closed = server.test_points.hold(Point::ListenersClosedBeforeIdle);
-    server.running.handle().begin_shutdown();
-    closed.wait();
-    closed.release();
+    let mut client = server.used("/a");
+    server.begin_draining();
     server.clock.advance(SECOND);
     client.expect_end();
     client.send(&get("/late?x=1"));
@@ -173,8 +161,7 @@ fn a_handler_that_returns_after_the_cut_writes_nothing() {
 #[test]
 fn a_request_that_is_read_while_the_cut_goes_by_is_answered_by_its_next_pass() {
     let server = Fixture::new(|builder| builder);
-    let mut client = server.parked(&get("/a"));
-    client.expect_body("/a");
+    let mut client = server.used("/a");
     // The connection has to be parked. Otherwise the worker that still has it would find the next
     // request without claiming the connection.
     server.wait_silent(1);

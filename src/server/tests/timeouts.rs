@@ -43,8 +43,7 @@ fn a_head_that_trickles_does_not_get_more_time() {
 #[test]
 fn an_idle_connection_is_closed_after_its_timeout_and_not_before() {
     let server = Fixture::new(|builder| builder);
-    let mut client = server.parked(&get("/a"));
-    client.expect_body("/a");
+    let mut client = server.used("/a");
     server.clock.advance(59 * SECOND);
     client.send(&get("/b"));
     client.expect_body("/b");
