@@ -495,7 +495,8 @@ fn a_signal_that_comes_twice_at_once_counts_once_and_again_later_cuts() {
     demo.signal(Signal::TERM);
     let slept = short.read_last_response();
     assert_eq!((slept.status, slept.text()), (200, "slept\n"));
-    // The response came 500 ms after the signals, or nearly: a person would be as late.
+    // The response came about 500 ms after the signals, and a person would press the key again as
+    // late.
     demo.signal(Signal::TERM);
     assert_eq!(long.read_last_response().status, 503);
     assert_cut(&demo, "GET /sleep?ms=3600000");

@@ -154,8 +154,8 @@ impl Report {
     }
 
     /// Returns the exit code of a program that does nothing else: 0 if the stop was clean, 1 if
-    /// something was cut, and 3 if a worker was left behind. (The code 2 is for programs that could
-    /// not start.)
+    /// something was cut, a connection was closed unserved or a hook failed, and 3 if a worker was
+    /// left behind. (The code 2 is for programs that could not start.)
     ///
     /// A request with the fate [`Fate::AfterClose`] does not count as cut, because its client had
     /// to expect it.

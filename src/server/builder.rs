@@ -125,8 +125,11 @@ impl ServerBuilder {
     }
 
     /// Sets how long an idle connection must have been silent before a draining server closes it,
-    /// or a full server closes it to make room. Default: 1 s. Zero closes every idle connection at
-    /// once.
+    /// or a full server closes it to make room. Default: 1.3 s. Zero closes every idle connection
+    /// at once.
+    ///
+    /// Many clients poll at whole seconds, so a whole number of seconds would end just when their
+    /// next request is on its way.
     pub fn idle_grace(mut self, period: Duration) -> Self {
         self.settings.idle_grace = period;
         self
@@ -149,7 +152,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets how long a connection is kept open between requests. Default: 60 s. Zero closes it as
+    /// Sets how long a connection is kept open between requests. Default: 75 s. Zero closes it as
     /// soon as no further request is there.
     ///
     /// The client then sees its connection close (RFC 9112 section 9.5). Behind a proxy, the time
@@ -239,8 +242,8 @@ impl ServerBuilder {
     /// Adds signals that stop the server. Default: none, and no signal handler is installed.
     ///
     /// The first signal does what [`ServerHandle::begin_shutdown`] does. A second one cuts what is
-    /// left, and a third one ends the process. They are caught from [`bind`](Self::bind) on, which
-    /// fails for signals that cannot be caught.
+    /// left, and a third one ends the process. The same signal again within 300 ms does not count.
+    /// Signals are caught from [`bind`](Self::bind) on, which fails for those that cannot be caught.
     pub fn on_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Self {
         self.signals.extend(signals);
         self

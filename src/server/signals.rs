@@ -35,8 +35,9 @@ pub const SIGTERM: i32 = consts::SIGTERM;
 ///
 /// The first signal cancels the context, which begins the stop of each server that was
 /// [built with it](crate::ServerBuilder::context). A second one cuts what these servers still wait
-/// for. A third one does what it does to a program that catches no signals, which is to end it.
-/// Dropping the guard stops catching. This call does not block.
+/// for. A third one does what it does to a program that catches no signals, which is to end it. The
+/// same signal again within 300 ms does not count. Dropping the guard stops catching. This call
+/// does not block.
 ///
 /// # Errors
 ///
@@ -139,7 +140,8 @@ impl Caught {
     }
 
     /// Starts the thread that takes the signals. It calls `stop` for the first one and `cut` for
-    /// the second one. A third one does what it does to a process that catches no signals.
+    /// the second one. A third one does what it does to a process that catches no signals. A repeat
+    /// within [`SIGNAL_REPEAT`] does not count.
     pub(crate) fn listen(
         mut self,
         stop: impl Fn(i32) + Send + 'static,
@@ -163,7 +165,7 @@ impl Caught {
                 }
                 last = Some((signal, now));
                 counted += 1;
-                // A logger may block. What the signal asks for comes first.
+                // A logger may block, so the signal takes effect before it is logged.
                 let what = match counted {
                     1 => {
                         stop(signal);
@@ -250,7 +252,8 @@ fn release_default(signal: i32) {
     DEFAULT[index].store(catchers[index].0 == 0, SeqCst);
 }
 
-/// Does what the signal does to a process that does not catch it.
+/// Does what the signal does to a process that does not catch it. If that does not end the process,
+/// returns the text for the log.
 fn end_process(signal: i32) -> &'static str {
     if is_first_process() {
         low_level::exit(128 + signal);

@@ -169,7 +169,7 @@ fn race_a_signal(name: &str, stop: fn(Running)) {
     let running = serve(server().on_signals([TERM]), "127.0.0.1:0", hello);
     let mut idle = Client::connect(running.local_addr());
     assert_eq!(idle.get("/").status, 200);
-    // A client that closes when the server does: it keeps no stop.
+    // This client closes when the server does, so no stop waits for it.
     std::thread::spawn(move || idle.expect_eof());
     let handle = running.handle();
     let both = Arc::new(Barrier::new(2));

@@ -84,7 +84,7 @@ impl GroupBuilder {
     ///
     /// The first signal does what [`GroupHandle::begin_shutdown`] does. A second one cuts the stop
     /// short, as [`GroupHandle::close`] does. A third one does what it does to a program that
-    /// catches no signals, which is to end it.
+    /// catches no signals, which is to end it. The same signal again within 300 ms does not count.
     pub fn on_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Self {
         self.signals.extend(signals);
         self

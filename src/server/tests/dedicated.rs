@@ -9,6 +9,7 @@ use super::fixture::{Fixture, SECOND, fates, get};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::report::Report;
 use crate::lifecycle::unanswered::Fate;
+use crate::settings::IDLE_TIMEOUT;
 use crate::sys::test_points::Point;
 
 #[test]
@@ -146,7 +147,7 @@ fn a_deadline_that_passes_while_a_thread_has_the_connection_does_not_end_it_and_
     client.send(&get("/stream"));
     begun.wait();
     let overdue = server.test_points.hold(Point::OverdueBeforeClaim);
-    server.clock.advance(61 * SECOND);
+    server.clock.advance(IDLE_TIMEOUT + SECOND);
     overdue.wait();
     begun.release();
     client.expect_stream();
@@ -154,7 +155,7 @@ fn a_deadline_that_passes_while_a_thread_has_the_connection_does_not_end_it_and_
     client.send(&get("/b"));
     client.expect_body("/b");
     server.wait_silent(1);
-    server.clock.advance(61 * SECOND);
+    server.clock.advance(IDLE_TIMEOUT + SECOND);
     client.expect_end();
     assert_eq!(server.stop().closed_because(CloseReason::Idle), 1);
 }

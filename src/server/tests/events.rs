@@ -4,6 +4,7 @@
 use std::net::Shutdown;
 
 use super::fixture::{Fixture, SECOND, get};
+use crate::settings::IDLE_TIMEOUT;
 use crate::sys::test_points::Point;
 
 #[test]
@@ -76,7 +77,7 @@ fn a_request_that_comes_with_its_deadline_is_served() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.used("/a");
     let held = server.test_points.hold(Point::OverdueBeforeClaim);
-    server.clock.advance(60 * SECOND);
+    server.clock.advance(IDLE_TIMEOUT);
     held.wait();
     client.send(&get("/b"));
     client.expect_body("/b");
@@ -92,7 +93,7 @@ fn a_request_whose_event_is_late_is_found_by_the_last_look() {
     let held = server.test_points.hold(Point::EventBeforeClaim);
     client.send(&get("/b"));
     held.wait();
-    server.clock.advance(60 * SECOND);
+    server.clock.advance(IDLE_TIMEOUT);
     client.expect_body("/b");
     held.release();
 }

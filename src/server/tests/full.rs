@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::fixture::{Fixture, SECOND, get, wait_until};
 use super::{assert_served, idle_clients};
 use crate::lifecycle::ledger::CloseReason;
+use crate::settings::IDLE_GRACE;
 use crate::sys::test_points::Point;
 
 #[test]
@@ -109,7 +110,7 @@ fn a_silent_connection_makes_room_once_it_has_had_its_time() {
     server.wait_silent(1);
     let mut new = server.connect();
     new.send(&get("/new"));
-    server.clock.advance(SECOND);
+    server.clock.advance(IDLE_GRACE);
     silent.expect_end();
     new.expect_body("/new");
     assert_eq!(server.stop().closed_because(CloseReason::Evicted), 1);

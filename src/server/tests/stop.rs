@@ -7,10 +7,11 @@ use std::net::Shutdown;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::fixture::{Fixture, SECOND, fates, get};
+use super::fixture::{Fixture, fates, get};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::Phase;
 use crate::lifecycle::unanswered::Fate;
+use crate::settings::IDLE_GRACE;
 use crate::sys::test_points::Point;
 
 #[test]
@@ -32,7 +33,7 @@ fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
     let mut silent = server.parked(b"");
     let mut idle = server.used("/a");
     server.begin_draining();
-    server.clock.advance(SECOND);
+    server.clock.advance(IDLE_GRACE);
     silent.expect_end();
     idle.expect_end();
     let report = server.stop();
@@ -116,7 +117,7 @@ fn a_request_that_crosses_our_end_of_an_idle_connection_is_reported() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.used("/a");
     server.begin_draining();
-    server.clock.advance(SECOND);
+    server.clock.advance(IDLE_GRACE);
     client.expect_end();
     client.send(&get("/late?x=1"));
     client.0.shutdown(Shutdown::Write).unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::fixture::{Build, Fixture, LIMIT, SECOND, get, wait_until};
 use crate::lifecycle::ledger::CloseReason;
+use crate::settings::IDLE_TIMEOUT;
 use crate::sys::test_points::Point;
 
 #[test]
@@ -44,10 +45,10 @@ fn a_head_that_trickles_does_not_get_more_time() {
 fn an_idle_connection_is_closed_after_its_timeout_and_not_before() {
     let server = Fixture::new(|builder| builder);
     let mut client = server.used("/a");
-    server.clock.advance(59 * SECOND);
+    server.clock.advance(IDLE_TIMEOUT - SECOND);
     client.send(&get("/b"));
     client.expect_body("/b");
-    server.clock.advance(61 * SECOND);
+    server.clock.advance(IDLE_TIMEOUT + SECOND);
     client.expect_end();
     assert_eq!(server.stop().closed_because(CloseReason::Idle), 1);
 }
