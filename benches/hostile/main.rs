@@ -36,8 +36,7 @@ use visitors::Visitors;
 /// The least percentage of the normal requests that must be answered.
 const ANSWERED_MIN: f64 = 99.0;
 const P99_MAX: Duration = Duration::from_millis(250);
-/// The time by which the server must have ended the clients of each kind. The idle timeout is
-/// minute.
+/// The time by which the server must have ended the clients of each kind. The idle timeout is 75 s.
 const LET_GO_BY: Duration = Duration::from_secs(80);
 /// The time for which clients that read 20 kB/s are watched, which is longer than any timeout.
 const HONEST_FOR: Duration = Duration::from_secs(45);

@@ -25,17 +25,18 @@ use crate::sys::half_open::half_open;
 use crate::sys::socket;
 use crate::sys::waker::wait_for;
 
-/// The longest time for which the SYN gate is held. A SYN-ACK whose answer was lost is repeated after
-/// one second and after three, so two losses on end are outlasted.
+/// The longest time for which the SYN gate is held. A SYN-ACK whose answer was lost is repeated
+/// after one second and after three, so two losses on end are outlasted.
 const MAX_SYN_GATE: Duration = Duration::from_millis(3500);
 /// The shortest time for which the SYN gate is held: on one machine a handshake is done in the time
 /// of a few interrupts.
 const MIN_SYN_GATE: Duration = Duration::from_millis(1);
 /// The time between two questions to the kernel whether handshakes are under way.
 const HANDSHAKE_LOOK: Duration = Duration::from_millis(5);
-/// Where the kernel does not tell of handshakes, they are given so many of the longest round trips
-/// that were seen, and at most [`MAX_ESTIMATE`].
+/// The time that handshakes get where the kernel does not tell of them, as a number of the longest
+/// round trips that were seen.
 const ROUND_TRIPS: u32 = 4;
+/// The longest such time.
 const MAX_ESTIMATE: Duration = Duration::from_millis(500);
 
 /// Listeners that are being closed.
@@ -43,41 +44,43 @@ const MAX_ESTIMATE: Duration = Duration::from_millis(500);
 pub(crate) struct Closing {
     /// The listeners whose backlogs are being emptied.
     open: Vec<Gated>,
-    /// Those whose accept(2) fails for good. They are closed with the others.
+    /// The listeners whose accept(2) fails for good. They are closed with the others.
     failed: Vec<Listener>,
     clock: Clock,
     began: Instant,
-    /// When the kernel was first asked about handshakes. The system's time: it is about packets.
+    /// The instant from which the SYN gate is held. It is the system's time, and not that of
+    /// `clock`, because packets keep no manual clock.
     gated_at: Instant,
     /// The connections that were still in their backlogs.
     pub(crate) connections: Vec<Accepted>,
-    /// What went wrong, at most two lines for each listener.
+    /// The errors, at most two for each listener.
     pub(crate) errors: Vec<String>,
-    /// The listeners for which a SYN gate could not be had.
+    /// The number of listeners on which a SYN gate could not be set.
     pub(crate) ungated: usize,
 }
 
-/// A listener that lets no new connection in.
+/// A listener that lets no new connection in, if the system has a SYN gate.
 #[derive(Debug)]
 struct Gated {
     listener: Listener,
-    /// The connections that were in its backlog before the gate was set, and have not inherited it.
+    /// The number of connections that were in the backlog before the SYN gate was set, and have not
+    /// inherited it.
     older: u32,
 }
 
-/// What [`Closing::accept`] came to.
+/// The result of [`Closing::accept`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BacklogState {
     /// The backlogs are empty, and no handshake is under way.
     Empty,
     /// There are no descriptors for the rest.
     OutOfDescriptors,
-    /// The deadline is over.
+    /// The deadline has passed.
     TimeOver,
 }
 
 impl Closing {
-    /// Keeps new connections out.
+    /// Begins to close the listeners: keeps new connections out.
     pub(crate) fn start(listeners: Vec<Listener>, clock: &Clock) -> Self {
         let mut closing = Self {
             open: Vec::with_capacity(listeners.len()),
@@ -98,7 +101,8 @@ impl Closing {
                 let line = format!("cannot remove {}: {error}", listener.addr);
                 closing.errors.push(line);
             }
-            // Read before the gate is set: only connections that are made after it inherit it.
+            // The length is read before the SYN gate is set, because only connections that are made
+            // after that inherit it.
             let older = socket::backlog_len(listener.as_fd()).unwrap_or(0);
             if listener.may_be_gated() && listener.set_syn_gate(true).is_err() {
                 closing.ungated += 1;
@@ -117,7 +121,8 @@ impl Closing {
         rtt: Duration,
         pool: &Pool,
     ) -> BacklogState {
-        // A handshake that ends while we ask is in neither answer, so one quiet round is not enough.
+        // A handshake that ends while we ask is neither in the kernel's answer nor in the backlog
+        // that we have seen, so one quiet round is not enough.
         let mut quiet_rounds = 0;
         loop {
             let under_way = self.handshakes_under_way(rtt);
@@ -145,7 +150,8 @@ impl Closing {
         }
     }
 
-    /// Whether a client may believe that it is connected, or soon will, that is in no backlog yet.
+    /// Returns whether there may be a client that believes that it is connected, or soon will, and
+    /// whose connection is in no backlog yet.
     fn handshakes_under_way(&self, rtt: Duration) -> bool {
         let held_for = Clock::System.now().saturating_duration_since(self.gated_at);
         let remote = self.open.iter().map(|gated| &gated.listener);
@@ -172,8 +178,8 @@ impl Closing {
                     if gated.older > 0 {
                         gated.older -= 1;
                     } else if gated.listener.may_be_gated() {
-                        // The connection has inherited the gate, and hears nothing from its peer
-                        // before it is off.
+                        // The connection has inherited the SYN gate, and hears nothing from its
+                        // peer before the gate is off.
                         let _ = socket::set_syn_gate(socket.as_fd(), false);
                     }
                     self.connections.push(Accepted {
@@ -187,8 +193,8 @@ impl Closing {
                     return BacklogState::OutOfDescriptors;
                 }
                 Err(error) => {
-                    // Another holder has shut the socket, for example: to ask again would go on for
-                    // ever.
+                    // Another holder may have shut the socket, for example. To accept again would
+                    // fail for ever.
                     let Gated { listener, .. } = self.open.remove(at);
                     self.errors.push(format!(
                         "cannot empty the accept backlog of {}: {error}",
