@@ -11,14 +11,15 @@ pub(crate) const LAME_DUCK: Duration = Duration::ZERO;
 /// The default time that requests in flight get once draining starts. Kubernetes kills a pod 30 s
 /// after SIGTERM; 5 s of that are left for everything else.
 pub(crate) const GRACE_PERIOD: Duration = Duration::from_secs(25);
-/// A client that holds the connection in a pool has had the time to notice, or to send its next
-/// request. Many clients poll once a second: a grace that is a whole number of seconds would end just
+/// The default time for which an idle connection must have been silent before a draining server
+/// closes it. A client whose pool still holds the connection can notice the stop, or send its next
+/// request. Many clients poll once a second: a grace of a whole number of seconds would end just
 /// when their next request is on its way.
 pub(crate) const IDLE_GRACE: Duration = Duration::from_millis(1300);
 /// The default time that responses under way at the deadline, and the 503s that are sent then, get
 /// to arrive.
 pub(crate) const CUT_GRACE: Duration = Duration::from_secs(1);
-/// A repeat of the same signal within this time counts once: process groups and wrappers that pass
+/// The time within which a repeat of the same signal counts once: process groups and wrappers that pass
 /// signals on deliver one signal twice within milliseconds. A person who presses Ctrl-C again takes
 /// longer.
 pub(crate) const SIGNAL_REPEAT: Duration = Duration::from_millis(300);
@@ -30,8 +31,9 @@ pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// The default time in which a request's head must be complete, from its first byte or from the
 /// start of the connection.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection is kept between requests. Balancers keep theirs for 60 s, and requests that
-/// they send in the last moment meet our close unless ours is clearly longer.
+/// The default time for which a connection is kept open between two requests. Balancers keep theirs
+/// for 60 s, and a request that one sends in the last moment would meet our close if ours were not
+/// clearly longer.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// The default longest time in which the peer sends no byte of a request body that is expected.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,8 +61,8 @@ pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const MAX_LINGER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes that the peer may send after our FIN.
 pub(crate) const MAX_LINGER_BYTES: u64 = 32 << 20;
-/// How long a stopping server waits, after its end of an idle connection, for a request that crosses
-/// it; two round trips are added. TCP sends a lost segment again after 200 ms (`TCP_RTO_MIN`), so a
+/// The time that a stopping server waits, after its FIN on an idle connection, for a request that
+/// crosses it; two round trips are added. TCP sends a lost segment again after 200 ms (`TCP_RTO_MIN`), so a
 /// request whose first segment was lost is still seen. A client that closes ends the wait sooner.
 pub(crate) const MIN_GOODBYE: Duration = Duration::from_millis(300);
 /// The silence that ends a lingering close once the peer has acknowledged everything: from then on

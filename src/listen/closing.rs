@@ -104,7 +104,9 @@ impl Closing {
             // The length is read before the SYN gate is set, because only connections that are made
             // after that inherit it.
             let older = socket::backlog_len(listener.as_fd()).unwrap_or(0);
-            if listener.may_be_gated() && listener.set_syn_gate(true).is_err() {
+            let is_gated = listener.may_be_gated() && listener.set_syn_gate(true).is_ok();
+            // A unix socket's path is gone by now, which has the same effect.
+            if listener.port().is_some() && !is_gated {
                 closing.ungated += 1;
             }
             closing.open.push(Gated { listener, older });

@@ -285,7 +285,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Listens on `addr`, which may be several addresses: see [`Listen`](crate::net::Listen).
+    /// Listens on `addr`, which may be several addresses: see [`Listen`].
     ///
     /// From here on the ports are known and clients can connect. They wait in the kernel's accept
     /// backlog until the server runs. This call does not block, except to look up a host name.
