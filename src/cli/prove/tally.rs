@@ -253,8 +253,11 @@ impl fmt::Display for Loss {
 mod tests {
     use super::*;
 
+    const NAMED: &str = r#"{"unanswered":[{"method":"GET","target":"/","fate":"raced"}]}"#;
+    const EMPTY: &str = "{}";
+
     /// Settles a request without a response, and returns whether it counts as lost.
-    fn is_lost(before: u64, after: u64, is_named: bool, is_link: bool) -> bool {
+    fn is_lost(before: u64, after: u64, report: &str, is_link: bool) -> bool {
         let mut tally = Tally::default();
         tally.lose(Loss {
             kind: Kind::Thinking,
@@ -268,9 +271,7 @@ mod tests {
             detail: String::new(),
             after_signal: AfterSignal(0.0),
         });
-        let line = r#"{"unanswered":[{"method":"GET","target":"/","fate":"raced"}]}"#;
-        let report = ServerReport::find(if is_named { line } else { "{}" }).unwrap();
-        tally.settle(&report, is_link);
+        tally.settle(&ServerReport::find(report).unwrap(), is_link);
         let sum = tally.total(Outcome::Lost) + tally.total(Outcome::Raced);
         assert_eq!((sum, tally.requests()), (1, 1));
         tally.total(Outcome::Lost) == 1
@@ -279,16 +280,16 @@ mod tests {
     #[test]
     fn a_request_is_raced_after_a_long_silence_that_the_report_names() {
         for is_link in [false, true] {
-            assert!(!is_lost(900, 1, true, is_link));
-            assert!(is_lost(900, 1, false, is_link));
-            assert!(is_lost(10, 10, true, is_link));
+            assert!(!is_lost(900, 1, NAMED, is_link));
+            assert!(is_lost(900, 1, EMPTY, is_link));
+            assert!(is_lost(10, 10, NAMED, is_link));
         }
     }
 
     #[test]
     fn on_a_link_the_silence_may_come_after_the_request() {
-        assert!(!is_lost(10, 900, true, true));
-        assert!(is_lost(10, 900, true, false));
-        assert!(is_lost(10, 900, false, true));
+        assert!(!is_lost(10, 900, NAMED, true));
+        assert!(is_lost(10, 900, NAMED, false));
+        assert!(is_lost(10, 900, EMPTY, true));
     }
 }
