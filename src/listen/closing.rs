@@ -6,9 +6,12 @@
 //!
 //! That alone is not enough, because a handshake that is half done when the listener closes is
 //! reset too, after its client was told that it is connected. So a *SYN gate* keeps new connections
-//! out meanwhile: with `IP_MINTTL` 255 (`IPV6_MINHOPCOUNT`) the kernel drops each SYN that comes to
-//! the listener, unless from a neighbour that sends TTL 255, and completes the handshakes that are
-//! under way. A client whose SYN is dropped sends it again after a second, and is refused then.
+//! out meanwhile, and lets the handshakes that are under way complete: the listener is bound to a
+//! network device that does not exist, and a new SYN is refused. Where the system does not allow
+//! that, the gate is `IP_MINTTL` 255 (`IPV6_MINHOPCOUNT`): the kernel drops each SYN, unless from a
+//! neighbour that sends TTL 255, and the client sends it again after a second and is refused then.
+//! A connection that is made behind this second kind of gate inherits it, and its first request is
+//! dropped and sent again if it comes before the connection is accepted.
 //!
 //! **Invariant:** the SYN gate is never used on a socket that another process may hold too, because
 //! it acts on the socket and not on the descriptor.
@@ -63,9 +66,19 @@ pub(crate) struct Closing {
 #[derive(Debug)]
 struct Gated {
     listener: Listener,
-    /// The number of connections that were in the backlog before the SYN gate was set, and have not
-    /// inherited it.
-    older: u32,
+    gate: SynGate,
+}
+
+/// What keeps new connections out of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SynGate {
+    /// A device that does not exist. Accepted connections know nothing of it.
+    NoDevice,
+    /// A TTL that no packet has that passed a router. Connections inherit it, but for so many that
+    /// were in the backlog before it was set.
+    Ttl { older: u32 },
+    /// Nothing.
+    None,
 }
 
 /// The result of [`Closing::accept`].
@@ -77,6 +90,23 @@ pub(crate) enum BacklogState {
     OutOfDescriptors,
     /// The deadline has passed.
     TimeOver,
+}
+
+impl SynGate {
+    fn set(listener: &Listener) -> Self {
+        if !listener.may_be_gated() {
+            return Self::None;
+        }
+        if socket::bind_to_no_device(listener.as_fd()).is_ok() {
+            return Self::NoDevice;
+        }
+        // Read before the gate is set: only connections that are made after that inherit it.
+        let older = socket::backlog_len(listener.as_fd()).unwrap_or(0);
+        match listener.set_syn_gate(true) {
+            Ok(()) => Self::Ttl { older },
+            Err(_) => Self::None,
+        }
+    }
 }
 
 impl Closing {
@@ -101,15 +131,12 @@ impl Closing {
                 let line = format!("cannot remove {}: {error}", listener.addr);
                 closing.errors.push(line);
             }
-            // The length is read before the SYN gate is set, because only connections that are made
-            // after that inherit it.
-            let older = socket::backlog_len(listener.as_fd()).unwrap_or(0);
-            let is_gated = listener.may_be_gated() && listener.set_syn_gate(true).is_ok();
+            let gate = SynGate::set(&listener);
             // A unix socket's path is gone by now, which has the same effect.
-            if listener.port().is_some() && !is_gated {
+            if listener.port().is_some() && gate == SynGate::None {
                 closing.ungated += 1;
             }
-            closing.open.push(Gated { listener, older });
+            closing.open.push(Gated { listener, gate });
         }
         closing
     }
@@ -177,12 +204,13 @@ impl Closing {
             match gated.listener.accept(&pool.test_points) {
                 Ok(Some((socket, peer))) => {
                     let entry = Ledger::open(&pool.ledger);
-                    if gated.older > 0 {
-                        gated.older -= 1;
-                    } else if gated.listener.may_be_gated() {
-                        // The connection has inherited the SYN gate, and hears nothing from its
-                        // peer before the gate is off.
-                        let _ = socket::set_syn_gate(socket.as_fd(), false);
+                    if let SynGate::Ttl { older } = &mut gated.gate {
+                        // A connection that has inherited the gate hears nothing from its peer
+                        // before it is off.
+                        match older.checked_sub(1) {
+                            Some(left) => *older = left,
+                            None => drop(socket::set_syn_gate(socket.as_fd(), false)),
+                        }
                     }
                     self.connections.push(Accepted {
                         socket,

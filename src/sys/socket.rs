@@ -80,6 +80,41 @@ pub(crate) fn tcp_info(_socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     None
 }
 
+/// Has a listener refuse every new connection, for good: it is bound to a network device that does
+/// not exist, so the kernel finds no listener for a SYN and answers with RST.
+///
+/// Handshakes under way complete, because the kernel finds them without the listener's device, and
+/// accepted sockets do not inherit the binding. `SO_BINDTOIFINDEX` (Linux 5.0) serves both address
+/// families; it needs no privilege since Linux 5.7, and CAP_NET_RAW before.
+#[cfg(target_os = "linux")]
+pub(crate) fn bind_to_no_device(listener: BorrowedFd<'_>) -> std::io::Result<()> {
+    /// `SO_BINDTOIFINDEX` of <asm-generic/socket.h>.
+    const BIND_TO_IFINDEX: libc::c_int = 62;
+
+    // Indices are given from 1 on, and never come here.
+    let value = libc::c_int::MAX;
+    // SAFETY: the descriptor is borrowed, so it is open during the call; the kernel reads one int.
+    let failed = unsafe {
+        let (value, len) = (
+            &raw const value,
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
+        let fd = listener.as_raw_fd();
+        libc::setsockopt(fd, libc::SOL_SOCKET, BIND_TO_IFINDEX, value.cast(), len)
+    } != 0;
+    if failed {
+        Err(std::io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Fails: elsewhere than on Linux there is no such option.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn bind_to_no_device(_listener: BorrowedFd<'_>) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
 /// Sets whether a listener drops packets that have passed a router: see `listen/closing.rs`.
 ///
 /// An accepted socket inherits this from its listener and can be freed of it in the same way. On an

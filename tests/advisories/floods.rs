@@ -70,6 +70,8 @@ fn a_storm_of_resets_leaves_nothing_behind() {
     eventually("the first connection is gone", || {
         server.handle().stats().open == 0
     });
+    // Four workers, the monitor and the acceptor; a thread has its name only once it runs.
+    eventually("all threads run", || server_threads().len() == 6);
     let (before, threads) = (descriptors(), server_threads());
     for n in 0..STORM {
         let mut client = server.client();

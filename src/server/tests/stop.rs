@@ -89,10 +89,11 @@ fn the_syn_gate_keeps_new_connections_out_and_those_in_the_backlog_are_served() 
     draining.release();
     gated.wait();
     let late = TcpStream::connect_timeout(&server.running.local_addr(), Duration::from_millis(200));
-    assert_eq!(
-        late.unwrap_err().kind(),
-        ErrorKind::TimedOut,
-        "the client's SYN was dropped, neither answered nor refused"
+    // Before Linux 5.7, and without CAP_NET_RAW, the client's SYN is dropped instead.
+    let kind = late.unwrap_err().kind();
+    assert!(
+        matches!(kind, ErrorKind::ConnectionRefused | ErrorKind::TimedOut),
+        "{kind:?}"
     );
     gated.release();
     client.expect_body("/a");
