@@ -1,10 +1,12 @@
 //! How a connection ends: refused, with a lingering close until the peer has seen our end, or
 //! reset.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+use crate::conn::request_scan::RequestScan;
 use crate::conn::serve_context::ServeContext;
 use crate::conn::stage::{Conn, Flush, Linger, Next, Peer, RETRY_AFTER, Source, Stage};
 use crate::lifecycle::ledger::CloseReason;
@@ -12,8 +14,7 @@ use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
 use crate::settings::{MAX_LINGER_BYTES, MAX_LINGER_TIMEOUT, PULL_BUDGET};
 use crate::sys::poller::SocketEvents;
 use crate::wire::Refusal;
-use crate::wire::framing::Framing;
-use crate::wire::head::HeadScan;
+use crate::wire::head::{Head, HeadScan};
 use crate::wire::reply;
 
 /// The most unread requests that are named for one connection.
@@ -58,8 +59,8 @@ impl Conn {
         cx: &ServeContext<'_>,
     ) {
         self.egress.transport().finish();
-        let late_requests =
-            (cx.lifecycle.is_stopping() && reason != CloseReason::Upgraded).then(HeadScan::new);
+        let late_requests = (cx.lifecycle.is_stopping() && reason != CloseReason::Upgraded)
+            .then(|| Box::new(RequestScan::new()));
         let (until, end) = (cx.now + at_most, cx.now + at_most.max(MAX_LINGER_TIMEOUT));
         let linger = Linger {
             reason,
@@ -93,32 +94,25 @@ impl Conn {
         let Stage::Linger(linger) = &mut self.stage else {
             unreachable!("the connection lingers in this stage")
         };
-        while let Some(scan) = &mut linger.late_requests
-            && !self.recv_buf.is_empty()
-        {
-            match scan.parse(self.recv_buf.bytes(), &cx.settings.limits) {
-                Ok(Some(head)) => {
-                    self.recv_buf.consume(head.len);
-                    linger.bytes += head.len as u64;
-                    let fate = match linger.reason {
-                        CloseReason::IdleStopping => Fate::Raced,
-                        _ => Fate::AfterClose,
-                    };
-                    self.entry.name_unanswered(UnansweredRequest {
-                        peer: self.egress.peer_addr(),
-                        method: head.parts.method,
-                        target: head.parts.uri,
-                        age: Duration::ZERO,
-                        fate,
-                    });
-                    // What follows a request with a body is that body.
-                    linger.late_requests = (head.framing == Framing::Empty).then(HeadScan::new);
-                }
-                Ok(None) => return,
-                Err(_) => linger.late_requests = None,
+        let fate = match linger.reason {
+            CloseReason::IdleStopping => Fate::Raced,
+            _ => Fate::AfterClose,
+        };
+        let before = self.recv_buf.len();
+        if let Some(scan) = &mut linger.late_requests {
+            while let Some(head) = scan.next_head(&mut self.recv_buf, &cx.settings.limits) {
+                let peer = self.egress.peer_addr();
+                self.entry.name_unanswered(unanswered(peer, head, fate));
             }
         }
-        linger.bytes += self.recv_buf.take().len() as u64;
+        if linger
+            .late_requests
+            .as_ref()
+            .is_none_or(|scan| scan.is_lost())
+        {
+            self.recv_buf.take();
+        }
+        linger.bytes += (before - self.recv_buf.len()) as u64;
     }
 
     /// Answers a request that cannot be served, and closes the connection.
@@ -179,28 +173,16 @@ impl Conn {
         if !self.is_between_requests() {
             return;
         }
-        let mut scan = HeadScan::new();
+        let mut scan = RequestScan::new();
         let mut named = 0;
         while named < MAX_UNREAD {
-            match scan.parse(self.recv_buf.bytes(), &cx.settings.limits) {
-                Ok(Some(head)) => {
-                    self.recv_buf.consume(head.len);
-                    scan = HeadScan::new();
-                    named += 1;
-                    self.entry.name_unanswered(UnansweredRequest {
-                        peer: self.egress.peer_addr(),
-                        method: head.parts.method,
-                        target: head.parts.uri,
-                        age: Duration::ZERO,
-                        fate: Fate::Unread,
-                    });
-                    // What follows a request with a body is that body.
-                    if head.framing != Framing::Empty {
-                        return;
-                    }
-                }
-                Ok(None) if self.receive_unread(cx) => {}
-                Ok(None) | Err(_) => return,
+            if let Some(head) = scan.next_head(&mut self.recv_buf, &cx.settings.limits) {
+                named += 1;
+                let peer = self.egress.peer_addr();
+                let request = unanswered(peer, head, Fate::Unread);
+                self.entry.name_unanswered(request);
+            } else if scan.is_lost() || !self.receive_unread(cx) {
+                return;
             }
         }
     }
@@ -244,5 +226,16 @@ impl Conn {
         } else {
             self.egress.transport().last_word();
         }
+    }
+}
+
+/// A request that no handler has seen, as a report names it.
+fn unanswered(peer: Option<SocketAddr>, head: Head, fate: Fate) -> UnansweredRequest {
+    UnansweredRequest {
+        peer,
+        method: head.parts.method,
+        target: head.parts.uri,
+        age: Duration::ZERO,
+        fate,
     }
 }

@@ -24,6 +24,7 @@ pub(crate) mod park_deadlines;
 pub(crate) mod progress;
 pub(crate) mod receive_buffer;
 pub(crate) mod request_body;
+pub(crate) mod request_scan;
 pub(crate) mod response;
 pub(crate) mod serve_context;
 pub(crate) mod stage;

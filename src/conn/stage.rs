@@ -48,6 +48,7 @@ use crate::conn::message::Request;
 use crate::conn::progress::{Progress, ProgressLimit};
 use crate::conn::receive_buffer::ReceiveBuffer;
 use crate::conn::request_body::{self, Ingress};
+use crate::conn::request_scan::RequestScan;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::ledger::{CloseReason, Entry};
 use crate::settings::{LINGER_QUIET, LINGER_TIMEOUT, Settings};
@@ -255,7 +256,7 @@ pub(super) struct Linger {
     pub(super) end: Instant,
     /// Scans for requests that come after our FIN, which the report names. `None` if the report
     /// does not name them, or if what came is no request.
-    pub(super) late_requests: Option<HeadScan>,
+    pub(super) late_requests: Option<Box<RequestScan>>,
 }
 
 impl Conn {
