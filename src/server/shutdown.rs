@@ -91,7 +91,6 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     report.took = clock.now().saturating_duration_since(plan.begun_at);
     pool.count_answered(&mut buffers);
     count(&pool, &mut report);
-    log::info!("{}", report.summary());
     report
 }
 
