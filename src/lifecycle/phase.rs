@@ -88,6 +88,9 @@ pub enum StopCause {
     Dropped,
     /// The [`Context`](crate::Context) that the server was built with was cancelled.
     Context,
+    /// The server could not be started: [`run`](crate::Bound::run) or
+    /// [`spawn`](crate::Bound::spawn) has returned why.
+    NotStarted,
 }
 
 impl fmt::Display for StopCause {
@@ -96,6 +99,7 @@ impl fmt::Display for StopCause {
             Self::Signal(signal) => write!(f, "{}", signal_name(*signal)),
             Self::Handle => f.write_str("a call of its handle"),
             Self::Dropped => f.write_str("the running server being dropped"),
+            Self::NotStarted => f.write_str("a start that failed"),
             Self::Context => f.write_str("its context being cancelled"),
         }
     }

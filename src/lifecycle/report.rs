@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::process::{ExitCode, Termination};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, Uri};
 
@@ -132,6 +132,12 @@ impl Report {
             hooks: Vec::new(),
             stuck: Vec::new(),
         }
+    }
+
+    /// Adds a phase that lasted from `from` to `to`.
+    pub(crate) fn add_phase(&mut self, phase: Phase, from: Instant, to: Instant) {
+        let took = to.saturating_duration_since(from);
+        self.phases.push((phase, took));
     }
 
     /// Makes the report of a server that has ended because one of its own threads panicked.

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::error::{Error, Result};
 use crate::handler::Handler;
@@ -85,6 +86,16 @@ impl Bound {
         if !self.handle.claim_run() {
             return Err(Error::Stopped);
         }
+        let handle = self.handle.clone();
+        self.start(handler).inspect_err(|_| {
+            // Nobody who waits for the stop is to wait for a server that will never run.
+            handle.lifecycle().enter(Phase::Stopped);
+            handle.conclude(Report::new(StopCause::NotStarted));
+        })
+    }
+
+    /// Starts the threads. If one cannot be started, those that were have ended when this returns.
+    fn start(self, handler: impl Handler) -> Result<Running> {
         let cannot_start = |what| move |source| Error::Start { what, source };
         let Self {
             settings,
@@ -107,7 +118,8 @@ impl Bound {
         let pool = Arc::new(pool.map_err(cannot_start("poller"))?);
         handle.set_pool(&pool);
 
-        let threads = start_pool(&pool).map_err(cannot_start("threads"))?;
+        let mut started = StartedPool::new(&pool);
+        started.start_all().map_err(cannot_start("threads"))?;
         let (stop, cut) = (handle.clone(), handle.clone());
         let signals = caught
             .listen(
@@ -115,12 +127,19 @@ impl Bound {
                 move |signal| cut.cut(StopCause::Signal(signal)),
             )
             .map_err(cannot_start("signal thread"))?;
-        let acceptor = Acceptor::new(pool, listeners, sender, threads, hooks);
+        // The thread gets what it needs once it runs: what a thread that cannot be started was given
+        // would be dropped, and not ended.
+        let (give, take) = bounded::<(Acceptor, Option<SignalThread>)>(1);
         let concluding = handle.clone();
-        std::thread::Builder::new()
-            .name("lameduck-acceptor".to_owned())
-            .spawn(move || accept_and_drain(acceptor, &concluding, signals))
-            .map_err(cannot_start("acceptor thread"))?;
+        spawn(&pool, "lameduck-acceptor".to_owned(), move || {
+            if let Ok((acceptor, signals)) = take.recv() {
+                accept_and_drain(acceptor, &concluding, signals);
+            }
+        })
+        .map_err(cannot_start("acceptor thread"))?;
+        let threads = started.into_threads();
+        let acceptor = Acceptor::new(pool, listeners, sender, threads, hooks);
+        let _ = give.send((acceptor, signals));
         Ok(Running { handle, addrs })
     }
 }
@@ -148,53 +167,96 @@ fn accept_and_drain(mut acceptor: Acceptor, handle: &ServerHandle, signals: Opti
         acceptor.run_until(Phase::Draining);
         shutdown::drain(acceptor)
     });
-    // Nobody who waits for the stop is to wait for ever for a fault of ours.
+    // Nobody who waits for the stop is to wait for ever for a fault of ours, or of a logger.
     let report = accepted_and_drained.unwrap_or_else(|panic| {
-        log::error!("the acceptor panicked: {panic}");
+        let _ = panics::catch(|| log::error!("the acceptor panicked: {panic}"));
         handle.lifecycle().enter(Phase::Stopped);
         Report::of_fault("lameduck-acceptor")
     });
     drop(signals);
+    let summary = report.summary();
     handle.conclude(report);
+    let _ = panics::catch(|| log::info!("{summary}"));
 }
 
-/// Starts the workers and the monitor. If one cannot be started, those that were end again.
-fn start_pool(pool: &Arc<Pool>) -> std::io::Result<Threads> {
-    let workers = pool.settings.workers;
-    let (to, ended) = unbounded();
-    let mut handles = Vec::with_capacity(workers + 1);
-    for me in 0..=workers {
-        let shared = pool.clone();
+/// The pool's threads until the acceptor has them. Dropping it ends them.
+struct StartedPool<'p> {
+    pool: &'p Arc<Pool>,
+    /// `None` once they are the acceptor's.
+    threads: Option<Threads>,
+    to: Sender<usize>,
+}
+
+impl<'p> StartedPool<'p> {
+    fn new(pool: &'p Arc<Pool>) -> Self {
+        let (to, ended) = unbounded();
+        let handles = Vec::with_capacity(pool.settings.workers + 1);
+        Self {
+            pool,
+            threads: Some(Threads { handles, ended }),
+            to,
+        }
+    }
+
+    /// Starts the workers and the monitor.
+    fn start_all(&mut self) -> std::io::Result<()> {
+        for me in 0..self.pool.settings.workers {
+            let pool = self.pool.clone();
+            let name = format!("lameduck-worker-{me}");
+            self.start(name, move || Worker::new(me, &pool).run())?;
+        }
+        let pool = self.pool.clone();
+        self.start("lameduck-monitor".to_owned(), move || {
+            Monitor::new(&pool).run();
+        })
+    }
+
+    fn start(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let handles = &mut self
+            .threads
+            .as_mut()
+            .expect("they are started here")
+            .handles;
         let ended = Ended {
-            thread: me,
-            to: to.clone(),
+            thread: handles.len(),
+            to: self.to.clone(),
         };
-        let (name, run): (_, Box<dyn FnOnce() + Send>) = if me < workers {
-            (
-                format!("lameduck-worker-{me}"),
-                Box::new(move || Worker::new(me, &shared).run()),
-            )
-        } else {
-            (
-                "lameduck-monitor".to_owned(),
-                Box::new(move || Monitor::new(&shared).run()),
-            )
-        };
-        let run = move || {
+        let handle = spawn(self.pool, name, move || {
             let _ended = ended;
             run();
-        };
-        let started = std::thread::Builder::new()
-            .name(name)
-            .spawn(run)
-            .inspect_err(|_| {
-                pool.lifecycle.enter(Phase::Stopped);
-                pool.permits.close();
-                pool.poller.wake();
-            });
-        handles.push(started?);
+        })?;
+        handles.push(handle);
+        Ok(())
     }
-    Ok(Threads { handles, ended })
+
+    fn into_threads(mut self) -> Threads {
+        self.threads.take().expect("they are given away once")
+    }
+}
+
+impl Drop for StartedPool<'_> {
+    fn drop(&mut self) {
+        let Some(threads) = self.threads.take() else {
+            return;
+        };
+        // No connection has been accepted, so each of them ends at once.
+        self.pool.lifecycle.enter(Phase::Stopped);
+        self.pool.permits.close();
+        self.pool.poller.wake();
+        self.pool.monitor.waker.wake();
+        let handles = threads.handles.into_iter();
+        handles.for_each(|handle| drop(handle.join()));
+    }
+}
+
+/// Starts a thread, unless a test has it fail.
+fn spawn(
+    pool: &Pool,
+    name: String,
+    run: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    pool.test_points.spawn_error()?;
+    std::thread::Builder::new().name(name).spawn(run)
 }
 
 /// A server that serves. Dropping it begins the stop, and does not wait for it.

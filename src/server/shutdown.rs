@@ -1,7 +1,8 @@
 //! The stop, from the end of accepting to the report.
 //!
 //! Read [`drain`] from top to bottom: it is the second journey. The order matters: the acceptor
-//! first, then parked connections, then the pool; the other way round what sits between is lost.
+//! first, then parked connections, then the pool; in the opposite order, what sits between
+//! them would be lost.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -31,16 +32,17 @@ use crate::wire::reply;
 
 /// The time between two attempts to go on when the accept backlog waits for descriptors.
 const SHORTAGE_LOOK: Duration = Duration::from_millis(100);
-/// While cutting, until those are cut too that were on their way to a handler.
+/// The time between two passes while cutting: a request that was on its way to a handler during one
+/// pass is met by the next.
 const CUT_AGAIN: Duration = Duration::from_millis(20);
-/// Between two lines in the log while draining.
+/// The time between two lines in the log while draining.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// A worker that was cut loose has this long to notice before it counts as stuck.
+/// The time that a worker gets to notice that its connection was cut, before it counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_millis(100);
-/// A thread that has nothing left to do has this long to end; only a machine that stands still
+/// The time that a thread with nothing left to do gets to end. Only a machine that stands still
 /// needs it.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same in units of [`STUCK_AFTER`].
+/// [`JOIN_TIMEOUT`] in units of [`STUCK_AFTER`].
 const JOIN_ROUNDS: u32 = 50;
 
 /// Stops a server whose time of accepting is over.
@@ -61,10 +63,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     let mut buffers = Buffers::new();
 
     let draining_at = clock.now();
-    report.phases.push((
-        Phase::LameDuck,
-        draining_at.saturating_duration_since(plan.begun_at),
-    ));
+    report.add_phase(Phase::LameDuck, plan.begun_at, draining_at);
     lifecycle.enter(Phase::Draining);
     lifecycle.draining.raise();
     pool.stopping.wake();
@@ -77,64 +76,67 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     report.hooks = on_shutdown.wait(|| cut_at(&lifecycle), clock);
 
     let cutting_at = clock.now();
-    report.phases.push((
-        Phase::Draining,
-        cutting_at.saturating_duration_since(draining_at),
-    ));
+    report.add_phase(Phase::Draining, draining_at, cutting_at);
     if !empty {
-        lifecycle.enter(Phase::Cutting);
-        pool.test_points.at(Point::CuttingBeforeTakeOver);
-        let reset_at = after(cutting_at, pool.settings.cut_grace);
-        let left = || {
-            reset_at.map_or(Duration::MAX, |at| {
-                at.saturating_duration_since(clock.now())
-            })
-        };
-        close_all(Closing::Within(left()), &pool, &mut buffers, &mut report);
-        // Only now: a handler that heeds it must not answer in the place of our 503.
-        lifecycle.cancelled.raise();
-        // A request that was being read, or was on its way to a handler, during a pass comes to rest
-        // within a moment.
-        loop {
-            let again_at = after(clock.now(), CUT_AGAIN);
-            if wait_until_empty(&pool, |_| earlier(reset_at, again_at)) || left().is_zero() {
-                break;
-            }
-            close_all(Closing::Within(left()), &pool, &mut buffers, &mut report);
-        }
-        report.upgraded.finished = pool.dedicated.finished();
-        close_all(Closing::Now, &pool, &mut buffers, &mut report);
-        report.phases.push((
-            Phase::Cutting,
-            clock.now().saturating_duration_since(cutting_at),
-        ));
+        cut(&pool, &mut buffers, &mut report);
+        report.add_phase(Phase::Cutting, cutting_at, clock.now());
     }
 
     pool.test_points.at(Point::TimeOverBeforeJoin);
-    // While there are workers to take their connections back.
-    let own = pool.dedicated.join(STUCK_AFTER, JOIN_ROUNDS);
+    end_threads(threads, &pool, &mut buffers, &mut report);
+    let on_stopped = hooks::start_in_sequence(hooks.on_stopped, clock);
+    let last = after(clock.now(), pool.settings.cut_grace);
+    let on_stopped = on_stopped.wait(|| later(cut_at(&lifecycle), last), clock);
+    report.hooks.extend(on_stopped);
+    report.took = clock.now().saturating_duration_since(plan.begun_at);
+    pool.count_answered(&mut buffers);
+    count(&pool, &mut report);
+    report
+}
+
+/// Ends what the grace period was not enough for, within the cut's grace.
+fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
+    let lifecycle = &pool.lifecycle;
+    let clock = &lifecycle.clock;
+    let reset_at = after(clock.now(), pool.settings.cut_grace);
+    let left = || {
+        reset_at.map_or(Duration::MAX, |at| {
+            at.saturating_duration_since(clock.now())
+        })
+    };
+    lifecycle.enter(Phase::Cutting);
+    pool.test_points.at(Point::CuttingBeforeTakeOver);
+    close_all(Closing::Within(left()), pool, buffers, report);
+    // Only now: a handler that heeds it must not answer in the place of our 503.
+    lifecycle.cancelled.raise();
+    // A request that was being read, or was on its way to a handler, during a pass comes to rest
+    // within a moment.
+    loop {
+        let again_at = after(clock.now(), CUT_AGAIN);
+        if wait_until_empty(pool, |_| earlier(reset_at, again_at)) || left().is_zero() {
+            break;
+        }
+        close_all(Closing::Within(left()), pool, buffers, report);
+    }
+    report.upgraded.finished = pool.dedicated.finished();
+    close_all(Closing::Now, pool, buffers, report);
+}
+
+/// Ends the threads, and closes what comes to rest while they end. Threads that do not end are
+/// named.
+fn end_threads(threads: Threads, pool: &Arc<Pool>, buffers: &mut Buffers, report: &mut Report) {
+    // First the dedicated threads, while there are workers to take their connections back.
+    let dedicated = pool.dedicated.join(STUCK_AFTER, JOIN_ROUNDS);
     if report.upgraded.cut == 0 {
         report.upgraded.finished = pool.dedicated.finished();
     }
     report.upgraded.told = report.upgraded.finished + report.upgraded.cut;
-    lifecycle.enter(Phase::Stopped);
-    report.stuck = join(threads, &pool);
-    // What came to rest while the threads ended.
-    close_all(Closing::Now, &pool, &mut buffers, &mut report);
-    report.stuck.extend(
-        own.into_iter()
-            .map(|(thread, key)| stuck(&pool, thread, key)),
-    );
-    let on_stopped = hooks::start_in_sequence(hooks.on_stopped, clock);
-    let last = after(clock.now(), pool.settings.cut_grace);
-    report
-        .hooks
-        .extend(on_stopped.wait(|| later(cut_at(&lifecycle), last), clock));
-    report.took = clock.now().saturating_duration_since(plan.begun_at);
-    pool.count_answered(&mut buffers);
-    count(&pool, &mut report);
-    log::info!("{}", report.summary());
-    report
+    pool.lifecycle.enter(Phase::Stopped);
+    report.stuck = join(threads, pool);
+    close_all(Closing::Now, pool, buffers, report);
+    let dedicated = dedicated.into_iter();
+    let stuck = dedicated.map(|(thread, key)| stuck(pool, thread, key));
+    report.stuck.extend(stuck);
 }
 
 fn cut_at(lifecycle: &Lifecycle) -> Option<Instant> {
@@ -202,7 +204,7 @@ fn serve(connections: Vec<Accepted>, pool: &Pool, buffers: &mut Buffers, report:
     }
 }
 
-/// Of all clients that are connected.
+/// Returns the longest round trip time of all connected clients.
 fn longest_round_trip(pool: &Pool) -> Duration {
     let lines = pool
         .table
@@ -214,12 +216,12 @@ fn longest_round_trip(pool: &Pool) -> Duration {
         .unwrap_or_default()
 }
 
-/// Gives each idle connection the deadline it has from now on, and has whoever serves one look at
-/// the phase once more before it parks it.
+/// Gives each idle connection the deadline that it has while draining, and has the owner of each
+/// other connection look at the phase once more before it parks the connection.
 fn hurry_idle(pool: &Pool, buffers: &mut Buffers) {
     for key in pool.table.keys() {
         let slot = pool.table.slot(key);
-        // As if there were something to read: whoever owns the connection finds our mark.
+        // As if an event had come: the owner of the connection finds the mark when it parks.
         if !slot.word.claim_by_event(false) {
             continue;
         }
@@ -229,13 +231,13 @@ fn hurry_idle(pool: &Pool, buffers: &mut Buffers) {
             buffers,
             pool.lifecycle.clock.now(),
         );
-        // Parking sets the deadline for the phase it is now.
+        // To park a connection sets the deadline for the phase that the server is in.
         pool.settle_or_queue(key, slot.take(), LetGo::Park, &mut cx);
     }
 }
 
-/// Waits until the last connection has ended, or until `deadline` of the plan as it then is. True:
-/// it has.
+/// Waits until the last connection has ended, or until `deadline`, which is asked again after each
+/// wake-up because the plan may change. Returns whether the last connection has ended.
 fn wait_until_empty(pool: &Pool, deadline: impl Fn(&Plan) -> Option<Instant>) -> bool {
     let lifecycle = &*pool.lifecycle;
     pool.ledger.wake(WakeAt::LastEnd);
@@ -261,7 +263,7 @@ fn wait_until_empty(pool: &Pool, deadline: impl Fn(&Plan) -> Option<Instant>) ->
     }
 }
 
-/// One line that says what is still waited for.
+/// Logs one line that says what the stop still waits for.
 fn tell_progress(pool: &Pool, until: Option<Instant>, now: Instant) {
     let (mut n, mut upgraded, mut oldest) = (0_usize, 0_usize, None::<(Instant, String)>);
     for egress in pool
@@ -314,13 +316,13 @@ enum Closing {
     Now,
 }
 
-/// Answers 503 to every request whose response is not begun, wherever it is, and sees to it that each
-/// connection ends.
+/// Answers 503 to every request whose response is not begun, wherever it is, and sees to it that
+/// each connection ends.
 ///
 /// A connection that another thread owns is only taken over: its owner finds that it may not write,
-/// and lets go of it. With [`Closing::Now`] it is reset too, which frees an owner that waits for the
-/// peer. What its requests came to is named here; requests that nobody has read are named by who
-/// closes it.
+/// and lets go of it. With [`Closing::Now`] it is reset too, which frees an owner that waits for
+/// the peer. Its requests are named here, and those that nobody has read by the thread that closes
+/// it.
 fn close_all(closing: Closing, pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     let now = pool.lifecycle.clock.now();
     let refusal = refusal(&pool.lifecycle);
@@ -334,7 +336,8 @@ fn close_all(closing: Closing, pool: &Pool, buffers: &mut Buffers, report: &mut 
             Closing::Within(within) => within,
             Closing::Now => Duration::ZERO,
         };
-        // With its 503, too, a request has had its time when the last pass comes.
+        // A request that was in flight before this pass has had its time, also for its 503 to
+        // arrive.
         let is_in_flight = egress.in_flight().is_some();
         let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
         let owned = slot.word.claim_parked().map(|_| {
@@ -378,7 +381,8 @@ fn close_all(closing: Closing, pool: &Pool, buffers: &mut Buffers, report: &mut 
     }
 }
 
-/// Gives slots to the connections that are still on their way to a worker: they have requests too.
+/// Gives slots to the connections that are still on their way to a worker, which may have sent
+/// requests.
 fn take_accepted(pool: &Pool, buffers: &mut Buffers) {
     while !pool.accepted.is_empty() {
         if let Some((key, conn)) = pool.take_accepted() {
@@ -432,7 +436,7 @@ fn note_unfinished(egress: &Egress, now: Instant, report: &mut Report) {
         }));
 }
 
-/// What a request is answered with that nobody will serve any more.
+/// Encodes the 503 for a request that the server will not serve any more.
 fn refusal(lifecycle: &Lifecycle) -> Vec<u8> {
     let date = reply::http_date(lifecycle.clock.wall());
     let mut out = Vec::new();
@@ -449,7 +453,8 @@ fn refusal(lifecycle: &Lifecycle) -> Vec<u8> {
     out
 }
 
-/// Waits for the pool's threads, but not for one that sits in a handler. The ones left behind.
+/// Waits for the pool's threads, but not for a thread that sits in a handler. Returns those that
+/// are left behind.
 fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
     let Threads { handles, ended } = threads;
     pool.permits.close();
@@ -509,7 +514,7 @@ fn stuck(pool: &Pool, thread: String, key: u32) -> StuckWorker {
     StuckWorker { thread, request }
 }
 
-/// The counts of the server's whole life.
+/// Adds the counts of the server's whole life to the report.
 fn count(pool: &Arc<Pool>, report: &mut Report) {
     report.accepted = pool.ledger.accepted();
     report.listeners.accept_paused = pool.ledger.paused();

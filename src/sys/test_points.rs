@@ -74,6 +74,14 @@ mod imp {
         #[allow(clippy::unused_self, reason = "it holds the thread in tests")]
         pub(crate) fn at(&self, _point: Point) {}
 
+        /// Does nothing.
+        #[inline(always)]
+        #[allow(clippy::unused_self, reason = "it fails in tests")]
+        #[allow(clippy::unnecessary_wraps, reason = "it fails in tests")]
+        pub(crate) fn spawn_error(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+
         /// Returns `None`: accept(2) is called.
         #[inline(always)]
         #[allow(clippy::unused_self, reason = "it returns a test's errors in tests")]
@@ -99,6 +107,8 @@ mod imp {
     pub(crate) struct TestPoints {
         armed: Arc<Mutex<Vec<Armed>>>,
         accept_errors: Arc<Mutex<VecDeque<Errno>>>,
+        /// How many threads can still be started. `None`: as many as the system allows.
+        spawns_left: Arc<Mutex<Option<usize>>>,
     }
 
     type Armed = (Point, Arc<Gate>);
@@ -148,6 +158,23 @@ mod imp {
             let gate = Arc::new(Gate::default());
             self.armed.lock().unwrap().push((point, gate.clone()));
             HeldThread(gate)
+        }
+
+        /// Has each start of a thread fail after `spawns` more.
+        pub(crate) fn fail_spawn_after(&self, spawns: usize) {
+            *self.spawns_left.lock().unwrap() = Some(spawns);
+        }
+
+        /// Fails if a test has asked for the next start of a thread to fail.
+        pub(crate) fn spawn_error(&self) -> std::io::Result<()> {
+            match &mut *self.spawns_left.lock().unwrap() {
+                Some(0) => Err(Errno::AGAIN.into()),
+                Some(left) => {
+                    *left -= 1;
+                    Ok(())
+                }
+                None => Ok(()),
+            }
         }
 
         /// Has the next `times` calls of accept(2) fail with `error`.

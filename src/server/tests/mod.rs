@@ -9,6 +9,7 @@ mod fixture;
 mod full;
 mod lingering;
 mod permits;
+mod start;
 mod stop;
 mod timeouts;
 mod transport;
