@@ -216,6 +216,13 @@ fn a_closure_that_never_returns_is_named_as_stuck() {
     entered.recv_timeout(LIMIT).unwrap();
     let report = server.handle().shutdown_within(Duration::from_millis(20));
     assert_eq!((report.exit_code(), report.stuck.len()), (3, 1), "{report}");
+    let upgraded = report.upgraded;
+    assert_eq!(
+        (upgraded.told, upgraded.finished, upgraded.cut),
+        (1, 0, 1),
+        "{report}"
+    );
+    assert_eq!(report.unanswered.len(), 1, "{report}");
     assert!(
         report.stuck[0].thread.starts_with("lameduck-dedicated-"),
         "{report}"

@@ -450,7 +450,8 @@ impl Egress {
         let mut out = lock(&self.out);
         let n = self.transport.peek(&mut unread).unwrap_or(0);
         unread.truncate(n);
-        out.unread = unread;
+        // A second reset finds nothing to read, and must not drop what the first one has kept.
+        out.unread.append(&mut unread);
         self.transport.reset();
     }
 

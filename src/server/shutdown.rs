@@ -422,8 +422,12 @@ fn note_answered(taken: &TakeOver, egress: &Egress, now: Instant, report: &mut R
 /// Names the requests whose responses are about to be cut, and the upgraded connection.
 fn note_unfinished(egress: &Egress, now: Instant, report: &mut Report) {
     let upgraded = egress.is_upgraded();
-    report.upgraded.cut += usize::from(upgraded);
-    let unfinished = egress.take_unfinished().into_iter();
+    let unfinished = egress.take_unfinished();
+    // A connection whose thread is stuck is met by each last pass, and taken by the first.
+    if upgraded && !unfinished.is_empty() {
+        report.upgraded.cut += 1;
+    }
+    let unfinished = unfinished.into_iter();
     report
         .unanswered
         .extend(unfinished.map(|(request, bytes_sent)| {
