@@ -92,21 +92,12 @@ pub(crate) fn bind_to_no_device(listener: BorrowedFd<'_>) -> std::io::Result<()>
     const BIND_TO_IFINDEX: libc::c_int = 62;
 
     // Indices are given from 1 on, and never come here.
-    let value = libc::c_int::MAX;
-    // SAFETY: the descriptor is borrowed, so it is open during the call; the kernel reads one int.
-    let failed = unsafe {
-        let (value, len) = (
-            &raw const value,
-            size_of::<libc::c_int>() as libc::socklen_t,
-        );
-        let fd = listener.as_raw_fd();
-        libc::setsockopt(fd, libc::SOL_SOCKET, BIND_TO_IFINDEX, value.cast(), len)
-    } != 0;
-    if failed {
-        Err(std::io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    set_option(
+        listener,
+        libc::SOL_SOCKET,
+        BIND_TO_IFINDEX,
+        libc::c_int::MAX,
+    )
 }
 
 /// Fails: elsewhere than on Linux there is no such option.
@@ -125,26 +116,10 @@ pub(crate) fn set_syn_gate(socket: BorrowedFd<'_>, on: bool) -> std::io::Result<
     const OPTIONS: [(libc::c_int, libc::c_int); 2] =
         [(libc::IPPROTO_IP, 21), (libc::IPPROTO_IPV6, 73)];
 
-    let value: libc::c_int = if on { 255 } else { 0 };
-    let mut result = Err(std::io::ErrorKind::Unsupported.into());
-    for (level, option) in OPTIONS {
-        // SAFETY: the descriptor is borrowed, so it is open during the call; the kernel reads one
-        // int.
-        let failed = unsafe {
-            let (value, len) = (
-                &raw const value,
-                size_of::<libc::c_int>() as libc::socklen_t,
-            );
-            libc::setsockopt(socket.as_raw_fd(), level, option, value.cast(), len)
-        } != 0;
-        // An IPv4 socket knows the first option only, which is enough for it.
-        if !failed {
-            result = Ok(());
-        } else if level == libc::IPPROTO_IP {
-            result = Err(std::io::Error::last_os_error());
-        }
-    }
-    result
+    let value = if on { 255 } else { 0 };
+    let [ipv4, ipv6] = OPTIONS.map(|(level, option)| set_option(socket, level, option, value));
+    // An IPv4 socket knows the first option only, which is enough for it.
+    ipv6.or(ipv4)
 }
 
 /// Fails: elsewhere than on Linux there is no such option.
@@ -160,20 +135,21 @@ pub(crate) fn set_syn_gate(_socket: BorrowedFd<'_>, _on: bool) -> std::io::Resul
 #[cfg(target_os = "linux")]
 pub(crate) fn set_unsent_max(socket: BorrowedFd<'_>, bytes: u32) -> std::io::Result<()> {
     let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, value)
+}
+
+/// Sets a socket option whose value is an int.
+#[cfg(target_os = "linux")]
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> std::io::Result<()> {
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    let pointer = (&raw const value).cast();
     // SAFETY: the descriptor is borrowed, so it is open during the call; the kernel reads one int.
-    let failed = unsafe {
-        let (value, len) = (
-            &raw const value,
-            size_of::<libc::c_int>() as libc::socklen_t,
-        );
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_NOTSENT_LOWAT,
-            value.cast(),
-            len,
-        )
-    } != 0;
+    let failed = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, pointer, len) } != 0;
     if failed {
         Err(std::io::Error::last_os_error())
     } else {
