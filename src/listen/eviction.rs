@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::conn::park_deadlines::Overdue;
-use crate::conn::serve_context::{Buffers, ServeContext};
+use crate::conn::serve_context::Buffers;
 use crate::pool::settle::{LetGo, Queue};
 use crate::pool::shared::Pool;
 use crate::sys::clock::after;
@@ -107,12 +107,7 @@ impl Evictor {
             return false;
         }
         let mut conn = slot.take();
-        let mut cx = ServeContext::new(
-            &pool.settings,
-            &pool.lifecycle,
-            &mut self.buffers,
-            pool.lifecycle.clock.now(),
-        );
+        let mut cx = pool.serve_context(&mut self.buffers);
         let how = match conn.check_eviction(idle_for, &cx) {
             Overdue::Close(reason) => LetGo::Close(reason),
             Overdue::Advance => LetGo::Queue(Queue::Ready),

@@ -66,12 +66,7 @@ fn run(
     in_user_code: &AtomicBool,
 ) {
     let mut buffers = Buffers::new();
-    let mut cx = ServeContext::new(
-        &pool.settings,
-        &pool.lifecycle,
-        &mut buffers,
-        pool.lifecycle.clock.now(),
-    );
+    let mut cx = pool.serve_context(&mut buffers);
     pool.test_points.at(Point::DedicatedBeforeRun);
     in_user_code.store(true, SeqCst);
     let run = panics::catch(|| awaited(|| conn.run_on_dedicated_thread(&pool.stopping, &mut cx)));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::conn::latency::RouteKey;
 use crate::conn::park_deadlines::Overdue;
-use crate::conn::serve_context::{Buffers, ServeContext};
+use crate::conn::serve_context::Buffers;
 use crate::conn::stage::{Conn, Next};
 use crate::lifecycle::phase::Phase;
 use crate::pool::deadlines::Deadlines;
@@ -234,12 +234,7 @@ impl<'p> Monitor<'p> {
     /// Serves a connection as far as that needs no user code.
     fn serve_without_user_code(&mut self, key: u32, mut conn: Box<Conn>) {
         let pool = self.pool;
-        let mut cx = ServeContext::new(
-            &pool.settings,
-            &pool.lifecycle,
-            &mut self.buffers,
-            pool.lifecycle.clock.now(),
-        );
+        let mut cx = pool.serve_context(&mut self.buffers);
         loop {
             let how = match conn.advance(&mut cx) {
                 Next::Call(call) => {
@@ -289,12 +284,7 @@ impl<'p> Monitor<'p> {
             return;
         };
         let mut conn = slot.take();
-        let mut cx = ServeContext::new(
-            &pool.settings,
-            &pool.lifecycle,
-            &mut self.buffers,
-            pool.lifecycle.clock.now(),
-        );
+        let mut cx = pool.serve_context(&mut self.buffers);
         let overdue = if Deadlines::is_over(&slot.deadline, now) {
             conn.overdue(&mut cx)
         } else {

@@ -11,9 +11,8 @@ use crossbeam_channel::Receiver;
 use crossbeam_utils::CachePadded;
 
 use crate::conn::latency::{LatencyEstimates, RouteKey};
-use crate::conn::message::Request;
-use crate::conn::message::Response;
-use crate::conn::serve_context::Buffers;
+use crate::conn::message::{Request, Response};
+use crate::conn::serve_context::{Buffers, ServeContext};
 #[cfg(test)]
 use crate::conn::transport::{Socket, Transport};
 use crate::lifecycle::context::Context;
@@ -224,6 +223,19 @@ impl Pool {
         if self.has_queued() {
             self.wake_poller();
         }
+    }
+
+    /// Returns what a thread needs to serve a connection from now on, with the thread's buffers.
+    pub(crate) fn serve_context<'a>(&'a self, buffers: &'a mut Buffers) -> ServeContext<'a> {
+        let now = self.lifecycle.clock.now();
+        ServeContext::new(&self.settings, &self.lifecycle, buffers, now)
+    }
+
+    /// Has every thread of the pool leave as soon as it has nothing in hand. The phase is Stopped.
+    pub(crate) fn dismiss_threads(&self) {
+        self.permits.close();
+        self.poller.wake();
+        self.monitor.waker.wake();
     }
 
     /// Returns a moment as a slot stores it, in nanoseconds.

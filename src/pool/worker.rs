@@ -188,12 +188,7 @@ impl<'p> Worker<'p> {
         buffers: &mut Buffers,
     ) -> Option<Permit> {
         let pool = self.pool;
-        let mut cx = ServeContext::new(
-            &pool.settings,
-            &pool.lifecycle,
-            buffers,
-            pool.lifecycle.clock.now(),
-        );
+        let mut cx = pool.serve_context(buffers);
         pool.test_points.at(Point::ClaimedBeforeServed);
         loop {
             let next = match conn.advance(&mut cx) {

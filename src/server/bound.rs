@@ -241,9 +241,7 @@ impl Drop for StartedPool<'_> {
         };
         // No connection has been accepted, so each of them ends at once.
         self.pool.lifecycle.enter(Phase::Stopped);
-        self.pool.permits.close();
-        self.pool.poller.wake();
-        self.pool.monitor.waker.wake();
+        self.pool.dismiss_threads();
         let handles = threads.handles.into_iter();
         handles.for_each(|handle| drop(handle.join()));
     }

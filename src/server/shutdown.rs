@@ -12,20 +12,19 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use crate::conn::egress::{Egress, InFlight, TakeOver};
-use crate::conn::serve_context::{Buffers, ServeContext};
-use crate::conn::stage::RETRY_AFTER;
+use crate::conn::serve_context::Buffers;
+use crate::conn::stage::{Conn, RETRY_AFTER};
 use crate::lifecycle::hooks;
 use crate::lifecycle::ledger::{CloseReason, WakeAt};
 use crate::lifecycle::phase::{Lifecycle, Phase, Plan};
 use crate::lifecycle::report::{Report, StuckWorker};
 use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
 use crate::listen::acceptor::{Acceptor, Threads};
-use crate::listen::closing::{self, BacklogState};
+use crate::listen::closing::{BacklogState, Closing};
 use crate::listen::listener::Listener;
 use crate::pool::settle::{LetGo, Queue};
 use crate::pool::shared::{Accepted, Pool};
-use crate::sys::clock::Short;
-use crate::sys::clock::{after, earlier, later};
+use crate::sys::clock::{Short, after, earlier, later};
 use crate::sys::test_points::Point;
 use crate::sys::waker::wait_for;
 use crate::wire::reply;
@@ -106,7 +105,7 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     };
     lifecycle.enter(Phase::Cutting);
     pool.test_points.at(Point::CuttingBeforeTakeOver);
-    close_all(Closing::Within(left()), pool, buffers, report);
+    close_all(Pass::Within(left()), pool, buffers, report);
     // Only now: a handler that heeds it must not answer in the place of our 503.
     lifecycle.cancelled.raise();
     // A request that was being read, or was on its way to a handler, during a pass comes to rest
@@ -116,10 +115,10 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
         if wait_until_empty(pool, |_| earlier(reset_at, again_at)) || left().is_zero() {
             break;
         }
-        close_all(Closing::Within(left()), pool, buffers, report);
+        close_all(Pass::Within(left()), pool, buffers, report);
     }
     report.upgraded.finished = pool.dedicated.finished();
-    close_all(Closing::Now, pool, buffers, report);
+    close_all(Pass::Last, pool, buffers, report);
 }
 
 /// Ends the threads, and closes what comes to rest while they end. Threads that do not end are
@@ -133,7 +132,7 @@ fn end_threads(threads: Threads, pool: &Arc<Pool>, buffers: &mut Buffers, report
     report.upgraded.told = report.upgraded.finished + report.upgraded.cut;
     pool.lifecycle.enter(Phase::Stopped);
     report.stuck = join(threads, pool);
-    close_all(Closing::Now, pool, buffers, report);
+    close_all(Pass::Last, pool, buffers, report);
     let dedicated = dedicated.into_iter();
     let stuck = dedicated.map(|(thread, key)| stuck(pool, thread, key));
     report.stuck.extend(stuck);
@@ -151,19 +150,14 @@ fn close_listeners(
     report: &mut Report,
 ) {
     let lifecycle = &pool.lifecycle;
-    let mut closing = closing::Closing::start(listeners, &lifecycle.clock);
+    let mut closing = Closing::start(listeners, &lifecycle.clock);
     let rtt = longest_round_trip(pool);
     pool.test_points.at(Point::GatedBeforeEmptied);
-    loop {
+    let taken_last = loop {
         let state = closing.accept(|| cut_at(lifecycle), rtt, pool);
         let connections = std::mem::take(&mut closing.connections);
         if state != BacklogState::OutOfDescriptors {
-            let listeners = &mut report.listeners;
-            listeners.without_syn_gate = closing.ungated;
-            listeners.errors.append(&mut closing.errors);
-            (listeners.syn_gate, listeners.backlog_reset) = closing.close();
-            serve(connections, pool, buffers, report);
-            return;
+            break connections;
         }
         // Out of descriptors: some are needed back before the rest can be taken, those of idle
         // connections first.
@@ -178,30 +172,38 @@ fn close_listeners(
             pool.waker.reset();
         }
         if cut_at(lifecycle).is_some_and(|at| at <= lifecycle.clock.now()) {
-            let listeners = &mut report.listeners;
-            listeners.errors.append(&mut closing.errors);
-            listeners
-                .errors
-                .push("no descriptors were left for the rest of the accept backlog".to_owned());
-            (listeners.syn_gate, listeners.backlog_reset) = closing.close();
-            return;
+            let line = "no descriptors were left for the rest of the accept backlog";
+            closing.errors.push(line.to_owned());
+            break Vec::new();
         }
-    }
+    };
+    let listeners = &mut report.listeners;
+    listeners.without_syn_gate = closing.ungated;
+    listeners.errors.append(&mut closing.errors);
+    let (took, left) = closing.close();
+    listeners.syn_gate = took;
+    listeners.backlog_reset += left;
+    serve(taken_last, pool, buffers, report);
 }
 
 /// Hands connections from the backlog to the pool. A connection for which there is no slot is reset
 /// and counted: the stop is not clean then.
 fn serve(connections: Vec<Accepted>, pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     for accepted in connections {
-        let Some((key, conn)) = pool.adopt(accepted) else {
-            report.listeners.backlog_reset += 1;
-            continue;
-        };
-        report.listeners.backlog_served += 1;
-        let now = pool.lifecycle.clock.now();
-        let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
-        pool.settle_or_queue(key, conn, LetGo::Queue(Queue::Ready), &mut cx);
+        match pool.adopt(accepted) {
+            Some(new) => {
+                report.listeners.backlog_served += 1;
+                queue(new, pool, buffers);
+            }
+            None => report.listeners.backlog_reset += 1,
+        }
     }
+}
+
+/// Queues a new connection for whoever serves next.
+fn queue((key, conn): (u32, Box<Conn>), pool: &Pool, buffers: &mut Buffers) {
+    let mut cx = pool.serve_context(buffers);
+    pool.settle_or_queue(key, conn, LetGo::Queue(Queue::Ready), &mut cx);
 }
 
 /// Returns the longest round trip time of all connected clients.
@@ -225,12 +227,7 @@ fn hurry_idle(pool: &Pool, buffers: &mut Buffers) {
         if !slot.word.claim_by_event(false) {
             continue;
         }
-        let mut cx = ServeContext::new(
-            &pool.settings,
-            &pool.lifecycle,
-            buffers,
-            pool.lifecycle.clock.now(),
-        );
+        let mut cx = pool.serve_context(buffers);
         // To park a connection sets the deadline for the phase that the server is in.
         pool.settle_or_queue(key, slot.take(), LetGo::Park, &mut cx);
     }
@@ -309,74 +306,67 @@ fn tell_progress(pool: &Pool, until: Option<Instant>, now: Instant) {
 
 /// What a pass of [`close_all`] gives the connections that it finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Closing {
+enum Pass {
     /// So much time for responses that have begun, for 503s to arrive, and for goodbyes.
     Within(Duration),
-    /// None: what is not with the kernel is reset.
-    Now,
+    /// No time: what is not with the kernel is reset.
+    Last,
 }
 
 /// Answers 503 to every request whose response is not begun, wherever it is, and sees to it that
 /// each connection ends.
 ///
 /// A connection that another thread owns is only taken over: its owner finds that it may not write,
-/// and lets go of it. With [`Closing::Now`] it is reset too, which frees an owner that waits for
-/// the peer. Its requests are named here, and those that nobody has read by the thread that closes
-/// it.
-fn close_all(closing: Closing, pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
-    let now = pool.lifecycle.clock.now();
+/// and lets go of it. In the last pass it is reset too, which frees an owner that waits for the
+/// peer. Its requests are named here, and those that nobody has read by the thread that closes it.
+fn close_all(pass: Pass, pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
     let refusal = refusal(&pool.lifecycle);
+    let within = match pass {
+        Pass::Within(within) => within,
+        Pass::Last => Duration::ZERO,
+    };
     take_accepted(pool, buffers);
     for key in pool.table.keys() {
         let slot = pool.table.slot(key);
         let Some(egress) = slot.egress() else {
             continue;
         };
-        let within = match closing {
-            Closing::Within(within) => within,
-            Closing::Now => Duration::ZERO,
-        };
         // A request that was in flight before this pass has had its time, also for its 503 to
         // arrive.
-        let is_in_flight = egress.in_flight().is_some();
-        let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
+        let was_in_flight = egress.in_flight().is_some();
+        let mut cx = pool.serve_context(buffers);
         let owned = slot.word.claim_parked().map(|_| {
             let mut conn = slot.take();
             let over = conn.check_before_cut(within, &mut cx);
             (conn, over)
         });
         let taken = egress.take_over(&refusal);
-        note_answered(&taken, &egress, now, report);
-        if closing == Closing::Now {
-            note_unfinished(&egress, now, report);
+        note_answered(&taken, &egress, cx.now, report);
+        if pass == Pass::Last {
+            note_unfinished(&egress, cx.now, report);
         }
-        let how = match (owned, closing) {
-            (Some((mut conn, over)), Closing::Within(_)) => {
-                if matches!(taken, TakeOver::Answered(_)) {
-                    conn.close_after_flush(CloseReason::Cut, &cx);
-                    (conn, LetGo::Queue(Queue::Ready))
-                } else {
-                    let how = over.map_or(LetGo::Queue(Queue::Ready), LetGo::Close);
-                    (conn, how)
-                }
-            }
-            (Some((mut conn, over)), Closing::Now) => {
-                let lingered = conn.end_lingering(&mut cx);
-                let is_cut = is_in_flight || conn.egress.pending() > 0;
-                let reason = match lingered.or(over) {
-                    _ if is_cut => CloseReason::Cut,
-                    Some(reason) => reason,
-                    None => CloseReason::Stopping,
-                };
-                (conn, LetGo::Close(reason))
-            }
-            (None, Closing::Now) if is_in_flight => {
+        let Some((mut conn, over)) = owned else {
+            if pass == Pass::Last && was_in_flight {
                 egress.reset_from_outside();
-                continue;
             }
-            (None, _) => continue,
+            continue;
         };
-        let (conn, how) = how;
+        let how = match pass {
+            Pass::Within(_) if matches!(taken, TakeOver::Answered(_)) => {
+                conn.close_after_flush(CloseReason::Cut, &cx);
+                LetGo::Queue(Queue::Ready)
+            }
+            Pass::Within(_) => over.map_or(LetGo::Queue(Queue::Ready), LetGo::Close),
+            Pass::Last => {
+                let lingered = conn.end_lingering(&mut cx);
+                let is_cut = was_in_flight || conn.egress.pending() > 0;
+                LetGo::Close(if is_cut {
+                    CloseReason::Cut
+                } else {
+                    lingered.or(over).unwrap_or(CloseReason::Stopping)
+                })
+            }
+        };
         pool.settle_or_queue(key, conn, how, &mut cx);
     }
 }
@@ -385,10 +375,8 @@ fn close_all(closing: Closing, pool: &Pool, buffers: &mut Buffers, report: &mut 
 /// requests.
 fn take_accepted(pool: &Pool, buffers: &mut Buffers) {
     while !pool.accepted.is_empty() {
-        if let Some((key, conn)) = pool.take_accepted() {
-            let now = pool.lifecycle.clock.now();
-            let mut cx = ServeContext::new(&pool.settings, &pool.lifecycle, buffers, now);
-            pool.settle_or_queue(key, conn, LetGo::Queue(Queue::Ready), &mut cx);
+        if let Some(new) = pool.take_accepted() {
+            queue(new, pool, buffers);
         }
     }
 }
@@ -461,9 +449,7 @@ fn refusal(lifecycle: &Lifecycle) -> Vec<u8> {
 /// are left behind.
 fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
     let Threads { handles, ended } = threads;
-    pool.permits.close();
-    pool.poller.wake();
-    pool.monitor.waker.wake();
+    pool.dismiss_threads();
     let clock = &pool.lifecycle.clock;
     let began = clock.now();
     let mut running: Vec<_> = handles.into_iter().map(Some).collect();

@@ -8,8 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use crate::conn::body::Body;
-use crate::conn::message::Request;
-use crate::conn::message::Response;
+use crate::conn::message::{Request, Response};
 use crate::conn::upgrade::accept;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::phase::Phase;
