@@ -3,8 +3,11 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, PoisonError};
+mod support;
+
+use std::process::Output;
+
+use support::child;
 
 #[test]
 fn stops_lose_nothing_on_a_network_that_loses_packets() {
@@ -47,7 +50,7 @@ fn prove(options: &[&str]) -> Option<(String, Told)> {
         status,
         stdout,
         stderr,
-    } = run(options);
+    } = child::prove(options);
     let (table, text) = (
         String::from_utf8(stdout).unwrap(),
         String::from_utf8(stderr).unwrap(),
@@ -59,19 +62,6 @@ fn prove(options: &[&str]) -> Option<(String, Told)> {
     assert!(matches!(status.code(), Some(0 | 1)), "{status}: {text}");
     let is_lossless = status.success();
     Some((table, Told { text, is_lossless }))
-}
-
-fn run(options: &[&str]) -> Output {
-    /// One at a time: clients that get no time to run look like clients that were silent.
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lameduck"));
-    command
-        .arg("prove")
-        .args(options)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
 }
 
 /// Returns the number before `what` in the text.

@@ -3,8 +3,9 @@
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, PoisonError};
+mod support;
+
+use support::child;
 
 #[test]
 fn stops_lose_nothing() {
@@ -23,7 +24,7 @@ fn what_a_killed_server_loses_is_found() {
         "'{}' demo --listen 127.0.0.1:{{port}}",
         env!("CARGO_BIN_EXE_lameduck")
     );
-    let output = prove(&[
+    let output = child::prove(&[
         "--stops", "1", "--seed", "1", "--signal", "QUIT", "--target", &target,
     ]);
     let table = String::from_utf8(output.stdout).unwrap();
@@ -39,7 +40,7 @@ fn what_a_killed_server_loses_is_found() {
 
 #[test]
 fn a_server_that_does_not_start_is_one_line() {
-    let output = prove(&["--target", "sh -c 'echo quack >&2; exit 1'"]);
+    let output = child::prove(&["--target", "sh -c 'echo quack >&2; exit 1'"]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{told}");
     let problem = told.lines().last().unwrap();
@@ -52,7 +53,7 @@ fn a_server_that_does_not_start_is_one_line() {
 
 #[track_caller]
 fn check_lossless(options: &[&str]) {
-    let output = prove(options);
+    let output = child::prove(options);
     let (table, told) = (
         String::from_utf8(output.stdout).unwrap(),
         String::from_utf8(output.stderr).unwrap(),
@@ -62,17 +63,4 @@ fn check_lossless(options: &[&str]) {
         table.contains("in all") && table.contains("compared with what the clients know"),
         "{table}"
     );
-}
-
-fn prove(options: &[&str]) -> Output {
-    /// Lets one test run at a time. Clients that get no time to run look like silent ones.
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lameduck"));
-    command
-        .arg("prove")
-        .args(options)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
 }
