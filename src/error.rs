@@ -59,7 +59,7 @@ pub enum Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_with_causes(f, self)
+        write!(f, "{}", Causes(self))
     }
 }
 
@@ -78,7 +78,10 @@ impl fmt::Display for Error {
             Self::Signal { signal, .. } => write!(f, "cannot catch {}", signal_name(*signal)),
             Self::Start { what, .. } => write!(f, "cannot start the server's {what}"),
             Self::Stopped => write!(f, "cannot run a server that was already stopped"),
-            Self::Unclean(report) => write!(f, "the server did not stop cleanly: {report}"),
+            Self::Unclean(report) => {
+                let report = report.to_string();
+                write!(f, "the server did not stop cleanly: {}", report.trim_end())
+            }
         }
     }
 }
@@ -112,18 +115,19 @@ impl Report {
     }
 }
 
-/// Writes `error`, its cause, the cause of that and so on, with a colon between them.
-pub(crate) fn write_with_causes(
-    f: &mut fmt::Formatter<'_>,
-    error: &(dyn StdError + 'static),
-) -> fmt::Result {
-    write!(f, "{error}")?;
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        write!(f, ": {error}")?;
-        cause = error.source();
+/// Displays an error, its cause, the cause of that and so on, with a colon between them.
+pub(crate) struct Causes<'e>(pub(crate) &'e (dyn StdError + 'static));
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -525,7 +525,7 @@ pub use handler::router::Router;
 pub use lifecycle::context::Context;
 pub use lifecycle::report::Report;
 pub use server::signals::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-pub use server::{Bound, Running, Server, ServerBuilder, ServerHandle};
+pub use server::{Bound, Running, Server, ServerBuilder, ServerHandle, exit_code};
 
 /// The parts of a [`Body`] that have names of their own.
 ///
@@ -588,12 +588,12 @@ pub mod net {
 /// connections ended, and what became of the requests that were not answered. Also
 /// [`Stats`](report::Stats), the counts of a server that still runs.
 pub mod report {
-    pub use crate::lifecycle::ledger::CloseReason;
+    pub use crate::lifecycle::ledger::{CloseReason, Requests};
     pub use crate::lifecycle::phase::{Phase, StopCause};
     pub use crate::lifecycle::report::{
         HookOutcome, HookReport, ListenersReport, StuckWorker, UpgradedReport,
     };
-    pub use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
+    pub use crate::lifecycle::unanswered::{CutConnection, Fate, UnansweredRequest};
     pub use crate::server::Stats;
 }
 

@@ -19,6 +19,10 @@ pub(crate) const IDLE_GRACE: Duration = Duration::from_millis(1300);
 /// The default time that responses under way at the deadline, and the 503s that are sent then, get
 /// to arrive.
 pub(crate) const CUT_GRACE: Duration = Duration::from_secs(1);
+/// The time that a stop gets after the cut and its grace, for all that may have to wait for user
+/// code: the goodbye of idle connections where the cut's grace is shorter, threads that are about to
+/// end, and `on_stopped` hooks that had no time before.
+pub(crate) const END_GRACE: Duration = Duration::from_millis(500);
 /// The time within which a repeat of the same signal counts once: process groups and wrappers that pass
 /// signals on deliver one signal twice within milliseconds. A person who presses Ctrl-C again takes
 /// longer.
@@ -65,6 +69,8 @@ pub(crate) const MAX_LINGER_BYTES: u64 = 32 << 20;
 /// crosses it; two round trips are added. TCP sends a lost segment again after 200 ms (`TCP_RTO_MIN`), so a
 /// request whose first segment was lost is still seen. A client that closes ends the wait sooner.
 pub(crate) const MIN_GOODBYE: Duration = Duration::from_millis(300);
+/// The longest such wait after the cut, where the cut's grace is shorter.
+pub(crate) const CUT_GOODBYE: Duration = Duration::from_millis(400);
 /// The silence that ends a lingering close once the peer has acknowledged everything: from then on
 /// no RST can destroy a response.
 pub(crate) const LINGER_QUIET: Duration = Duration::from_millis(250);

@@ -37,11 +37,18 @@ pub(crate) fn run(arguments: lexopt::Parser) -> Result<ExitCode, Failure> {
             raise_descriptor_limit();
             let json = options.json;
             let report = demo::run(options)?;
-            print(&if json {
+            let text = if json {
                 report.to_json() + "\n"
             } else {
                 report.to_string()
-            });
+            };
+            if let Err(error) = write_stdout(&text) {
+                // The report is not lost: it goes where there is still room for it.
+                let _ = write!(
+                    std::io::stderr(),
+                    "lameduck: cannot write the report to stdout: {error}\n{text}"
+                );
+            }
             Ok(report.exit_code().into())
         }
         Command::Prove(options) => {
@@ -106,8 +113,12 @@ fn with_causes(error: &dyn Error) -> String {
 
 /// Writes to stdout. It is no error if the reader is gone, as in `lameduck --help | head -1`.
 fn print(text: &str) {
+    let _ = write_stdout(text);
+}
+
+fn write_stdout(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
 
 /// Starts the log, which goes to stderr. Its level is *info*, or that of `RUST_LOG`.

@@ -19,6 +19,7 @@ use std::time::Instant;
 use http::{Method, Uri};
 
 use crate::conn::transport::{Look, Transport};
+use crate::lifecycle::ledger::Requests;
 use crate::lifecycle::scope::Client;
 use crate::sys::poller::Poller;
 use crate::sys::socket::TcpInfo;
@@ -67,12 +68,25 @@ struct Out {
     answer: Answer,
     /// Whether the connection was taken over, so that its owner may not write any more.
     shut: bool,
+    /// What became of the requests of this connection.
+    books: RequestBooks,
     /// Whether the request of `answer` is in the report.
     named: bool,
     /// What the peer had sent, and no thread had received, at a reset from outside.
     unread: Vec<u8>,
     /// The calls to make if the peer resets the connection while the current request is served.
     on_gone: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+/// What became of the requests of a connection, as far as their responses are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct RequestBooks {
+    /// The requests whose heads were complete.
+    begun: u64,
+    /// The requests whose responses the kernel has taken completely.
+    answered: u64,
+    /// The requests that were given to the report instead.
+    named: u64,
 }
 
 /// The state of the response to the current request.
@@ -133,6 +147,7 @@ impl Egress {
             before: Vec::new(),
             answer: Answer::None,
             shut: false,
+            books: RequestBooks::default(),
             named: false,
             unread: Vec::new(),
             on_gone: Vec::new(),
@@ -217,7 +232,7 @@ impl Egress {
     /// Gives an upgraded connection back to the pool.
     pub(crate) fn end_upgrade(&self) {
         let mut out = lock(&self.out);
-        out.answer = Answer::None;
+        out.note_answered();
         self.interest.store(Interest::None as u8, Release);
     }
 
@@ -255,6 +270,7 @@ impl Egress {
     /// Notes a request that must be answered from now on.
     pub(crate) fn set_in_flight(&self, request: InFlight) {
         let mut out = lock(&self.out);
+        out.books.begun += 1;
         out.named = false;
         let end = out.end();
         if let Answer::Complete(before) =
@@ -323,6 +339,12 @@ impl Egress {
     /// Whether another thread has refused the current request in the owner's place.
     pub(crate) fn is_refused(&self) -> bool {
         lock(&self.out).shut
+    }
+
+    /// Whether the stop has taken the response to the current request away.
+    pub(crate) fn is_cut(&self) -> bool {
+        let out = lock(&self.out);
+        out.named || out.shut
     }
 
     /// Whether the response to the current request is begun and not complete.
@@ -400,7 +422,25 @@ impl Egress {
     /// Notes that the response is complete although nothing was appended: its last bytes were sent
     /// directly.
     pub(crate) fn complete(&self) {
-        lock(&self.out).answer = Answer::None;
+        lock(&self.out).note_answered();
+    }
+
+    /// Closes the books of this connection, which is about to end, and returns what is entered in
+    /// the ledger. A request that is neither answered nor named counts as `broken_off` if
+    /// `may_break_off`, and as lost otherwise.
+    pub(crate) fn close_books(&self, may_break_off: bool) -> Requests {
+        let mut out = lock(&self.out);
+        out.settle_before();
+        let books = std::mem::take(&mut out.books);
+        let left = books.begun.saturating_sub(books.answered + books.named);
+        let (broken_off, lost) = if may_break_off { (left, 0) } else { (0, left) };
+        Requests {
+            begun: books.begun,
+            answered: books.answered,
+            named: books.named,
+            broken_off,
+            lost,
+        }
     }
 
     /// Returns the request in flight, and the bytes of its response that the kernel has taken.
@@ -426,10 +466,10 @@ impl Egress {
     pub(crate) fn take_unfinished(&self) -> Vec<(InFlight, u64)> {
         let mut out = lock(&self.out);
         let sent = out.sent_total;
+        out.settle_before();
         let before = std::mem::take(&mut out.before);
         let mut unfinished: Vec<_> = before
             .into_iter()
-            .filter(|(.., end)| *end > sent)
             .map(|(request, begin, _)| (request, sent.saturating_sub(begin)))
             .collect();
         if let Answer::Begun(request) | Answer::Complete(request) | Answer::Upgraded(request) =
@@ -439,6 +479,7 @@ impl Egress {
             unfinished.push((request.clone(), sent.saturating_sub(out.begins_at)));
             out.named = true;
         }
+        out.books.named += unfinished.len() as u64;
         unfinished
     }
 
@@ -471,6 +512,7 @@ impl Egress {
                 out.pending
                     .extend_from_slice(refusal_to(&request.method, refusal));
                 out.shut = true;
+                out.books.named += 1;
                 out.answer = Answer::Refused(request.clone());
                 TakeOver::Answered(request)
             }
@@ -530,13 +572,31 @@ impl Out {
         self.pending.clear();
         self.sent = 0;
         if matches!(self.answer, Answer::Complete(_)) {
-            self.answer = Answer::None;
+            self.note_answered();
         }
         if !self.before.is_empty() {
+            self.settle_before();
             // A connection that waits keeps no memory for this.
             self.before = Vec::new();
         }
         transport.flush()
+    }
+
+    /// Notes that the response to the current request was sent completely, if there is one.
+    fn note_answered(&mut self) {
+        let request = std::mem::replace(&mut self.answer, Answer::None);
+        // What the report names was given up, even if it was completed later.
+        let is_named = self.named || matches!(request, Answer::Refused(_));
+        if !matches!(request, Answer::None) && !is_named {
+            self.books.answered += 1;
+        }
+    }
+
+    /// Counts the earlier requests whose responses the kernel has taken, and keeps the others.
+    fn settle_before(&mut self) {
+        let (sent, n) = (self.sent_total, self.before.len());
+        self.before.retain(|(.., end)| *end > sent);
+        self.books.answered += (n - self.before.len()) as u64;
     }
 }
 

@@ -10,7 +10,7 @@ use crate::conn::request_scan::RequestScan;
 use crate::conn::serve_context::ServeContext;
 use crate::conn::stage::{Conn, Flush, Linger, Next, Peer, RETRY_AFTER, Source, Stage};
 use crate::lifecycle::ledger::CloseReason;
-use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
+use crate::lifecycle::unanswered::{CutConnection, Fate, UnansweredRequest};
 use crate::settings::{MAX_LINGER_BYTES, MAX_LINGER_TIMEOUT, PULL_BUDGET};
 use crate::sys::poller::SocketEvents;
 use crate::wire::Refusal;
@@ -154,6 +154,12 @@ impl Conn {
             _ => CloseReason::Refused,
         };
         self.close_after_flush(reason, cx);
+    }
+
+    /// Names this connection as cut in the middle of a request's head.
+    pub(super) fn name_cut(&self) {
+        let peer = self.egress.peer_addr();
+        self.entry.name_cut(CutConnection { peer });
     }
 
     /// Sends the pending bytes, then begins a lingering close for `reason`.

@@ -11,7 +11,7 @@ use crate::conn::stage::{
 use crate::conn::transport::Look;
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::Phase;
-use crate::settings::{DISCARD_TIMEOUT, LINGER_QUIET, LINGER_TIMEOUT, MIN_GOODBYE};
+use crate::settings::{CUT_GOODBYE, DISCARD_TIMEOUT, LINGER_QUIET, LINGER_TIMEOUT, MIN_GOODBYE};
 use crate::sys::poller::SocketEvents;
 use crate::sys::waker::wait_writable;
 use crate::wire::Refusal;
@@ -301,8 +301,8 @@ impl Conn {
     }
 
     /// Looks at the connection once more at the cut: a request that is here already gets an answer,
-    /// and an idle connection lingers for at most `within`. Returns why to close the connection if
-    /// nothing is on its way to the peer that a last second could complete.
+    /// and an idle connection lingers for at most `within`, or [`CUT_GOODBYE`] if that is longer.
+    /// Returns why to close the connection if it is over.
     pub(crate) fn check_before_cut(
         &mut self,
         within: Duration,
@@ -322,12 +322,25 @@ impl Conn {
         }
         match self.stage {
             Stage::Fresh | Stage::Idle => {
-                let goodbye = self.goodbye_time().min(within);
+                let goodbye = self.goodbye_time().min(within.max(CUT_GOODBYE));
                 self.begin_linger(CloseReason::IdleStopping, goodbye, cx);
-                None
             }
-            Stage::Head | Stage::Discard(_) if self.egress.pending() == 0 => Some(CloseReason::Cut),
-            _ => None,
+            // The responses to earlier requests have still to be sent.
+            Stage::Head if self.egress.pending() > 0 => {}
+            Stage::Head => {
+                self.name_cut();
+                return Some(CloseReason::Cut);
+            }
+            // Its response is complete; only the request's body is still coming.
+            Stage::Discard(_) => self.close_after_flush(CloseReason::Refused, cx),
+            _ => {}
         }
+        None
+    }
+
+    /// Whether the connection was idle, and is closed with time for a request that crosses the
+    /// close.
+    pub(crate) fn says_goodbye(&self) -> bool {
+        matches!(&self.stage, Stage::Linger(linger) if linger.reason == CloseReason::IdleStopping)
     }
 }

@@ -313,6 +313,14 @@ impl Conn {
     }
 }
 
+impl Drop for Conn {
+    /// Enters the requests of this connection in the ledger, however it ends.
+    fn drop(&mut self) {
+        let requests = self.egress.close_books(self.entry.reason().may_break_off());
+        self.entry.enter_requests(requests);
+    }
+}
+
 impl Call {
     /// Whether the handler may have to wait for the peer.
     pub(crate) fn holds_worker(&self) -> bool {

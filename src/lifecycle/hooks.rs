@@ -1,6 +1,7 @@
 //! The hooks that a program has its server run when it stops.
 
 use std::fmt;
+use std::io;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -8,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::lifecycle::phase::awaited;
 use crate::lifecycle::report::{HookOutcome, HookReport};
 use crate::sys::clock::Clock;
+use crate::sys::logging;
 use crate::sys::panics;
 
 /// A named closure of the program that runs once.
@@ -25,13 +27,33 @@ pub(crate) struct Hooks {
     pub(crate) on_stopped: Vec<Hook>,
 }
 
+/// All hooks of a server that runs, and the thread that waits to run them.
+///
+/// The thread is started with the server, because at the stop it may be that no thread can be
+/// started any more, and a hook such as "close the database" has to run all the same.
+#[derive(Debug)]
+pub(crate) struct ReadyHooks {
+    hooks: Hooks,
+    /// `None`: there are no hooks.
+    thread: Option<Sender<Sequence>>,
+}
+
+/// Hooks that run one after another.
+struct Sequence {
+    /// The hooks, each with its place in the report.
+    hooks: Vec<(usize, Hook)>,
+    clock: Clock,
+    to: Sender<Ended>,
+}
+
+/// A hook that has ended: its place in the report, how long it took and how it ended.
+type Ended = (usize, Duration, HookOutcome);
+
 /// Hooks that were started.
 #[derive(Debug)]
 pub(crate) struct Started {
     names: Vec<String>,
-    /// Receives from each hook that has ended its place in `names`, how long it took and how it
-    /// ended.
-    ended: Receiver<(usize, Duration, HookOutcome)>,
+    ended: Receiver<Ended>,
     began: Instant,
 }
 
@@ -44,6 +66,12 @@ impl Hook {
     }
 }
 
+impl fmt::Debug for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.hooks).finish()
+    }
+}
+
 impl fmt::Debug for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hook")
@@ -52,52 +80,104 @@ impl fmt::Debug for Hook {
     }
 }
 
-/// Starts each hook on its own thread.
-pub(crate) fn start_all(hooks: Vec<Hook>, clock: &Clock) -> Started {
-    start(hooks.into_iter().map(|hook| vec![hook]).collect(), clock)
+impl Hooks {
+    /// Starts the thread that waits for the hooks to be due, if there are any.
+    pub(crate) fn ready(self) -> io::Result<ReadyHooks> {
+        let is_needed = !(self.on_shutdown.is_empty() && self.on_stopped.is_empty());
+        Ok(ReadyHooks {
+            hooks: self,
+            thread: if is_needed {
+                Some(start_thread()?)
+            } else {
+                None
+            },
+        })
+    }
 }
 
-/// Starts the hooks on one thread, one after another.
-pub(crate) fn start_in_sequence(hooks: Vec<Hook>, clock: &Clock) -> Started {
-    start(vec![hooks], clock)
-}
-
-/// Starts a thread for each of `sequences`.
-fn start(sequences: Vec<Vec<Hook>>, clock: &Clock) -> Started {
-    let (to, ended) = unbounded();
-    let began = clock.now();
-    let mut names = Vec::new();
-    for hooks in sequences.into_iter().filter(|hooks| !hooks.is_empty()) {
-        let first = names.len();
-        names.extend(hooks.iter().map(|hook| hook.name.clone()));
-        let (to, clock) = (to.clone(), clock.clone());
-        let run_all = move || {
-            for (hook, i) in hooks.into_iter().zip(first..) {
-                run(i, hook, &clock, &to);
+impl ReadyHooks {
+    /// Starts the hooks for the beginning of draining, each on a thread of its own.
+    pub(crate) fn start_on_shutdown(&mut self, clock: &Clock) -> Started {
+        let hooks = std::mem::take(&mut self.hooks.on_shutdown);
+        let (started, to) = Started::new(&hooks, clock);
+        for (i, hook) in hooks.into_iter().enumerate() {
+            let sequence = Sequence {
+                hooks: vec![(i, hook)],
+                clock: clock.clone(),
+                to: to.clone(),
+            };
+            match start_thread() {
+                Ok(thread) => drop(thread.send(sequence)),
+                Err(error) => {
+                    logging::error!(
+                        "a hook waits for others, as no thread can be started: {error}"
+                    );
+                    self.run(sequence);
+                }
             }
-        };
-        let thread = std::thread::Builder::new().name("lameduck-hook".to_owned());
-        if let Err(error) = thread.spawn(run_all) {
-            log::error!("cannot start a thread for hooks, so they do not run: {error}");
+        }
+        started
+    }
+
+    /// Starts the hooks for the end of the last request, one after another.
+    pub(crate) fn start_on_stopped(mut self, clock: &Clock) -> Started {
+        let hooks = std::mem::take(&mut self.hooks.on_stopped);
+        let (started, to) = Started::new(&hooks, clock);
+        self.run(Sequence {
+            hooks: (0..).zip(hooks).collect(),
+            clock: clock.clone(),
+            to,
+        });
+        started
+    }
+
+    /// Has the waiting thread run hooks after those that it was given before.
+    fn run(&self, sequence: Sequence) {
+        if let Some(thread) = &self.thread {
+            let _ = thread.send(sequence);
         }
     }
-    Started {
-        names,
-        ended,
-        began,
-    }
 }
 
-fn run(i: usize, hook: Hook, clock: &Clock, to: &Sender<(usize, Duration, HookOutcome)>) {
+/// Starts a thread that runs the hooks it is sent.
+fn start_thread() -> io::Result<Sender<Sequence>> {
+    let (to, sequences) = unbounded::<Sequence>();
+    let thread = std::thread::Builder::new().name("lameduck-hook".to_owned());
+    thread.spawn(move || {
+        for Sequence { hooks, clock, to } in sequences {
+            for (i, hook) in hooks {
+                let _ = to.send(run(i, hook, &clock));
+            }
+        }
+    })?;
+    Ok(to)
+}
+
+fn run(i: usize, hook: Hook, clock: &Clock) -> Ended {
     let began = clock.now();
-    let outcome = match panics::catch(|| awaited(hook.run)) {
+    let Hook { name, run } = hook;
+    let outcome = match panics::catch(|| awaited(run)) {
         Ok(()) => HookOutcome::Done,
-        Err(_) => HookOutcome::Panicked,
+        Err(panic) => {
+            logging::error!("the hook {name:?} panicked: {panic}");
+            HookOutcome::Panicked
+        }
     };
-    let _ = to.send((i, clock.now().saturating_duration_since(began), outcome));
+    (i, clock.now().saturating_duration_since(began), outcome)
 }
 
 impl Started {
+    /// Also returns where the hooks send how they have ended.
+    fn new(hooks: &[Hook], clock: &Clock) -> (Self, Sender<Ended>) {
+        let (to, ended) = unbounded();
+        let started = Self {
+            names: hooks.iter().map(|hook| hook.name.clone()).collect(),
+            ended,
+            began: clock.now(),
+        };
+        (started, to)
+    }
+
     /// Waits for the hooks until `until`, or without a limit while that is `None`. Hooks that have
     /// not ended by then are left running and reported as late.
     pub(crate) fn wait(

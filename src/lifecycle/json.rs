@@ -2,8 +2,10 @@
 //! crate needs a serializer.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::lifecycle::ledger::Requests;
 use crate::lifecycle::report::{HookOutcome, ListenersReport, Report};
 use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
 
@@ -57,6 +59,8 @@ impl Report {
                 });
             object(&[("thread", text(&stuck.thread)), ("request", request)])
         });
+        let cut_connections = self.cut_connections.iter();
+        let cut_connections = cut_connections.map(|cut| object(&[("peer", peer(cut.peer))]));
         object(&[
             ("cause", text(&self.cause.to_string())),
             ("took_ms", millis(self.took)),
@@ -71,7 +75,10 @@ impl Report {
                     .to_string(),
             ),
             ("closed", object(&closed)),
+            ("requests", requests(&self.requests)),
             ("unanswered", array(self.unanswered.iter().map(unanswered))),
+            ("unlisted", self.unlisted.to_string()),
+            ("cut_connections", array(cut_connections)),
             (
                 "upgraded",
                 object(&[
@@ -83,6 +90,7 @@ impl Report {
             ("hooks", array(hooks)),
             ("stuck", array(stuck)),
             ("listeners", listeners(&self.listeners)),
+            ("faults", array(self.faults.iter().map(|fault| text(fault)))),
             ("clean", self.is_clean().to_string()),
             ("exit_code", self.exit_code().to_string()),
         ])
@@ -90,11 +98,8 @@ impl Report {
 }
 
 fn unanswered(request: &UnansweredRequest) -> String {
-    let peer = request
-        .peer
-        .map_or_else(null, |peer| text(&peer.to_string()));
     let mut members = vec![
-        ("peer", peer),
+        ("peer", peer(request.peer)),
         ("method", text(request.method.as_str())),
         ("target", text(&request.target.to_string())),
         ("age_ms", millis(request.age)),
@@ -104,6 +109,20 @@ fn unanswered(request: &UnansweredRequest) -> String {
         members.push(("bytes_sent", bytes_sent.to_string()));
     }
     object(&members)
+}
+
+fn requests(requests: &Requests) -> String {
+    object(&[
+        ("begun", requests.begun.to_string()),
+        ("answered", requests.answered.to_string()),
+        ("named", requests.named.to_string()),
+        ("broken_off", requests.broken_off.to_string()),
+        ("lost", requests.lost.to_string()),
+    ])
+}
+
+fn peer(addr: Option<SocketAddr>) -> String {
+    addr.map_or_else(null, |addr| text(&addr.to_string()))
 }
 
 fn listeners(report: &ListenersReport) -> String {
@@ -173,7 +192,7 @@ mod tests {
             "{json}"
         );
         assert!(
-            json.ends_with("\"errors\":[]},\"clean\":true,\"exit_code\":0}"),
+            json.ends_with("\"faults\":[],\"clean\":true,\"exit_code\":0}"),
             "{json}"
         );
     }

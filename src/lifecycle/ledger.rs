@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::lifecycle::unanswered::UnansweredRequest;
+use crate::lifecycle::unanswered::{CutConnection, UnansweredRequest};
 use crate::sys::sync::{AtomicU8, AtomicU64, AtomicUsize, Mutex, lock};
 use crate::sys::waker::Waker;
 
@@ -51,10 +51,13 @@ pub enum CloseReason {
     Overloaded,
     /// The connection was upgraded, and its closure has returned.
     Upgraded,
+    /// A thread of the server dropped the connection without closing it, which is a fault of the
+    /// server. A stop with such a connection is not clean.
+    Lost,
 }
 
 impl CloseReason {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Asked,
         Self::Stopping,
         Self::PeerClosed,
@@ -71,7 +74,57 @@ impl CloseReason {
         Self::Evicted,
         Self::Overloaded,
         Self::Upgraded,
+        Self::Lost,
     ];
+
+    /// Whether a connection that ends for this reason may leave a request without its complete
+    /// response: the peer did not take it, or the code that makes it has failed or found no worker.
+    /// It is said by the end of the connection itself, so no report has to name the request.
+    pub(crate) const fn may_break_off(self) -> bool {
+        matches!(
+            self,
+            Self::PeerClosed
+                | Self::PeerGone
+                | Self::Broken
+                | Self::Stalled
+                | Self::Failed
+                | Self::Overloaded
+        )
+    }
+}
+
+/// What became of the requests of a server, or of one of its connections. The first number is the
+/// sum of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Requests {
+    /// The requests whose heads were complete.
+    pub begun: u64,
+    /// The requests whose responses the kernel has taken completely. The server's own refusals
+    /// count, such as 408 and 413.
+    pub answered: u64,
+    /// The requests of [`Report::unanswered`](crate::Report::unanswered) whose responses the stop
+    /// has taken away. It lists others too, which were not begun.
+    pub named: u64,
+    /// The requests whose connections ended before their responses were complete, for a reason that
+    /// is not the stop's: the peer was gone or did not take the response, or the handler failed
+    /// after the response had begun.
+    pub broken_off: u64,
+    /// The requests of which the server cannot say what became of them, which is a fault of the
+    /// server. A stop with such a request is not clean.
+    pub lost: u64,
+}
+
+impl Requests {
+    fn as_array(self) -> [u64; 5] {
+        [
+            self.begun,
+            self.answered,
+            self.named,
+            self.broken_off,
+            self.lost,
+        ]
+    }
 }
 
 /// The number of open connections, and how many have ended for each reason.
@@ -80,9 +133,14 @@ pub(crate) struct Ledger {
     open: AtomicUsize,
     accepted: AtomicU64,
     ended: [AtomicU64; CloseReason::ALL.len()],
+    /// The sums of [`Requests::as_array`] of the connections that have ended.
+    requests: [AtomicU64; 5],
     /// The nanoseconds in which clients waited to be accepted for want of room.
     paused: AtomicU64,
     unanswered: Mutex<Vec<UnansweredRequest>>,
+    cut_connections: Mutex<Vec<CutConnection>>,
+    /// The unanswered requests for which there was no room in the list.
+    unlisted: AtomicU64,
     /// The [`WakeAt`] that the acceptor has set.
     wake: AtomicU8,
     /// The acceptor's waker. It is gone when the server has stopped.
@@ -95,8 +153,11 @@ impl Ledger {
             open: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             ended: std::array::from_fn(|_| AtomicU64::new(0)),
+            requests: std::array::from_fn(|_| AtomicU64::new(0)),
             paused: AtomicU64::new(0),
             unanswered: Mutex::default(),
+            cut_connections: Mutex::default(),
+            unlisted: AtomicU64::new(0),
             wake: AtomicU8::new(WakeAt::Never as u8),
             waker,
         })
@@ -108,7 +169,7 @@ impl Ledger {
         ledger.accepted.fetch_add(1, Relaxed);
         Entry {
             ledger: ledger.clone(),
-            reason: CloseReason::Broken,
+            reason: CloseReason::Lost,
         }
     }
 
@@ -141,7 +202,50 @@ impl Ledger {
         let mut all = lock(&self.unanswered);
         if all.len() < MAX_UNANSWERED {
             all.push(request);
+        } else {
+            self.unlisted.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Returns how many unanswered requests were recorded and not kept, because there were too
+    /// many.
+    pub(crate) fn unlisted(&self) -> u64 {
+        self.unlisted.load(Relaxed)
+    }
+
+    /// Adds what became of the requests of a connection.
+    pub(crate) fn enter_requests(&self, requests: Requests) {
+        for (sum, n) in self.requests.iter().zip(requests.as_array()) {
+            if n > 0 {
+                sum.fetch_add(n, Relaxed);
+            }
+        }
+    }
+
+    /// Returns what became of the requests of all connections that have ended.
+    pub(crate) fn requests(&self) -> Requests {
+        let [begun, answered, named, broken_off, lost] =
+            std::array::from_fn(|i| self.requests[i].load(Relaxed));
+        Requests {
+            begun,
+            answered,
+            named,
+            broken_off,
+            lost,
+        }
+    }
+
+    /// Records a connection that the stop cuts before a request on it is complete.
+    fn name_cut(&self, connection: CutConnection) {
+        let mut all = lock(&self.cut_connections);
+        if all.len() < MAX_UNANSWERED {
+            all.push(connection);
+        }
+    }
+
+    /// Takes the connections that were recorded as cut.
+    pub(crate) fn take_cut_connections(&self) -> Vec<CutConnection> {
+        std::mem::take(&mut lock(&self.cut_connections))
     }
 
     /// Takes the requests that connections have recorded.
@@ -176,7 +280,7 @@ impl Ledger {
     }
 }
 
-/// The most unanswered requests that a report names. A client can send as many as it likes after
+/// The most unanswered requests, and the most cut connections, that a report names. A client can send as many as it likes after
 /// the server's FIN.
 const MAX_UNANSWERED: usize = 10_000;
 
@@ -199,14 +303,29 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Sets why the connection is about to end. Without this call it counts as broken.
+    /// Sets why the connection is about to end. Without this call it counts as lost.
     pub(crate) fn because(&mut self, reason: CloseReason) {
         self.reason = reason;
+    }
+
+    /// Returns why the connection ends, as far as is known now.
+    pub(crate) fn reason(&self) -> CloseReason {
+        self.reason
+    }
+
+    /// Adds what became of the requests of this connection.
+    pub(crate) fn enter_requests(&self, requests: Requests) {
+        self.ledger.enter_requests(requests);
     }
 
     /// Records a request that came on this connection and will not be answered.
     pub(crate) fn name_unanswered(&self, request: UnansweredRequest) {
         self.ledger.name_unanswered(request);
+    }
+
+    /// Records that the stop cuts this connection before a request on it is complete.
+    pub(crate) fn name_cut(&self, connection: CutConnection) {
+        self.ledger.name_cut(connection);
     }
 }
 

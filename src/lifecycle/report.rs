@@ -1,14 +1,15 @@
 //! The report of a stop: what was finished, what was cut, and how long it took.
 
 use std::fmt;
+use std::io::Write;
 use std::process::{ExitCode, Termination};
 use std::time::{Duration, Instant};
 
 use http::{Method, Uri};
 
-use crate::lifecycle::ledger::CloseReason;
+use crate::lifecycle::ledger::{CloseReason, Requests};
 use crate::lifecycle::phase::{Phase, StopCause};
-use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
+use crate::lifecycle::unanswered::{CutConnection, Fate, UnansweredRequest};
 use crate::sys::clock::Short;
 
 /// How a server stopped: what was finished, what was cut, what was left behind.
@@ -32,9 +33,16 @@ pub struct Report {
     /// The number of connections that ended since the server started, by reason. A reason for which
     /// none ended is not listed.
     pub closed: Vec<(CloseReason, u64)>,
+    /// What became of all requests since the server started, in numbers.
+    pub requests: Requests,
     /// The requests that did not get their complete response because of the stop, each with its
     /// [`Fate`].
     pub unanswered: Vec<UnansweredRequest>,
+    /// The number of requests that would be in [`unanswered`](Self::unanswered) with a fate that is
+    /// safe to repeat, if that list were not limited to 10,000 of them.
+    pub unlisted: u64,
+    /// The connections that were cut at the deadline before a request on them was complete.
+    pub cut_connections: Vec<CutConnection>,
     /// What became of upgraded connections.
     pub upgraded: UpgradedReport,
     /// What became of the listeners and of the connections in their accept backlogs.
@@ -43,6 +51,9 @@ pub struct Report {
     pub hooks: Vec<HookReport>,
     /// The workers whose handler did not return, and that were left behind.
     pub stuck: Vec<StuckWorker>,
+    /// Faults of the server itself, each in a line: a thread that panicked, or a sum that does not
+    /// come out. There should be none; a stop with one is not clean.
+    pub faults: Vec<String>,
 }
 
 /// What became of the listeners, and of the connections in their accept backlogs.
@@ -126,11 +137,15 @@ impl Report {
             accepted: 0,
             answered: Vec::new(),
             closed: Vec::new(),
+            requests: Requests::default(),
             unanswered: Vec::new(),
+            unlisted: 0,
+            cut_connections: Vec::new(),
             upgraded: UpgradedReport::default(),
             listeners: ListenersReport::default(),
             hooks: Vec::new(),
             stuck: Vec::new(),
+            faults: Vec::new(),
         }
     }
 
@@ -140,62 +155,116 @@ impl Report {
         self.phases.push((phase, took));
     }
 
-    /// Makes the report of a server that has ended because one of its own threads panicked.
-    pub(crate) fn of_fault(thread: &str) -> Self {
-        let stuck = vec![StuckWorker {
-            thread: thread.to_owned(),
-            request: None,
-        }];
-        Self {
-            stuck,
-            ..Self::new(StopCause::Handle)
-        }
-    }
-
-    /// Returns whether every request that came was answered in full, every hook has returned and
-    /// every thread has ended.
+    /// Returns whether every request that came was answered in full, no connection was cut, every
+    /// hook has returned, every thread has ended and every sum comes out.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.exit_code() == 0
     }
 
-    /// Returns the exit code of a program that does nothing else: 0 if the stop was clean, 1 if
-    /// something was cut, a connection was closed unserved or a hook failed, and 3 if a worker was
-    /// left behind. (The code 2 is for programs that could not start.)
+    /// Returns the exit code of a program that does nothing else: 0 if the stop was clean, 3 if a
+    /// worker was left behind, and otherwise 1. (The code 2 is for programs that could not start.)
     ///
-    /// A request with the fate [`Fate::AfterClose`] does not count as cut, because its client had
-    /// to expect it.
+    /// The code 1 says that a request or a connection was cut at the deadline, that a request was
+    /// never started or raced, that a connection was closed unserved, that a hook failed, or that
+    /// the report has a fault. A *raced* request crossed the close of its idle connection: no
+    /// handler was given it, and a client that repeats it loses nothing. A request with the fate
+    /// [`Fate::AfterClose`] does not count, because its client had to expect it.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        if !self.stuck.is_empty() {
-            return 3;
+        match self.marks() {
+            marks if marks.is_empty() => 0,
+            _ if self.stuck.is_empty() => 1,
+            _ => 3,
         }
-        let lost = self.unanswered.iter().any(|request| request.fate.is_loss());
-        let hook_failed = self.failed_hooks() > 0;
-        let unserved = self.closed_because(CloseReason::NoSlot) > 0;
-        u8::from(lost || hook_failed || unserved || self.listeners.backlog_reset > 0)
+    }
+
+    /// Returns what makes the stop unclean: how many, of what, and what became of them. Each
+    /// number is one that the report prints.
+    fn marks(&self) -> Vec<(u64, &'static str, &'static str)> {
+        let fated = |is: fn(Fate) -> bool| {
+            let requests = self.unanswered.iter().filter(|request| is(request.fate));
+            requests.count() as u64
+        };
+        let never_started = |fate| matches!(fate, Fate::NeverStarted | Fate::Unread);
+        let cut = fated(Fate::is_cut);
+        // A connection of which no request is named was cut itself.
+        let connections = self.closed_because(CloseReason::Cut);
+        let named = cut + fated(never_started);
+        let cut_connections =
+            (self.cut_connections.len() as u64).max(connections.saturating_sub(named));
+        let all = [
+            (cut, "request", " cut"),
+            (fated(never_started), "request", " never started"),
+            (fated(|fate| fate == Fate::Raced), "request", " raced"),
+            (self.unlisted, "more request", " not listed"),
+            (cut_connections, "connection", " cut"),
+            (
+                self.listeners.backlog_reset.into(),
+                "connection",
+                " reset in the backlog",
+            ),
+            (
+                self.closed_because(CloseReason::NoSlot),
+                "connection",
+                " closed unserved",
+            ),
+            (self.failed_hooks(), "hook", " failed"),
+            (self.stuck.len() as u64, "worker", " left behind"),
+            (self.faults.len() as u64, "fault", " of the server"),
+        ];
+        all.into_iter().filter(|(n, ..)| *n > 0).collect()
+    }
+
+    /// Adds a fault for each sum that does not come out. `open` connections have not ended, because
+    /// the threads that serve them were left behind.
+    pub(crate) fn balance(&mut self, open: usize) {
+        let ended: u64 = self.closed.iter().map(|(_, n)| n).sum();
+        let named = self
+            .unanswered
+            .iter()
+            .filter(|request| request.fate.was_begun());
+        let named = named.count() as u64;
+        // A thread that is left behind may end its connection while the sums are made.
+        let all_ended = self.stuck.is_empty();
+        if open > 0 && all_ended {
+            let open = count(open as u64, "connection");
+            self.faults.push(format!("{open} did not end"));
+        }
+        if self.accepted != ended + open as u64 && all_ended {
+            let accepted = count(self.accepted, "connection");
+            self.faults.push(format!(
+                "{accepted} accepted, but {ended} ended and {open} open"
+            ));
+        }
+        let lost = self.closed_because(CloseReason::Lost);
+        if lost > 0 {
+            let lost = count(lost, "connection");
+            self.faults
+                .push(format!("{lost} dropped by a thread that did not close it"));
+        }
+        let Requests {
+            begun,
+            answered,
+            broken_off,
+            lost,
+            ..
+        } = self.requests;
+        if lost > 0 || begun != answered + broken_off + named {
+            let begun = count(begun, "request");
+            self.faults.push(format!(
+                "{begun} begun, but {answered} answered, {broken_off} broken off and {named} named"
+            ));
+        }
     }
 
     /// Returns what happened, in one line.
     #[must_use]
     pub fn summary(&self) -> String {
-        let fated = |is: fn(Fate) -> bool| self.unanswered.iter().filter(|r| is(r.fate)).count();
-        let never_started = |fate| matches!(fate, Fate::NeverStarted | Fate::Unread);
-        let counted = [
-            (fated(Fate::is_cut), "request", " cut"),
-            (fated(never_started), "request", " never started"),
-            (fated(|fate| fate == Fate::Raced), "request", " raced"),
-            (
-                self.listeners.backlog_reset as usize,
-                "connection",
-                " reset in the backlog",
-            ),
-            (self.failed_hooks(), "hook", " failed"),
-            (self.stuck.len(), "worker", " left behind"),
-        ];
-        let counted = counted.iter().filter(|(n, ..)| *n > 0);
-        let listed: Vec<_> = counted
-            .map(|(n, what, how)| format!("{}{how}", count(*n as u64, what)))
+        let listed: Vec<_> = self
+            .marks()
+            .into_iter()
+            .map(|(n, what, how)| format!("{}{how}", count(n, what)))
             .collect();
         let outcome = if listed.is_empty() {
             "cleanly".to_owned()
@@ -209,9 +278,35 @@ impl Report {
         )
     }
 
-    fn failed_hooks(&self) -> usize {
-        let failed = |hook: &&HookReport| hook.outcome != HookOutcome::Done;
-        self.hooks.iter().filter(failed).count()
+    /// Returns what is lost, a line for each request, connection, worker, hook and fault, as the log
+    /// has them. At most `max` lines; the last one then says how many there are besides.
+    pub(crate) fn losses(&self, max: usize) -> Vec<String> {
+        let requests = self
+            .unanswered
+            .iter()
+            .filter(|request| request.fate.is_loss());
+        let requests = requests.map(|request| format!("{}: {request}", request.fate.verb()));
+        let connections = self.cut_connections.iter().map(ToString::to_string);
+        let failed = self.hooks.iter().filter(|hook| hook.is_failed());
+        let failed = failed.map(|hook| format!("hook: {hook}"));
+        let stuck = self.stuck.iter().map(|stuck| format!("stuck: {stuck}"));
+        let faults = self.faults.iter().map(|fault| format!("fault: {fault}"));
+        // The few before the many, so that none of the few is left out.
+        let mut lines = faults
+            .chain(stuck)
+            .chain(failed)
+            .chain(requests)
+            .chain(connections);
+        let mut losses: Vec<_> = lines.by_ref().take(max).collect();
+        let more = lines.count() as u64 + self.unlisted;
+        if more > 0 {
+            losses.push(format!("and {more} more"));
+        }
+        losses
+    }
+
+    fn failed_hooks(&self) -> u64 {
+        self.hooks.iter().filter(|hook| hook.is_failed()).count() as u64
     }
 
     /// Returns how many responses were made in `phase`.
@@ -234,7 +329,13 @@ impl Report {
 }
 
 impl Termination for Report {
+    /// Returns the [exit code](Self::exit_code). A report that is not clean is written to stderr
+    /// before.
     fn report(self) -> ExitCode {
+        if !self.is_clean() {
+            // Where stderr is closed there is nobody to tell, but the exit code still does.
+            let _ = std::io::stderr().write_all(self.to_string().as_bytes());
+        }
         self.exit_code().into()
     }
 }
@@ -262,13 +363,23 @@ impl fmt::Display for Report {
         for (reason, n) in &self.closed {
             writeln!(f, "  {n:>9} {reason}")?;
         }
-        for request in &self.unanswered {
-            let what = match request.fate {
-                Fate::NeverStarted | Fate::Unread => "never started",
-                Fate::Raced | Fate::AfterClose => "raced",
-                _ => "cut",
-            };
-            writeln!(f, "  {what}: {request}")?;
+        let (lost, after_close): (Vec<_>, Vec<_>) = self
+            .unanswered
+            .iter()
+            .partition(|request| request.fate.is_loss());
+        for request in lost {
+            writeln!(f, "  {}: {request}", request.fate.verb())?;
+        }
+        if self.unlisted > 0 {
+            writeln!(f, "  and {} more", count(self.unlisted, "request"))?;
+        }
+        if !after_close.is_empty() {
+            let requests = count(after_close.len() as u64, "request");
+            let fate = Fate::AfterClose;
+            writeln!(f, "  {requests} came {fate}")?;
+        }
+        for connection in &self.cut_connections {
+            writeln!(f, "  {connection}")?;
         }
         if self.upgraded.told > 0 {
             let UpgradedReport {
@@ -290,6 +401,9 @@ impl fmt::Display for Report {
         }
         for error in &self.listeners.errors {
             writeln!(f, "  error: {error}")?;
+        }
+        for fault in &self.faults {
+            writeln!(f, "  fault: {fault}")?;
         }
         Ok(())
     }
@@ -317,6 +431,12 @@ impl ListenersReport {
             )?;
         }
         Ok(())
+    }
+}
+
+impl HookReport {
+    fn is_failed(&self) -> bool {
+        self.outcome != HookOutcome::Done
     }
 }
 
@@ -360,6 +480,7 @@ impl fmt::Display for CloseReason {
             Self::Evicted => "closed while idle, to make room for others",
             Self::Upgraded => "closed after it was upgraded",
             Self::Overloaded => "closed after a 503: no worker was free in time",
+            Self::Lost => "dropped without being closed, a fault of the server",
         })
     }
 }

@@ -56,6 +56,14 @@ pub enum Fate {
     AfterClose,
 }
 
+/// A connection that the stop cut before a request on it was complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CutConnection {
+    /// The client's address. `None` over a unix socket.
+    pub peer: Option<SocketAddr>,
+}
+
 impl Fate {
     /// Returns whether the stop's deadline took the request's response away: the client got 503
     /// while the handler still ran, a part of a response, or an upgraded connection that was reset.
@@ -82,6 +90,24 @@ impl Fate {
     #[must_use]
     pub const fn is_loss(self) -> bool {
         !matches!(self, Self::AfterClose)
+    }
+
+    /// Whether the request's head was complete before the stop decided its fate, so that it is in
+    /// [`Requests::named`](crate::report::Requests::named).
+    pub(crate) const fn was_begun(self) -> bool {
+        matches!(
+            self,
+            Self::Answered503 | Self::Cut { .. } | Self::UpgradeCut { .. } | Self::NeverStarted
+        )
+    }
+
+    /// Returns what was done to the request, in front of its name.
+    pub(crate) const fn verb(self) -> &'static str {
+        match self {
+            Self::Answered503 | Self::Cut { .. } | Self::UpgradeCut { .. } => "cut",
+            Self::NeverStarted | Self::Unread => "never started",
+            Self::Raced | Self::AfterClose => "raced",
+        }
     }
 
     /// Returns the name of the fate in JSON.
@@ -123,5 +149,15 @@ impl fmt::Display for UnansweredRequest {
             write!(f, " of {peer}")?;
         }
         write!(f, ", {} old, {}", Short(self.age), self.fate)
+    }
+}
+
+impl fmt::Display for CutConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cut: a connection")?;
+        if let Some(peer) = self.peer {
+            write!(f, " of {peer}")?;
+        }
+        f.write_str(", before its request was complete")
     }
 }

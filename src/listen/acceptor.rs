@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use log::Level;
 
-use crate::lifecycle::hooks::Hooks;
+use crate::lifecycle::hooks::ReadyHooks;
 use crate::lifecycle::ledger::{Ledger, WakeAt};
 use crate::lifecycle::phase::Phase;
 use crate::listen::eviction::{Eviction, Evictor};
@@ -37,7 +37,7 @@ pub(crate) struct Acceptor {
     pub(crate) pool: Arc<Pool>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) threads: Threads,
-    pub(crate) hooks: Hooks,
+    pub(crate) hooks: ReadyHooks,
     accepted: Sender<Accepted>,
     max_connections: usize,
     evictor: Evictor,
@@ -60,7 +60,7 @@ impl Acceptor {
         listeners: Vec<Listener>,
         accepted: Sender<Accepted>,
         threads: Threads,
-        hooks: Hooks,
+        hooks: ReadyHooks,
     ) -> Self {
         let max = pool
             .settings

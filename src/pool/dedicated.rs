@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
+use crate::sys::clock::Clock;
+use crate::sys::logging;
+
 /// All dedicated threads of a server.
 #[derive(Debug)]
 pub(crate) struct DedicatedThreads {
@@ -107,7 +110,7 @@ impl DedicatedThreads {
                 Ok(())
             }
             Err(error) => {
-                log::error!("cannot start a thread for a connection: {error}");
+                logging::error!("cannot start a thread for a connection: {error}");
                 Err(task)
             }
         }
@@ -133,26 +136,27 @@ impl DedicatedThreads {
         self.finished.load(SeqCst)
     }
 
-    /// Waits until all threads have ended, except those in user code of which none ends within
+    /// Waits until all threads have ended, except those that are still in user code after
     /// `stuck_after`, and returns the names and keys of these. A thread that is not in user code
-    /// gets `rounds` times as long; only a machine that stands still needs that.
-    pub(crate) fn join(&self, stuck_after: Duration, rounds: u32) -> Vec<(String, u32)> {
-        let (mut threads, mut waited) = (self.lock(), 0);
+    /// gets `at_most`; only a machine that stands still needs that.
+    pub(crate) fn join(&self, stuck_after: Duration, at_most: Duration) -> Vec<(String, u32)> {
+        let began = Clock::System.now();
+        let mut threads = self.lock();
         while !threads.running.is_empty() {
+            let waited = Clock::System.now().saturating_duration_since(began);
             let only_stuck = threads
                 .running
                 .values()
                 .all(|thread| thread.in_user_code.load(SeqCst));
-            if waited >= rounds || only_stuck && waited > 0 {
+            if waited >= at_most || only_stuck && waited >= stuck_after {
                 break;
             }
-            let before = threads.running.len();
-            let (woken, wait) = self
+            // A thread that comes out of user code tells nobody before it ends.
+            let (woken, _) = self
                 .ended
                 .wait_timeout(threads, stuck_after)
                 .unwrap_or_else(PoisonError::into_inner);
             threads = woken;
-            waited += u32::from(wait.timed_out() && threads.running.len() == before);
         }
         threads
             .ended

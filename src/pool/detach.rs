@@ -89,8 +89,14 @@ fn run(
     });
     let how = match next {
         Some(Next::Close(reason)) => LetGo::Close(reason),
-        // The stop has cut the connection meanwhile, and there may be no worker any more.
-        _ if conn.egress.transport().look() == Look::Broken => LetGo::Close(CloseReason::Cut),
+        // The stop may have cut the connection meanwhile, and there may be no worker any more.
+        _ if conn.egress.transport().look() == Look::Broken => {
+            LetGo::Close(if conn.egress.is_cut() {
+                CloseReason::Cut
+            } else {
+                CloseReason::Broken
+            })
+        }
         _ => {
             conn.note_events(SocketEvents::ANY);
             // The client's response does not wait for a worker. A failure shows at the next write.

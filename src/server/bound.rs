@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -21,6 +22,7 @@ use crate::server::handle::ServerHandle;
 use crate::server::shutdown;
 use crate::server::signals::{Caught, SignalThread};
 use crate::settings::{MAX_ACCEPTED, Settings};
+use crate::sys::logging::{self, LogThread};
 use crate::sys::panics;
 use crate::sys::waker::Waker;
 
@@ -110,6 +112,7 @@ impl Bound {
             .iter()
             .map(|listener| listener.addr.clone())
             .collect();
+        let logs = LogThread::new();
         let (sender, accepted) = bounded(MAX_ACCEPTED);
         let handler = DroppedInSafety(Some(handler));
         let handler = Box::new(move |request, context| handler.get().handle(request, context));
@@ -120,6 +123,7 @@ impl Bound {
 
         let mut started = StartedPool::new(&pool);
         started.start_all().map_err(cannot_start("threads"))?;
+        let hooks = hooks.ready().map_err(cannot_start("hook thread"))?;
         let (stop, cut) = (handle.clone(), handle.clone());
         let signals = caught
             .listen(
@@ -133,7 +137,7 @@ impl Bound {
         let concluding = handle.clone();
         spawn(&pool, "lameduck-acceptor".to_owned(), move || {
             if let Ok((acceptor, signals)) = take.recv() {
-                accept_and_drain(acceptor, &concluding, signals);
+                accept_and_drain(acceptor, concluding, signals, logs);
             }
         })
         .map_err(cannot_start("acceptor thread"))?;
@@ -156,28 +160,68 @@ impl<H> DroppedInSafety<H> {
 impl<H> Drop for DroppedInSafety<H> {
     fn drop(&mut self) {
         if let Err(panic) = panics::catch(|| drop(self.0.take())) {
-            log::error!("a handler panicked when it was dropped: {panic}");
+            logging::error!("a handler panicked when it was dropped: {panic}");
         }
     }
 }
 
 /// The acceptor's thread.
-fn accept_and_drain(mut acceptor: Acceptor, handle: &ServerHandle, signals: Option<SignalThread>) {
-    let accepted_and_drained = panics::catch(|| {
+fn accept_and_drain(
+    mut acceptor: Acceptor,
+    handle: ServerHandle,
+    signals: Option<SignalThread>,
+    logs: LogThread,
+) {
+    let mut end = End {
+        handle,
+        report: None,
+    };
+    let drained = panics::catch(|| {
         acceptor.run_until(Phase::Draining);
         shutdown::drain(acceptor)
     });
-    // Nobody who waits for the stop is to wait for ever for a fault of ours, or of a logger.
-    let report = accepted_and_drained.unwrap_or_else(|panic| {
-        let _ = panics::catch(|| log::error!("the acceptor panicked: {panic}"));
-        handle.lifecycle().enter(Phase::Stopped);
-        Report::of_fault("lameduck-acceptor")
-    });
+    let fault = |panic| shutdown::give_up(&end.handle, format!("the acceptor panicked: {panic}"));
+    let report = drained.unwrap_or_else(fault);
+    let report = end.report.insert(report);
     drop(signals);
-    let summary = report.summary();
-    handle.conclude(report);
-    let _ = panics::catch(|| log::info!("{summary}"));
+    log_end(report);
+    // A logger that does not take its line must not hold the report back.
+    logs.flush(LOG_END);
+    drop(logs);
 }
+
+/// The end of a server, which comes when this is dropped, on whatever path: nobody who waits for
+/// the stop is to wait for ever.
+struct End {
+    handle: ServerHandle,
+    /// `None` if the end is a fault.
+    report: Option<Report>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let report = self.report.take();
+        let fault = || shutdown::give_up(&self.handle, "the acceptor ended".to_owned());
+        let report = report.unwrap_or_else(fault);
+        self.handle.conclude(report);
+    }
+}
+
+/// Logs how the server has stopped: in one line and, if it was not clean, in a line for each loss.
+fn log_end(report: &Report) {
+    if report.is_clean() {
+        return logging::info!("{}", report.summary());
+    }
+    logging::warn!("{}", report.summary());
+    for loss in report.losses(MAX_LOGGED_LOSSES) {
+        logging::warn!("{loss}");
+    }
+}
+
+/// The most losses of a stop that are logged, each in a line of its own.
+const MAX_LOGGED_LOSSES: usize = 30;
+/// How long the end of a server waits until its last lines are written.
+const LOG_END: Duration = Duration::from_millis(200);
 
 /// The pool's threads until the acceptor has them. Dropping it ends them.
 struct StartedPool<'p> {

@@ -14,9 +14,8 @@ use http::StatusCode;
 use crate::conn::egress::{Egress, InFlight, TakeOver};
 use crate::conn::serve_context::Buffers;
 use crate::conn::stage::{Conn, RETRY_AFTER};
-use crate::lifecycle::hooks;
 use crate::lifecycle::ledger::{CloseReason, WakeAt};
-use crate::lifecycle::phase::{Lifecycle, Phase, Plan};
+use crate::lifecycle::phase::{Lifecycle, Phase, Plan, StopCause};
 use crate::lifecycle::report::{Report, StuckWorker};
 use crate::lifecycle::unanswered::{Fate, UnansweredRequest};
 use crate::listen::acceptor::{Acceptor, Threads};
@@ -24,7 +23,10 @@ use crate::listen::closing::{BacklogState, Closing};
 use crate::listen::listener::Listener;
 use crate::pool::settle::{LetGo, Queue};
 use crate::pool::shared::{Accepted, Pool};
-use crate::sys::clock::{Short, after, earlier, later};
+use crate::server::handle::ServerHandle;
+use crate::settings::{CUT_GOODBYE, END_GRACE};
+use crate::sys::clock::{Short, after, earlier};
+use crate::sys::logging;
 use crate::sys::test_points::Point;
 use crate::sys::waker::wait_for;
 use crate::wire::reply;
@@ -38,11 +40,9 @@ const CUT_AGAIN: Duration = Duration::from_millis(20);
 const PROGRESS: Duration = Duration::from_secs(1);
 /// The time that a worker gets to notice that its connection was cut, before it counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_millis(100);
-/// The time that a thread with nothing left to do gets to end. Only a machine that stands still
+/// The time that a thread which is not in user code gets to end. Only a machine that stands still
 /// needs it.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// [`JOIN_TIMEOUT`] in units of [`STUCK_AFTER`].
-const JOIN_ROUNDS: u32 = 50;
 
 /// Stops a server whose time of accepting is over.
 pub(crate) fn drain(acceptor: Acceptor) -> Report {
@@ -50,7 +50,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
         pool,
         listeners,
         threads,
-        hooks,
+        mut hooks,
         ..
     } = acceptor;
     let lifecycle = pool.lifecycle.clone();
@@ -66,7 +66,7 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
     lifecycle.enter(Phase::Draining);
     lifecycle.draining.raise();
     pool.stopping.wake();
-    let on_shutdown = hooks::start_all(hooks.on_shutdown, clock);
+    let on_shutdown = hooks.start_on_shutdown(clock);
     pool.test_points.at(Point::DrainingBeforeGated);
     close_listeners(listeners, &pool, &mut buffers, &mut report);
     pool.test_points.at(Point::ListenersClosedBeforeIdle);
@@ -83,9 +83,9 @@ pub(crate) fn drain(acceptor: Acceptor) -> Report {
 
     pool.test_points.at(Point::TimeOverBeforeJoin);
     end_threads(threads, &pool, &mut buffers, &mut report);
-    let on_stopped = hooks::start_in_sequence(hooks.on_stopped, clock);
-    let last = after(clock.now(), pool.settings.cut_grace);
-    let on_stopped = on_stopped.wait(|| later(cut_at(&lifecycle), last), clock);
+    let on_stopped = hooks.start_on_stopped(clock);
+    let cut_began_at = (!empty).then_some(cutting_at);
+    let on_stopped = on_stopped.wait(|| over_at(&pool, cut_began_at), clock);
     report.hooks.extend(on_stopped);
     report.took = clock.now().saturating_duration_since(plan.begun_at);
     pool.count_answered(&mut buffers);
@@ -118,6 +118,17 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
         close_all(Pass::Within(left()), pool, buffers, report);
     }
     report.upgraded.finished = pool.dedicated.finished();
+    // The close of an idle connection takes longer than a cut's grace that is very short: a request
+    // that crosses it would be dropped unseen.
+    let goodbyes_end = after(clock.now(), CUT_GOODBYE);
+    while close_all(Pass::Reset, pool, buffers, report) > 0 {
+        let again_at = after(clock.now(), CUT_AGAIN);
+        if wait_until_empty(pool, |_| earlier(goodbyes_end, again_at))
+            || goodbyes_end.is_some_and(|at| at <= clock.now())
+        {
+            break;
+        }
+    }
     close_all(Pass::Last, pool, buffers, report);
 }
 
@@ -125,17 +136,24 @@ fn cut(pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
 /// named.
 fn end_threads(threads: Threads, pool: &Arc<Pool>, buffers: &mut Buffers, report: &mut Report) {
     // First the dedicated threads, while there are workers to take their connections back.
-    let dedicated = pool.dedicated.join(STUCK_AFTER, JOIN_ROUNDS);
+    let dedicated = pool.dedicated.join(STUCK_AFTER, JOIN_TIMEOUT);
     if report.upgraded.cut == 0 {
         report.upgraded.finished = pool.dedicated.finished();
     }
     report.upgraded.told = report.upgraded.finished + report.upgraded.cut;
     pool.lifecycle.enter(Phase::Stopped);
-    report.stuck = join(threads, pool);
+    report.stuck = join(threads, pool, report);
     close_all(Pass::Last, pool, buffers, report);
     let dedicated = dedicated.into_iter();
     let stuck = dedicated.map(|(thread, key)| stuck(pool, thread, key));
     report.stuck.extend(stuck);
+}
+
+/// Returns the instant at which the stop is over, whatever user code does; `None` is never. If the
+/// cut has begun, it counts from then.
+fn over_at(pool: &Pool, cut_began_at: Option<Instant>) -> Option<Instant> {
+    let cut_at = cut_began_at.or_else(|| cut_at(&pool.lifecycle))?;
+    after(after(cut_at, pool.settings.cut_grace)?, END_GRACE)
 }
 
 fn cut_at(lifecycle: &Lifecycle) -> Option<Instant> {
@@ -298,7 +316,7 @@ fn tell_progress(pool: &Pool, until: Option<Instant>, now: Instant) {
     } else {
         String::new()
     };
-    log::info!(
+    logging::info!(
         "{}: {n} in flight{oldest}{upgraded}, {open} open{left}",
         pool.lifecycle.phase()
     );
@@ -309,7 +327,9 @@ fn tell_progress(pool: &Pool, until: Option<Instant>, now: Instant) {
 enum Pass {
     /// So much time for responses that have begun, for 503s to arrive, and for goodbyes.
     Within(Duration),
-    /// No time: what is not with the kernel is reset.
+    /// No time, but for connections that say goodbye: what is not with the kernel is reset.
+    Reset,
+    /// No time for any.
     Last,
 }
 
@@ -319,11 +339,14 @@ enum Pass {
 /// A connection that another thread owns is only taken over: its owner finds that it may not write,
 /// and lets go of it. In the last pass it is reset too, which frees an owner that waits for the
 /// peer. Its requests are named here, and those that nobody has read by the thread that closes it.
-fn close_all(pass: Pass, pool: &Pool, buffers: &mut Buffers, report: &mut Report) {
+///
+/// Returns how many connections say goodbye after the pass.
+fn close_all(pass: Pass, pool: &Pool, buffers: &mut Buffers, report: &mut Report) -> usize {
     let refusal = refusal(&pool.lifecycle);
-    let within = match pass {
-        Pass::Within(within) => within,
-        Pass::Last => Duration::ZERO,
+    let mut goodbyes = 0;
+    let (within, resets) = match pass {
+        Pass::Within(within) => (within, false),
+        Pass::Reset | Pass::Last => (Duration::ZERO, true),
     };
     take_accepted(pool, buffers);
     for key in pool.table.keys() {
@@ -342,22 +365,25 @@ fn close_all(pass: Pass, pool: &Pool, buffers: &mut Buffers, report: &mut Report
         });
         let taken = egress.take_over(&refusal);
         note_answered(&taken, &egress, cx.now, report);
-        if pass == Pass::Last {
+        if resets {
             note_unfinished(&egress, cx.now, report);
         }
         let Some((mut conn, over)) = owned else {
-            if pass == Pass::Last && was_in_flight {
+            if resets && was_in_flight {
                 egress.reset_from_outside();
             }
             continue;
         };
+        let says_goodbye = conn.says_goodbye();
+        goodbyes += usize::from(says_goodbye);
         let how = match pass {
+            Pass::Reset if says_goodbye => LetGo::Park,
             Pass::Within(_) if matches!(taken, TakeOver::Answered(_)) => {
                 conn.close_after_flush(CloseReason::Cut, &cx);
                 LetGo::Queue(Queue::Ready)
             }
             Pass::Within(_) => over.map_or(LetGo::Queue(Queue::Ready), LetGo::Close),
-            Pass::Last => {
+            Pass::Reset | Pass::Last => {
                 let lingered = conn.end_lingering(&mut cx);
                 let is_cut = was_in_flight || conn.egress.pending() > 0;
                 LetGo::Close(if is_cut {
@@ -369,6 +395,7 @@ fn close_all(pass: Pass, pool: &Pool, buffers: &mut Buffers, report: &mut Report
         };
         pool.settle_or_queue(key, conn, how, &mut cx);
     }
+    goodbyes
 }
 
 /// Gives slots to the connections that are still on their way to a worker, which may have sent
@@ -445,9 +472,23 @@ fn refusal(lifecycle: &Lifecycle) -> Vec<u8> {
     out
 }
 
+/// Ends a server whose stop has failed: its threads are told to end, and what is known of its
+/// connections is reported with the fault.
+pub(super) fn give_up(handle: &ServerHandle, fault: String) -> Report {
+    let plan = handle.lifecycle().plan();
+    let mut report = Report::new(plan.map_or(StopCause::Handle, |plan| plan.cause));
+    handle.lifecycle().enter(Phase::Stopped);
+    if let Some(pool) = handle.pool() {
+        pool.dismiss_threads();
+        count(&pool, &mut report);
+    }
+    report.faults.push(fault);
+    report
+}
+
 /// Waits for the pool's threads, but not for a thread that sits in a handler. Returns those that
 /// are left behind.
-fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
+fn join(threads: Threads, pool: &Pool, report: &mut Report) -> Vec<StuckWorker> {
     let Threads { handles, ended } = threads;
     pool.dismiss_threads();
     let clock = &pool.lifecycle.clock;
@@ -469,8 +510,12 @@ fn join(threads: Threads, pool: &Pool) -> Vec<StuckWorker> {
         }
         match ended.recv_timeout(STUCK_AFTER) {
             Ok(thread) => {
-                if let Some(handle) = running[thread].take() {
-                    let _ = handle.join();
+                let Some(handle) = running[thread].take() else {
+                    continue;
+                };
+                let name = handle.thread().name().unwrap_or_default().to_owned();
+                if handle.join().is_err() {
+                    report.faults.push(format!("{name} panicked"));
                 }
             }
             Err(_) => continue,
@@ -505,10 +550,22 @@ fn stuck(pool: &Pool, thread: String, key: u32) -> StuckWorker {
 }
 
 /// Adds the counts of the server's whole life to the report.
-fn count(pool: &Arc<Pool>, report: &mut Report) {
+///
+/// The connections of threads that were left behind have not ended. What is known of their requests
+/// is taken from their egress.
+fn count(pool: &Pool, report: &mut Report) {
+    let left = pool
+        .table
+        .keys()
+        .filter_map(|key| pool.table.slot(key).egress());
+    left.for_each(|egress| pool.ledger.enter_requests(egress.close_books(false)));
+    let open = pool.ledger.len();
     report.accepted = pool.ledger.accepted();
+    report.requests = pool.ledger.requests();
+    report.unlisted = pool.ledger.unlisted();
     report.listeners.accept_paused = pool.ledger.paused();
     report.unanswered.append(&mut pool.ledger.take_unanswered());
+    report.cut_connections = pool.ledger.take_cut_connections();
     report.answered = Phase::ALL
         .iter()
         .map(|phase| (*phase, pool.answered(*phase)))
@@ -518,4 +575,5 @@ fn count(pool: &Arc<Pool>, report: &mut Report) {
         .iter()
         .map(|reason| (*reason, pool.ledger.ended(*reason)));
     report.closed = closed.filter(|(_, n)| *n > 0).collect();
+    report.balance(open);
 }

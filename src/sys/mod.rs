@@ -6,12 +6,14 @@
 //!
 //! Read [`waker`] and [`clock`] first: each wait of the server is made of these two. Then
 //! [`poller`], which finds the parked connections that have something to do, and [`socket`], the
-//! socket options that no other crate wraps. [`sync`] and [`panics`] are short: the synchronisation
+//! socket options that no other crate wraps. [`logging`] has a thread call the logger, which is user
+//! code. [`sync`] and [`panics`] are short: the synchronisation
 //! types of std or of loom, and panics of user code. So is [`signal_name`]. [`test_points`] is for
 //! the crate's own tests and costs nothing outside them.
 
 pub(crate) mod clock;
 pub(crate) mod half_open;
+pub(crate) mod logging;
 pub(crate) mod panics;
 pub(crate) mod poller;
 pub(crate) mod signal_name;

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lameduck::net::Listen;
-use lameduck::report::{Fate, Phase, UnansweredRequest};
+use lameduck::report::{CloseReason, Fate, Phase, UnansweredRequest};
 use lameduck::{
     Context, Handler, IntoResponse, Report, Request, Response, Running, Server, ServerBuilder,
     ServerHandle,
@@ -112,10 +112,13 @@ impl TestServer {
         self.wait_for_phase(Phase::Draining);
     }
 
+    /// Stops the server, and asserts that the books of the stop balance.
     #[track_caller]
     pub(crate) fn stop(&self) -> Report {
         let handle = self.handle();
-        within_limit("the stop ends", move || handle.shutdown())
+        let report = within_limit("the stop ends", move || handle.shutdown());
+        assert_balanced(&report);
+        report
     }
 
     /// Stops the server and asserts that it had nothing to cut.
@@ -124,6 +127,19 @@ impl TestServer {
         let report = self.stop();
         assert!(report.is_clean(), "{report}");
     }
+}
+
+/// Asserts that a report has no fault of the server in it, and that its sums come out.
+#[track_caller]
+pub(crate) fn assert_balanced(report: &Report) {
+    assert!(report.faults.is_empty(), "{report}");
+    let requests = report.requests;
+    let ends = requests.answered + requests.named + requests.broken_off;
+    assert_eq!((requests.begun, requests.lost), (ends, 0), "{report}");
+    assert!(
+        !report.is_clean() || report.closed_because(CloseReason::Cut) == 0,
+        "{report}"
+    );
 }
 
 /// Starts a server on `local_addr`.

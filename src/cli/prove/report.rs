@@ -14,6 +14,10 @@ pub(super) struct ServerReport {
     pub(super) raced: HashSet<String>,
     /// Requests that it says were not answered, for whatever reason.
     pub(super) named: HashSet<String>,
+    /// The number of connections that it says were cut in the middle of a request.
+    cut_connections: usize,
+    /// What it says does not come out.
+    faults: Vec<String>,
     pub(super) exit_code: i32,
 }
 
@@ -39,6 +43,14 @@ impl ServerReport {
                 .chain(stuck)
                 .filter_map(Json::request)
                 .collect(),
+            cut_connections: report.get("cut_connections").items().len(),
+            faults: report
+                .get("faults")
+                .items()
+                .iter()
+                .filter_map(Json::text)
+                .map(str::to_owned)
+                .collect(),
             exit_code: i32::try_from(report.get("exit_code").number()).unwrap_or(i32::MAX),
         })
     }
@@ -49,7 +61,7 @@ impl ServerReport {
         // Of these a client cannot know whether the server counts them as answered.
         let unknown = clients.total(Outcome::Lost) + clients.total(Outcome::Unavailable);
         let raced = clients.total(Outcome::Raced);
-        let mut contradictions = Vec::new();
+        let mut contradictions: Vec<_> = self.faults.clone();
         if self.accepted < clients.connections {
             let spoke = clients.connections;
             contradictions.push(format!(
@@ -68,15 +80,12 @@ impl ServerReport {
                 self.answered
             ));
         }
-        for request in clients
-            .unavailable
-            .iter()
-            .filter(|request| !self.named.contains(*request))
-        {
-            contradictions.push(format!(
-                "answered with 503, which the report does not tell: {request}"
-            ));
-        }
+        // A request of which the server has read a part has no name there.
+        let unavailable = clients.unavailable.iter();
+        let untold = unavailable.filter(|request| !self.named.contains(*request));
+        contradictions.extend(untold.skip(self.cut_connections).map(|request| {
+            format!("answered with 503, which the report does not tell: {request}")
+        }));
         if self.raced.len() as u64 != raced {
             contradictions.push(format!(
                 "the report names {} raced requests, clients know of {raced}",
@@ -211,6 +220,14 @@ impl Json {
         }
     }
 
+    fn text(&self) -> Option<&str> {
+        if let Self::Text(text) = self {
+            Some(text)
+        } else {
+            None
+        }
+    }
+
     fn number(&self) -> u64 {
         if let Self::Number(number) = self {
             *number as u64
@@ -244,13 +261,16 @@ mod tests {
             "unanswered":[{"method":"GET","target":"/a","fate":"raced"},
             {"method":"GET","target":"/after","fate":"after_close"},
             {"method":"POST","target":"/b","fate":"cut","bytes_sent":3}],
-            "stuck":[{"request":{"method":"PUT","target":"/c"}},{"request":null}],"exit_code":3}"#
+            "stuck":[{"request":{"method":"PUT","target":"/c"}},{"request":null}],
+            "cut_connections":[{"peer":null}],"faults":["1 connection did not end"],"exit_code":3}"#
             .replace('\n', " ");
         let report = ServerReport::find(&format!("starting\n{{}} {{\n{line}\n")).unwrap();
         assert_eq!(
             (report.accepted, report.answered, report.exit_code),
             (7, 42, 3)
         );
+        assert_eq!(report.faults, ["1 connection did not end"]);
+        assert_eq!(report.cut_connections, 1);
         assert_eq!(report.raced, HashSet::from(["GET /a".to_owned()]));
         let named = ["GET /a", "GET /after", "POST /b", "PUT /c"];
         assert_eq!(report.named, HashSet::from(named.map(str::to_owned)));

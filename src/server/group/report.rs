@@ -2,11 +2,12 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io::Write;
 use std::process::{ExitCode, Termination};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::write_with_causes;
+use crate::error::Causes;
 use crate::lifecycle::phase::StopCause;
 use crate::lifecycle::report::Report;
 use crate::sys::clock::Short;
@@ -240,7 +241,13 @@ impl GroupReport {
 }
 
 impl Termination for GroupReport {
+    /// Returns the [exit code](Self::exit_code). A report that is not clean is written to stderr
+    /// before.
     fn report(self) -> ExitCode {
+        if !self.is_clean() {
+            // Where stderr is closed there is nobody to tell, but the exit code still does.
+            let _ = std::io::stderr().write_all(self.to_string().as_bytes());
+        }
         self.exit_code().into()
     }
 }
@@ -268,8 +275,7 @@ impl fmt::Display for MemberReport {
             MemberOutcome::Done => write!(f, "{name} ended after {ran}"),
             MemberOutcome::Served(report) => write!(f, "{name} {}", report.summary()),
             MemberOutcome::Failed(error) => {
-                write!(f, "{name} failed after {ran}: ")?;
-                write_with_causes(f, &**error)
+                write!(f, "{name} failed after {ran}: {}", Causes(&**error))
             }
             MemberOutcome::Panicked(text) => write!(f, "{name} panicked after {ran}: {text}"),
             MemberOutcome::LeftBehind => {
@@ -312,7 +318,7 @@ impl fmt::Display for GroupFailed {
 
 impl fmt::Debug for GroupFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_with_causes(f, self)
+        write!(f, "{}", Causes(self))
     }
 }
 
