@@ -6,11 +6,14 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use lameduck::report::{HookOutcome, Phase};
 use lameduck::{Context, Report, Request, ServerHandle};
 
-use support::{Client, Gate, LIMIT, TestServer, builder, eventually, hello, millis, within_limit};
+use support::{
+    Client, Gate, LIMIT, TestServer, builder, eventually, hello, millis, now, within_limit,
+};
 
 fn outcomes(report: &Report) -> Vec<(&str, HookOutcome)> {
     report
@@ -303,5 +306,27 @@ fn on_stopped_gets_cut_grace_even_when_the_deadline_has_passed() {
     // A stuck worker decides the exit code before a hook that failed does.
     assert_eq!((report.stuck.len(), report.exit_code()), (1, 3), "{report}");
     assert!(report.took < LIMIT / 4, "{report}");
+    gate.open();
+}
+
+/// A stuck handler uses up the cut's grace, and a hook that hangs what comes after it: the two do
+/// not add up to a second grace.
+#[test]
+fn a_stuck_handler_and_a_hook_that_hangs_share_one_bound() {
+    let gate = Gate::new();
+    let (hook_gate, grace) = (gate.clone(), Duration::from_secs(3));
+    let description = builder()
+        .workers(2)
+        .cut_grace(grace)
+        .on_stopped("hangs", move || hook_gate.pass());
+    let waits = gate.clone();
+    let server = TestServer::with(description, move |_: Request, _: Context| waits.pass());
+    let _client = server.block(&gate, "/stuck");
+    let began = now();
+    let report = server.handle().close();
+    // The grace and half a second, and no second grace.
+    assert!(now() - began < grace * 2, "{report}");
+    assert_eq!(outcomes(&report), [("hangs", HookOutcome::Late)]);
+    assert_eq!(report.stuck.len(), 1, "{report}");
     gate.open();
 }

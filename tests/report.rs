@@ -9,11 +9,11 @@ use std::io::Write;
 
 use lameduck::IntoResponse;
 use lameduck::body::BodyWriter;
-use lameduck::report::{CloseReason, Fate, Phase, StopCause};
+use lameduck::report::{CloseReason, Fate, Phase, Requests, StopCause};
 use lameduck::{Body, Context, Error, Report, Request, Response, ServerBuilder};
 use std::process::{ExitCode, Termination};
 
-use support::{Client, Gate, LIMIT, TestServer, builder, millis, within_limit};
+use support::{Client, Gate, LIMIT, TestServer, builder, eventually, millis, within_limit};
 
 /// Starts a server whose handler waits at the gate for `/block`. For `/begun` it begins its
 /// response and then waits.
@@ -102,6 +102,83 @@ fn a_clean_report_is_short_and_exits_with_0() {
         assert!(!text.contains(&format!("{word}:")), "{text}");
     }
     assert_eq!(report.clone().into_result().unwrap(), report);
+}
+
+/// Requests that end in each way, and the numbers that the report gives for them.
+#[test]
+fn the_books_have_every_request_and_connection() {
+    let gate = Gate::new();
+    let description = builder().workers(4).grace_period(millis(100));
+    let passes = gate.clone();
+    let server = TestServer::with(
+        description,
+        move |request: Request, _: Context| -> Response {
+            let gate = passes.clone();
+            match request.uri().path() {
+                "/block" => gate.pass(),
+                "/large" => {
+                    return Body::sized_reader(std::io::repeat(b'x'), 1 << 40).into_response();
+                }
+                "/fails" => {
+                    let write = |out: &mut BodyWriter<'_>| {
+                        out.write_all(&[b'x'; 1 << 17])?;
+                        out.flush()?;
+                        Err(std::io::Error::other("on purpose"))
+                    };
+                    return Body::writer(write).into_response();
+                }
+                _ => {}
+            }
+            "hello".into_response()
+        },
+    );
+    // Two are answered. One is refused for its head, which begins no request.
+    assert_eq!(server.used_client("/").get("/").status, 200);
+    let mut bad = server.client();
+    bad.send("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: none\r\n\r\n");
+    assert_eq!(bad.read_response().status, 417);
+    // Two are broken off: by a client that leaves, and by a handler that fails.
+    let mut leaves = server.client();
+    leaves.send_get("/large");
+    leaves.read_head();
+    drop(leaves);
+    let mut fails = server.client();
+    fails.send_get("/fails");
+    let _ = fails.drain();
+    eventually("they have ended", || server.handle().stats().closed == 4);
+    // Two are cut: before and after their responses have begun.
+    let mut begun = server.client();
+    begun.send_get("/large");
+    begun.read_head();
+    let _blocked = server.block(&gate, "/block");
+    // And a connection in the middle of a request.
+    let mut half = server.client();
+    half.send("GET /half HT");
+    server.wait_accepted(7);
+    let report = server.stop();
+    gate.open();
+    let Requests {
+        begun,
+        answered,
+        named,
+        broken_off,
+        lost,
+        ..
+    } = report.requests;
+    assert_eq!(
+        (begun, answered, named, broken_off, lost),
+        (6, 2, 2, 2, 0),
+        "{report}"
+    );
+    assert_eq!(report.cut_connections.len(), 1, "{report}");
+    let peer = report.cut_connections[0].peer;
+    assert_eq!(peer, Some(half.local_addr()), "{report}");
+    assert!(
+        report
+            .summary()
+            .contains("2 requests cut, 1 connection cut"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -529,6 +606,65 @@ mod in_a_child {
             .filter(|line| line.contains("stopped cleanly by SIGTERM"))
             .count();
         assert_eq!(end, 1, "{lines:#?}");
+    }
+
+    #[test]
+    fn a_stop_that_is_not_clean_warns_of_each_loss() {
+        let demo = Program::demo(&["--workers", "2", "--grace-period", "1h"]);
+        let mut waits: Vec<_> = (0..3)
+            .map(|i| {
+                let mut client = demo.client();
+                client.send(get("/plaintext") + &get(&format!("/sleep?ms=360000{i}")));
+                assert_eq!(client.read_response().status, 200);
+                client
+            })
+            .collect();
+        let mut half = demo.client();
+        half.send("GET /half HT");
+        for signal in [Signal::TERM, Signal::INT] {
+            demo.signal(signal);
+            demo.wait_for_line("got SIG");
+        }
+        for client in &mut waits {
+            assert_eq!(client.read_response().status, 503);
+        }
+        drop(waits);
+        let ended = demo.end();
+        assert_eq!(ended.code, Some(1), "{}", ended.output);
+        let lines = demo.rest_of_lines();
+        let warnings = |text: &str| {
+            let warnings = lines
+                .iter()
+                .filter(|line| line.contains("WARN") && line.contains(text));
+            warnings.count()
+        };
+        // Whether a handler had begun with them depends on the moment.
+        let requests = [
+            "cut: GET /sleep?ms=360000",
+            "never started: GET /sleep?ms=360000",
+        ];
+        assert_eq!(
+            requests.map(warnings).iter().sum::<usize>(),
+            3,
+            "{lines:#?}"
+        );
+        assert_eq!(warnings(", 1 connection cut by SIGTERM"), 1, "{lines:#?}");
+        assert_eq!(warnings("cut: a connection of 127.0.0.1:"), 1, "{lines:#?}");
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_written_is_said_to_be_so() {
+        let full = std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let mut command = support::child::demo();
+        let command = command.args(["--listen", "127.0.0.1:0"]).stdout(full);
+        let demo = Program::serving(command);
+        demo.signal(Signal::TERM);
+        demo.wait_for_line("cannot write the report to stdout: No space left on device");
+        demo.wait_for_line("stopped cleanly by SIGTERM");
+        assert_eq!(demo.end().code, Some(0));
     }
 
     #[test]

@@ -9,14 +9,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, bounded, tick, unbounded};
 use lameduck::http::header::{CONTENT_TYPE, HeaderName};
 use lameduck::http::{HeaderValue, StatusCode};
 use lameduck::report::CloseReason;
 use lameduck::report::Fate;
 use lameduck::upgrade::{self, Upgraded};
 use lameduck::{Body, Context, Request, Response};
-use support::{Client, LIMIT, TestServer, builder, get, server_threads};
+use support::{Client, LIMIT, TestServer, builder, get, now, server_threads};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role};
 use tungstenite::{Message, WebSocket};
@@ -468,4 +468,51 @@ fn a_stream_that_is_over_leaves_its_connection_for_the_next_request() {
         );
     }
     server.stop_cleanly();
+}
+
+/// Closures that end one after another are waited for in all, and not each from anew.
+#[test]
+fn closures_that_end_one_after_another_do_not_draw_the_stop_out() {
+    const CLOSURES: usize = 60;
+    let (to, turns) = bounded::<()>(CLOSURES);
+    let (entered_sender, entered) = bounded(CLOSURES);
+    let server = TestServer::with(
+        builder().cut_grace(Duration::ZERO),
+        move |request: Request, _context: Context| {
+            let (entered, turns) = (entered_sender.clone(), turns.clone());
+            upgrade::accept(&request, "deaf", move |_io, _context| {
+                entered.send(()).unwrap();
+                // One closure ends each 50 ms, which is sooner than a thread counts as stuck.
+                let _ = turns.recv();
+            })
+        },
+    );
+    let upgrade = "GET /deaf HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: deaf\r\n\r\n";
+    let _clients: Vec<_> = (0..CLOSURES)
+        .map(|_| {
+            let mut client = server.client();
+            client.send(upgrade);
+            entered.recv_timeout(LIMIT).unwrap();
+            client
+        })
+        .collect();
+    let handle = server.handle();
+    let stop = std::thread::spawn(move || {
+        let began = now();
+        (handle.close(), now() - began)
+    });
+    let ticks = tick(Duration::from_millis(50));
+    let (report, took) = loop {
+        if stop.is_finished() {
+            break stop.join().unwrap();
+        }
+        ticks.recv().unwrap();
+        let _ = to.try_send(());
+    };
+    assert!(
+        took < Duration::from_millis(50) * CLOSURES as u32 / 2,
+        "{took:?}: {report}"
+    );
+    assert!(!report.stuck.is_empty(), "{report}");
+    drop(to);
 }

@@ -98,7 +98,7 @@ impl CloseReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Requests {
-    /// The requests whose heads were complete.
+    /// The requests whose heads were complete and valid.
     pub begun: u64,
     /// The requests whose responses the kernel has taken completely. The server's own refusals
     /// count, such as 408 and 413.

@@ -3,6 +3,7 @@
 
 mod accept_errors;
 mod blocked_workers;
+mod books;
 mod dedicated;
 mod events;
 mod fixture;
