@@ -296,8 +296,13 @@
 //! However a stop ends, it ends with a [`Report`], the same for every caller that waits. It says
 //! how long each phase took, how each connection ended, and names each request that [was not
 //! answered](Report::unanswered), with its [fate](report::Fate), and each worker that is
-//! [stuck](Report::stuck) in a handler. From `main` it is the exit code: 0 if the stop was clean, 1
-//! if something was cut, 3 if a handler never came back. It prints as a few lines for people;
+//! [stuck](Report::stuck) in a handler. Its books balance: each connection that was accepted has
+//! ended, and each request that was begun is [answered, broken off or named](report::Requests); if
+//! a sum does not come out, that is a [fault](Report::faults), and the stop is not clean.
+//!
+//! From `main` it is the exit code: 0 if the stop was clean, 1 if something was cut, 3 if a handler
+//! never came back; [`exit_code`] adds 2 for a program that could not start. A report that is not
+//! clean writes itself to stderr, and each loss is logged. It prints as a few lines for people;
 //! [`summary`](Report::summary) is one line, and [`to_json`](Report::to_json) is for machines.
 //!
 //! ```
@@ -384,8 +389,9 @@
 //! # Deploying
 //!
 //! Whatever stops the program waits for a while and then kills it.
-//! `lame_duck + grace_period + cut_grace` has to be below that, with a second or two for the
-//! program's own end.
+//! `lame_duck + grace_period + cut_grace` and half a second, the
+//! [longest](ServerHandle::shutdown#how-long-it-takes) that a stop takes, has to be below that, with
+//! a second or two for the program's own end.
 //!
 //! | where | waits by default | what to set |
 //! |---|---|---|
@@ -440,7 +446,13 @@
 //!
 //! Through the `log` crate: *error* when an operator must act, *warn* when a client or a handler
 //! misbehaves, *info* for the phases of the stop, *debug* per connection. Nothing at *info* is per
-//! request, except the [access log](layers::access_log), if the program adds it.
+//! request, except the [access log](layers::access_log), if the program adds it. A stop that was
+//! not clean has a line at *warn* for each request that was cut, each connection and each stuck
+//! worker, at most 30.
+//!
+//! The server's own lines are given to the logger by a thread of their own, so a logger that waits
+//! for a full pipe, or panics, holds up nothing. Up to 1,024 lines wait for it; further ones are
+//! dropped, and a line says how many. The end of the last server waits up to 200 ms for its lines.
 //!
 //! # Features
 //!

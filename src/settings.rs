@@ -23,6 +23,8 @@ pub(crate) const CUT_GRACE: Duration = Duration::from_secs(1);
 /// code: the goodbye of idle connections where the cut's grace is shorter, threads that are about to
 /// end, and `on_stopped` hooks that had no time before.
 pub(crate) const END_GRACE: Duration = Duration::from_millis(500);
+/// The time that the end of a server or a group waits for the logger to take the last lines.
+pub(crate) const LOG_END: Duration = Duration::from_millis(200);
 /// The time within which a repeat of the same signal counts once: process groups and wrappers that pass
 /// signals on deliver one signal twice within milliseconds. A person who presses Ctrl-C again takes
 /// longer.

@@ -24,6 +24,7 @@ use crate::lifecycle::ledger::CloseReason;
 use crate::settings::{
     LINGER_TIMEOUT, MAX_DISCARD_BYTES, MAX_PENDING_BYTES, PULL_BUDGET, REQUEST_BUDGET,
 };
+use crate::sys::logging;
 use crate::wire::Refusal;
 use crate::wire::chunked::Decoder;
 use crate::wire::framing::Framing;
@@ -384,7 +385,7 @@ impl Conn {
                     self.streams_body = unread_body.is_some();
                 }
                 None => {
-                    log::warn!(
+                    logging::warn!(
                         "a request body was still being read by another thread when its response was complete"
                     );
                     close = Some(CloseReason::Failed);

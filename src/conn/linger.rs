@@ -12,6 +12,7 @@ use crate::conn::stage::{Conn, Flush, Linger, Next, Peer, RETRY_AFTER, Source, S
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::unanswered::{CutConnection, Fate, UnansweredRequest};
 use crate::settings::{MAX_LINGER_BYTES, MAX_LINGER_TIMEOUT, PULL_BUDGET};
+use crate::sys::logging;
 use crate::sys::poller::SocketEvents;
 use crate::wire::Refusal;
 use crate::wire::head::{Head, HeadScan};
@@ -142,7 +143,7 @@ impl Conn {
                     !head_only,
                 );
             });
-        log::debug!(
+        logging::debug!(
             "{}: {}, peer {}",
             refusal.status,
             refusal.reason,

@@ -24,6 +24,7 @@ use crate::conn::transport::Look;
 use crate::conn::upgraded::Upgraded;
 use crate::lifecycle::ledger::CloseReason;
 use crate::settings::MAX_PULL_BYTES;
+use crate::sys::logging;
 use crate::sys::panics::Panic;
 use crate::sys::waker::Waker;
 use crate::wire::chunked::{LAST_CHUNK, encode_chunk};
@@ -46,7 +47,7 @@ impl Conn {
         let (response, failed) = match outcome {
             Ok(response) => (response, false),
             Err(panic) => {
-                log::error!("a handler panicked: {panic}, peer {}", Peer(&self.egress));
+                logging::error!("a handler panicked: {panic}, peer {}", Peer(&self.egress));
                 (internal_error(), true)
             }
         };
@@ -101,7 +102,7 @@ impl Conn {
         let (framing, unsent_len) = match frame_response(&meta, &parts, &body) {
             Ok(framed) => framed,
             Err(reason) => {
-                log::error!(
+                logging::error!(
                     "a handler's response is answered with 500: {reason}, peer {}",
                     Peer(&self.egress)
                 );
@@ -390,7 +391,7 @@ impl Conn {
     /// Resets the connection because a response that has begun cannot be completed: the peer must
     /// not take the part it has for all of it.
     fn fail(&self, level: Level, reason: std::fmt::Arguments<'_>) -> Next {
-        log::log!(level, "{reason}, peer {}", Peer(&self.egress));
+        logging::line!(level, "{reason}, peer {}", Peer(&self.egress));
         self.egress.transport().reset();
         Next::Close(CloseReason::Failed)
     }

@@ -52,6 +52,7 @@ use crate::conn::request_scan::RequestScan;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::ledger::{CloseReason, Entry};
 use crate::settings::{LINGER_QUIET, LINGER_TIMEOUT, Settings};
+use crate::sys::logging;
 use crate::sys::panics;
 use crate::sys::poller::SocketEvents;
 use crate::wire::chunked::Decoder;
@@ -291,7 +292,7 @@ impl Conn {
         if matches!(left, Stage::Push(_) | Stage::Dedicated(_) | Stage::Flush(_))
             && let Err(panic) = panics::catch(|| drop(left))
         {
-            log::error!(
+            logging::error!(
                 "a response's body panicked when it was dropped: {panic}, peer {}",
                 Peer(&self.egress)
             );

@@ -15,6 +15,7 @@ use crate::conn::body_error::BodyError;
 use crate::conn::message::Response;
 use crate::conn::stage;
 use crate::handler::into_response::{IntoResponse, internal_error};
+use crate::sys::logging;
 
 /// What a handler returns that answers most errors with 500 and some with another response.
 pub type HandlerResult<R> = Result<R, Failure>;
@@ -106,7 +107,7 @@ impl<T, E: Display> OrAnswer<T> for Result<T, E> {
     fn or_answer(self, response: impl IntoResponse) -> Result<T, Failure> {
         self.map_err(|error| {
             let response = response.into_response();
-            log::debug!(
+            logging::debug!(
                 "a handler answers {} because of an error: {error}",
                 response.status()
             );

@@ -13,6 +13,7 @@ use crate::conn::body::Body;
 use crate::conn::message::Response;
 use crate::handler::fields::Fields;
 use crate::lifecycle::context::Readiness;
+use crate::sys::logging;
 
 /// Types that a handler may return, because a response can be made from them.
 ///
@@ -204,7 +205,7 @@ impl<F: Fields, R: IntoResponse> IntoResponse for (StatusCode, F, R) {
 
 /// Returns a 500 without details, and logs the error.
 pub(super) fn internal_error(error: &dyn Display) -> Response {
-    log::error!("a handler failed: {error}");
+    logging::error!("a handler failed: {error}");
     StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }
 

@@ -11,6 +11,7 @@ use crate::lifecycle::report::{HookOutcome, HookReport};
 use crate::sys::clock::Clock;
 use crate::sys::logging;
 use crate::sys::panics;
+use crate::sys::test_points::TestPoints;
 
 /// A named closure of the program that runs once.
 pub(crate) struct Hook {
@@ -36,6 +37,7 @@ pub(crate) struct ReadyHooks {
     hooks: Hooks,
     /// `None`: there are no hooks.
     thread: Option<Sender<Sequence>>,
+    test_points: TestPoints,
 }
 
 /// Hooks that run one after another.
@@ -82,15 +84,16 @@ impl fmt::Debug for Hook {
 
 impl Hooks {
     /// Starts the thread that waits for the hooks to be due, if there are any.
-    pub(crate) fn ready(self) -> io::Result<ReadyHooks> {
+    pub(crate) fn ready(self, test_points: &TestPoints) -> io::Result<ReadyHooks> {
         let is_needed = !(self.on_shutdown.is_empty() && self.on_stopped.is_empty());
         Ok(ReadyHooks {
             hooks: self,
             thread: if is_needed {
-                Some(start_thread()?)
+                Some(start_thread(test_points)?)
             } else {
                 None
             },
+            test_points: test_points.clone(),
         })
     }
 }
@@ -106,7 +109,7 @@ impl ReadyHooks {
                 clock: clock.clone(),
                 to: to.clone(),
             };
-            match start_thread() {
+            match start_thread(&self.test_points) {
                 Ok(thread) => drop(thread.send(sequence)),
                 Err(error) => {
                     logging::error!(
@@ -140,7 +143,8 @@ impl ReadyHooks {
 }
 
 /// Starts a thread that runs the hooks it is sent.
-fn start_thread() -> io::Result<Sender<Sequence>> {
+fn start_thread(test_points: &TestPoints) -> io::Result<Sender<Sequence>> {
+    test_points.spawn_error()?;
     let (to, sequences) = unbounded::<Sequence>();
     let thread = std::thread::Builder::new().name("lameduck-hook".to_owned());
     thread.spawn(move || {

@@ -8,6 +8,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::sys::clock::Clock;
+use crate::sys::logging;
 
 /// A call that is due later. Dropping it takes the call back.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ pub(crate) fn at(at: Instant, then: impl FnOnce() + Send + 'static) -> Alarm {
         {
             Ok(_) => alarms.is_running = true,
             Err(error) => {
-                log::error!(
+                logging::error!(
                     "cannot start a thread for timeouts, so deadlines have no effect: {error}"
                 )
             }

@@ -22,6 +22,7 @@ use crate::listen::eviction::{Eviction, Evictor};
 use crate::listen::listener::Listener;
 use crate::pool::shared::{Accepted, Pool};
 use crate::sys::clock::{after, earlier, later};
+use crate::sys::logging;
 use crate::sys::test_points::Point;
 use crate::sys::waker::wait_for;
 
@@ -252,7 +253,7 @@ impl Acceptor {
             .is_none_or(|at| now.saturating_duration_since(at) >= COMPLAINT)
         {
             self.complained_at = Some(now);
-            log::log!(level, "{line}");
+            logging::line!(level, "{line}");
         }
     }
 }

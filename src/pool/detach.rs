@@ -15,6 +15,7 @@ use crate::lifecycle::phase::{Phase, awaited};
 use crate::pool::dedicated::{DedicatedThreads, Upgrading};
 use crate::pool::settle::{LetGo, Queue};
 use crate::pool::shared::Pool;
+use crate::sys::logging;
 use crate::sys::panics;
 use crate::sys::poller::SocketEvents;
 use crate::sys::test_points::Point;
@@ -80,7 +81,7 @@ fn run(
     }
     drop(upgrading);
     let next = run.unwrap_or_else(|panic| {
-        log::error!(
+        logging::error!(
             "the code on a dedicated thread panicked: {panic}, peer {}",
             Peer(&conn.egress)
         );

@@ -31,6 +31,7 @@ use crate::lifecycle::phase::Phase;
 use crate::lifecycle::scope::Client;
 use crate::pool::shared::{Accepted, Lane, Pool};
 use crate::pool::slots::KeyQueue;
+use crate::sys::logging;
 use crate::sys::panics;
 use crate::sys::poller::SocketEvents;
 use crate::sys::test_points::Point;
@@ -170,7 +171,7 @@ impl Pool {
             Interest::Readable
         };
         if let Err(error) = conn.egress.watch(wanted) {
-            log::error!("cannot watch a connection: {error}");
+            logging::error!("cannot watch a connection: {error}");
             self.close(key, conn, CloseReason::Broken, cx);
             return None;
         }
@@ -217,7 +218,7 @@ impl Pool {
         conn.egress.unregister();
         // Dropping the connection drops the unused rest of its response: user code.
         if let Err(panic) = panics::catch(|| conn.close(reason)) {
-            log::error!("a response's body panicked when it was dropped: {panic}");
+            logging::error!("a response's body panicked when it was dropped: {panic}");
         }
         self.table.free(key);
     }

@@ -24,6 +24,7 @@ use crate::pool::permits::Permit;
 use crate::pool::settle::{LetGo, Queue};
 use crate::pool::shared::{Lane, Pool};
 use crate::settings::{READY_BUDGET, REQUEST_BUDGET};
+use crate::sys::logging;
 use crate::sys::panics;
 use crate::sys::poller::{Events, Ready};
 use crate::sys::test_points::Point;
@@ -392,7 +393,7 @@ impl<'p> Worker<'p> {
             self.in_slow = true;
         }
         let next = outcome.unwrap_or_else(|panic| {
-            log::error!(
+            logging::error!(
                 "a response's body panicked: {panic}, peer {}",
                 Peer(&conn.egress)
             );

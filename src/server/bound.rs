@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -21,7 +20,7 @@ use crate::pool::worker::{Ended, Worker};
 use crate::server::handle::ServerHandle;
 use crate::server::shutdown;
 use crate::server::signals::{Caught, SignalThread};
-use crate::settings::{MAX_ACCEPTED, Settings};
+use crate::settings::{LOG_END, MAX_ACCEPTED, Settings};
 use crate::sys::logging::{self, LogThread};
 use crate::sys::panics;
 use crate::sys::waker::Waker;
@@ -123,7 +122,9 @@ impl Bound {
 
         let mut started = StartedPool::new(&pool);
         started.start_all().map_err(cannot_start("threads"))?;
-        let hooks = hooks.ready().map_err(cannot_start("hook thread"))?;
+        let hooks = hooks
+            .ready(&pool.test_points)
+            .map_err(cannot_start("hook thread"))?;
         let (stop, cut) = (handle.clone(), handle.clone());
         let signals = caught
             .listen(
@@ -220,8 +221,6 @@ fn log_end(report: &Report) {
 
 /// The most losses of a stop that are logged, each in a line of its own.
 const MAX_LOGGED_LOSSES: usize = 30;
-/// How long the end of a server waits until its last lines are written.
-const LOG_END: Duration = Duration::from_millis(200);
 
 /// The pool's threads until the acceptor has them. Dropping it ends them.
 struct StartedPool<'p> {

@@ -137,6 +137,9 @@ impl ServerBuilder {
 
     /// Sets how long a response that has begun, or a 503, gets to arrive after the stop's deadline.
     /// Default: 1 s. Zero resets the connections at once.
+    ///
+    /// An idle connection is closed then too, and gets up to 400 ms even if this is zero: a request
+    /// that crosses its close is named in the report.
     pub fn cut_grace(mut self, period: Duration) -> Self {
         self.settings.cut_grace = period;
         self
@@ -251,8 +254,9 @@ impl ServerBuilder {
 
     /// Adds a hook that runs when draining starts, beside the requests that are still served.
     ///
-    /// Each hook has its own thread, so several run at the same time. The stop waits for them, at
-    /// most for the [`grace_period`](Self::grace_period). The report says how each one ended.
+    /// Each hook has its own thread, so several run at the same time; if no thread can be started
+    /// then, they run one after the other. The stop waits for them, at most for the
+    /// [`grace_period`](Self::grace_period). The report says how each one ended.
     pub fn on_shutdown(
         mut self,
         name: impl Into<String>,
@@ -265,8 +269,9 @@ impl ServerBuilder {
     /// Adds a hook that runs after the last request: the place to close what handlers use.
     ///
     /// No handler runs then, except those that the report names as stuck. Several hooks run one
-    /// after the other, in the order in which they were added. The stop waits for them until its
-    /// deadline, and at least for [`cut_grace`](Self::cut_grace). The report says how each one
+    /// after the other, in the order in which they were added, on a thread that is started with the
+    /// server. The stop waits for them as long as it
+    /// [may take](crate::ServerHandle::shutdown#how-long-it-takes). The report says how each one
     /// ended.
     pub fn on_stopped(
         mut self,

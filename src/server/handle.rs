@@ -54,10 +54,16 @@ impl ServerHandle {
 
     /// Shuts the server down and waits until every connection has ended.
     ///
-    /// Clients see what [`begin_shutdown`](Self::begin_shutdown) describes. Blocks for at most
-    /// `lame_duck + grace_period + cut_grace`: a handler that still runs then is left on its thread
-    /// and counted as stuck. A second call, from any thread, waits for the same stop and returns an
-    /// equal report.
+    /// Clients see what [`begin_shutdown`](Self::begin_shutdown) describes. A second call, from any
+    /// thread, waits for the same stop and returns an equal report.
+    ///
+    /// # How long it takes
+    ///
+    /// At most `lame_duck + grace_period + cut_grace` and half a second, whatever handlers, bodies,
+    /// hooks and the program's logger do. All waits of the stop share this time: a handler that
+    /// still runs at its end is left on its thread and counted as stuck, and a hook as late. Most
+    /// stops are over as soon as the last response is sent and idle clients have seen their
+    /// connections close.
     ///
     /// # Panics
     ///
@@ -87,7 +93,8 @@ impl ServerHandle {
     /// Shuts the server down without lame duck and with `within` instead of the grace period, and
     /// waits until every connection has ended.
     ///
-    /// Blocks for at most `within + cut_grace`. A stop that was begun before can only become
+    /// Blocks for at most `within + cut_grace` and half a second, as described at
+    /// [`shutdown`](Self::shutdown#how-long-it-takes). A stop that was begun before can only become
     /// shorter.
     ///
     /// # Panics
@@ -101,8 +108,8 @@ impl ServerHandle {
     /// Cuts every connection now and waits until that is done.
     ///
     /// A client with a request in flight gets 503 if its response is not begun, and a reset
-    /// connection if it is. Blocks for at most [`cut_grace`](crate::ServerBuilder::cut_grace) and a
-    /// moment.
+    /// connection if it is. Blocks for at most [`cut_grace`](crate::ServerBuilder::cut_grace) and
+    /// half a second, as described at [`shutdown`](Self::shutdown#how-long-it-takes).
     ///
     /// # Panics
     ///

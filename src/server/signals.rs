@@ -18,6 +18,7 @@ use crate::lifecycle::context::Context;
 use crate::lifecycle::scope::CancelReason;
 use crate::settings::SIGNAL_REPEAT;
 use crate::sys::clock::Clock;
+use crate::sys::logging::{self, LogThread};
 use crate::sys::signal_name::signal_name;
 
 /// The signal of a terminal that was closed. By custom it asks a daemon to read its configuration
@@ -151,7 +152,9 @@ impl Caught {
             return Ok(None);
         };
         let handle = signals.handle();
+        let logs = LogThread::new();
         let pass_on = move || {
+            let _logs = logs;
             let mut counted = 0;
             let mut last: Option<(i32, Instant)> = None;
             for signal in signals.forever() {
@@ -160,12 +163,11 @@ impl Caught {
                     before == signal && now.saturating_duration_since(at) < SIGNAL_REPEAT
                 };
                 if last.is_some_and(is_repeat) {
-                    log::debug!("got {} again at once: it counts once", signal_name(signal));
+                    logging::debug!("got {} again at once: it counts once", signal_name(signal));
                     continue;
                 }
                 last = Some((signal, now));
                 counted += 1;
-                // A logger may block, so the signal takes effect before it is logged.
                 let what = match counted {
                     1 => {
                         stop(signal);
@@ -177,7 +179,7 @@ impl Caught {
                     }
                     _ => end_process(signal),
                 };
-                log::info!("got {}: {what}", signal_name(signal));
+                logging::info!("got {}: {what}", signal_name(signal));
             }
         };
         let thread = std::thread::Builder::new()

@@ -19,12 +19,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::Level;
 
+use crate::settings::LOG_END;
 use crate::sys::panics;
 
 /// The most lines that wait for the logger.
 const MAX_QUEUED: usize = 1024;
-/// How long the end of the last server waits for a logger that does not take its line.
-const END_WITHIN: Duration = Duration::from_millis(200);
 
 /// A line for the logger, with what is known of the place it comes from.
 pub(crate) struct Line {
@@ -110,7 +109,7 @@ impl Drop for Shared {
             return;
         };
         drop(to);
-        let ended = ended.recv_timeout(END_WITHIN);
+        let ended = ended.recv_timeout(LOG_END);
         if ended.is_err_and(|error| error.is_disconnected()) {
             let _ = thread.join();
         }
@@ -171,7 +170,6 @@ macro_rules! debug {
     ($($text:tt)+) => { $crate::sys::logging::line!(log::Level::Debug, $($text)+) };
 }
 
-#[allow(unused_imports)]
 pub(crate) use {debug, error, info, line, warning as warn};
 
 /// Gives lines to the logger until there is nobody left who could send one.

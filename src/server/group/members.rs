@@ -21,7 +21,9 @@ use crate::lifecycle::scope::CancelReason;
 use crate::lifecycle::timer::{self, Alarm};
 use crate::server::group::report::{GroupCause, GroupReport, MemberOutcome, MemberReport};
 use crate::server::{Running, ServerHandle};
+use crate::settings::LOG_END;
 use crate::sys::clock::{Clock, after};
+use crate::sys::logging::{self, LogThread};
 use crate::sys::panics;
 
 /// How long a service has to end once the wait is cut short, before it is left behind: as long as
@@ -43,6 +45,7 @@ pub(super) struct Shared {
     stopped: Flag,
     /// Made by the first caller that waits for the end.
     report: OnceLock<GroupReport>,
+    logs: LogThread,
 }
 
 #[derive(Default)]
@@ -92,6 +95,7 @@ impl Shared {
             state: Mutex::default(),
             stopped: Flag::new(),
             report: OnceLock::new(),
+            logs: LogThread::new(),
         }
     }
 
@@ -170,9 +174,9 @@ impl Shared {
             return;
         };
         if report.outcome.is_failure() {
-            log::error!("{report}");
+            logging::error!("{report}");
         } else {
-            log::info!("{report}");
+            logging::info!("{report}");
         }
         if let Some(begun) = begun {
             self.stop_members(begun);
@@ -233,9 +237,11 @@ impl Shared {
         let report = self.report.get_or_init(|| {
             let report = self.lock().report();
             for member in report.left_behind() {
-                log::warn!("{member}");
+                logging::warn!("{member}");
             }
-            log::info!("{}", report.summary());
+            logging::info!("{}", report.summary());
+            // A logger that does not take its line must not hold the report back.
+            self.logs.flush(LOG_END);
             report
         });
         report.clone()
@@ -262,7 +268,7 @@ impl Shared {
         let BegunStop { cause, servers } = begun;
         // If the last member has failed, nothing is left to be stopped.
         if self.lock().ended_at.is_none() {
-            log::info!("the group stops: {cause}");
+            logging::info!("the group stops: {cause}");
         }
         for server in servers {
             server.begin_stop(cause.as_stop_cause());

@@ -11,13 +11,14 @@ use crate::sys::test_points::TestPoints;
 
 #[test]
 fn whichever_thread_cannot_be_started_nothing_is_left_and_the_handle_says_so() {
-    // Two workers, the monitor and the acceptor.
-    for started in 0..4 {
+    // Two workers, the monitor, the hooks' thread and the acceptor.
+    for started in 0..5 {
         let test_points = TestPoints::default();
         test_points.fail_spawn_after(started);
         let bound = Server::builder()
             .workers(2)
             .test_points(&test_points)
+            .on_stopped("is never due", || panic!("the server has not run"))
             .bind("127.0.0.1:0")
             .unwrap();
         let (handle, addr) = (bound.handle(), bound.local_addr());
@@ -31,4 +32,31 @@ fn whichever_thread_cannot_be_started_nothing_is_left_and_the_handle_says_so() {
         // The port is free again.
         drop(Server::builder().bind(addr).unwrap());
     }
+}
+
+#[test]
+fn hooks_run_although_no_thread_can_be_started_at_the_stop() {
+    let test_points = TestPoints::default();
+    let (ran, order) = crossbeam_channel::unbounded();
+    let hook = |name: &'static str| {
+        let ran = ran.clone();
+        move || ran.send(name).unwrap()
+    };
+    let running = Server::builder()
+        .workers(2)
+        .test_points(&test_points)
+        .on_shutdown("tells the balancer", hook("tells"))
+        .on_shutdown("flushes", hook("flushes"))
+        .on_stopped("closes the database", hook("closes"))
+        .bind("127.0.0.1:0")
+        .unwrap()
+        .spawn(|_: Request, _: Context| "hello")
+        .unwrap();
+    test_points.fail_spawn_after(0);
+    let report = running.handle().shutdown();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(
+        order.try_iter().collect::<Vec<_>>(),
+        ["tells", "flushes", "closes"]
+    );
 }
