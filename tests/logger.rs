@@ -87,7 +87,10 @@ fn a_logger_that_waits_holds_up_no_request_and_no_stop() {
     *LOGGER.go_on.lock().unwrap() = Some(may_go_on);
     let server = TestServer::with(builder().workers(2).max_head_bytes(1000), hello);
     let mut large = server.client();
-    large.send(format!("GET / HTTP/1.1\r\nHost: a\r\nlarge: {}\r\n\r\n", "x".repeat(2000)));
+    large.send(format!(
+        "GET / HTTP/1.1\r\nHost: a\r\nlarge: {}\r\n\r\n",
+        "x".repeat(2000)
+    ));
     assert_eq!(large.read_response().status, 431);
     is_waiting.recv_timeout(LIMIT).unwrap();
     // Further lines wait behind it, and more than there is room for.
@@ -128,7 +131,9 @@ mod in_a_child {
             .stderr(stderr)
             .spawn()
             .unwrap();
-        eventually("it listens", || std::os::unix::net::UnixStream::connect(&path).is_ok());
+        eventually("it listens", || {
+            std::os::unix::net::UnixStream::connect(&path).is_ok()
+        });
         // Byte by byte, so that the kernel leaves no page of the pipe half empty.
         let filling = std::thread::spawn(move || while filler.write_all(b".").is_ok() {});
         eventually("the pipe is full", || {

@@ -162,6 +162,9 @@ impl Conn {
         self.scan = HeadScan::new();
         cx.requests += 1;
         self.streams_body = false;
+        if matches!(self.stage, Stage::Idle) {
+            self.was_idle_for = cx.now.saturating_duration_since(self.since);
+        }
         self.since = cx.now;
         let (method, target) = (parts.method.clone(), parts.uri.clone());
         self.route = RouteKey::of(&method, target.path());

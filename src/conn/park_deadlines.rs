@@ -76,7 +76,10 @@ impl Conn {
         let draining = cx.lifecycle.phase() >= Phase::Draining;
         let timeout = match &mut self.stage {
             Stage::Fresh if draining => settings.idle_grace.min(settings.head_timeout),
-            Stage::Idle if draining => settings.idle_grace.min(settings.idle_timeout),
+            Stage::Idle if draining => {
+                let grace = idle_grace(settings.idle_grace, self.was_idle_for);
+                grace.min(settings.idle_timeout)
+            }
             Stage::Fresh | Stage::Head => settings.head_timeout,
             Stage::Idle => settings.idle_timeout,
             Stage::Call(_) | Stage::Push(_) | Stage::Dedicated(_) => settings.queue_timeout,
@@ -342,5 +345,42 @@ impl Conn {
     /// close.
     pub(crate) fn says_goodbye(&self) -> bool {
         matches!(&self.stage, Stage::Linger(linger) if linger.reason == CloseReason::IdleStopping)
+    }
+}
+
+/// Returns the idle grace of a connection that was idle for `last` before its last request.
+///
+/// A client that polls steadily at about the grace would send its next request just when it meets
+/// our close. Its connection is kept somewhat longer, so that this request comes, and its response
+/// says `Connection: close`.
+fn idle_grace(grace: Duration, last: Duration) -> Duration {
+    let margin = grace / 4;
+    if last.abs_diff(grace) <= margin {
+        last + margin
+    } else {
+        grace
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(last: u64, expected: u64) {
+        let grace = idle_grace(Duration::from_millis(1300), Duration::from_millis(last));
+        assert_eq!(grace, Duration::from_millis(expected));
+    }
+
+    #[test]
+    fn a_steady_interval_of_about_the_grace_is_waited_for() {
+        check(0, 1300);
+        check(974, 1300);
+        check(975, 1300);
+        check(1300, 1625);
+        check(1625, 1950);
+        check(1626, 1300);
+        check(60_000, 1300);
+        assert_eq!(idle_grace(Duration::ZERO, Duration::ZERO), Duration::ZERO);
     }
 }

@@ -83,6 +83,8 @@ pub(crate) struct Conn {
     pub(crate) route: RouteKey,
     /// Whether the current request has a body that comes while its response is made.
     pub(super) streams_body: bool,
+    /// How long the connection was idle before its last request.
+    pub(super) was_idle_for: Duration,
     /// When the stage began; while idle, when the last byte of the last response was appended.
     pub(super) since: Instant,
 }
@@ -276,6 +278,7 @@ impl Conn {
             waits_for_worker: false,
             streams_body: false,
             route: RouteKey::default(),
+            was_idle_for: Duration::ZERO,
             since: now,
         }
     }

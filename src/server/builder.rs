@@ -129,7 +129,9 @@ impl ServerBuilder {
     /// at once.
     ///
     /// Many clients poll at whole seconds, so a whole number of seconds would end just when their
-    /// next request is on its way.
+    /// next request is on its way. A connection whose last pause between two requests was within a
+    /// quarter of this period is kept a quarter of it longer than that pause: its client is about to
+    /// send, and its next response says `Connection: close`.
     pub fn idle_grace(mut self, period: Duration) -> Self {
         self.settings.idle_grace = period;
         self

@@ -44,6 +44,25 @@ fn silent_and_idle_connections_end_at_idle_grace_and_not_at_the_deadline() {
     );
 }
 
+/// A client that polls at the very interval of the idle grace.
+#[test]
+fn a_steady_client_is_closed_after_a_response_and_not_when_its_next_request_comes() {
+    let server = Fixture::new(|builder| builder);
+    let mut steady = server.used("/a");
+    server.wait_silent(1);
+    server.clock.advance(IDLE_GRACE);
+    steady.send(&get("/b"));
+    steady.expect_body("/b");
+    server.wait_silent(1);
+    server.begin_draining();
+    server.clock.advance(IDLE_GRACE);
+    steady.send(&get("/c"));
+    let (head, body) = steady.response();
+    assert!(body == "/c" && head.contains("Connection: close"), "{head}");
+    drop(steady);
+    assert!(server.stop().is_clean());
+}
+
 #[test]
 fn a_connection_that_the_acceptor_has_just_accepted_at_the_stop_is_served() {
     let server = Fixture::new(|builder| builder);
