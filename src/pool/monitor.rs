@@ -5,19 +5,23 @@
 //! sleeps until the next deadline. So an idle server has no wake-ups but those of deadlines.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::conn::latency::RouteKey;
 use crate::conn::park_deadlines::Overdue;
-use crate::conn::serve_context::Buffers;
+use crate::conn::serve_context::{Buffers, ServeContext};
 use crate::conn::stage::{Conn, Next};
 use crate::lifecycle::phase::Phase;
 use crate::pool::deadlines::Deadlines;
+use crate::pool::detach::{Detach, detach};
+use crate::pool::guards::Room;
 use crate::pool::permits::WorkerSnapshot;
+use crate::pool::serve::{Ran, ServingThread, serve};
 use crate::pool::settle::{LetGo, Queue};
-use crate::pool::shared::Pool;
-use crate::pool::slots::Claimed;
+use crate::pool::shared::{Pool, WorkerState};
+use crate::pool::slots::{Claimed, Slot};
 use crate::sys::poller::{Events, Ready};
 use crate::sys::test_points::Point;
 use crate::sys::waker::wait_for;
@@ -31,7 +35,7 @@ const QUIET_TICKS: u32 = 10;
 
 /// The monitor, on its own thread.
 pub(crate) struct Monitor<'p> {
-    pool: &'p Pool,
+    pool: &'p Arc<Pool>,
     events: Events,
     buffers: Buffers,
     seen: Vec<WorkerSnapshot>,
@@ -49,7 +53,7 @@ enum Workers {
 }
 
 impl<'p> Monitor<'p> {
-    pub(crate) fn new(pool: &'p Pool) -> Self {
+    pub(crate) fn new(pool: &'p Arc<Pool>) -> Self {
         let seen = vec![WorkerSnapshot::INITIAL; pool.worker_states.len()];
         Self {
             pool,
@@ -143,27 +147,7 @@ impl<'p> Monitor<'p> {
             let seen = state.word.look();
             busy |= seen.is_in_call_with_permit();
             if seen.is_in_call_with_permit() && seen == *before {
-                // The call is first counted as slow, then revoked, because the worker undoes both
-                // as soon as it sees the revocation.
-                let route = RouteKey::from_index(state.route.load(Relaxed));
-                pool.slow.semaphore.force_acquire();
-                pool.latency.revoke(route);
-                pool.test_points.at(Point::SlowBeforeRevoked);
-                match state.word.revoke(seen) {
-                    Some(permit) => {
-                        if let Some(egress) = pool.table.slot(state.key.load(Relaxed)).egress() {
-                            // The responses to earlier pipelined requests do not wait for this one.
-                            // A failure shows at the next write.
-                            let _ = egress.flush_from_outside();
-                        }
-                        pool.pass_permit_on(permit);
-                    }
-                    None => {
-                        pool.slow.semaphore.release();
-                        pool.latency.revoked_call_returned(route);
-                        pool.admit_waiting(&pool.slow);
-                    }
-                }
+                revoke(pool, state, seen);
             }
             *before = seen;
         }
@@ -232,31 +216,10 @@ impl<'p> Monitor<'p> {
     }
 
     /// Serves a connection as far as that needs no user code.
-    fn serve_without_user_code(&mut self, key: u32, mut conn: Box<Conn>) {
-        let pool = self.pool;
-        let mut cx = pool.serve_context(&mut self.buffers);
-        loop {
-            let how = match conn.advance(&mut cx) {
-                Next::Call(call) => {
-                    // The responses to earlier requests do not wait for this one. A failure shows
-                    // at the next write.
-                    let _ = conn.egress.flush_from_outside();
-                    conn.wait_for_worker(Some(call));
-                    LetGo::Queue(Queue::Calls)
-                }
-                Next::Pull | Next::Push | Next::DedicatedThread => {
-                    conn.wait_for_worker_midway(cx.now);
-                    LetGo::Queue(Queue::Calls)
-                }
-                Next::Yield => LetGo::Queue(Queue::Ready),
-                Next::Close(reason) => LetGo::Close(reason),
-                Next::Park => LetGo::Park,
-            };
-            match pool.settle(key, conn, how, &mut cx) {
-                None => return,
-                Some(conn_with_mark) => conn = conn_with_mark,
-            }
-        }
+    fn serve_without_user_code(&mut self, key: u32, conn: Box<Conn>) {
+        let mut caretaker = Caretaker(self.pool);
+        let mut cx = self.pool.serve_context(&mut self.buffers);
+        serve(self.pool, key, conn, &mut caretaker, &mut cx);
     }
 
     /// Handles the deadlines that are over, and returns the next one.
@@ -296,7 +259,7 @@ impl<'p> Monitor<'p> {
                 &pool.calls,
                 &pool.ready,
                 &pool.slow.waiting,
-                &pool.streams.waiting,
+                &pool.slow.late,
             ]
             .into_iter()
             .for_each(|queue| queue.drop_stale(&pool.table));
@@ -304,6 +267,7 @@ impl<'p> Monitor<'p> {
         let how = match (overdue, claimed) {
             (Overdue::Advance, _) => return self.serve_without_user_code(key, conn),
             (Overdue::Close(reason), _) => LetGo::Close(reason),
+            (Overdue::WaitsLong, _) => LetGo::Queue(Queue::Late),
             (Overdue::Wait, Claimed::Queued) => LetGo::Queue(Queue::Calls),
             (Overdue::Wait, Claimed::Idle) => LetGo::Park,
         };
@@ -311,4 +275,66 @@ impl<'p> Monitor<'p> {
             self.serve_without_user_code(key, conn);
         }
     }
+}
+
+/// The monitor while it serves in the workers' place: it runs no user code.
+struct Caretaker<'p>(&'p Arc<Pool>);
+
+impl ServingThread for Caretaker<'_> {
+    fn run_user_code(
+        &mut self,
+        key: u32,
+        conn: Box<Conn>,
+        next: Next,
+        cx: &mut ServeContext<'_>,
+    ) -> Ran {
+        let (mut conn, next) = match detach(self.0, key, conn, next, cx) {
+            Detach::Done => return Ran::Detached,
+            Detach::Refused(conn) => return Ran::GoOn(conn),
+            Detach::Kept(conn, next) => (conn, next),
+        };
+        match next {
+            Next::Call(call) => {
+                // The responses to earlier requests do not wait for this one. A failure shows at
+                // the next write.
+                let _ = conn.egress.flush_from_outside();
+                conn.wait_for_worker(Some(call));
+            }
+            _ => conn.wait_for_worker_midway(cx.now),
+        }
+        Ran::LetGo(conn, LetGo::Queue(Queue::Calls))
+    }
+
+    fn may_go_on(&self) -> bool {
+        true
+    }
+}
+
+/// Revokes the permit of a worker, unless its call has just returned.
+fn revoke(pool: &Pool, state: &WorkerState, seen: WorkerSnapshot) {
+    let egress = pool
+        .table
+        .get(state.key.load(Relaxed))
+        .and_then(Slot::egress);
+    let route = egress
+        .as_ref()
+        .and_then(|egress| pool.route_in_flight(egress, state.is_body.load(Relaxed)))
+        .unwrap_or(RouteKey::NONE);
+    // The call is first counted as slow, then revoked, because the worker undoes both as soon
+    // as it sees the revocation.
+    let room = Room::force(pool);
+    pool.latency.revoke(route);
+    state.revoked_route.store(route.to_bits(), Relaxed);
+    pool.test_points.at(Point::SlowBeforeRevoked);
+    let Some(permit) = state.word.revoke(seen) else {
+        pool.latency.was_not_revoked(route);
+        return;
+    };
+    room.leave_to_worker();
+    if let Some(egress) = egress {
+        // The responses to earlier pipelined requests do not wait for this one. A failure shows
+        // at the next write.
+        let _ = egress.flush_from_outside();
+    }
+    pool.pass_permit_on(permit);
 }

@@ -244,6 +244,12 @@ impl Semaphore {
         self.taken.fetch_sub(1, SeqCst);
     }
 
+    /// Whether no call is inside.
+    #[cfg(test)]
+    pub(crate) fn is_free(&self) -> bool {
+        self.taken.load(SeqCst) == 0
+    }
+
     pub(crate) fn has_room(&self) -> bool {
         self.taken.load(SeqCst) < self.max
     }

@@ -1,7 +1,11 @@
 //! A permit that is revoked or passed on is neither lost nor doubled, and no call waits for a lane
 //! that has room.
 
-use super::fixture::{Fixture, LIMIT, get};
+use std::os::fd::BorrowedFd;
+
+use super::fixture::{Fixture, LIMIT, get, wait_until};
+use crate::conn::transport::{Look, Socket, Transport};
+use crate::sys::socket::TcpInfo;
 use crate::sys::test_points::Point;
 
 #[test]
@@ -66,4 +70,71 @@ fn room_in_a_lane_that_comes_free_while_a_call_goes_to_wait_is_not_missed() {
     server.entered.recv_timeout(LIMIT).unwrap();
     server.open.send(()).unwrap();
     second.expect_body("/gate");
+}
+
+/// A transport whose reads panic when they meet `BOOM`.
+#[derive(Debug)]
+struct Explosive(Socket);
+
+impl Transport for Explosive {
+    fn recv(&self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.0.recv(buffer)?;
+        assert!(!buffer[..n].starts_with(b"BOOM"), "on purpose");
+        Ok(n)
+    }
+
+    fn look(&self) -> Look {
+        self.0.look()
+    }
+
+    fn send(&self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.send(bytes)
+    }
+
+    fn finish(&self) {
+        self.0.finish();
+    }
+
+    fn reset(&self) {
+        self.0.reset();
+    }
+
+    fn info(&self) -> Option<TcpInfo> {
+        self.0.info()
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[test]
+fn a_panic_outside_of_user_code_loses_no_permit_no_room_and_no_slot() {
+    let server = Fixture::new(|builder| {
+        builder
+            .workers(16)
+            .transport(|socket| Box::new(Explosive(socket)))
+    });
+    // Each round costs two of the workers.
+    for _ in 0..7 {
+        // The first request is a gate's, so the worker has lost its permit and has room when the
+        // connection goes on and panics; the second client's worker has a permit.
+        let mut slow = server.enter_gate();
+        slow.send(b"BOOM");
+        server.open.send(()).unwrap();
+        slow.expect_body("/gate");
+        slow.expect_end();
+        let mut fast = server.connect();
+        fast.send(b"BOOM");
+        fast.expect_end();
+        let mut client = server.connect();
+        client.send(&get("/a"));
+        client.expect_body("/a");
+    }
+    let pool = server.running.handle().pool().unwrap();
+    wait_until(|| pool.slow.semaphore.is_free());
+    drop(pool);
+    let report = server.stop();
+    let closed: u64 = report.closed.iter().map(|(_, n)| n).sum();
+    assert_eq!(closed, report.accepted, "{report}");
 }
