@@ -22,13 +22,14 @@ use crate::lifecycle::ledger::{Entry, Ledger};
 use crate::lifecycle::phase::{Lifecycle, Phase};
 use crate::pool::deadlines::Deadlines;
 use crate::pool::dedicated::DedicatedThreads;
-use crate::pool::permits::{Permit, Permits, PollerWake, Semaphore, WorkerWord};
+use crate::pool::permits::{Permit, Permits, PollerWake, Semaphore, WorkerWord, is_nobody_polling};
 use crate::pool::slots::{KeyQueue, Table};
 use crate::pool::test_seams::TestSeams;
 use crate::settings::{BACKLOG_SLOTS, MAX_ACCEPTED, Settings, cores};
 use crate::sys::poller::Poller;
 use crate::sys::sync::AtomicBool;
 use crate::sys::test_points::{Point, TestPoints};
+use crate::sys::threads::ThreadNumber;
 use crate::sys::waker::Waker;
 
 /// A handler of any type.
@@ -83,6 +84,8 @@ pub(crate) struct Pool {
     /// The responses made by other threads than workers, by phase.
     answered: [AtomicU64; Phase::ALL.len()],
     pub(crate) monitor: MonitorWake,
+    /// The number of permits that the monitor has revoked.
+    pub(crate) revoked: AtomicU64,
     /// The monitor's own word, asleep while it waits for the poller in the workers' place.
     pub(crate) caretaker: WorkerWord,
     origin: Instant,
@@ -109,6 +112,8 @@ pub(crate) struct WorkerState {
     pub(crate) is_body: AtomicBool,
     /// The route that the monitor has found when it revoked the permit.
     pub(crate) revoked_route: AtomicU64,
+    /// The worker's thread, of which the monitor asks the kernel.
+    pub(crate) thread: ThreadNumber,
     /// The responses that the worker made, by phase. Only the worker writes them.
     pub(crate) answered: [AtomicU64; Phase::ALL.len()],
 }
@@ -132,6 +137,10 @@ impl MonitorWake {
         if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
             self.waker.wake();
         }
+    }
+
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep.load(SeqCst)
     }
 
     /// Marks the monitor asleep. After this it looks once more at everything that it can be woken
@@ -194,6 +203,7 @@ impl Pool {
                 .collect(),
             answered: std::array::from_fn(|_| AtomicU64::new(0)),
             monitor: MonitorWake::new(monitor),
+            revoked: AtomicU64::new(0),
             caretaker: WorkerWord::new(),
             settings,
             test_points: seams.test_points,
@@ -215,6 +225,25 @@ impl Pool {
         if self.poller_wake.is_needed(pollers) {
             self.poller.wake();
         }
+    }
+
+    /// Wakes the monitor, if it sleeps, because of a call of user code that the caller has just
+    /// shown in its word: when no worker polls any more, or when responses to earlier requests wait
+    /// for the call.
+    ///
+    /// The monitor says that it sleeps, then looks at the words; the caller shows its word, then
+    /// looks whether the monitor sleeps. Of the workers, the last one to show its word sees all
+    /// others.
+    pub(crate) fn wake_monitor_for_call(&self, egress: &Egress) {
+        if self.monitor.is_asleep() && (egress.pending() > 0 || self.is_nobody_polling()) {
+            self.monitor.wake();
+        }
+    }
+
+    /// Whether all that could poll is in calls of user code.
+    pub(crate) fn is_nobody_polling(&self) -> bool {
+        let words = self.worker_states.iter().map(|state| &state.word);
+        is_nobody_polling(words, self.permits.count())
     }
 
     /// Whether a connection is queued that a thread with a permit would take.
@@ -373,6 +402,7 @@ impl WorkerState {
             key: AtomicU32::new(u32::MAX),
             is_body: AtomicBool::new(false),
             revoked_route: AtomicU64::new(0),
+            thread: ThreadNumber::default(),
             answered: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }

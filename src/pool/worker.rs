@@ -127,6 +127,9 @@ impl<'p> Worker<'p> {
     /// Works until the permits channel closes.
     pub(crate) fn run(mut self) {
         let pool = self.pool;
+        let state = &pool.worker_states[self.index];
+        state.thread.set();
+        state.word.wake_up();
         let mut buffers = Buffers::new();
         for permit in pool.permits.take() {
             self.permit = Some(HeldPermit::new(pool, permit));
@@ -254,7 +257,7 @@ impl<'p> Worker<'p> {
         } else {
             state.word.begin_call_without_permit();
         }
-        pool.monitor.wake();
+        pool.wake_monitor_for_call(&conn.egress);
         let outcome = catch(|| match next {
             Next::Call(call) => {
                 let record = |conn: &Conn, took| code.record(pool, conn, took);
@@ -285,6 +288,16 @@ impl<'p> Worker<'p> {
             }
         }
         after_user_code(conn, outcome).map(LetGo::Close)
+    }
+}
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // It will never poll again, and the monitor must not count on it.
+            let word = &self.pool.worker_states[self.index].word;
+            word.begin_call_without_permit();
+        }
     }
 }
 
