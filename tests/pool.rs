@@ -549,6 +549,40 @@ fn a_thousand_uploads_beside_a_trickling_one_are_all_answered() {
 }
 
 #[test]
+fn writers_that_wait_for_something_else_than_their_client_wait_a_while_and_then_all_run() {
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let server = TestServer::with(
+        builder().workers(2).queue_timeout(millis(1000)),
+        move |request: Request, _: Context| -> Response {
+            if request.uri().path() != "/write" {
+                return "fine".into_response();
+            }
+            let waits = waits.clone();
+            let write = move |out: &mut lameduck::body::BodyWriter<'_>| {
+                waits.pass();
+                std::io::Write::write_all(out, b"written")
+            };
+            Body::writer(write).into_response()
+        },
+    );
+    let mut writers: Vec<_> = (0..6).map(|_| server.client()).collect();
+    writers
+        .iter_mut()
+        .for_each(|client| client.send_get("/write"));
+    // As many as there are workers run at once.
+    gate.wait_entered(2);
+    assert_eq!(server.client().get("/").text(), "fine");
+    assert_eq!(gate.entered(), 2);
+    gate.wait_entered(6);
+    gate.open();
+    for client in &mut writers {
+        assert_eq!(client.read_response().text(), "written");
+    }
+    assert_eq!(server.handle().stats().overloaded, 0);
+}
+
+#[test]
 fn uploads_beyond_the_dedicated_threads_wait_for_a_worker_and_hold_up_no_fast_request() {
     let server = TestServer::with(
         builder().workers(2).max_dedicated_threads(0),

@@ -96,7 +96,7 @@ impl Conn {
             Stage::Idle if draining => settings.idle_grace.min(settings.idle_timeout),
             Stage::Fresh | Stage::Head => settings.head_timeout,
             Stage::Idle => settings.idle_timeout,
-            Stage::Call(_) if self.room == WaitsForRoom::Yes => {
+            Stage::Call(_) | Stage::Push(_) if self.room == WaitsForRoom::Yes => {
                 (settings.queue_timeout / 2).min(MAX_ROOM_TIMEOUT)
             }
             Stage::Call(_) | Stage::Push(_) | Stage::Dedicated(_) => settings.queue_timeout,
@@ -160,7 +160,7 @@ impl Conn {
                 "the request body came too slowly",
                 cx,
             ),
-            Stage::Call(_) if self.room == WaitsForRoom::Yes => {
+            Stage::Call(_) | Stage::Push(_) if self.room == WaitsForRoom::Yes => {
                 self.room = WaitsForRoom::Long;
                 Overdue::WaitsLong
             }

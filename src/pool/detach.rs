@@ -7,12 +7,14 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use http::StatusCode;
 
+use crate::conn::egress::PeerWait;
 use crate::conn::serve_context::{Buffers, ServeContext};
 use crate::conn::stage::{Conn, Next};
 use crate::conn::transport::Look;
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::Phase;
 use crate::pool::dedicated::{DedicatedThreads, Upgrading};
+use crate::pool::guards::StreamRoom;
 use crate::pool::serve::{Ran, ServingThread, after_user_code, call_handler, catch, serve};
 use crate::pool::settle::{LetGo, Queue};
 use crate::pool::shared::Pool;
@@ -36,6 +38,8 @@ pub(super) enum Detach {
     Done,
     /// It was refused one, and its owner goes on with the refusal.
     Refused(Box<Conn>),
+    /// It has to wait for room among those that run such code.
+    Waits(Box<Conn>),
     /// It needs none, or there is none left for it: its owner runs the code itself.
     Kept(Box<Conn>, Next),
 }
@@ -62,7 +66,11 @@ pub(super) fn detach(
             // next write.
             let _ = conn.egress.flush_from_outside();
             conn.wait_for_worker(Some(call));
-            match start(pool, key, conn, None) {
+            let Some(room) = StreamRoom::enter(pool, conn.has_waited_long_for_room()) else {
+                conn.wait_for_room();
+                return Detach::Waits(conn);
+            };
+            match start(pool, key, conn, For::Stream(room)) {
                 Ok(()) => Detach::Done,
                 Err(mut conn) => {
                     let next = conn.advance(cx);
@@ -71,7 +79,13 @@ pub(super) fn detach(
             }
         }
         next @ (Next::Pull | Next::Push) if conn.may_wait_for_peer() => {
-            match start(pool, key, conn, None) {
+            // A response that has begun does not wait.
+            let force = matches!(next, Next::Pull) || conn.has_waited_long_for_room();
+            let Some(room) = StreamRoom::enter(pool, force) else {
+                conn.wait_for_room();
+                return Detach::Waits(conn);
+            };
+            match start(pool, key, conn, For::Stream(room)) {
                 Ok(()) => Detach::Done,
                 Err(conn) => Detach::Kept(conn, next),
             }
@@ -97,26 +111,26 @@ fn detach_or_refuse(
         conn.refuse(STOPPING, cx);
         return Err(conn);
     }
-    start(pool, key, conn, upgrading).map_err(|mut conn| {
+    start(pool, key, conn, For::LongRun(upgrading)).map_err(|mut conn| {
         conn.refuse(TOO_MANY, cx);
         conn
     })
 }
 
 /// Starts the dedicated thread of a connection. `Err`: there is none left.
-fn start(
-    pool: &Arc<Pool>,
-    key: u32,
-    conn: Box<Conn>,
-    upgrading: Option<Upgrading>,
-) -> Result<(), Box<Conn>> {
+fn start(pool: &Arc<Pool>, key: u32, conn: Box<Conn>, what_for: For) -> Result<(), Box<Conn>> {
     pool.test_points.at(Point::DedicatedBeforeThread);
     let shared = pool.clone();
-    let run = move |(conn, upgrading), in_user_code: &AtomicBool| {
+    let run = move |(conn, what_for), in_user_code: &AtomicBool| {
+        let (upgrading, room) = match what_for {
+            For::LongRun(upgrading) => (upgrading, None),
+            For::Stream(room) => (None, Some(room)),
+        };
         let mut thread = DedicatedThread {
             pool: &shared,
             in_user_code,
             upgrading,
+            room,
             has_run: false,
         };
         let mut buffers = Buffers::new();
@@ -124,7 +138,7 @@ fn start(
         serve(&shared, key, conn, &mut thread, &mut cx);
         shared.count_answered(&mut buffers);
     };
-    DedicatedThreads::start(&pool.dedicated, key, (conn, upgrading), run).map_err(|(conn, _)| conn)
+    DedicatedThreads::start(&pool.dedicated, key, (conn, what_for), run).map_err(|(conn, _)| conn)
 }
 
 /// A dedicated thread: it runs the user code that it was started for and what follows from it, and
@@ -133,7 +147,16 @@ struct DedicatedThread<'a> {
     pool: &'a Arc<Pool>,
     in_user_code: &'a AtomicBool,
     upgrading: Option<Upgrading>,
+    room: Option<Arc<StreamRoom>>,
     has_run: bool,
+}
+
+/// What a connection gets a dedicated thread for.
+enum For {
+    /// An upgrade, or a response that goes on for as long as it likes.
+    LongRun(Option<Upgrading>),
+    /// Code that may wait for its client, and has room.
+    Stream(Arc<StreamRoom>),
 }
 
 impl ServingThread for DedicatedThread<'_> {
@@ -156,6 +179,9 @@ impl ServingThread for DedicatedThread<'_> {
             conn.wait_for_worker(Some(call));
             return Ran::LetGo(conn, LetGo::Queue(Queue::Calls));
         }
+        let room = self.room.clone();
+        conn.egress
+            .tell_of_waits(room.map(|room| room as Arc<dyn PeerWait>));
         self.in_user_code.store(true, SeqCst);
         let outcome = catch(|| match next {
             Next::Call(call) => {
@@ -168,6 +194,7 @@ impl ServingThread for DedicatedThread<'_> {
             _ => conn.run_on_dedicated_thread(&pool.stopping, cx),
         });
         self.in_user_code.store(false, SeqCst);
+        conn.egress.tell_of_waits(None);
         pool.test_points.at(Point::DedicatedBeforeGivenBack);
         let upgrading = self.upgrading.take();
         // A connection that was answered 503 in the owner's place was never upgraded, and the

@@ -2,6 +2,11 @@
 //! permit, room among the slow ones, and the slot. So nothing is lost to a panic, wherever it
 //! comes from.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+
+use crate::conn::egress::PeerWait;
 use crate::pool::permits::Permit;
 use crate::pool::shared::Pool;
 
@@ -77,6 +82,54 @@ impl Drop for Room<'_> {
     fn drop(&mut self) {
         self.0.slow.semaphore.release();
         self.0.admit_waiting(&self.0.slow);
+    }
+}
+
+/// Room in the lane of code that may wait for its client. While it does wait, another connection
+/// has the room; when the wait ends, the code goes on in any case.
+#[derive(Debug)]
+pub(super) struct StreamRoom {
+    pool: Arc<Pool>,
+    is_inside: AtomicBool,
+}
+
+impl StreamRoom {
+    /// Takes room if there is some, or if the caller may not wait for it.
+    pub(super) fn enter(pool: &Arc<Pool>, force: bool) -> Option<Arc<Self>> {
+        if force {
+            pool.streams.semaphore.force_acquire();
+        } else if !pool.streams.semaphore.acquire() {
+            return None;
+        }
+        Some(Arc::new(Self {
+            pool: pool.clone(),
+            is_inside: AtomicBool::new(true),
+        }))
+    }
+
+    fn leave(&self) {
+        if self.is_inside.swap(false, SeqCst) {
+            self.pool.streams.semaphore.release();
+            self.pool.admit_waiting(&self.pool.streams);
+        }
+    }
+}
+
+impl PeerWait for StreamRoom {
+    fn begin(&self) {
+        self.leave();
+    }
+
+    fn end(&self) {
+        if !self.is_inside.swap(true, SeqCst) {
+            self.pool.streams.semaphore.force_acquire();
+        }
+    }
+}
+
+impl Drop for StreamRoom {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -295,6 +295,7 @@ impl<'p> Monitor<'p> {
                 &pool.ready,
                 &pool.slow.waiting,
                 &pool.slow.late,
+                &pool.streams.waiting,
             ]
             .into_iter()
             .for_each(|queue| queue.drop_stale(&pool.table));
@@ -326,6 +327,7 @@ impl ServingThread for Caretaker<'_> {
         let (mut conn, next) = match detach(self.0, key, conn, next, cx) {
             Detach::Done => return Ran::Detached,
             Detach::Refused(conn) => return Ran::GoOn(conn),
+            Detach::Waits(conn) => return Ran::LetGo(conn, LetGo::Queue(Queue::Streams)),
             Detach::Kept(conn, next) => (conn, next),
         };
         match next {

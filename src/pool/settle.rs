@@ -56,7 +56,9 @@ pub(crate) enum Queue {
     Calls,
     /// It waits for room in the slow lane.
     Slow,
-    /// It has waited long for that, and goes on as soon as a worker has nothing else to do.
+    /// It waits for room in the lane of code that may wait for its client.
+    Streams,
+    /// It has waited long for room, and goes on as soon as a worker has nothing else to do.
     Late,
 }
 
@@ -202,6 +204,7 @@ impl Pool {
             Queue::Ready => self.ready.push(key),
             Queue::Calls => self.calls.push(key),
             Queue::Slow => return self.requeue_claimed(self.slow.wait(key, &self.table)),
+            Queue::Streams => return self.requeue_claimed(self.streams.wait(key, &self.table)),
             Queue::Late => self.slow.late.push(key),
         }
         self.wake_poller();

@@ -74,6 +74,8 @@ pub(crate) struct Pool {
     pub(crate) calls: KeyQueue,
     /// The lane of handlers that are expected to be slow.
     pub(crate) slow: Lane,
+    /// The lane of code that may wait for its client, on dedicated threads. What waits is outside.
+    pub(crate) streams: Lane,
     pub(crate) dedicated: Arc<DedicatedThreads>,
     /// A waker that becomes readable when the server drains, for upgraded connections.
     pub(crate) stopping: Arc<Waker>,
@@ -193,6 +195,7 @@ impl Pool {
             ready: KeyQueue::default(),
             calls: KeyQueue::default(),
             slow: Lane::new(slow),
+            streams: Lane::new(workers),
             dedicated: DedicatedThreads::new(settings.max_dedicated_threads),
             stopping: Arc::new(Waker::new()?),
             permits: Permits::new(permits),

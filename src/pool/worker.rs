@@ -94,9 +94,10 @@ impl UserCode {
         self.may_wait_for_peer || self.expected >= Expected::Slow
     }
 
-    /// Whether the code needs room in the slow lane.
+    /// Whether the code needs room in the slow lane. A response that has begun goes on in any worker:
+    /// if it found no room in time, it would have to be cut.
     fn needs_room(self) -> bool {
-        self.may_wait_for_peer || self.expected == Expected::VerySlow
+        self.may_wait_for_peer || self.expected == Expected::VerySlow && !self.is_body
     }
 
     /// Learns how long the code has taken.
@@ -217,7 +218,7 @@ impl<'p> Worker<'p> {
             let _ = conn.egress.flush_from_outside();
         }
         if code.needs_room() && self.room.is_none() {
-            self.room = if conn.has_waited_long_for_room() {
+            self.room = if conn.has_waited_long_for_room() && !code.may_wait_for_peer {
                 Some(Room::force(pool))
             } else {
                 // A call of the same route that still has its permit will be found to be slow too,
@@ -312,6 +313,7 @@ impl ServingThread for Worker<'_> {
         let (mut conn, next) = match detach(self.pool, key, conn, next, cx) {
             Detach::Done => return Ran::Detached,
             Detach::Refused(conn) => return Ran::GoOn(conn),
+            Detach::Waits(conn) => return Ran::LetGo(conn, LetGo::Queue(Queue::Streams)),
             Detach::Kept(conn, next) => (conn, next),
         };
         let code = UserCode::of(self.pool, &conn, &next);
