@@ -26,8 +26,8 @@
 //! A [`Handler`] is any function of a [`Request`] and a [`Context`] whose result is
 //! [`IntoResponse`]: text, bytes, a status, a tuple of status, fields and body, an `Option`, a
 //! `Result`, a [`Response`]. It may block. It then holds one worker, of which there are
-//! [`workers`](ServerBuilder::workers). Clients that are idle or slow hold none, unless a handler
-//! reads or writes a long body while they do (see [below](#bodies)).
+//! [`workers`](ServerBuilder::workers). Clients that are idle or slow hold none: what reads or
+//! writes a long body while they do has a dedicated thread (see [below](#bodies)).
 //!
 //! An error that a handler returns is answered with 500, and its text goes to the log, not to the
 //! client. A [`Failure`](response::Failure) is an error with a response of its own; any error
@@ -109,9 +109,9 @@
 //! | code that writes for as long as the client stays | [`Body::stream`] | chunks, each when it is flushed |
 //! | a request's body | that, moved | whatever it has |
 //!
-//! The first four hold no worker while a slow client takes them. A writer holds one, and a stream
-//! has a dedicated thread instead. A body that fails in its middle cuts the connection, so no
-//! client takes a part for the complete body.
+//! None holds a worker while a slow client takes it: code that writes has a dedicated thread. A
+//! body that fails in its middle cuts the connection, so no client takes a part for the complete
+//! body.
 //!
 //! ```
 //! use std::io::{Read, Write};

@@ -47,6 +47,10 @@ pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The default longest time for which a complete request waits for a worker.
 pub(crate) const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest time for which a call that is expected to be slow waits until fewer of its kind run.
+/// After it, or after half of the queue timeout, it gets a worker that is kept free for fast ones if
+/// that has nothing to do: no request is refused while a worker is idle.
+pub(crate) const MAX_ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 /// The default rate, in bytes per second and in either direction, below which a peer that is waited
 /// for is given up.
 pub(crate) const MIN_RATE: u64 = 500;

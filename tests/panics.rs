@@ -206,9 +206,12 @@ fn a_writer_that_panics_when_it_is_dropped_waiting_for_a_worker_is_no_harm() {
     silence();
     let gate = Gate::new();
     let waits = gate.clone();
-    // One of the two workers may write, and the first closure has it. The other closure is dropped
-    // when its connection gets 503.
-    let description = builder().workers(2).queue_timeout(support::millis(50));
+    // Without dedicated threads, one of the two workers may write, and the first closure has it. The
+    // other closure is dropped when its connection gets 503.
+    let description = builder()
+        .workers(2)
+        .max_dedicated_threads(0)
+        .queue_timeout(support::millis(50));
     let server = TestServer::with(
         description,
         move |request: Request, _: Context| match request.uri().path() {

@@ -6,11 +6,15 @@ mod support;
 
 use std::io::Read;
 
-use lameduck::{Body, Context, IntoResponse, Request};
+use lameduck::{Body, Context, IntoResponse, Request, Response};
 
 use support::{
-    Client, Gate, LIMIT, TestServer, builder, gated, get, hello, millis, now, pass_time,
+    Client, Gate, LIMIT, TestServer, builder, eventually, gated, get, hello, millis, now, pass_time,
 };
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
 
 /// Checks that a request on a new connection is answered, and ten on the connection of `known`.
 #[track_caller]
@@ -83,16 +87,43 @@ fn a_blocked_handler_holds_up_no_other_connection() {
 #[test]
 fn the_first_slow_call_of_a_route_that_was_always_fast_holds_up_no_other_connection() {
     let gate = Gate::new();
-    let server = TestServer::start(gated(&gate));
+    let waits = gate.clone();
+    let server = TestServer::start(move |request: Request, _: Context| -> Response {
+        if request.uri().query() == Some("block") {
+            waits.pass();
+        }
+        request.uri().path().to_owned().into_response()
+    });
     let mut known = server.used_client("/fast");
-    // These requests have the same route, which is the method and the first segment of the path.
     for _ in 0..1000 {
-        assert_eq!(known.get("/work/quick").status, 200);
+        assert_eq!(known.get("/work").status, 200);
     }
-    let mut blocked = server.block(&gate, "/work/block");
+    let mut blocked = server.block(&gate, "/work?block");
     assert_served(&server, &mut known);
     gate.open();
     assert_eq!(blocked.read_response().status, 200);
+}
+
+#[test]
+fn every_permit_blocked_at_once_holds_up_no_other_connection() {
+    for workers in [2, 3, 16, 64] {
+        let gate = Gate::new();
+        let server = TestServer::with(builder().workers(workers), gated(&gate));
+        let mut known = server.used_client("/fast");
+        // Each is the first call of its route, so that it begins with a permit.
+        let mut blocked: Vec<_> = (0..cores().min(workers - 1))
+            .map(|i| {
+                let mut client = server.client();
+                client.send_get(&format!("/route-{i}/block"));
+                client
+            })
+            .collect();
+        assert_served(&server, &mut known);
+        gate.wait_entered(blocked.len());
+        assert_served(&server, &mut known);
+        gate.open();
+        assert_all_answered(&mut blocked);
+    }
 }
 
 #[test]
@@ -154,9 +185,8 @@ fn more_slow_requests_than_workers_hold_up_no_fast_one_and_are_all_answered() {
 #[test]
 fn sixty_four_handlers_block_at_the_same_time() {
     for expected_slow in [false, true] {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let gate = Gate::new();
-        let server = TestServer::with(builder().workers(64 + cores.min(64)), gated(&gate));
+        let server = TestServer::with(builder().workers(64 + cores().min(64)), gated(&gate));
         if expected_slow {
             assert_eq!(server.client().get("/a/slow").status, 200);
         }
@@ -281,24 +311,303 @@ fn with_all_workers_blocked_a_complete_request_gets_503_in_time() {
 }
 
 #[test]
-fn a_request_that_waits_for_the_lane_of_slow_handlers_gets_503_in_time() {
+fn a_slow_request_for_which_no_worker_comes_free_gets_503_in_time() {
     let gate = Gate::new();
     let server = TestServer::with(
         builder().workers(2).queue_timeout(millis(200)),
         gated(&gate),
     );
-    // After these calls the latency estimate says that the route is slow.
-    for _ in 0..10 {
-        assert_eq!(server.client().get("/a/slow").status, 200);
-    }
-    let mut blocked = server.block(&gate, "/a/block");
-    let mut waiting = server.client();
-    waiting.send_get("/a/block");
-    assert_eq!(waiting.read_response().status, 503);
-    assert_eq!(server.client().get("/fast").status, 200);
+    let mut clients: Vec<_> = (0..3).map(|_| server.client()).collect();
+    clients
+        .iter_mut()
+        .for_each(|client| client.send_get("/a/block"));
+    // The second one waits for a while because its route is slow, and then gets the other worker.
+    gate.wait_entered(2);
+    eventually("the third is answered with 503", || {
+        server.handle().stats().overloaded == 1
+    });
+    assert_eq!(gate.entered(), 2);
     gate.open();
-    assert_eq!(blocked.read_response().status, 200);
+    let mut answers: Vec<_> = clients
+        .iter_mut()
+        .map(|client| client.read_response().status)
+        .collect();
+    answers.sort_unstable();
+    assert_eq!(answers, [200, 200, 503]);
     assert_eq!(server.client().get("/a/block").status, 200);
+}
+
+#[test]
+fn as_many_slow_requests_as_there_are_workers_all_run() {
+    for workers in [1, 2, 4, 16] {
+        let gate = Gate::new();
+        let server = TestServer::with(
+            builder().workers(workers).queue_timeout(millis(1000)),
+            gated(&gate),
+        );
+        let mut clients: Vec<_> = (0..workers).map(|_| server.client()).collect();
+        clients
+            .iter_mut()
+            .for_each(|client| client.send_get("/a/block"));
+        gate.wait_entered(workers);
+        gate.open();
+        for client in &mut clients {
+            assert_eq!(client.read_response().status, 200, "{workers} workers");
+        }
+        assert_eq!(server.handle().stats().overloaded, 0);
+    }
+}
+
+#[test]
+fn a_fast_request_is_answered_at_once_beside_slow_ones_of_a_route_beside_it() {
+    let gate = Gate::new();
+    let server = TestServer::with(builder().workers(16), gated(&gate));
+    // As many as run beside the workers that are kept for fast handlers, and more.
+    let mut blocked: Vec<_> = (0..20).map(|_| server.client()).collect();
+    blocked
+        .iter_mut()
+        .for_each(|client| client.send_get("/api/poll/block"));
+    gate.wait_entered(14.min(16 - cores()));
+    let began = now();
+    for path in ["/api/poll/health", "/api/health", "/api", "/api/poll"] {
+        assert_eq!(server.client().get(path).text(), path);
+    }
+    let took = now() - began;
+    assert!(took < millis(2500), "{took:?}");
+    gate.open();
+    assert_all_answered(&mut blocked);
+}
+
+#[test]
+fn a_fast_request_is_answered_beside_more_slow_ones_than_workers_from_cold() {
+    for workers in [2, 3, 16] {
+        let gate = Gate::new();
+        let server = TestServer::with(builder().workers(workers), gated(&gate));
+        let mut slow: Vec<_> = (0..3 * workers).map(|_| server.client()).collect();
+        slow.iter_mut().for_each(|client| client.send_get("/block"));
+        gate.wait_entered(1);
+        let began = now();
+        assert_eq!(server.client().get("/fast").text(), "/fast");
+        let took = now() - began;
+        assert!(took < millis(2500), "{workers} workers: {took:?}");
+        gate.open();
+        assert_all_answered(&mut slow);
+    }
+}
+
+#[test]
+fn the_router_tells_slow_routes_from_fast_ones_that_look_alike() {
+    let gate = Gate::new();
+    let (slow, fast) = (gate.clone(), gate.clone());
+    let nested = lameduck::Router::new()
+        .get("/{name}/report", move |_: Request, _: Context| {
+            slow.pass();
+            "report"
+        })
+        .get("/{name}", |_: Request, _: Context| "name");
+    let app = lameduck::Router::new().nest("/users", nested).get(
+        "/jobs/{name}",
+        move |_: Request, _: Context| {
+            fast.pass();
+            "job"
+        },
+    );
+    let server = TestServer::with(builder().workers(4), app);
+    // Each path is new, and all have one route: one of the four workers is kept for others.
+    let mut blocked: Vec<_> = ["a", "b", "c", "d", "e"]
+        .map(|name| {
+            let mut client = server.client();
+            client.send_get(&format!("/users/{name}/report"));
+            client
+        })
+        .into();
+    gate.wait_entered(3);
+    for name in ["f", "g", "h"] {
+        let body = server.client().get(&format!("/users/{name}"));
+        assert_eq!(body.text(), "name");
+    }
+    assert_eq!(gate.entered(), 3);
+    // A route that is not known to be slow gets the worker that is left.
+    let mut job = server.client();
+    job.send_get("/jobs/a");
+    gate.wait_entered(4);
+    gate.open();
+    assert_all_answered(&mut blocked);
+    assert_eq!(job.read_response().text(), "job");
+}
+
+#[test]
+fn handlers_that_compute_hold_up_no_other_connection() {
+    for workers in [2, 3, 16] {
+        let gate = Gate::new();
+        let released = gate.clone();
+        let server = TestServer::with(
+            builder().workers(workers),
+            move |request: Request, _: Context| -> Response {
+                if request.uri().path() == "/compute" {
+                    released.note_entered();
+                    while !released.is_open() {
+                        std::hint::spin_loop();
+                    }
+                }
+                request.uri().path().to_owned().into_response()
+            },
+        );
+        let mut known = server.used_client("/fast");
+        let mut computing: Vec<_> = (0..workers - 1).map(|_| server.client()).collect();
+        computing
+            .iter_mut()
+            .for_each(|client| client.send_get("/compute"));
+        gate.wait_entered((workers - 1).min(2));
+        assert_served(&server, &mut known);
+        gate.open();
+        assert_all_answered(&mut computing);
+    }
+}
+
+#[test]
+fn uploads_and_writers_that_wait_for_their_client_hold_no_worker() {
+    for workers in [1, 2, 16] {
+        let server = TestServer::with(
+            builder().workers(workers),
+            |mut request: Request, _: Context| -> Response {
+                match request.uri().path() {
+                    "/upload" => {
+                        let read = std::io::copy(request.body_mut(), &mut std::io::sink());
+                        read.unwrap().to_string().into_response()
+                    }
+                    "/write" => Body::writer(|out| {
+                        let piece = vec![b'x'; 64 << 10];
+                        (0..256).try_for_each(|_| std::io::Write::write_all(out, &piece))
+                    })
+                    .into_response(),
+                    path => path.to_owned().into_response(),
+                }
+            },
+        );
+        const LEN: usize = 200 << 10;
+        let head = format!("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: {LEN}\r\n\r\n");
+        // Clients that have sent more than is collected, and then nothing; and clients that read
+        // nothing of a long response.
+        let mut uploads: Vec<_> = (0..2 * workers).map(|_| server.client()).collect();
+        for client in &mut uploads {
+            client.send(&head);
+            client.send(vec![b'x'; LEN - 1]);
+        }
+        let mut writers: Vec<_> = (0..2 * workers).map(|_| server.client()).collect();
+        for client in &mut writers {
+            client.send_get("/write");
+        }
+        // Each of them is served, although the others wait.
+        for _ in 0..20 {
+            let mut honest = server.client();
+            honest.send(&head);
+            honest.send(vec![b'x'; LEN]);
+            assert_eq!(honest.read_response().text(), LEN.to_string());
+            assert_eq!(server.client().get("/fast").text(), "/fast");
+        }
+        for client in &mut uploads {
+            client.send("x");
+            assert_eq!(client.read_response().text(), LEN.to_string());
+        }
+        for client in &mut writers {
+            assert_eq!(client.read_response().body.len(), 16 << 20);
+        }
+        server.stop_cleanly();
+    }
+}
+
+#[test]
+fn a_thousand_uploads_beside_a_trickling_one_are_all_answered() {
+    let server = TestServer::with(
+        builder().workers(2).max_dedicated_threads(100),
+        |mut request: Request, _: Context| {
+            std::io::copy(request.body_mut(), &mut std::io::sink())
+                .unwrap()
+                .to_string()
+        },
+    );
+    const LEN: usize = 100 << 10;
+    let head = format!("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: {LEN}\r\n\r\n");
+    let mut trickle = server.client();
+    trickle.send(&head);
+    trickle.send(vec![b'x'; LEN - 10]);
+    let mut uploads: Vec<_> = (0..1000).map(|_| server.client()).collect();
+    for client in &mut uploads {
+        client.send(&head);
+        client.send(vec![b'x'; LEN - 1]);
+    }
+    trickle.send("x");
+    for client in &mut uploads {
+        client.send("x");
+    }
+    for client in &mut uploads {
+        assert_eq!(client.read_response().text(), LEN.to_string());
+    }
+    trickle.send(vec![b'x'; 9]);
+    assert_eq!(trickle.read_response().text(), LEN.to_string());
+}
+
+#[test]
+fn writers_that_wait_for_something_else_than_their_client_wait_a_while_and_then_all_run() {
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let server = TestServer::with(
+        builder().workers(2).queue_timeout(millis(1000)),
+        move |request: Request, _: Context| -> Response {
+            if request.uri().path() != "/write" {
+                return "fine".into_response();
+            }
+            let waits = waits.clone();
+            let write = move |out: &mut lameduck::body::BodyWriter<'_>| {
+                waits.pass();
+                std::io::Write::write_all(out, b"written")
+            };
+            Body::writer(write).into_response()
+        },
+    );
+    let mut writers: Vec<_> = (0..6).map(|_| server.client()).collect();
+    writers
+        .iter_mut()
+        .for_each(|client| client.send_get("/write"));
+    // As many as there are workers run at once.
+    gate.wait_entered(2);
+    assert_eq!(server.client().get("/").text(), "fine");
+    assert_eq!(gate.entered(), 2);
+    gate.wait_entered(6);
+    gate.open();
+    for client in &mut writers {
+        assert_eq!(client.read_response().text(), "written");
+    }
+    assert_eq!(server.handle().stats().overloaded, 0);
+}
+
+#[test]
+fn uploads_beyond_the_dedicated_threads_wait_for_a_worker_and_hold_up_no_fast_request() {
+    let server = TestServer::with(
+        builder().workers(2).max_dedicated_threads(0),
+        |mut request: Request, _: Context| {
+            std::io::copy(request.body_mut(), &mut std::io::sink())
+                .unwrap()
+                .to_string()
+        },
+    );
+    const LEN: usize = 100 << 10;
+    let head = format!("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: {LEN}\r\n\r\n");
+    let mut uploads: Vec<_> = (0..4).map(|_| server.client()).collect();
+    for client in &mut uploads {
+        client.send(&head);
+        client.send(vec![b'x'; LEN - 1]);
+    }
+    for _ in 0..10 {
+        assert_eq!(server.client().get("/").text(), "0");
+    }
+    for client in &mut uploads {
+        client.send("x");
+    }
+    for client in &mut uploads {
+        assert_eq!(client.read_response().text(), LEN.to_string());
+    }
 }
 
 #[test]

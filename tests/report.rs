@@ -53,6 +53,8 @@ fn unclean() -> Report {
     let gate = Gate::new();
     let description = builder()
         .workers(2)
+        // A closure that writes holds a worker.
+        .max_dedicated_threads(0)
         .grace_period(millis(100))
         // In this time the hook's panic has to be over, with the backtrace that it may print.
         .cut_grace(millis(1000))

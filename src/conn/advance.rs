@@ -12,13 +12,13 @@ use http::StatusCode;
 
 use crate::conn::body::Body;
 use crate::conn::egress::InFlight;
-use crate::conn::latency::RouteKey;
 use crate::conn::message::Request;
 use crate::conn::progress::Progress;
 use crate::conn::request_body::{self, Incoming, Reading};
 use crate::conn::serve_context::ServeContext;
 use crate::conn::stage::{
-    Call, Collecting, Conn, Discard, Flush, Next, RequestMeta, Source, Stage, body_progress_limit,
+    Call, Collecting, Conn, Discard, Flush, Next, RequestMeta, Source, Stage, WaitsForRoom,
+    body_progress_limit,
 };
 use crate::lifecycle::ledger::CloseReason;
 use crate::settings::{
@@ -165,9 +165,9 @@ impl Conn {
         if matches!(self.stage, Stage::Idle) {
             self.was_idle_for = cx.now.saturating_duration_since(self.since);
         }
+        self.room = WaitsForRoom::No;
         self.since = cx.now;
         let (method, target) = (parts.method.clone(), parts.uri.clone());
-        self.route = RouteKey::of(&method, target.path());
         self.egress.set_in_flight(InFlight {
             method,
             target,

@@ -119,8 +119,9 @@ impl Body {
     /// Returns a body that `write` writes as fast as it likes; it blocks while the client is
     /// slower. The client sees the body chunked (in HTTP/1.0 the close of the connection ends it).
     ///
-    /// The closure holds a worker until it returns, so at most half of the workers run such
-    /// closures at a time. If it returns an error, the connection is cut.
+    /// The closure runs on a dedicated thread, or on a worker if there are
+    /// [`max_dedicated_threads`](crate::ServerBuilder::max_dedicated_threads) already. If it returns
+    /// an error, the connection is cut.
     #[must_use]
     pub fn writer(
         write: impl FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send + 'static,

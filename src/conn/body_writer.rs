@@ -102,8 +102,11 @@ pub(super) fn send_all(
     clock: &Clock,
     progress_limit: ProgressLimit,
 ) -> io::Result<()> {
-    let mut progress = None;
+    let (mut progress, mut wait) = (None, None);
     while !egress.flush_from_outside()? {
+        if wait.is_none() {
+            wait = egress.begin_wait();
+        }
         let (now, acknowledged) = (clock.now(), egress.acknowledged());
         let progress = progress.get_or_insert_with(|| Progress::new(now, acknowledged));
         let Some(until) = progress.check(now, acknowledged, progress_limit) else {

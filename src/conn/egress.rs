@@ -38,6 +38,22 @@ pub(crate) struct Egress {
     /// An [`Interest`]. It changes under the lock.
     interest: AtomicU8,
     out: Mutex<Out>,
+    told: Mutex<Option<Arc<dyn PeerWait>>>,
+}
+
+/// Is told when user code on a dedicated thread has to wait for its peer.
+pub(crate) trait PeerWait: std::fmt::Debug + Send + Sync {
+    fn begin(&self);
+    fn end(&self);
+}
+
+/// A wait for the peer, until it is dropped.
+pub(super) struct Wait(Arc<dyn PeerWait>);
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// The events that the poller reports of a connection. They only grow, until the end.
@@ -159,7 +175,20 @@ impl Egress {
             home: OnceLock::new(),
             interest,
             out: Mutex::new(out),
+            told: Mutex::new(None),
         }
+    }
+
+    /// Sets who is told of waits for the peer.
+    pub(crate) fn tell_of_waits(&self, told: Option<Arc<dyn PeerWait>>) {
+        *lock(&self.told) = told;
+    }
+
+    /// Notes that the calling thread is about to wait for the peer.
+    pub(super) fn begin_wait(&self) -> Option<Wait> {
+        let told = lock(&self.told).clone()?;
+        told.begin();
+        Some(Wait(told))
     }
 
     /// Sets the poller that reports this connection's events, and the key for them.

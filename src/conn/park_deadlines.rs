@@ -6,12 +6,14 @@ use http::StatusCode;
 
 use crate::conn::serve_context::ServeContext;
 use crate::conn::stage::{
-    Call, Conn, Next, Source, Stage, body_progress_limit, write_progress_limit,
+    Call, Conn, Next, Source, Stage, WaitsForRoom, body_progress_limit, write_progress_limit,
 };
 use crate::conn::transport::Look;
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::Phase;
-use crate::settings::{CUT_GOODBYE, DISCARD_TIMEOUT, LINGER_QUIET, LINGER_TIMEOUT, MIN_GOODBYE};
+use crate::settings::{
+    CUT_GOODBYE, DISCARD_TIMEOUT, LINGER_QUIET, LINGER_TIMEOUT, MAX_ROOM_TIMEOUT, MIN_GOODBYE,
+};
 use crate::sys::poller::SocketEvents;
 use crate::sys::waker::wait_writable;
 use crate::wire::Refusal;
@@ -23,6 +25,8 @@ pub(crate) enum Overdue {
     Wait,
     /// Advance it: it has something to do.
     Advance,
+    /// Nothing, but its request has waited long for room among the slow ones.
+    WaitsLong,
     /// Close it.
     Close(CloseReason),
 }
@@ -34,6 +38,19 @@ impl Conn {
         if let Some(call) = call {
             self.stage = Stage::Call(Box::new(call));
         }
+    }
+
+    /// Has a request wait for room among the slow ones, and after a while for any worker that has
+    /// nothing else to do.
+    pub(crate) fn wait_for_room(&mut self) {
+        if self.room == WaitsForRoom::No {
+            self.room = WaitsForRoom::Yes;
+        }
+    }
+
+    /// Whether the request has waited long for room among the slow ones.
+    pub(crate) fn has_waited_long_for_room(&self) -> bool {
+        self.room == WaitsForRoom::Long
     }
 
     /// Has the connection wait for a worker in the middle of its response.
@@ -82,6 +99,9 @@ impl Conn {
             }
             Stage::Fresh | Stage::Head => settings.head_timeout,
             Stage::Idle => settings.idle_timeout,
+            Stage::Call(_) | Stage::Push(_) if self.room == WaitsForRoom::Yes => {
+                (settings.queue_timeout / 2).min(MAX_ROOM_TIMEOUT)
+            }
             Stage::Call(_) | Stage::Push(_) | Stage::Dedicated(_) => settings.queue_timeout,
             Stage::Flush(_) if self.waits_for_worker => settings.queue_timeout,
             Stage::Discard(_) => DISCARD_TIMEOUT,
@@ -143,6 +163,10 @@ impl Conn {
                 "the request body came too slowly",
                 cx,
             ),
+            Stage::Call(_) | Stage::Push(_) if self.room == WaitsForRoom::Yes => {
+                self.room = WaitsForRoom::Long;
+                Overdue::WaitsLong
+            }
             Stage::Call(_) | Stage::Push(_) | Stage::Dedicated(_) => self.refuse_overdue(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the server is too busy",

@@ -282,9 +282,14 @@ impl Ingress {
         self.received.resize(READ_BYTES, 0);
         self.at = 0;
         self.progress.resume(self.clock.now(), self.received_bytes);
+        let mut wait = None;
         let result = loop {
             match egress.transport().recv(&mut self.received) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if wait.is_none() {
+                        wait = egress.begin_wait();
+                    }
+                }
                 result => break result,
             }
             let Some(until) =

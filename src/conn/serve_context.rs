@@ -46,6 +46,11 @@ impl<'a> ServeContext<'a> {
         }
     }
 
+    /// Gives the connection its budgets once more, on a thread on which no other one waits.
+    pub(crate) fn renew_budgets(&mut self) {
+        (self.requests, self.pulls) = (0, 0);
+    }
+
     /// Reads the clock again, after user code that may have taken any time.
     pub(crate) fn look_at_clock(&mut self) -> Instant {
         self.now = self.lifecycle.clock.now();

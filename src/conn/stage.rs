@@ -43,7 +43,6 @@ use http::{Method, Version, response};
 
 use crate::conn::body::{Body, RunUpgraded, WriteBody};
 use crate::conn::egress::Egress;
-use crate::conn::latency::RouteKey;
 use crate::conn::message::Request;
 use crate::conn::progress::{Progress, ProgressLimit};
 use crate::conn::receive_buffer::ReceiveBuffer;
@@ -79,14 +78,24 @@ pub(crate) struct Conn {
     /// Whether the connection waits, in the middle of its response and since `since`, for a worker
     /// that reads the rest.
     pub(super) waits_for_worker: bool,
-    /// The route of the last request, for the latency estimates.
-    pub(crate) route: RouteKey,
+    /// Whether the current request waits for room among the slow ones.
+    pub(super) room: WaitsForRoom,
     /// Whether the current request has a body that comes while its response is made.
     pub(super) streams_body: bool,
     /// How long the connection was idle before its last request.
     pub(super) was_idle_for: Duration,
     /// When the stage began; while idle, when the last byte of the last response was appended.
     pub(super) since: Instant,
+}
+
+/// Whether a request waits until fewer slow handlers run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WaitsForRoom {
+    No,
+    /// It waits for its turn.
+    Yes,
+    /// It has waited for so long that it also gets a worker that is kept free for fast handlers.
+    Long,
 }
 
 /// What a connection waits for or is doing.
@@ -277,8 +286,8 @@ impl Conn {
             yielded: false,
             waits_for_worker: false,
             streams_body: false,
-            route: RouteKey::default(),
             was_idle_for: Duration::ZERO,
+            room: WaitsForRoom::No,
             since: now,
         }
     }
@@ -304,9 +313,10 @@ impl Conn {
     }
 
     /// Whether the user code that goes on with this connection may have to wait for the peer.
-    pub(crate) fn holds_worker(&self) -> bool {
+    pub(crate) fn may_wait_for_peer(&self) -> bool {
         match &self.stage {
             Stage::Push(_) => true,
+            Stage::Call(call) => call.may_wait_for_peer(),
             Stage::Flush(flush) => flush
                 .meta
                 .as_ref()
@@ -327,7 +337,7 @@ impl Drop for Conn {
 
 impl Call {
     /// Whether the handler may have to wait for the peer.
-    pub(crate) fn holds_worker(&self) -> bool {
+    pub(crate) fn may_wait_for_peer(&self) -> bool {
         self.meta.ingress.is_some()
     }
 }

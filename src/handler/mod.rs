@@ -44,6 +44,13 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers one request. It may block: it holds one worker for so long, and other requests do
     /// not wait for it.
     fn handle(&self, request: Request, context: Context) -> Response;
+
+    /// Returns a number that stands for the route at a path, by which the server learns how long calls
+    /// take. `None`: the handler does not tell its routes apart, and the path does.
+    #[doc(hidden)]
+    fn route_id(&self, _path: &str) -> Option<u64> {
+        None
+    }
 }
 
 impl<F, R> Handler for F

@@ -111,7 +111,7 @@ impl Evictor {
         let how = match conn.check_eviction(idle_for, &cx) {
             Overdue::Close(reason) => LetGo::Close(reason),
             Overdue::Advance => LetGo::Queue(Queue::Ready),
-            Overdue::Wait => LetGo::Park,
+            Overdue::Wait | Overdue::WaitsLong => LetGo::Park,
         };
         pool.settle_or_queue(key, conn, how, &mut cx);
         matches!(how, LetGo::Close(_))

@@ -6,16 +6,18 @@
 //! connections and long streams.
 //!
 //! Read `slots` first (the table and the claim), then `settle` (how a thread takes a connection and
-//! lets go of it) and `worker` (the loop of a thread). `permits` says which worker polls,
+//! lets go of it), `serve` (what it does in between) and `worker`. `permits` says which worker polls,
 //! `deadlines` when a parked connection is looked at, and `monitor` what happens while workers are
-//! busy. `detach` and `dedicated` give a connection a thread. `shared` holds what all of them use,
-//! and `test_seams` what tests replace.
+//! busy. `detach` and `dedicated` give a connection a thread. `guards` give back what a thread held,
+//! `shared` holds what all of them use, and `test_seams` what tests replace.
 
 pub(crate) mod deadlines;
 pub(crate) mod dedicated;
 pub(crate) mod detach;
+mod guards;
 pub(crate) mod monitor;
 pub(crate) mod permits;
+mod serve;
 pub(crate) mod settle;
 pub(crate) mod shared;
 pub(crate) mod slots;

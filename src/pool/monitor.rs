@@ -1,40 +1,66 @@
 //! The monitor: the thread that revokes permits, sweeps deadlines, and serves connections as the
 //! caretaker while every worker is in user code.
 //!
-//! It ticks only while a worker runs user code with a permit, or did so a moment ago; otherwise it
-//! sleeps until the next deadline. So an idle server has no wake-ups but those of deadlines.
+//! It is woken when no worker polls, because all are in user code, and then looks at them every few
+//! milliseconds, as long as it finds one in user code with a permit. Otherwise it sleeps until the
+//! next deadline. So neither an idle server has wake-ups but those of deadlines, nor one with a
+//! worker that polls.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::conn::latency::RouteKey;
 use crate::conn::park_deadlines::Overdue;
-use crate::conn::serve_context::Buffers;
+use crate::conn::serve_context::{Buffers, ServeContext};
 use crate::conn::stage::{Conn, Next};
 use crate::lifecycle::phase::Phase;
 use crate::pool::deadlines::Deadlines;
+use crate::pool::detach::{Detach, detach};
+use crate::pool::guards::Room;
 use crate::pool::permits::WorkerSnapshot;
+use crate::pool::serve::{Ran, ServingThread, serve};
 use crate::pool::settle::{LetGo, Queue};
-use crate::pool::shared::Pool;
-use crate::pool::slots::Claimed;
+use crate::pool::shared::{Pool, WorkerState};
+use crate::pool::slots::{Claimed, Slot};
 use crate::sys::poller::{Events, Ready};
 use crate::sys::test_points::Point;
+use crate::sys::threads::Activity;
 use crate::sys::waker::wait_for;
 
-/// The time after which a worker that is still in the same call loses its permit. It may last up to
-/// twice as long.
-const TICK: Duration = Duration::from_millis(1);
+/// The time between two looks at the workers while nothing is wrong. A handler that blocks
+/// unexpectedly holds other connections up for at most so long, and for the short tick.
+///
+/// On busy cores each wake-up preempts a worker. A look every millisecond took more than 1 % of the
+/// cores by itself.
+const TICK: Duration = Duration::from_millis(8);
+/// The time until the second look at a worker that waits in a call. It loses its permit if it still
+/// waits in the same call: a handler may also wait for a moment, for a lock that it shares.
+const SHORT_TICK: Duration = Duration::from_millis(1);
+/// The time that a worker must have run within one call, between two looks, to lose its permit
+/// although it waits for nothing. One that waits for a core, on a busy machine, runs less.
+const COMPUTES_AFTER: Duration = Duration::from_millis(2);
 /// The ticks without a call in progress before the monitor sleeps: under load it would be woken
 /// again at once.
 const QUIET_TICKS: u32 = 10;
 
 /// The monitor, on its own thread.
 pub(crate) struct Monitor<'p> {
-    pool: &'p Pool,
+    pool: &'p Arc<Pool>,
     events: Events,
     buffers: Buffers,
-    seen: Vec<WorkerSnapshot>,
+    seen: Vec<Seen>,
+    /// Whether a worker was seen to wait in a call, so that it is looked at again soon.
+    looks_again: bool,
+}
+
+/// What the monitor saw of a worker at its last look.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    word: WorkerSnapshot,
+    /// What the worker's thread did when this call was first seen, or first seen to run.
+    activity: Activity,
 }
 
 /// What the workers do at a moment.
@@ -49,13 +75,18 @@ enum Workers {
 }
 
 impl<'p> Monitor<'p> {
-    pub(crate) fn new(pool: &'p Pool) -> Self {
-        let seen = vec![WorkerSnapshot::INITIAL; pool.worker_states.len()];
+    pub(crate) fn new(pool: &'p Arc<Pool>) -> Self {
+        let nothing = Seen {
+            word: WorkerSnapshot::INITIAL,
+            activity: Activity::Unknown,
+        };
+        let seen = vec![nothing; pool.worker_states.len()];
         Self {
             pool,
             events: Events::new(64),
             buffers: Buffers::new(),
             seen,
+            looks_again: false,
         }
     }
 
@@ -76,7 +107,7 @@ impl<'p> Monitor<'p> {
                 quiet + 1
             };
             let tick = if quiet < QUIET_TICKS && workers != Workers::AllWithoutPermit {
-                Some(TICK)
+                Some(if self.looks_again { SHORT_TICK } else { TICK })
             } else {
                 None
             };
@@ -134,38 +165,26 @@ impl<'p> Monitor<'p> {
         self.pool.caretaker.wake_up();
     }
 
-    /// Revokes the permit of each worker that is in the same call as a tick ago, and returns what
-    /// the workers do.
+    /// Revokes the permit of each worker that is held up in the same call as at the last look, and
+    /// returns what the workers do.
     fn revoke_permits(&mut self) -> Workers {
         let pool = self.pool;
         let mut busy = false;
+        self.looks_again = false;
         for (state, before) in pool.worker_states.iter().zip(&mut self.seen) {
-            let seen = state.word.look();
-            busy |= seen.is_in_call_with_permit();
-            if seen.is_in_call_with_permit() && seen == *before {
-                // The call is first counted as slow, then revoked, because the worker undoes both
-                // as soon as it sees the revocation.
-                let route = RouteKey::from_index(state.route.load(Relaxed));
-                pool.slow.semaphore.force_acquire();
-                pool.latency.revoke(route);
-                pool.test_points.at(Point::SlowBeforeRevoked);
-                match state.word.revoke(seen) {
-                    Some(permit) => {
-                        if let Some(egress) = pool.table.slot(state.key.load(Relaxed)).egress() {
-                            // The responses to earlier pipelined requests do not wait for this one.
-                            // A failure shows at the next write.
-                            let _ = egress.flush_from_outside();
-                        }
-                        pool.pass_permit_on(permit);
-                    }
-                    None => {
-                        pool.slow.semaphore.release();
-                        pool.latency.revoked_call_returned(route);
-                        pool.admit_waiting(&pool.slow);
-                    }
-                }
+            let word = state.word.look();
+            busy |= word.is_in_call_with_permit();
+            if word != before.word {
+                let activity = if word.is_in_call_with_permit() {
+                    state.thread.activity()
+                } else {
+                    Activity::Unknown
+                };
+                self.looks_again |= activity == Activity::Waits;
+                *before = Seen { word, activity };
+            } else if word.is_in_call_with_permit() && before.is_held_up(state) {
+                revoke(pool, state, word);
             }
-            *before = seen;
         }
         match self.look() {
             Workers::AllWithoutPermit => Workers::AllWithoutPermit,
@@ -232,31 +251,10 @@ impl<'p> Monitor<'p> {
     }
 
     /// Serves a connection as far as that needs no user code.
-    fn serve_without_user_code(&mut self, key: u32, mut conn: Box<Conn>) {
-        let pool = self.pool;
-        let mut cx = pool.serve_context(&mut self.buffers);
-        loop {
-            let how = match conn.advance(&mut cx) {
-                Next::Call(call) => {
-                    // The responses to earlier requests do not wait for this one. A failure shows
-                    // at the next write.
-                    let _ = conn.egress.flush_from_outside();
-                    conn.wait_for_worker(Some(call));
-                    LetGo::Queue(Queue::Calls)
-                }
-                Next::Pull | Next::Push | Next::DedicatedThread => {
-                    conn.wait_for_worker_midway(cx.now);
-                    LetGo::Queue(Queue::Calls)
-                }
-                Next::Yield => LetGo::Queue(Queue::Ready),
-                Next::Close(reason) => LetGo::Close(reason),
-                Next::Park => LetGo::Park,
-            };
-            match pool.settle(key, conn, how, &mut cx) {
-                None => return,
-                Some(conn_with_mark) => conn = conn_with_mark,
-            }
-        }
+    fn serve_without_user_code(&mut self, key: u32, conn: Box<Conn>) {
+        let mut caretaker = Caretaker(self.pool);
+        let mut cx = self.pool.serve_context(&mut self.buffers);
+        serve(self.pool, key, conn, &mut caretaker, &mut cx);
     }
 
     /// Handles the deadlines that are over, and returns the next one.
@@ -296,6 +294,7 @@ impl<'p> Monitor<'p> {
                 &pool.calls,
                 &pool.ready,
                 &pool.slow.waiting,
+                &pool.slow.late,
                 &pool.streams.waiting,
             ]
             .into_iter()
@@ -304,6 +303,7 @@ impl<'p> Monitor<'p> {
         let how = match (overdue, claimed) {
             (Overdue::Advance, _) => return self.serve_without_user_code(key, conn),
             (Overdue::Close(reason), _) => LetGo::Close(reason),
+            (Overdue::WaitsLong, _) => LetGo::Queue(Queue::Late),
             (Overdue::Wait, Claimed::Queued) => LetGo::Queue(Queue::Calls),
             (Overdue::Wait, Claimed::Idle) => LetGo::Park,
         };
@@ -311,4 +311,86 @@ impl<'p> Monitor<'p> {
             self.serve_without_user_code(key, conn);
         }
     }
+}
+
+/// The monitor while it serves in the workers' place: it runs no user code.
+struct Caretaker<'p>(&'p Arc<Pool>);
+
+impl ServingThread for Caretaker<'_> {
+    fn run_user_code(
+        &mut self,
+        key: u32,
+        conn: Box<Conn>,
+        next: Next,
+        cx: &mut ServeContext<'_>,
+    ) -> Ran {
+        let (mut conn, next) = match detach(self.0, key, conn, next, cx) {
+            Detach::Done => return Ran::Detached,
+            Detach::Refused(conn) => return Ran::GoOn(conn),
+            Detach::Waits(conn) => return Ran::LetGo(conn, LetGo::Queue(Queue::Streams)),
+            Detach::Kept(conn, next) => (conn, next),
+        };
+        match next {
+            Next::Call(call) => {
+                // The responses to earlier requests do not wait for this one. A failure shows at
+                // the next write.
+                let _ = conn.egress.flush_from_outside();
+                conn.wait_for_worker(Some(call));
+            }
+            _ => conn.wait_for_worker_midway(cx.now),
+        }
+        Ran::LetGo(conn, LetGo::Queue(Queue::Calls))
+    }
+
+    fn may_go_on(&self) -> bool {
+        true
+    }
+}
+
+impl Seen {
+    /// Whether the worker, which is still in the same call, waits or computes there. One that was
+    /// preempted goes on as soon as it has a core, and another worker in its place would have to
+    /// wait for one too.
+    fn is_held_up(&mut self, state: &WorkerState) -> bool {
+        match (self.activity, state.thread.activity()) {
+            (Activity::Runs(before), Activity::Runs(now)) => {
+                now.saturating_sub(before) >= COMPUTES_AFTER
+            }
+            (Activity::Waits, now @ Activity::Runs(_)) => {
+                self.activity = now;
+                false
+            }
+            (_, Activity::Waits | Activity::Unknown) | (Activity::Unknown, _) => true,
+        }
+    }
+}
+
+/// Revokes the permit of a worker, unless its call has just returned.
+fn revoke(pool: &Pool, state: &WorkerState, seen: WorkerSnapshot) {
+    let egress = pool
+        .table
+        .get(state.key.load(Relaxed))
+        .and_then(Slot::egress);
+    let route = egress
+        .as_ref()
+        .and_then(|egress| pool.route_in_flight(egress, state.is_body.load(Relaxed)))
+        .unwrap_or(RouteKey::NONE);
+    // The call is first counted as slow, then revoked, because the worker undoes both as soon
+    // as it sees the revocation.
+    let room = Room::force(pool);
+    pool.latency.revoke(route);
+    state.revoked_route.store(route.to_bits(), Relaxed);
+    pool.test_points.at(Point::SlowBeforeRevoked);
+    let Some(permit) = state.word.revoke(seen) else {
+        pool.latency.was_not_revoked(route);
+        return;
+    };
+    room.leave_to_worker();
+    pool.revoked.fetch_add(1, Relaxed);
+    if let Some(egress) = egress {
+        // The responses to earlier pipelined requests do not wait for this one. A failure shows
+        // at the next write.
+        let _ = egress.flush_from_outside();
+    }
+    pool.pass_permit_on(permit);
 }

@@ -20,6 +20,7 @@ pub(crate) struct Permit(());
 /// The permits channel, on which workers wait when they have nothing else to do.
 #[derive(Debug)]
 pub(crate) struct Permits {
+    count: usize,
     sender: Mutex<Option<Sender<Permit>>>,
     receiver: Receiver<Permit>,
 }
@@ -35,9 +36,15 @@ impl Permits {
                 .expect("the receiver is in the same scope");
         }
         Self {
+            count: permits,
             sender: Mutex::new(Some(sender)),
             receiver,
         }
+    }
+
+    /// Returns how many permits there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
     }
 
     /// Returns the receiver of permits, which ends when the pool does.
@@ -174,6 +181,23 @@ impl WorkerSnapshot {
     }
 }
 
+/// Whether no worker polls or is about to, so that connections wait until a call of user code
+/// returns or the monitor does something: each permit is with a worker in a call, or no worker is
+/// left without a call.
+pub(crate) fn is_nobody_polling<'a>(
+    words: impl Iterator<Item = &'a WorkerWord>,
+    permits: usize,
+) -> bool {
+    let (mut workers, mut with_permit, mut without) = (0, 0, 0);
+    for word in words {
+        let seen = word.look();
+        workers += 1;
+        with_permit += usize::from(seen.is_in_call_with_permit());
+        without += usize::from(seen.is_in_call_without_permit());
+    }
+    with_permit == permits || with_permit + without == workers
+}
+
 /// The wake-up of one poller that sleeps, sent at most once until a poller acknowledges it.
 #[derive(Debug)]
 pub(crate) struct PollerWake {
@@ -242,6 +266,12 @@ impl Semaphore {
 
     pub(crate) fn release(&self) {
         self.taken.fetch_sub(1, SeqCst);
+    }
+
+    /// Whether no call is inside.
+    #[cfg(test)]
+    pub(crate) fn is_free(&self) -> bool {
+        self.taken.load(SeqCst) == 0
     }
 
     pub(crate) fn has_room(&self) -> bool {

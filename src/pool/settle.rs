@@ -54,10 +54,12 @@ pub(crate) enum Queue {
     Ready,
     /// Only a worker can: it needs user code.
     Calls,
-    /// It waits for room in the lane of slow handlers.
+    /// It waits for room in the slow lane.
     Slow,
     /// It waits for room in the lane of code that may wait for its client.
     Streams,
+    /// It has waited long for room, and goes on as soon as a worker has nothing else to do.
+    Late,
 }
 
 /// Taking a connection.
@@ -203,6 +205,7 @@ impl Pool {
             Queue::Calls => self.calls.push(key),
             Queue::Slow => return self.requeue_claimed(self.slow.wait(key, &self.table)),
             Queue::Streams => return self.requeue_claimed(self.streams.wait(key, &self.table)),
+            Queue::Late => self.slow.late.push(key),
         }
         self.wake_poller();
     }
@@ -219,6 +222,17 @@ impl Pool {
         // Dropping the connection drops the unused rest of its response: user code.
         if let Err(panic) = panics::catch(|| conn.close(reason)) {
             logging::error!("a response's body panicked when it was dropped: {panic}");
+        }
+        self.table.free(key);
+    }
+
+    /// Resets a connection whose thread has panicked with it in hand, and frees its slot.
+    pub(super) fn abandon(&self, key: u32) {
+        let slot = self.table.slot(key);
+        self.deadlines.remove(&slot.deadline, key);
+        if let Some(egress) = slot.egress() {
+            egress.transport().reset();
+            egress.unregister();
         }
         self.table.free(key);
     }

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use crossbeam_utils::CachePadded;
+use http::Method;
 
+use crate::conn::egress::Egress;
 use crate::conn::latency::{LatencyEstimates, RouteKey};
 use crate::conn::message::{Request, Response};
 use crate::conn::serve_context::{Buffers, ServeContext};
@@ -20,17 +22,24 @@ use crate::lifecycle::ledger::{Entry, Ledger};
 use crate::lifecycle::phase::{Lifecycle, Phase};
 use crate::pool::deadlines::Deadlines;
 use crate::pool::dedicated::DedicatedThreads;
-use crate::pool::permits::{Permit, Permits, PollerWake, Semaphore, WorkerWord};
+use crate::pool::permits::{Permit, Permits, PollerWake, Semaphore, WorkerWord, is_nobody_polling};
 use crate::pool::slots::{KeyQueue, Table};
 use crate::pool::test_seams::TestSeams;
 use crate::settings::{BACKLOG_SLOTS, MAX_ACCEPTED, Settings, cores};
 use crate::sys::poller::Poller;
 use crate::sys::sync::AtomicBool;
 use crate::sys::test_points::{Point, TestPoints};
+use crate::sys::threads::ThreadNumber;
 use crate::sys::waker::Waker;
 
 /// A handler of any type.
-pub(crate) type DynHandler = dyn Fn(Request, Context) -> Response + Send + Sync;
+pub(crate) trait DynHandler: Send + Sync {
+    fn handle(&self, request: Request, context: Context) -> Response;
+
+    /// Returns a number that stands for the route at a path, if the handler knows its routes. It runs
+    /// no user code.
+    fn route_id(&self, path: &str) -> Option<u64>;
+}
 
 /// A connection on its way from the acceptor to a worker.
 #[derive(Debug)]
@@ -49,7 +58,7 @@ pub(crate) struct Pool {
     pub(super) transport: fn(Socket) -> Box<dyn Transport>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) handler: Box<DynHandler>,
+    pub(crate) handler: Box<dyn DynHandler>,
     pub(crate) poller: Arc<Poller>,
     pub(crate) table: Table,
     pub(crate) deadlines: Deadlines,
@@ -65,7 +74,7 @@ pub(crate) struct Pool {
     pub(crate) calls: KeyQueue,
     /// The lane of handlers that are expected to be slow.
     pub(crate) slow: Lane,
-    /// The lane of handlers and bodies that may wait for their client.
+    /// The lane of code that may wait for its client, on dedicated threads. What waits is outside.
     pub(crate) streams: Lane,
     pub(crate) dedicated: Arc<DedicatedThreads>,
     /// A waker that becomes readable when the server drains, for upgraded connections.
@@ -77,6 +86,8 @@ pub(crate) struct Pool {
     /// The responses made by other threads than workers, by phase.
     answered: [AtomicU64; Phase::ALL.len()],
     pub(crate) monitor: MonitorWake,
+    /// The number of permits that the monitor has revoked.
+    pub(crate) revoked: AtomicU64,
     /// The monitor's own word, asleep while it waits for the poller in the workers' place.
     pub(crate) caretaker: WorkerWord,
     origin: Instant,
@@ -88,16 +99,23 @@ pub(crate) struct Pool {
 pub(crate) struct Lane {
     pub(crate) semaphore: Semaphore,
     pub(crate) waiting: KeyQueue,
+    /// Those that have waited long. They go first when there is room, and without room to a worker
+    /// with a permit that has nothing else to do.
+    pub(crate) late: KeyQueue,
 }
 
 /// What a worker shows to other threads.
 #[derive(Debug)]
 pub(crate) struct WorkerState {
     pub(crate) word: WorkerWord,
-    /// The connection that the worker serves and the route of its request, which the monitor needs
-    /// to revoke the permit.
+    /// The connection for which the worker runs user code.
     pub(crate) key: AtomicU32,
-    pub(crate) route: AtomicU8,
+    /// Whether that code is a response's body, and not the handler.
+    pub(crate) is_body: AtomicBool,
+    /// The route that the monitor has found when it revoked the permit.
+    pub(crate) revoked_route: AtomicU64,
+    /// The worker's thread, of which the monitor asks the kernel.
+    pub(crate) thread: ThreadNumber,
     /// The responses that the worker made, by phase. Only the worker writes them.
     pub(crate) answered: [AtomicU64; Phase::ALL.len()],
 }
@@ -123,6 +141,10 @@ impl MonitorWake {
         }
     }
 
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep.load(SeqCst)
+    }
+
     /// Marks the monitor asleep. After this it looks once more at everything that it can be woken
     /// for.
     pub(crate) fn fall_asleep(&self) {
@@ -140,12 +162,14 @@ impl Pool {
         seams: TestSeams,
         lifecycle: Arc<Lifecycle>,
         ledger: Arc<Ledger>,
-        handler: Box<DynHandler>,
+        handler: Box<dyn DynHandler>,
         accepted: Receiver<Accepted>,
         waker: Arc<Waker>,
     ) -> std::io::Result<Self> {
         let workers = settings.workers;
-        let permits = cores().min(workers);
+        // One worker is always without a permit, if there are two. Otherwise the first calls of a
+        // route that hangs would take every worker before the first of them is found to be slow.
+        let permits = cores().min(workers - 1).max(1);
         // One worker is left for fast handlers; in a larger pool, one for each permit.
         let slow = if workers >= 4 * permits {
             workers - permits
@@ -171,7 +195,7 @@ impl Pool {
             ready: KeyQueue::default(),
             calls: KeyQueue::default(),
             slow: Lane::new(slow),
-            streams: Lane::new((workers / 2).max(1)),
+            streams: Lane::new(workers),
             dedicated: DedicatedThreads::new(settings.max_dedicated_threads),
             stopping: Arc::new(Waker::new()?),
             permits: Permits::new(permits),
@@ -182,6 +206,7 @@ impl Pool {
                 .collect(),
             answered: std::array::from_fn(|_| AtomicU64::new(0)),
             monitor: MonitorWake::new(monitor),
+            revoked: AtomicU64::new(0),
             caretaker: WorkerWord::new(),
             settings,
             test_points: seams.test_points,
@@ -205,9 +230,28 @@ impl Pool {
         }
     }
 
+    /// Wakes the monitor, if it sleeps, because of a call of user code that the caller has just
+    /// shown in its word: when no worker polls any more, or when responses to earlier requests wait
+    /// for the call.
+    ///
+    /// The monitor says that it sleeps, then looks at the words; the caller shows its word, then
+    /// looks whether the monitor sleeps. Of the workers, the last one to show its word sees all
+    /// others.
+    pub(crate) fn wake_monitor_for_call(&self, egress: &Egress) {
+        if self.monitor.is_asleep() && (egress.pending() > 0 || self.is_nobody_polling()) {
+            self.monitor.wake();
+        }
+    }
+
+    /// Whether all that could poll is in calls of user code.
+    pub(crate) fn is_nobody_polling(&self) -> bool {
+        let words = self.worker_states.iter().map(|state| &state.word);
+        is_nobody_polling(words, self.permits.count())
+    }
+
     /// Whether a connection is queued that a thread with a permit would take.
     pub(crate) fn has_queued(&self) -> bool {
-        self.has_queued_for_anybody() || !self.calls.is_empty()
+        self.has_queued_for_anybody() || !self.calls.is_empty() || !self.slow.late.is_empty()
     }
 
     /// Whether a connection is queued that needs no user code to go on.
@@ -248,12 +292,32 @@ impl Pool {
         self.origin.checked_add(Duration::from_nanos(nanos))
     }
 
+    /// Returns the route of a request.
+    pub(crate) fn route(&self, method: &Method, path: &str) -> RouteKey {
+        match self.handler.route_id(path) {
+            Some(id) => RouteKey::of_id(method, id),
+            None => RouteKey::of_path(method, path),
+        }
+    }
+
+    /// Returns the route of the request in flight on a connection, or of its response's body.
+    pub(crate) fn route_in_flight(&self, egress: &Egress, is_body: bool) -> Option<RouteKey> {
+        let (request, _) = egress.in_flight()?;
+        let route = self.route(&request.method, request.target.path());
+        Some(if is_body { route.of_body() } else { route })
+    }
+
     /// Returns how many workers run user code of a route with a permit.
     pub(crate) fn calls_with_permit(&self, route: RouteKey) -> usize {
-        let busy = |state: &&CachePadded<WorkerState>| {
-            state.word.look().is_in_call_with_permit() && state.route.load(Relaxed) == route.index()
+        let has_route = |state: &&CachePadded<WorkerState>| {
+            let egress = self.table.get(state.key.load(Relaxed))?.egress()?;
+            Some(self.route_in_flight(&egress, state.is_body.load(Relaxed))? == route)
         };
-        self.worker_states.iter().filter(busy).count()
+        self.worker_states
+            .iter()
+            .filter(|state| state.word.look().is_in_call_with_permit())
+            .filter(|state| has_route(state) == Some(true))
+            .count()
     }
 
     /// Returns the number of responses made in a phase so far.
@@ -288,6 +352,7 @@ impl Lane {
         Self {
             semaphore: Semaphore::new(max),
             waiting: KeyQueue::default(),
+            late: KeyQueue::default(),
         }
     }
 
@@ -305,7 +370,7 @@ impl Lane {
     #[must_use]
     pub(crate) fn claim_if_room(&self, table: &Table) -> Option<u32> {
         if self.semaphore.has_room() {
-            self.waiting.claim(table)
+            self.claim(table)
         } else {
             None
         }
@@ -318,14 +383,18 @@ impl Lane {
         self.semaphore.release();
         // Look again after each time this thread was inside for nothing: a connection that came
         // meanwhile has found no room.
-        while !self.waiting.is_empty() && self.semaphore.acquire() {
-            let key = self.waiting.claim(table);
+        while !(self.late.is_empty() && self.waiting.is_empty()) && self.semaphore.acquire() {
+            let key = self.claim(table);
             if key.is_some() {
                 return key;
             }
             self.semaphore.release();
         }
         None
+    }
+
+    fn claim(&self, table: &Table) -> Option<u32> {
+        self.late.claim(table).or_else(|| self.waiting.claim(table))
     }
 }
 
@@ -334,15 +403,11 @@ impl WorkerState {
         Self {
             word: WorkerWord::new(),
             key: AtomicU32::new(u32::MAX),
-            route: AtomicU8::new(0),
+            is_body: AtomicBool::new(false),
+            revoked_route: AtomicU64::new(0),
+            thread: ThreadNumber::default(),
             answered: std::array::from_fn(|_| AtomicU64::new(0)),
         }
-    }
-
-    /// Publishes what the monitor needs if the call that follows turns out to be slow.
-    pub(crate) fn publish_call(&self, key: u32, route: RouteKey) {
-        self.key.store(key, Relaxed);
-        self.route.store(route.index(), Relaxed);
     }
 
     /// Publishes the counts of the worker's responses.

@@ -11,21 +11,20 @@
 
 use std::iter::repeat_n;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crossbeam_channel::Sender;
 
-use crate::conn::latency::RouteKey;
+use crate::conn::latency::{Expected, LatencyEstimates, RouteKey};
 use crate::conn::serve_context::{Buffers, ServeContext};
-use crate::conn::stage::{Call, Conn, Next, Peer};
-use crate::lifecycle::ledger::CloseReason;
-use crate::lifecycle::phase::{Phase, awaited};
-use crate::pool::detach::detach;
-use crate::pool::permits::Permit;
+use crate::conn::stage::{Conn, Next};
+use crate::lifecycle::phase::Phase;
+use crate::pool::detach::{Detach, detach};
+use crate::pool::guards::{HeldPermit, Room};
+use crate::pool::serve::{Ran, ServingThread, after_user_code, call_handler, catch, serve};
 use crate::pool::settle::{LetGo, Queue};
-use crate::pool::shared::{Lane, Pool};
+use crate::pool::shared::Pool;
 use crate::settings::{READY_BUDGET, REQUEST_BUDGET};
-use crate::sys::logging;
-use crate::sys::panics;
 use crate::sys::poller::{Events, Ready};
 use crate::sys::test_points::Point;
 
@@ -37,10 +36,10 @@ pub(crate) struct Worker<'p> {
     pool: &'p Arc<Pool>,
     generation: u64,
     events: Events,
-    /// Whether this worker is inside the slow lane.
-    in_slow: bool,
-    /// Whether this worker is inside the lane of streams.
-    in_streams: bool,
+    /// The permit, unless it was given back or revoked.
+    permit: Option<HeldPermit<'p>>,
+    /// Room in the slow lane, while this worker is inside.
+    room: Option<Room<'p>>,
 }
 
 /// Reports which thread has ended when it is dropped, however the thread ends.
@@ -55,29 +54,61 @@ impl Drop for Ended {
     }
 }
 
-/// The queue in which a connection has to wait, because this thread cannot go on with it now.
-struct MustWait(Queue);
-
-/// What a worker does with a connection after one step.
-enum Step {
-    /// It advances the connection again.
-    GoOn,
-    LetGo(LetGo),
-}
-
-/// What is known of a call of user code before it runs.
+/// What is known of user code before it runs.
 #[derive(Clone, Copy)]
 struct UserCode {
-    /// Whether the code reads or writes a body that the peer may be slow with.
+    /// Whether it reads or writes a body that the peer may be slow with.
     may_wait_for_peer: bool,
-    /// Whether the route is expected to take long.
-    is_slow: bool,
+    /// Whether it is a response's body, and not a handler.
+    is_body: bool,
+    /// Its route, if any route is known to be slow.
+    route: Option<RouteKey>,
+    expected: Expected,
 }
 
 impl UserCode {
+    fn of(pool: &Pool, conn: &Conn, next: &Next) -> Self {
+        let knows_any = !pool.latency.is_empty();
+        let (may_wait_for_peer, is_body, route) = match next {
+            Next::Call(call) => {
+                let (method, target) = (call.request.method(), call.request.uri());
+                let route = knows_any.then(|| pool.route(method, target.path()));
+                (call.may_wait_for_peer(), false, route)
+            }
+            _ if knows_any => {
+                let route = pool.route_in_flight(&conn.egress, true);
+                (conn.may_wait_for_peer(), true, route)
+            }
+            _ => (conn.may_wait_for_peer(), true, None),
+        };
+        Self {
+            may_wait_for_peer,
+            is_body,
+            route,
+            expected: route.map_or(Expected::Fast, |route| pool.latency.expected(route)),
+        }
+    }
+
     /// Whether the permit has to be given back before the code runs.
     fn may_take_long(self) -> bool {
-        self.may_wait_for_peer || self.is_slow
+        self.may_wait_for_peer || self.expected >= Expected::Slow
+    }
+
+    /// Whether the code needs room in the slow lane. A response that has begun goes on in any worker:
+    /// if it found no room in time, it would have to be cut.
+    fn needs_room(self) -> bool {
+        self.may_wait_for_peer || self.expected == Expected::VerySlow && !self.is_body
+    }
+
+    /// Learns how long the code has taken.
+    fn record(self, pool: &Pool, conn: &Conn, took: std::time::Duration) {
+        if self.may_wait_for_peer || self.route.is_none() && !LatencyEstimates::is_news(took) {
+            return;
+        }
+        let route = || pool.route_in_flight(&conn.egress, self.is_body);
+        if let Some(route) = self.route.or_else(route) {
+            pool.latency.record(route, took);
+        }
     }
 }
 
@@ -89,32 +120,34 @@ impl<'p> Worker<'p> {
             pool,
             generation: 0,
             events: Events::new(1),
-            in_slow: false,
-            in_streams: false,
+            permit: None,
+            room: None,
         }
     }
 
     /// Works until the permits channel closes.
     pub(crate) fn run(mut self) {
+        let pool = self.pool;
+        let state = &pool.worker_states[self.index];
+        state.thread.set();
+        state.word.wake_up();
         let mut buffers = Buffers::new();
-        for permit in self.pool.permits.take() {
-            let mut permit = Some(permit);
-            while let Some(held) = permit {
-                if self.pool.lifecycle.phase() == Phase::Stopped {
+        for permit in pool.permits.take() {
+            self.permit = Some(HeldPermit::new(pool, permit));
+            while self.permit.is_some() {
+                if pool.lifecycle.phase() == Phase::Stopped {
                     // A wake-up reaches one worker, which passes it on.
-                    self.pool.poller.wake();
+                    pool.poller.wake();
                     return;
                 }
-                permit = self.poll_once(held, &mut buffers);
+                self.poll_once(&mut buffers);
             }
         }
     }
 
-    /// Serves the queued connections, then polls once. It returns the permit unless that was given
-    /// back or revoked.
-    fn poll_once(&mut self, permit: Permit, buffers: &mut Buffers) -> Option<Permit> {
+    /// Serves the queued connections, then polls once, unless it loses the permit before that.
+    fn poll_once(&mut self, buffers: &mut Buffers) {
         let pool = self.pool;
-        let mut permit = Some(permit);
         // Only the connections that are queued now, and not those that these queue again, so that
         // the connections in the poller are served too.
         let (calls, ready) = (
@@ -123,18 +156,20 @@ impl<'p> Worker<'p> {
         );
         let accepted = pool.accepted.len().min(REQUEST_BUDGET);
         for queue in repeat_n(&pool.calls, calls).chain(repeat_n(&pool.ready, ready)) {
-            let Some((key, conn)) = pool.take_queued(queue) else {
-                continue;
-            };
-            permit = self.serve(key, conn, permit, buffers);
-            permit.as_ref()?;
+            if let Some((key, conn)) = pool.take_queued(queue) {
+                self.serve(key, conn, buffers);
+                if self.permit.is_none() {
+                    return;
+                }
+            }
         }
         for _ in 0..accepted {
-            let Some((key, conn)) = pool.take_accepted() else {
-                continue;
-            };
-            permit = self.serve(key, conn, permit, buffers);
-            permit.as_ref()?;
+            if let Some((key, conn)) = pool.take_accepted() {
+                self.serve(key, conn, buffers);
+                if self.permit.is_none() {
+                    return;
+                }
+            }
         }
         let state = &pool.worker_states[self.index];
         state.word.fall_asleep();
@@ -144,275 +179,164 @@ impl<'p> Worker<'p> {
         state.word.wake_up();
         let ready = self.events.iter().next();
         match ready {
-            None => permit,
-            Some(Ready::Wake) => {
-                pool.poller_wake.acknowledge();
-                permit
+            // Nothing is here to do: what has waited long for room gets this worker.
+            None => {
+                if let Some((key, conn)) = pool.take_queued(&pool.slow.late) {
+                    self.serve(key, conn, buffers);
+                }
             }
+            Some(Ready::Wake) => pool.poller_wake.acknowledge(),
             Some(Ready::Socket { key, events }) => {
                 pool.test_points.at(Point::EventBeforeClaim);
-                match pool.take_ready(key, events) {
-                    Some(conn) => self.serve(key, conn, permit, buffers),
-                    None => permit,
+                if let Some(conn) = pool.take_ready(key, events) {
+                    self.serve(key, conn, buffers);
                 }
             }
         }
     }
 
-    /// Serves a connection that this thread owns, and then those that waited for the lanes it
-    /// entered.
-    fn serve(
-        &mut self,
-        key: u32,
-        conn: Box<Conn>,
-        mut permit: Option<Permit>,
-        buffers: &mut Buffers,
-    ) -> Option<Permit> {
-        permit = self.serve_one(key, conn, permit, buffers);
+    /// Serves a connection that this thread owns, and then those that waited for the room that it
+    /// has taken.
+    fn serve(&mut self, key: u32, conn: Box<Conn>, buffers: &mut Buffers) {
         let pool = self.pool;
-        while let Some(key) = release_or_next(pool, &pool.slow, &mut self.in_slow)
-            .or_else(|| release_or_next(pool, &pool.streams, &mut self.in_streams))
-        {
+        serve(pool, key, conn, self, &mut pool.serve_context(buffers));
+        while let Some((room, key)) = self.room.take().and_then(Room::next) {
+            self.room = Some(room);
             let conn = pool.take_claimed(key);
-            permit = self.serve_one(key, conn, permit, buffers);
+            serve(pool, key, conn, self, &mut pool.serve_context(buffers));
         }
         pool.worker_states[self.index].publish_counts(buffers);
-        permit
-    }
-
-    /// Serves a connection until it is parked, queued or closed.
-    fn serve_one(
-        &mut self,
-        key: u32,
-        mut conn: Box<Conn>,
-        mut permit: Option<Permit>,
-        buffers: &mut Buffers,
-    ) -> Option<Permit> {
-        let pool = self.pool;
-        let mut cx = pool.serve_context(buffers);
-        pool.test_points.at(Point::ClaimedBeforeServed);
-        loop {
-            let next = match conn.advance(&mut cx) {
-                Next::Call(call) => self.start_call(key, &mut conn, call, &mut permit, &mut cx),
-                next @ (Next::Pull | Next::Push) => {
-                    self.go_on_with_body(key, &mut conn, &next, &mut permit, &mut cx)
-                }
-                Next::DedicatedThread => match detach(pool, key, conn, &mut cx) {
-                    Ok(()) => return permit,
-                    Err(refused) => {
-                        conn = refused;
-                        continue;
-                    }
-                },
-                Next::Park => Step::LetGo(LetGo::Park),
-                Next::Yield => Step::LetGo(LetGo::Queue(Queue::Ready)),
-                Next::Close(reason) => Step::LetGo(LetGo::Close(reason)),
-            };
-            let Step::LetGo(how) = next else { continue };
-            conn = match pool.settle(key, conn, how, &mut cx) {
-                None => return permit,
-                Some(conn) if permit.is_some() => conn,
-                Some(conn) => {
-                    // Without a permit this thread serves one connection, and then leaves.
-                    let again = LetGo::Queue(Queue::Ready);
-                    pool.settle_or_queue(key, conn, again, &mut cx);
-                    return permit;
-                }
-            };
-        }
-    }
-
-    /// Calls a request's handler, or has the request wait for a worker.
-    fn start_call(
-        &mut self,
-        key: u32,
-        conn: &mut Conn,
-        call: Call,
-        permit: &mut Option<Permit>,
-        cx: &mut ServeContext<'_>,
-    ) -> Step {
-        if self.pool.lifecycle.phase() >= Phase::Cutting {
-            // No handler is started any more: the drain answers in its place.
-            conn.wait_for_cut(call, cx);
-            return Step::LetGo(LetGo::Park);
-        }
-        let code = UserCode {
-            may_wait_for_peer: call.holds_worker(),
-            is_slow: self.pool.latency.is_slow(conn.route),
-        };
-        match self.admit(conn, code, permit) {
-            Ok(()) => self.call(key, conn, call, permit, cx),
-            Err(MustWait(queue)) => {
-                conn.wait_for_worker(Some(call));
-                Step::LetGo(LetGo::Queue(queue))
-            }
-        }
-    }
-
-    /// Goes on with a response's body, or has the connection wait for a worker that does.
-    fn go_on_with_body(
-        &mut self,
-        key: u32,
-        conn: &mut Conn,
-        next: &Next,
-        permit: &mut Option<Permit>,
-        cx: &mut ServeContext<'_>,
-    ) -> Step {
-        let code = UserCode {
-            may_wait_for_peer: conn.holds_worker(),
-            is_slow: false,
-        };
-        match self.admit(conn, code, permit) {
-            Ok(()) => self.run_user_code(key, conn, permit, cx, |conn, cx| match next {
-                Next::Pull => conn.pull(cx),
-                _ => conn.push(cx),
-            }),
-            Err(MustWait(queue)) => {
-                conn.wait_for_worker_midway(cx.now);
-                Step::LetGo(LetGo::Queue(queue))
-            }
-        }
     }
 
     /// Decides, before user code runs, whether it may run now and whether the permit is kept
-    /// meanwhile.
-    fn admit(
-        &mut self,
-        conn: &Conn,
-        code: UserCode,
-        permit: &mut Option<Permit>,
-    ) -> Result<(), MustWait> {
-        if code.may_take_long() || permit.is_none() {
+    /// meanwhile. False: it has to wait for room.
+    fn admit(&mut self, conn: &Conn, code: UserCode) -> bool {
+        let pool = self.pool;
+        if code.may_take_long() || self.permit.is_none() {
             // The responses to earlier requests do not wait for this one. A failure shows at the
             // next write.
             let _ = conn.egress.flush_from_outside();
         }
-        if code.may_wait_for_peer {
-            self.enter_stream_lane()?;
-        }
-        if code.is_slow {
-            self.enter_slow_lane(conn.route)?;
+        if code.needs_room() && self.room.is_none() {
+            self.room = if conn.has_waited_long_for_room() && !code.may_wait_for_peer {
+                Some(Room::force(pool))
+            } else {
+                // A call of the same route that still has its permit will be found to be slow too,
+                // so it counts.
+                let others = code.route.map_or(0, |route| pool.calls_with_permit(route));
+                Room::enter(pool, others)
+            };
+            if self.room.is_none() {
+                pool.test_points.at(Point::LaneFullBeforeQueued);
+                return false;
+            }
         }
         if code.may_take_long() {
-            self.give_permit_back(permit);
+            // Another worker polls while this one runs user code that is going to be slow.
+            self.permit = None;
         }
-        Ok(())
-    }
-
-    /// Enters the lane of streams, unless this worker is inside.
-    fn enter_stream_lane(&mut self) -> Result<(), MustWait> {
-        if !self.in_streams {
-            if !self.pool.streams.semaphore.acquire() {
-                self.pool.test_points.at(Point::LaneFullBeforeQueued);
-                return Err(MustWait(Queue::Streams));
-            }
-            self.in_streams = true;
-        }
-        Ok(())
-    }
-
-    /// Enters the slow lane if the route is slow enough to need it, unless this worker is inside.
-    fn enter_slow_lane(&mut self, route: RouteKey) -> Result<(), MustWait> {
-        let pool = self.pool;
-        if !self.in_slow && pool.latency.is_very_slow(route) {
-            // A call of the same route that still has its permit will be found to be slow too, so
-            // it counts.
-            if !pool
-                .slow
-                .semaphore
-                .acquire_counting(pool.calls_with_permit(route))
-            {
-                pool.test_points.at(Point::LaneFullBeforeQueued);
-                return Err(MustWait(Queue::Slow));
-            }
-            self.in_slow = true;
-        }
-        Ok(())
-    }
-
-    /// Lets another worker poll while this one runs user code that is going to be slow.
-    fn give_permit_back(&self, permit: &mut Option<Permit>) {
-        if let Some(permit) = permit.take() {
-            self.pool.pass_permit_on(permit);
-        }
-    }
-
-    /// Calls the handler.
-    fn call(
-        &mut self,
-        key: u32,
-        conn: &mut Conn,
-        call: Call,
-        permit: &mut Option<Permit>,
-        cx: &mut ServeContext<'_>,
-    ) -> Step {
-        let Call { request, meta } = call;
-        let pool = self.pool;
-        let context = conn.context.clone();
-        conn.egress.start();
-        self.run_user_code(key, conn, permit, cx, |conn, cx| {
-            let began = cx.look_at_clock();
-            let response = panics::catch(|| (pool.handler)(request, context));
-            let took = cx.look_at_clock().saturating_duration_since(began);
-            pool.latency.record(conn.route, took);
-            conn.answer(meta, response, cx);
-            None
-        })
+        true
     }
 
     /// Runs user code, visible to the monitor, which may revoke the permit. A panic ends only the
     /// connection.
-    fn run_user_code<'t>(
+    fn run_visibly(
         &mut self,
         key: u32,
         conn: &mut Conn,
-        permit: &mut Option<Permit>,
-        cx: &mut ServeContext<'t>,
-        code: impl FnOnce(&mut Conn, &mut ServeContext<'t>) -> Option<Next>,
-    ) -> Step {
-        let state = &self.pool.worker_states[self.index];
-        state.publish_call(key, conn.route);
-        if permit.is_some() {
+        next: Next,
+        code: UserCode,
+        cx: &mut ServeContext<'_>,
+    ) -> Option<LetGo> {
+        let pool = self.pool;
+        let state = &pool.worker_states[self.index];
+        state.key.store(key, Relaxed);
+        state.is_body.store(code.is_body, Relaxed);
+        if self.permit.is_some() {
             self.generation += 1;
             state.word.begin_call(self.generation);
         } else {
             state.word.begin_call_without_permit();
         }
-        self.pool.monitor.wake();
-        let outcome = panics::catch(|| awaited(|| code(conn, cx)));
-        self.pool.test_points.at(Point::ReturnedBeforePermitChecked);
-        if permit.is_none() {
-            state.word.end_call_without_permit();
-        } else if !state.word.end_call(self.generation) {
-            // The monitor has sent a fresh permit, and counted this call in the slow lane.
-            *permit = None;
-            self.pool.latency.revoked_call_returned(conn.route);
-            if self.in_slow {
-                self.pool.slow.semaphore.release();
+        pool.wake_monitor_for_call(&conn.egress);
+        let outcome = catch(|| match next {
+            Next::Call(call) => {
+                let record = |conn: &Conn, took| code.record(pool, conn, took);
+                call_handler(pool, conn, call, cx, record);
+                None
             }
-            self.in_slow = true;
-        }
-        let next = outcome.unwrap_or_else(|panic| {
-            logging::error!(
-                "a response's body panicked: {panic}, peer {}",
-                Peer(&conn.egress)
-            );
-            conn.egress.transport().reset();
-            Some(Next::Close(CloseReason::Failed))
+            next => {
+                let began = cx.look_at_clock();
+                let next = match next {
+                    Next::Pull => conn.pull(cx),
+                    _ => conn.push(cx),
+                };
+                let took = cx.look_at_clock().saturating_duration_since(began);
+                code.record(pool, conn, took);
+                next
+            }
         });
-        match next {
-            Some(Next::Close(reason)) => Step::LetGo(LetGo::Close(reason)),
-            _ => Step::GoOn,
+        pool.test_points.at(Point::ReturnedBeforePermitChecked);
+        match self.permit.take() {
+            None => state.word.end_call_without_permit(),
+            Some(permit) if state.word.end_call(self.generation) => self.permit = Some(permit),
+            Some(permit) => {
+                // The monitor has sent a fresh permit, and taken room for this call.
+                permit.was_revoked();
+                let route = RouteKey::from_bits(state.revoked_route.load(Relaxed));
+                pool.latency.revoked_call_returned(route);
+                self.room = Some(Room::taken_by_monitor(pool));
+            }
+        }
+        after_user_code(conn, outcome).map(LetGo::Close)
+    }
+}
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // It will never poll again, and the monitor must not count on it.
+            let word = &self.pool.worker_states[self.index].word;
+            word.begin_call_without_permit();
         }
     }
 }
 
-/// Leaves a lane, unless a connection waits for it. Then its key is returned, and it is claimed.
-fn release_or_next(pool: &Pool, lane: &Lane, inside: &mut bool) -> Option<u32> {
-    if !*inside {
-        return None;
+impl ServingThread for Worker<'_> {
+    fn run_user_code(
+        &mut self,
+        key: u32,
+        conn: Box<Conn>,
+        next: Next,
+        cx: &mut ServeContext<'_>,
+    ) -> Ran {
+        let (mut conn, next) = match detach(self.pool, key, conn, next, cx) {
+            Detach::Done => return Ran::Detached,
+            Detach::Refused(conn) => return Ran::GoOn(conn),
+            Detach::Waits(conn) => return Ran::LetGo(conn, LetGo::Queue(Queue::Streams)),
+            Detach::Kept(conn, next) => (conn, next),
+        };
+        let code = UserCode::of(self.pool, &conn, &next);
+        if self.admit(&conn, code) {
+            return match self.run_visibly(key, &mut conn, next, code, cx) {
+                None => Ran::GoOn(conn),
+                Some(how) => Ran::LetGo(conn, how),
+            };
+        }
+        match next {
+            Next::Call(call) => {
+                if !code.may_wait_for_peer {
+                    conn.wait_for_room();
+                }
+                conn.wait_for_worker(Some(call));
+            }
+            _ => conn.wait_for_worker_midway(cx.now),
+        }
+        Ran::LetGo(conn, LetGo::Queue(Queue::Slow))
     }
-    let next = lane.release_or_next(&pool.table);
-    *inside = next.is_some();
-    next
+
+    /// Without a permit it serves one connection, and then leaves.
+    fn may_go_on(&self) -> bool {
+        self.permit.is_some()
+    }
 }

@@ -6,15 +6,17 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use crate::conn::message::{Request, Response};
 use crate::error::{Error, Result};
 use crate::handler::Handler;
+use crate::lifecycle::context::Context;
 use crate::lifecycle::hooks::Hooks;
 use crate::lifecycle::phase::{Phase, StopCause};
 use crate::lifecycle::report::Report;
 use crate::listen::acceptor::{Acceptor, Threads};
 use crate::listen::listener::{Addr, Listener};
 use crate::pool::monitor::Monitor;
-use crate::pool::shared::Pool;
+use crate::pool::shared::{DynHandler, Pool};
 use crate::pool::test_seams::TestSeams;
 use crate::pool::worker::{Ended, Worker};
 use crate::server::handle::ServerHandle;
@@ -114,7 +116,7 @@ impl Bound {
         let logs = LogThread::new();
         let (sender, accepted) = bounded(MAX_ACCEPTED);
         let handler = DroppedInSafety(Some(handler));
-        let handler = Box::new(move |request, context| handler.get().handle(request, context));
+        let handler = Box::new(handler);
         let (lifecycle, ledger) = (handle.lifecycle().clone(), handle.ledger().clone());
         let pool = Pool::new(settings, seams, lifecycle, ledger, handler, accepted, waker);
         let pool = Arc::new(pool.map_err(cannot_start("poller"))?);
@@ -155,6 +157,16 @@ struct DroppedInSafety<H>(Option<H>);
 impl<H> DroppedInSafety<H> {
     fn get(&self) -> &H {
         self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl<H: Handler> DynHandler for DroppedInSafety<H> {
+    fn handle(&self, request: Request, context: Context) -> Response {
+        self.get().handle(request, context)
+    }
+
+    fn route_id(&self, path: &str) -> Option<u64> {
+        self.get().route_id(path)
     }
 }
 

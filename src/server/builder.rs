@@ -70,12 +70,13 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// Sets how many workers the pool has, which is how many handlers can run at the same time.
+    /// Sets how many workers the pool has, which is how many handlers can run at the same time,
+    /// except those that [read a long body](Self::collect_bytes).
     /// Default: four for each core, but at least 16. Zero counts as 1, and more than 10,000 as
     /// 10,000.
     ///
     /// A handler that blocks occupies one worker. Clients that are slow, idle or silent occupy
-    /// none.
+    /// none. See [choosing the numbers](crate::docs::choosing) for how slow handlers share them.
     pub fn workers(mut self, workers: usize) -> Self {
         self.settings.workers = workers.clamp(1, MAX_WORKERS);
         self
@@ -205,8 +206,8 @@ impl ServerBuilder {
     /// called. Default: 64 KiB. With zero no body is collected, and the handler is called as soon
     /// as the head is complete.
     ///
-    /// A longer body is read by the handler as it comes, which holds a worker. At most half of the
-    /// workers do that at the same time.
+    /// A longer body is read by the handler as it comes, on a dedicated thread: see
+    /// [`max_dedicated_threads`](Self::max_dedicated_threads).
     pub fn collect_bytes(mut self, bytes: usize) -> Self {
         self.settings.collect_bytes = bytes;
         self
@@ -218,6 +219,11 @@ impl ServerBuilder {
     /// [Upgraded](crate::upgrade::accept) connections have one, and responses that are made by
     /// [`Body::stream`](crate::Body::stream). A client whose request needs one more gets 503 with
     /// `Retry-After`.
+    ///
+    /// So have handlers whose request has a body longer than
+    /// [`collect_bytes`](Self::collect_bytes), and responses that are made by
+    /// [`Body::writer`](crate::Body::writer). If there is none left for them, they take a worker,
+    /// as slow handlers do.
     pub fn max_dedicated_threads(mut self, threads: usize) -> Self {
         self.settings.max_dedicated_threads = threads;
         self

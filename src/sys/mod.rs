@@ -7,8 +7,8 @@
 //! Read [`waker`] and [`clock`] first: each wait of the server is made of these two. Then
 //! [`poller`], which finds the parked connections that have something to do, and [`socket`], the
 //! socket options that no other crate wraps. [`logging`] has a thread call the logger, which is user
-//! code. [`sync`] and [`panics`] are short: the synchronisation
-//! types of std or of loom, and panics of user code. So is [`signal_name`]. [`test_points`] is for
+//! code. [`sync`] and [`panics`] are short: the synchronisation types of std or of loom, and panics
+//! of user code. So are [`signal_name`] and [`threads`]. [`test_points`] is for
 //! the crate's own tests and costs nothing outside them.
 
 pub(crate) mod clock;
@@ -20,4 +20,5 @@ pub(crate) mod signal_name;
 pub(crate) mod socket;
 pub(crate) mod sync;
 pub(crate) mod test_points;
+pub(crate) mod threads;
 pub(crate) mod waker;

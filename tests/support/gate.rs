@@ -46,6 +46,17 @@ impl Gate {
         );
     }
 
+    /// Called by a handler that does not wait: tells the test that the handler is here.
+    pub(crate) fn note_entered(&self) {
+        self.lock().entered += 1;
+        self.0.1.notify_all();
+    }
+
+    /// Whether all handlers may pass.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().open
+    }
+
     pub(crate) fn entered(&self) -> usize {
         self.lock().entered
     }

@@ -157,6 +157,10 @@ impl<H: Handler, L: Layer> Handler for Layered<H, L> {
         let last = |request: Request, context: Context| self.handler.handle(request, context);
         self.layer.handle(request, context, Next::new(&[], &last))
     }
+
+    fn route_id(&self, path: &str) -> Option<u64> {
+        self.handler.route_id(path)
+    }
 }
 
 impl<H, L> fmt::Debug for Layered<H, L> {

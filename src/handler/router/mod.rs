@@ -396,6 +396,21 @@ impl Handler for Router {
     fn handle(&self, request: Request, context: Context) -> Response {
         self.serve(request, context, None, None)
     }
+
+    /// The address of an entry stands for its route.
+    fn route_id(&self, path: &str) -> Option<u64> {
+        let matched = self.paths.at(path).ok()?;
+        let entry = &self.entries[matched.value.entry];
+        match &entry.target {
+            Target::Route(_) => Some(std::ptr::from_ref(entry) as u64),
+            Target::Nested(router) => {
+                let below = matched.params.iter().last();
+                let below = below.filter(|_| matched.value.is_below);
+                let below = format!("/{}", below.map_or("", |(_, below)| below));
+                router.route_id(&below)
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Router {

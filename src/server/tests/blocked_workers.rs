@@ -68,11 +68,12 @@ fn a_request_that_finds_no_worker_is_answered_with_503() {
 
 #[test]
 fn a_response_that_waits_for_room_in_its_lane_is_given_up_in_time() {
-    // One of the two workers may wait for a client.
+    // Without dedicated threads, one of the two workers may wait for a client.
     let server = Fixture::new(|builder| {
         builder
             .workers(2)
             .collect_bytes(0)
+            .max_dedicated_threads(0)
             .write_timeout(Duration::MAX)
             .min_rate(0)
     });

@@ -19,8 +19,9 @@ fn bytes_that_come_between_put_and_park_are_not_missed() {
 
 #[test]
 fn an_end_that_comes_between_put_and_park_with_bytes_before_it_is_not_missed() {
-    // One of the two workers is held, so the other one sees the events.
-    let server = Fixture::new(|builder| builder.workers(2));
+    // There are two permits. One of the workers is held with its own, so another one sees the
+    // events.
+    let server = Fixture::new(|builder| builder.workers(3));
     let (mut client, held) = server.about_to_park(&get("/a"));
     client.expect_body("/a");
     let bytes = server.test_points.hold(Point::EventBeforeClaim);

@@ -1,7 +1,13 @@
 //! A permit that is revoked or passed on is neither lost nor doubled, and no call waits for a lane
 //! that has room.
 
-use super::fixture::{Fixture, LIMIT, get};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::fixture::{Fixture, LIMIT, get, wait_until};
+use crate::conn::transport::{Look, Socket, Transport};
+use crate::sys::socket::TcpInfo;
 use crate::sys::test_points::Point;
 
 #[test]
@@ -66,4 +72,124 @@ fn room_in_a_lane_that_comes_free_while_a_call_goes_to_wait_is_not_missed() {
     server.entered.recv_timeout(LIMIT).unwrap();
     server.open.send(()).unwrap();
     second.expect_body("/gate");
+}
+
+#[test]
+fn no_permit_is_revoked_from_a_worker_that_only_waits_for_a_core() {
+    let server = Fixture::new(|builder| builder.workers(16));
+    let pool = server.running.handle().pool().unwrap();
+    let done = AtomicBool::new(false);
+    let spinning = 4 * std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..spinning {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = server.connect();
+                    for _ in 0..100 {
+                        client.send(&get("/a").repeat(16));
+                        (0..16).for_each(|_| client.expect_body("/a"));
+                    }
+                })
+            })
+            .collect();
+        let ended: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
+        done.store(true, Relaxed);
+        assert!(ended.iter().all(Result::is_ok));
+    });
+    assert_eq!(pool.revoked.load(Relaxed), 0);
+}
+
+#[test]
+fn a_worker_that_computes_loses_its_permit_and_its_route_is_known_for_it() {
+    let (compute, computing) = crossbeam_channel::bounded::<()>(0);
+    let running = crate::Server::builder()
+        .workers(16)
+        .bind("127.0.0.1:0")
+        .unwrap()
+        .spawn(move |_: crate::Request, _: crate::Context| {
+            while computing.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {}
+            "done"
+        })
+        .unwrap();
+    let pool = running.handle().pool().unwrap();
+    let mut client = std::net::TcpStream::connect(running.local_addr()).unwrap();
+    std::io::Write::write_all(&mut client, &get("/")).unwrap();
+    wait_until(|| pool.revoked.load(Relaxed) == 1);
+    assert!(!pool.latency.is_empty());
+    compute.send(()).unwrap();
+    drop(compute);
+}
+
+/// A transport whose reads panic when they meet `BOOM`.
+#[derive(Debug)]
+struct Explosive(Socket);
+
+impl Transport for Explosive {
+    fn recv(&self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.0.recv(buffer)?;
+        assert!(!buffer[..n].starts_with(b"BOOM"), "on purpose");
+        Ok(n)
+    }
+
+    fn look(&self) -> Look {
+        self.0.look()
+    }
+
+    fn send(&self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.send(bytes)
+    }
+
+    fn finish(&self) {
+        self.0.finish();
+    }
+
+    fn reset(&self) {
+        self.0.reset();
+    }
+
+    fn info(&self) -> Option<TcpInfo> {
+        self.0.info()
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[test]
+fn a_panic_outside_of_user_code_loses_no_permit_no_room_and_no_slot() {
+    let server = Fixture::new(|builder| {
+        builder
+            .workers(16)
+            .transport(|socket| Box::new(Explosive(socket)))
+    });
+    // Each round costs two of the workers.
+    for _ in 0..7 {
+        // The first request is a gate's, so the worker has lost its permit and has room when the
+        // connection goes on and panics; the second client's worker has a permit.
+        let mut slow = server.enter_gate();
+        slow.send(b"BOOM");
+        server.open.send(()).unwrap();
+        slow.expect_body("/gate");
+        slow.expect_end();
+        let mut fast = server.connect();
+        fast.send(b"BOOM");
+        fast.expect_end();
+        let mut client = server.connect();
+        client.send(&get("/a"));
+        client.expect_body("/a");
+    }
+    let pool = server.running.handle().pool().unwrap();
+    wait_until(|| pool.slow.semaphore.is_free());
+    drop(pool);
+    let report = server.stop();
+    let closed: u64 = report.closed.iter().map(|(_, n)| n).sum();
+    assert_eq!(closed, report.accepted, "{report}");
 }
