@@ -130,30 +130,6 @@ fn answer_len(program: &Program) -> usize {
 }
 
 #[test]
-fn a_run_of_fast_handlers_is_served_by_as_many_workers_as_there_are_cores() {
-    let program = Program::demo(&[]);
-    let mut clients: Vec<_> = (0..64).map(|_| program.client()).collect();
-    let mut ask_all = |times: usize| {
-        for _ in 0..times {
-            clients
-                .iter_mut()
-                .for_each(|client| client.send_get("/plaintext"));
-            for client in &mut clients {
-                assert_eq!(client.read_response().status, 200);
-            }
-        }
-    };
-    ask_all(10);
-    let before = program.time_of_threads("lameduck-worker");
-    ask_all(100);
-    let after = program.time_of_threads("lameduck-worker");
-    let gained = before.iter().zip(&after).filter(|(a, b)| a < b).count();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("{gained} of {} workers on {cores} cores", after.len());
-    assert!(gained <= cores + 1, "{gained} workers on {cores} cores");
-}
-
-#[test]
 fn connections_beyond_the_maximum_wait_and_are_all_served() {
     const CLIENTS: usize = 100;
     let gate = Gate::new();

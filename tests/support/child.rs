@@ -125,28 +125,6 @@ impl Program {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
-    #[track_caller]
-    /// Returns for how many nanoseconds each thread has run whose name begins like this, by number.
-    pub(crate) fn time_of_threads(&self, name: &str) -> Vec<u64> {
-        let tasks = format!("/proc/{}/task", self.pid().as_raw_nonzero());
-        let mut times: Vec<_> = std::fs::read_dir(tasks)
-            .unwrap()
-            .filter_map(|task| {
-                let task = task.unwrap().path();
-                let read = |file| std::fs::read_to_string(task.join(file)).unwrap();
-                let number: u32 = task.file_name()?.to_str()?.parse().ok()?;
-                // The kernel cuts names after 15 bytes.
-                let is_named = name.get(..15) == Some(read("comm").trim());
-                is_named.then(|| {
-                    let time = read("schedstat");
-                    (number, time.split(' ').next().unwrap().parse().unwrap())
-                })
-            })
-            .collect();
-        times.sort_unstable();
-        times.into_iter().map(|(_, time)| time).collect()
-    }
-
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).unwrap();
     }
