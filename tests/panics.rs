@@ -9,6 +9,8 @@ mod support;
 use std::io::{self, Read, Write};
 use std::panic::panic_any;
 
+use bytes::Bytes;
+
 use lameduck::http::StatusCode;
 use lameduck::report::CloseReason;
 use lameduck::{Body, Context, IntoResponse, Request, Response};
@@ -16,7 +18,8 @@ use rustix::process::Signal;
 
 use support::child::{MODE, Program, this_program};
 use support::{
-    Client, Delimited, Gate, LIMIT, TestServer, builder, eventually, get, now, server_threads,
+    Client, Delimited, Gate, LIMIT, TestServer, builder, eventually, get, millis, now,
+    server_threads,
 };
 
 /// A value that panics when it is dropped. As a reader it has some bytes and an end.
@@ -338,4 +341,105 @@ fn ten_thousand_panics_leave_the_process_as_it_was() {
     ));
     program.wait_for_line("threads left 0");
     assert!(now() - began < 6 * LIMIT);
+}
+
+/// Bytes of the program's own whose drop does what a test says.
+struct Owned<F: Fn()>(Vec<u8>, F);
+
+impl<F: Fn()> AsRef<[u8]> for Owned<F> {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<F: Fn()> Drop for Owned<F> {
+    fn drop(&mut self) {
+        (self.1)();
+    }
+}
+
+fn owned(len: usize, when_dropped: impl Fn() + Send + 'static) -> Body {
+    Body::from(Bytes::from_owner(Owned(vec![b'x'; len], when_dropped)))
+}
+
+#[test]
+fn a_body_that_panics_when_it_is_dropped_costs_no_worker() {
+    const WORKERS: usize = 2;
+    let server = TestServer::with(
+        builder().workers(WORKERS),
+        |request: Request, _: Context| match request.uri().path() {
+            "/large" => owned(1 << 20, || panic!("a large body, on purpose")),
+            "/small" => owned(10, || panic!("a small body, on purpose")),
+            _ => Body::from("hello"),
+        },
+    );
+    for _ in 0..WORKERS * 4 {
+        // The whole response is there before the body is dropped.
+        assert_eq!(server.client().get("/large").body.len(), 1 << 20);
+        // A client that leaves early has the rest dropped by whoever finds out.
+        let mut leaves = server.client();
+        leaves.send_get("/large");
+        leaves.read_head();
+        drop(leaves);
+        let mut small = server.client();
+        small.send_get("/small");
+        let _ = small.drain();
+    }
+    assert_eq!(server.client().get("/").text(), "hello");
+    let report = server.stop();
+    assert!(
+        report.stuck.is_empty() && report.faults.is_empty(),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_body_whose_drop_blocks_holds_no_other_connection_up() {
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let server = TestServer::with(builder().workers(2), move |request: Request, _: Context| {
+        let waits = waits.clone();
+        match request.uri().path() {
+            "/large" => owned(1 << 20, move || waits.pass()),
+            _ => Body::from("hello"),
+        }
+    });
+    let mut large = server.client();
+    large.send_get("/large");
+    assert_eq!(large.read_response().body.len(), 1 << 20);
+    gate.wait_entered(1);
+    let mut other = server.client();
+    for _ in 0..100 {
+        assert_eq!(other.get("/").text(), "hello");
+    }
+    gate.open();
+    drop((large, other));
+    server.stop_cleanly();
+}
+
+/// The body of a response that the stop cuts is dropped by no thread that the stop needs.
+#[test]
+fn a_body_whose_drop_blocks_does_not_draw_the_stop_out() {
+    let gate = Gate::new();
+    let waits = gate.clone();
+    let server = TestServer::with(
+        builder().workers(2).cut_grace(millis(50)),
+        move |_: Request, _: Context| {
+            let waits = waits.clone();
+            owned(64 << 20, move || waits.pass())
+        },
+    );
+    let mut deaf = server.client();
+    deaf.send_get("/large");
+    deaf.read_head();
+    let began = now();
+    let report = server.handle().close();
+    assert!(now() - began < LIMIT / 2, "{report}");
+    assert_eq!(
+        (support::cut(&report).len(), report.exit_code()),
+        (1, 3),
+        "{report}"
+    );
+    assert_eq!(report.stuck[0].thread, "lameduck-leftovers", "{report}");
+    gate.open();
 }

@@ -327,15 +327,15 @@ impl Conn {
         };
         match sent {
             Ok(true) => {
-                let Stage::Flush(flush) = std::mem::replace(&mut self.stage, Stage::Moved) else {
-                    unreachable!("it is flushed in this stage")
-                };
                 if !matches!(flush.source, Source::None) {
                     self.egress.complete();
                 }
-                match flush.meta {
-                    Some(meta) => self.after_response_complete(meta, flush.close, cx),
-                    None => self.after_response_sent(flush.close, cx),
+                let (meta, close) = (flush.meta.take(), flush.close);
+                let sent = std::mem::replace(&mut self.stage, Stage::Moved);
+                self.leave(sent);
+                match meta {
+                    Some(meta) => self.after_response_complete(meta, close, cx),
+                    None => self.after_response_sent(close, cx),
                 }
                 None
             }

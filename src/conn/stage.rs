@@ -51,7 +51,6 @@ use crate::conn::request_scan::RequestScan;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::ledger::{CloseReason, Entry};
 use crate::settings::{LINGER_QUIET, LINGER_TIMEOUT, Settings};
-use crate::sys::logging;
 use crate::sys::panics;
 use crate::sys::poller::SocketEvents;
 use crate::wire::chunked::Decoder;
@@ -65,6 +64,8 @@ pub(crate) struct Conn {
     pub(crate) context: Context,
     pub(super) entry: Entry,
     pub(super) stage: Stage,
+    /// What is left of earlier stages and has to be dropped where user code may run.
+    leftovers: Vec<Leftover>,
     pub(super) recv_buf: ReceiveBuffer,
     pub(super) scan: HeadScan,
     /// Whether the socket may hold bytes that no further event will report.
@@ -278,6 +279,7 @@ impl Conn {
             context,
             entry,
             stage: Stage::Fresh,
+            leftovers: Vec::new(),
             recv_buf: ReceiveBuffer::default(),
             scan: HeadScan::new(),
             unread: true,
@@ -300,16 +302,33 @@ impl Conn {
 
     pub(super) fn enter(&mut self, stage: Stage, now: Instant) {
         let left = std::mem::replace(&mut self.stage, stage);
-        // Dropping the unused rest of a response runs user code.
-        if matches!(left, Stage::Push(_) | Stage::Dedicated(_) | Stage::Flush(_))
-            && let Err(panic) = panics::catch(|| drop(left))
-        {
-            logging::error!(
-                "a response's body panicked when it was dropped: {panic}, peer {}",
-                Peer(&self.egress)
-            );
-        }
+        self.leave(left);
         (self.since, self.waits_for_worker) = (now, false);
+    }
+
+    /// Keeps a stage that is over for [`take_leftovers`](Self::take_leftovers), if to drop it is user
+    /// code.
+    pub(super) fn leave(&mut self, stage: Stage) {
+        if stage.drops_user_code() {
+            self.leftovers.push(Leftover(Box::new(stage)));
+        }
+    }
+
+    pub(crate) fn has_leftovers(&self) -> bool {
+        !self.leftovers.is_empty()
+    }
+
+    /// Takes what is left of responses that are over. The caller sees to it that they are dropped
+    /// where user code may run.
+    pub(crate) fn take_leftovers(&mut self) -> Vec<Leftover> {
+        std::mem::take(&mut self.leftovers)
+    }
+
+    /// Takes all of that from a connection that is about to be closed.
+    pub(crate) fn take_last_leftovers(&mut self) -> Vec<Leftover> {
+        let stage = std::mem::replace(&mut self.stage, Stage::Moved);
+        self.leave(stage);
+        self.take_leftovers()
     }
 
     /// Whether the user code that goes on with this connection may have to wait for the peer.
@@ -327,9 +346,35 @@ impl Conn {
     }
 }
 
+/// A stage whose drop is user code: it holds a response's body, or a closure.
+#[derive(Debug)]
+pub(crate) struct Leftover(#[allow(dead_code, reason = "it is there to be dropped")] Box<Stage>);
+
+impl Stage {
+    /// Whether to drop the stage runs user code, which may block or panic.
+    fn drops_user_code(&self) -> bool {
+        match self {
+            Self::Push(_) | Self::Dedicated(_) => true,
+            Self::Flush(flush) => match &flush.source {
+                Source::None => false,
+                // Bytes that nobody shares are plain memory; others may have an owner of the
+                // program's.
+                Source::Bytes(bytes) => !bytes.is_unique(),
+                Source::Read { .. } => true,
+            },
+            _ => false,
+        }
+    }
+}
+
 impl Drop for Conn {
     /// Enters the requests of this connection in the ledger, however it ends.
     fn drop(&mut self) {
+        // Only a thread that panics drops a connection that still has some, and a second panic
+        // would end the process.
+        for leftover in self.take_last_leftovers() {
+            let _ = panics::catch(|| drop(leftover));
+        }
         let requests = self.egress.close_books(self.entry.reason().may_break_off());
         self.entry.enter_requests(requests);
     }

@@ -141,6 +141,7 @@ pub(crate) struct Ledger {
     cut_connections: Mutex<Vec<CutConnection>>,
     /// The unanswered requests for which there was no room in the list.
     unlisted: AtomicU64,
+    faults: Mutex<Vec<String>>,
     /// The [`WakeAt`] that the acceptor has set.
     wake: AtomicU8,
     /// The acceptor's waker. It is gone when the server has stopped.
@@ -158,6 +159,7 @@ impl Ledger {
             unanswered: Mutex::default(),
             cut_connections: Mutex::default(),
             unlisted: AtomicU64::new(0),
+            faults: Mutex::default(),
             wake: AtomicU8::new(WakeAt::Never as u8),
             waker,
         })
@@ -248,6 +250,19 @@ impl Ledger {
         std::mem::take(&mut lock(&self.cut_connections))
     }
 
+    /// Records a fault of the server itself.
+    pub(crate) fn name_fault(&self, fault: String) {
+        let mut all = lock(&self.faults);
+        if all.len() < MAX_FAULTS {
+            all.push(fault);
+        }
+    }
+
+    /// Takes the faults that were recorded.
+    pub(crate) fn take_faults(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.faults))
+    }
+
     /// Takes the requests that connections have recorded.
     pub(crate) fn take_unanswered(&self) -> Vec<UnansweredRequest> {
         std::mem::take(&mut lock(&self.unanswered))
@@ -283,6 +298,9 @@ impl Ledger {
 /// The most unanswered requests, and the most cut connections, that a report names. A client can send as many as it likes after
 /// the server's FIN.
 const MAX_UNANSWERED: usize = 10_000;
+
+/// The most faults of the server that a report names.
+const MAX_FAULTS: usize = 100;
 
 /// Which end of a connection the acceptor waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,12 +9,13 @@
 //! lets go of it), `serve` (what it does in between) and `worker`. `permits` says which worker polls,
 //! `deadlines` when a parked connection is looked at, and `monitor` what happens while workers are
 //! busy. `detach` and `dedicated` give a connection a thread. `guards` give back what a thread held,
-//! `shared` holds what all of them use, and `test_seams` what tests replace.
+//! `leftovers` drops bodies that are not sent to their end, `shared` holds what all of them use, and `test_seams` what tests replace.
 
 pub(crate) mod deadlines;
 pub(crate) mod dedicated;
 pub(crate) mod detach;
 mod guards;
+pub(crate) mod leftovers;
 pub(crate) mod monitor;
 pub(crate) mod permits;
 mod serve;

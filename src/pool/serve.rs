@@ -26,6 +26,10 @@ pub(super) trait ServingThread {
         cx: &mut ServeContext<'_>,
     ) -> Ran;
 
+    /// Drops what is left of responses that are over, if the thread may run user code. Otherwise
+    /// that is done when the thread lets go of the connection.
+    fn drop_leftovers(&mut self, _key: u32, _conn: &mut Conn, _cx: &mut ServeContext<'_>) {}
+
     /// Whether the thread goes on with a connection for which an event has come meanwhile.
     fn may_go_on(&self) -> bool;
 }
@@ -50,7 +54,11 @@ pub(super) fn serve<T: ServingThread>(
     let _slot = ServedSlot { pool, key };
     pool.test_points.at(Point::ClaimedBeforeServed);
     loop {
-        let ran = match conn.advance(cx) {
+        let next = conn.advance(cx);
+        if conn.has_leftovers() {
+            thread.drop_leftovers(key, &mut conn, cx);
+        }
+        let ran = match next {
             Next::Park => Ran::LetGo(conn, LetGo::Park),
             Next::Close(reason) => Ran::LetGo(conn, LetGo::Close(reason)),
             Next::Yield if T::IS_DEDICATED && conn.may_wait_for_peer() => {

@@ -32,7 +32,6 @@ use crate::lifecycle::scope::Client;
 use crate::pool::shared::{Accepted, Lane, Pool};
 use crate::pool::slots::KeyQueue;
 use crate::sys::logging;
-use crate::sys::panics;
 use crate::sys::poller::SocketEvents;
 use crate::sys::test_points::Point;
 
@@ -140,10 +139,13 @@ impl Pool {
     pub(crate) fn settle(
         &self,
         key: u32,
-        conn: Box<Conn>,
+        mut conn: Box<Conn>,
         how: LetGo,
         cx: &mut ServeContext<'_>,
     ) -> Option<Box<Conn>> {
+        if conn.has_leftovers() {
+            self.leftovers.drop_elsewhere(conn.take_leftovers());
+        }
         match how {
             LetGo::Park => return self.park(key, conn, cx),
             LetGo::Queue(queue) => self.enqueue(key, conn, queue, cx),
@@ -219,15 +221,19 @@ impl Pool {
         }
         self.deadlines.remove(&self.table.slot(key).deadline, key);
         conn.egress.unregister();
-        // Dropping the connection drops the unused rest of its response: user code.
-        if let Err(panic) = panics::catch(|| conn.close(reason)) {
-            logging::error!("a response's body panicked when it was dropped: {panic}");
-        }
+        let leftovers = conn.take_last_leftovers();
+        conn.close(reason);
         self.table.free(key);
+        self.leftovers.drop_elsewhere(leftovers);
     }
 
-    /// Resets a connection whose thread has panicked with it in hand, and frees its slot.
+    /// Resets a connection whose thread has panicked with it in hand, and frees its slot. The report
+    /// names the fault.
     pub(super) fn abandon(&self, key: u32) {
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or_default();
+        self.ledger
+            .name_fault(format!("{thread} panicked while it served a connection"));
         let slot = self.table.slot(key);
         self.deadlines.remove(&slot.deadline, key);
         if let Some(egress) = slot.egress() {

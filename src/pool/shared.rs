@@ -22,6 +22,7 @@ use crate::lifecycle::ledger::{Entry, Ledger};
 use crate::lifecycle::phase::{Lifecycle, Phase};
 use crate::pool::deadlines::Deadlines;
 use crate::pool::dedicated::DedicatedThreads;
+use crate::pool::leftovers::Leftovers;
 use crate::pool::permits::{Permit, Permits, PollerWake, Semaphore, WorkerWord, is_nobody_polling};
 use crate::pool::slots::{KeyQueue, Table};
 use crate::pool::test_seams::TestSeams;
@@ -77,6 +78,7 @@ pub(crate) struct Pool {
     /// The lane of code that may wait for its client, on dedicated threads. What waits is outside.
     pub(crate) streams: Lane,
     pub(crate) dedicated: Arc<DedicatedThreads>,
+    pub(crate) leftovers: Leftovers,
     /// A waker that becomes readable when the server drains, for upgraded connections.
     pub(crate) stopping: Arc<Waker>,
     pub(crate) permits: Permits,
@@ -197,6 +199,7 @@ impl Pool {
             slow: Lane::new(slow),
             streams: Lane::new(workers),
             dedicated: DedicatedThreads::new(settings.max_dedicated_threads),
+            leftovers: Leftovers::default(),
             stopping: Arc::new(Waker::new()?),
             permits: Permits::new(permits),
             poller_wake: PollerWake::new(),

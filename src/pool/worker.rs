@@ -21,10 +21,13 @@ use crate::conn::stage::{Conn, Next};
 use crate::lifecycle::phase::Phase;
 use crate::pool::detach::{Detach, detach};
 use crate::pool::guards::{HeldPermit, Room};
+use crate::pool::leftovers::drop_one;
 use crate::pool::serve::{Ran, ServingThread, after_user_code, call_handler, catch, serve};
 use crate::pool::settle::{LetGo, Queue};
 use crate::pool::shared::Pool;
 use crate::settings::{READY_BUDGET, REQUEST_BUDGET};
+use crate::sys::logging;
+use crate::sys::panics;
 use crate::sys::poller::{Events, Ready};
 use crate::sys::test_points::Point;
 
@@ -140,9 +143,32 @@ impl<'p> Worker<'p> {
                     pool.poller.wake();
                     return;
                 }
-                self.poll_once(&mut buffers);
+                if let Err(panic) = panics::catch(|| self.poll_once(&mut buffers)) {
+                    logging::error!("lameduck-worker-{} panicked: {panic}", self.index);
+                    self.recover();
+                }
             }
         }
+    }
+
+    /// Brings the worker back to where it was before a panic in the server's own code. The
+    /// connection is gone, and the guards have given back what it had.
+    fn recover(&mut self) {
+        let word = &self.pool.worker_states[self.index].word;
+        self.room = None;
+        match self.permit.take() {
+            // The panic came in a call, whose permit the monitor may have revoked.
+            Some(permit) if word.look().is_in_call() => {
+                if word.end_call(self.generation) {
+                    self.permit = Some(permit);
+                } else {
+                    permit.was_revoked();
+                    drop(Room::taken_by_monitor(self.pool));
+                }
+            }
+            permit => self.permit = permit,
+        }
+        word.wake_up();
     }
 
     /// Serves the queued connections, then polls once, unless it loses the permit before that.
@@ -240,18 +266,18 @@ impl<'p> Worker<'p> {
 
     /// Runs user code, visible to the monitor, which may revoke the permit. A panic ends only the
     /// connection.
-    fn run_visibly(
+    fn run_visibly<'t>(
         &mut self,
         key: u32,
         conn: &mut Conn,
-        next: Next,
-        code: UserCode,
-        cx: &mut ServeContext<'_>,
+        is_body: bool,
+        cx: &mut ServeContext<'t>,
+        code: impl FnOnce(&mut Conn, &mut ServeContext<'t>) -> Option<Next>,
     ) -> Option<LetGo> {
         let pool = self.pool;
         let state = &pool.worker_states[self.index];
         state.key.store(key, Relaxed);
-        state.is_body.store(code.is_body, Relaxed);
+        state.is_body.store(is_body, Relaxed);
         if self.permit.is_some() {
             self.generation += 1;
             state.word.begin_call(self.generation);
@@ -259,23 +285,7 @@ impl<'p> Worker<'p> {
             state.word.begin_call_without_permit();
         }
         pool.wake_monitor_for_call(&conn.egress);
-        let outcome = catch(|| match next {
-            Next::Call(call) => {
-                let record = |conn: &Conn, took| code.record(pool, conn, took);
-                call_handler(pool, conn, call, cx, record);
-                None
-            }
-            next => {
-                let began = cx.look_at_clock();
-                let next = match next {
-                    Next::Pull => conn.pull(cx),
-                    _ => conn.push(cx),
-                };
-                let took = cx.look_at_clock().saturating_duration_since(began);
-                code.record(pool, conn, took);
-                next
-            }
-        });
+        let outcome = catch(|| code(conn, cx));
         pool.test_points.at(Point::ReturnedBeforePermitChecked);
         match self.permit.take() {
             None => state.word.end_call_without_permit(),
@@ -318,7 +328,11 @@ impl ServingThread for Worker<'_> {
         };
         let code = UserCode::of(self.pool, &conn, &next);
         if self.admit(&conn, code) {
-            return match self.run_visibly(key, &mut conn, next, code, cx) {
+            let pool = self.pool;
+            let ran = self.run_visibly(key, &mut conn, code.is_body, cx, |conn, cx| {
+                run_next(pool, conn, next, code, cx)
+            });
+            return match ran {
                 None => Ran::GoOn(conn),
                 Some(how) => Ran::LetGo(conn, how),
             };
@@ -335,8 +349,39 @@ impl ServingThread for Worker<'_> {
         Ran::LetGo(conn, LetGo::Queue(Queue::Slow))
     }
 
+    fn drop_leftovers(&mut self, key: u32, conn: &mut Conn, cx: &mut ServeContext<'_>) {
+        let leftovers = conn.take_leftovers();
+        self.run_visibly(key, conn, true, cx, |_, _| {
+            leftovers.into_iter().for_each(drop_one);
+            None
+        });
+    }
+
     /// Without a permit it serves one connection, and then leaves.
     fn may_go_on(&self) -> bool {
         self.permit.is_some()
     }
+}
+
+/// Runs the user code that a connection needs next, and learns how long it takes.
+fn run_next(
+    pool: &Pool,
+    conn: &mut Conn,
+    next: Next,
+    code: UserCode,
+    cx: &mut ServeContext<'_>,
+) -> Option<Next> {
+    if let Next::Call(call) = next {
+        let record = |conn: &Conn, took| code.record(pool, conn, took);
+        call_handler(pool, conn, call, cx, record);
+        return None;
+    }
+    let began = cx.look_at_clock();
+    let next = match next {
+        Next::Pull => conn.pull(cx),
+        _ => conn.push(cx),
+    };
+    let took = cx.look_at_clock().saturating_duration_since(began);
+    code.record(pool, conn, took);
+    next
 }

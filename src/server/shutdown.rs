@@ -147,6 +147,11 @@ fn end_threads(threads: Threads, pool: &Arc<Pool>, buffers: &mut Buffers, report
     let dedicated = dedicated.into_iter();
     let stuck = dedicated.map(|(thread, key)| stuck(pool, thread, key));
     report.stuck.extend(stuck);
+    let thread = pool.leftovers.join(STUCK_AFTER);
+    let request = None;
+    report
+        .stuck
+        .extend(thread.map(|thread| StuckWorker { thread, request }));
 }
 
 /// Returns the instant at which the stop is over, whatever user code does; `None` is never. If the
@@ -566,6 +571,7 @@ fn count(pool: &Pool, report: &mut Report) {
     report.listeners.accept_paused = pool.ledger.paused();
     report.unanswered.append(&mut pool.ledger.take_unanswered());
     report.cut_connections = pool.ledger.take_cut_connections();
+    report.faults.append(&mut pool.ledger.take_faults());
     report.answered = Phase::ALL
         .iter()
         .map(|phase| (*phase, pool.answered(*phase)))

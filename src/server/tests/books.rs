@@ -57,6 +57,7 @@ fn a_panic_in_the_servers_own_code_is_a_fault_in_the_report() {
     let mut other = server.used("/other");
     let mut client = server.connect();
     client.send(&get(FAULT));
+    client.expect_end();
     // The server goes on.
     other.send(&get("/again"));
     other.expect_body("/again");
