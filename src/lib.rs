@@ -390,7 +390,7 @@
 //!
 //! Whatever stops the program waits for a while and then kills it.
 //! `lame_duck + grace_period + cut_grace` and half a second, the
-//! [longest](ServerHandle::shutdown#how-long-it-takes) that a stop takes, has to be below that, with
+//! [longest](ServerHandle::shutdown) that a stop takes, has to be below that, with
 //! a second or two for the program's own end.
 //!
 //! | where | waits by default | what to set |

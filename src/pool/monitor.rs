@@ -182,7 +182,9 @@ impl<'p> Monitor<'p> {
                 };
                 self.looks_again |= activity == Activity::Waits;
                 *before = Seen { word, activity };
-            } else if word.is_in_call_with_permit() && before.is_held_up(state) {
+            } else if word.is_in_call_with_permit()
+                && before.activity.is_held_up(state.thread.activity())
+            {
                 revoke(pool, state, word);
             }
         }
@@ -347,20 +349,18 @@ impl ServingThread for Caretaker<'_> {
     }
 }
 
-impl Seen {
-    /// Whether the worker, which is still in the same call, waits or computes there. One that was
-    /// preempted goes on as soon as it has a core, and another worker in its place would have to
-    /// wait for one too.
-    fn is_held_up(&mut self, state: &WorkerState) -> bool {
-        match (self.activity, state.thread.activity()) {
-            (Activity::Runs(before), Activity::Runs(now)) => {
-                now.saturating_sub(before) >= COMPUTES_AFTER
-            }
-            (Activity::Waits, now @ Activity::Runs(_)) => {
-                self.activity = now;
+impl Activity {
+    /// Whether a worker that did this when its call was first seen, and is still in it and does
+    /// `now`, waits or computes there. One that was preempted goes on as soon as it has a core, and
+    /// another worker in its place would have to wait for one too.
+    fn is_held_up(&mut self, now: Self) -> bool {
+        match (*self, now) {
+            (Self::Runs(before), Self::Runs(now)) => now.saturating_sub(before) >= COMPUTES_AFTER,
+            (Self::Waits, now @ Self::Runs(_)) => {
+                *self = now;
                 false
             }
-            (_, Activity::Waits | Activity::Unknown) | (Activity::Unknown, _) => true,
+            (_, Self::Waits | Self::Unknown) | (Self::Unknown, _) => true,
         }
     }
 }
@@ -393,4 +393,38 @@ fn revoke(pool: &Pool, state: &WorkerState, seen: WorkerSnapshot) {
         let _ = egress.flush_from_outside();
     }
     pool.pass_permit_on(permit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ran(millis: u64) -> Activity {
+        Activity::Runs(Duration::from_millis(millis))
+    }
+
+    #[track_caller]
+    fn check(looks: &[Activity], expected: bool) {
+        let (mut first, later) = (looks[0], &looks[1..]);
+        let held_up = later.iter().map(|now| first.is_held_up(*now));
+        assert_eq!(held_up.last(), Some(expected), "{looks:?}");
+    }
+
+    #[test]
+    fn a_worker_that_waits_for_a_core_is_not_held_up() {
+        check(&[ran(5), ran(5)], false);
+        check(&[ran(5), ran(6), ran(6), ran(6)], false);
+        // It has waited for a lock, and now waits for a core.
+        check(&[Activity::Waits, ran(5), ran(5)], false);
+    }
+
+    #[test]
+    fn a_worker_that_waits_or_computes_in_its_call_is_held_up() {
+        check(&[Activity::Waits, Activity::Waits], true);
+        check(&[ran(5), Activity::Waits], true);
+        check(&[ran(5), ran(7)], true);
+        check(&[Activity::Waits, ran(5), ran(7)], true);
+        // Where the system does not tell, time has to do.
+        check(&[Activity::Unknown, Activity::Unknown], true);
+    }
 }

@@ -279,7 +279,7 @@ impl ServerBuilder {
     /// No handler runs then, except those that the report names as stuck. Several hooks run one
     /// after the other, in the order in which they were added, on a thread that is started with the
     /// server. The stop waits for them as long as it
-    /// [may take](crate::ServerHandle::shutdown#how-long-it-takes). The report says how each one
+    /// [may take](crate::ServerHandle::shutdown). The report says how each one
     /// ended.
     pub fn on_stopped(
         mut self,

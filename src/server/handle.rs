@@ -94,7 +94,7 @@ impl ServerHandle {
     /// waits until every connection has ended.
     ///
     /// Blocks for at most `within + cut_grace` and half a second, as described at
-    /// [`shutdown`](Self::shutdown#how-long-it-takes). A stop that was begun before can only become
+    /// [`shutdown`](Self::shutdown). A stop that was begun before can only become
     /// shorter.
     ///
     /// # Panics
@@ -109,7 +109,7 @@ impl ServerHandle {
     ///
     /// A client with a request in flight gets 503 if its response is not begun, and a reset
     /// connection if it is. Blocks for at most [`cut_grace`](crate::ServerBuilder::cut_grace) and
-    /// half a second, as described at [`shutdown`](Self::shutdown#how-long-it-takes).
+    /// half a second, as described at [`shutdown`](Self::shutdown).
     ///
     /// # Panics
     ///

@@ -2,7 +2,6 @@
 //! that has room.
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::fixture::{Fixture, LIMIT, get, wait_until};
@@ -72,38 +71,6 @@ fn room_in_a_lane_that_comes_free_while_a_call_goes_to_wait_is_not_missed() {
     server.entered.recv_timeout(LIMIT).unwrap();
     server.open.send(()).unwrap();
     second.expect_body("/gate");
-}
-
-#[test]
-fn no_permit_is_revoked_from_a_worker_that_only_waits_for_a_core() {
-    let server = Fixture::new(|builder| builder.workers(16));
-    let pool = server.running.handle().pool().unwrap();
-    let done = AtomicBool::new(false);
-    let spinning = 4 * std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..spinning {
-            scope.spawn(|| {
-                while !done.load(Relaxed) {
-                    std::hint::spin_loop();
-                }
-            });
-        }
-        let clients: Vec<_> = (0..8)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut client = server.connect();
-                    for _ in 0..100 {
-                        client.send(&get("/a").repeat(16));
-                        (0..16).for_each(|_| client.expect_body("/a"));
-                    }
-                })
-            })
-            .collect();
-        let ended: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
-        done.store(true, Relaxed);
-        assert!(ended.iter().all(Result::is_ok));
-    });
-    assert_eq!(pool.revoked.load(Relaxed), 0);
 }
 
 #[test]
