@@ -5,19 +5,17 @@ use std::fmt;
 use std::fs::File;
 #[cfg(doc)]
 use std::io::Write;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::sync::PoisonError;
 
 use bytes::Bytes;
 use http::HeaderMap;
 
+use crate::conn::body_error::BodyError;
 use crate::conn::body_writer::BodyWriter;
-use crate::conn::request_body::{Allowance, Incoming, Limited};
+use crate::conn::request_body::Incoming;
 use crate::conn::upgraded::Upgraded;
 use crate::lifecycle::context::Context;
-
-#[cfg(doc)]
-use crate::conn::body_error::BodyError;
 
 /// The body of a request or of a response.
 ///
@@ -30,11 +28,24 @@ use crate::conn::body_error::BodyError;
 /// A client that has sent `Expect: 100-continue` gets `100 Continue` when its body is first read
 /// (RFC 9110 section 10.1.1), and not at all if the body is never read.
 ///
+/// Where a length was declared, by [`sized_reader`](Self::sized_reader) or by the response's
+/// `Content-Length`, a body that ends before it fails, for whoever reads it: for a layer as for the
+/// server, which then cuts the connection. So no client takes a part for the whole. A body that
+/// goes beyond its length fails for whoever reads it too, but for the server itself, which sends as
+/// many bytes as were declared and reads no further.
+///
 /// Short bodies are read in one call: [`into_bytes`](Self::into_bytes),
 /// [`into_text`](Self::into_text), and `into_json` with the feature `json`.
 #[derive(Default)]
 pub struct Body {
     pub(crate) kind: Kind,
+    /// The number of bytes that have still to come, where somebody has declared it and the kind does
+    /// not tell it.
+    left: Option<u64>,
+    /// How much more may be read, if that is limited.
+    allowance: Option<Allowance>,
+    /// What was wrong with the body. Every further read fails because of it.
+    fault: Option<Fault>,
     /// The trailers of a request body that was collected.
     trailers: Option<Box<HeaderMap>>,
 }
@@ -44,10 +55,7 @@ pub(crate) enum Kind {
     #[default]
     Empty,
     Bytes(Bytes),
-    Read {
-        reader: Box<dyn Read + Send>,
-        len: Option<u64>,
-    },
+    Read(Box<dyn Read + Send>),
     Write(Box<WriteBody>),
     /// Like `Write`, on a dedicated thread.
     Stream(Box<WriteBody>),
@@ -63,11 +71,28 @@ pub(crate) type RunUpgraded = dyn FnOnce(Upgraded, Context) + Send;
 /// The closure of [`Body::writer`].
 pub(crate) type WriteBody = dyn FnOnce(&mut BodyWriter<'_>) -> io::Result<()> + Send;
 
+#[derive(Debug, Clone, Copy)]
+struct Allowance {
+    max: u64,
+    left: u64,
+}
+
+/// What is wrong with a body that was read.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// It is longer than a limit allows.
+    TooLong { max: u64 },
+    /// It has ended so many bytes before its declared length.
+    Short { missing: u64 },
+    /// It goes on after its declared length.
+    Surplus,
+}
+
 impl Body {
     pub(crate) fn of(kind: Kind) -> Self {
         Self {
             kind,
-            trailers: None,
+            ..Self::default()
         }
     }
 
@@ -99,25 +124,28 @@ impl Body {
     /// does not take what it has for complete.
     #[must_use]
     pub fn reader(reader: impl Read + Send + 'static) -> Self {
-        Self::of(Kind::Read {
-            reader: Box::new(reader),
-            len: None,
-        })
+        Self::of(Kind::Read(Box::new(reader)))
     }
 
     /// Returns a body that is read as with [`reader`](Self::reader) and is `len` bytes long: the
-    /// client sees a `Content-Length`. If the reader ends before that, the connection is cut;
-    /// further bytes of the reader are not read.
+    /// client sees a `Content-Length`.
+    ///
+    /// A reader that ends before `len` bytes fails the body: reading it is an error, and the
+    /// connection is cut. The server sends `len` bytes of a longer reader and reads no further, so
+    /// it may be a socket that stays open; for everyone else who reads the body, such as a layer, a
+    /// reader that gives more than `len` bytes is an error. For the beginning of a longer source,
+    /// pass its [`take`](Read::take)`(len)`.
     #[must_use]
     pub fn sized_reader(reader: impl Read + Send + 'static, len: u64) -> Self {
-        Self::of(Kind::Read {
-            reader: Box::new(reader),
-            len: Some(len),
-        })
+        let mut body = Self::reader(reader);
+        body.declare(len);
+        body
     }
 
     /// Returns a body that `write` writes as fast as it likes; it blocks while the client is
-    /// slower. The client sees the body chunked (in HTTP/1.0 the close of the connection ends it).
+    /// slower. The client sees the body chunked (in HTTP/1.0 the close of the connection ends it),
+    /// or with the `Content-Length` that the response declares: then the closure has to write as
+    /// many bytes.
     ///
     /// The closure runs on a dedicated thread, or on a worker if there are
     /// [`max_dedicated_threads`](crate::ServerBuilder::max_dedicated_threads) already. If it returns
@@ -176,12 +204,10 @@ impl Body {
     #[must_use]
     pub fn len(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Empty => Some(0),
+            Kind::Empty | Kind::Upgrade(_) => Some(0),
             Kind::Bytes(bytes) => Some(bytes.len() as u64),
-            Kind::Read { len, .. } => *len,
-            Kind::Write(_) | Kind::Stream(_) => None,
-            Kind::Upgrade(_) => Some(0),
-            Kind::Incoming(incoming) => incoming.remaining(),
+            Kind::Read(_) | Kind::Write(_) | Kind::Stream(_) => self.left,
+            Kind::Incoming(incoming) => incoming.remaining().or(self.left),
         }
     }
 
@@ -191,20 +217,18 @@ impl Body {
         self.len() == Some(0)
     }
 
-    /// Makes reads fail beyond `max` bytes, with [`BodyError::TooLong`] inside the error. This is
-    /// for a body of unknown length: the caller has checked a known one.
+    /// Has the body be `len` bytes long, unless its length is known already.
+    pub(crate) fn declare(&mut self, len: u64) {
+        if self.len().is_none() {
+            self.left = Some(len);
+        }
+    }
+
+    /// Makes reads fail beyond `max` bytes, with [`BodyError::TooLong`] inside the error. Of several
+    /// limits the one that is reached first counts.
     pub(crate) fn limit(&mut self, max: u64) {
-        let allowance = Allowance { max, left: max };
-        match &mut self.kind {
-            Kind::Incoming(incoming) => incoming.allowance = Some(allowance),
-            Kind::Read { reader, len: None } => {
-                let unlimited = std::mem::replace(reader, Box::new(io::empty()));
-                *reader = Box::new(Limited {
-                    reader: unlimited,
-                    allowance,
-                });
-            }
-            _ => {}
+        if self.allowance.is_none_or(|allowance| max < allowance.left) {
+            self.allowance = Some(Allowance { max, left: max });
         }
     }
 
@@ -232,35 +256,116 @@ impl Read for Body {
     /// # Errors
     ///
     /// `UnexpectedEof` when the client closed before the end, `TimedOut` when it was too slow,
-    /// `InvalidData` when the body's framing is broken, `ConnectionAborted` when the server has cut
-    /// the connection or the response is complete. A body made by [`writer`](Body::writer) cannot
-    /// be read: `Unsupported`.
+    /// `InvalidData` when the body's framing is broken or its length is not the declared one,
+    /// `ConnectionAborted` when the server has cut the connection or the response is complete. An
+    /// error with a [`BodyError`] inside when the body is longer than a layer allows. A body made by
+    /// [`writer`](Body::writer) cannot be read: `Unsupported`.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.kind {
-            Kind::Empty => Ok(0),
-            Kind::Bytes(bytes) => {
+        self.read_checked(buffer, Kind::read_with_room)
+    }
+}
+
+impl Body {
+    /// Reads for the server, which sends no more than was declared and looks for no more.
+    pub(crate) fn read_to_send(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_checked(buffer, |kind, left, buffer| {
+            let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+            kind.read(&mut buffer[..most])
+        })
+    }
+
+    /// Reads, and keeps a fault that was found for all further reads.
+    fn read_checked(&mut self, buffer: &mut [u8], read_left: ReadLeft) -> io::Result<usize> {
+        let checked = match self.fault {
+            None => self.read_and_compare(buffer, read_left)?,
+            Some(fault) => Err(fault),
+        };
+        checked.map_err(|fault| {
+            self.fault = Some(fault);
+            fault.into()
+        })
+    }
+
+    /// Reads, and compares what came with what was declared and what is allowed.
+    fn read_and_compare(
+        &mut self,
+        buffer: &mut [u8],
+        read_left: ReadLeft,
+    ) -> io::Result<Result<usize, Fault>> {
+        let n = match self.left {
+            _ if buffer.is_empty() => 0,
+            None => self.kind.read(buffer)?,
+            Some(0) => 0,
+            Some(left) => {
+                let n = read_left(&mut self.kind, left, buffer)?;
+                if n == 0 {
+                    return Ok(Err(Fault::Short { missing: left }));
+                }
+                let Some(left) = left.checked_sub(n as u64) else {
+                    return Ok(Err(Fault::Surplus));
+                };
+                self.left = Some(left);
+                n
+            }
+        };
+        if let Some(Allowance { max, left }) = &mut self.allowance {
+            let Some(rest) = left.checked_sub(n as u64) else {
+                return Ok(Err(Fault::TooLong { max: *max }));
+            };
+            *left = rest;
+        }
+        Ok(Ok(n))
+    }
+}
+
+/// Reads from a body of which so many bytes should be left.
+type ReadLeft = fn(&mut Kind, u64, &mut [u8]) -> io::Result<usize>;
+
+impl Kind {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Empty | Self::Upgrade(_) => Ok(0),
+            Self::Bytes(bytes) => {
                 let n = bytes.len().min(buffer.len());
                 buffer[..n].copy_from_slice(&bytes.split_to(n));
                 Ok(n)
             }
-            Kind::Read { reader, len: None } => reader.read(buffer),
-            Kind::Read {
-                reader,
-                len: Some(len),
-            } => {
-                let most = usize::try_from(*len)
-                    .unwrap_or(usize::MAX)
-                    .min(buffer.len());
-                let n = reader.read(&mut buffer[..most])?;
-                *len -= n as u64;
-                Ok(n)
-            }
-            Kind::Upgrade(_) => Ok(0),
-            Kind::Write(_) | Kind::Stream(_) => Err(io::Error::new(
+            Self::Read(reader) => reader.read(buffer),
+            Self::Write(_) | Self::Stream(_) => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "a body that is written cannot be read",
             )),
-            Kind::Incoming(incoming) => incoming.read(buffer),
+            Self::Incoming(incoming) => incoming.read(buffer),
+        }
+    }
+
+    /// Reads a body of which `left` bytes should be left. The read that may return the last of them
+    /// has room for one more, so that a surplus shows before the body is complete.
+    fn read_with_room(&mut self, left: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        if left != buffer.len() {
+            let most = left.saturating_add(1).min(buffer.len());
+            return self.read(&mut buffer[..most]);
+        }
+        if left > 1 {
+            return self.read(&mut buffer[..left - 1]);
+        }
+        let mut two = [0; 2];
+        let n = self.read(&mut two)?;
+        buffer[0] = two[0];
+        Ok(n)
+    }
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        let wrong = |text: String| Self::new(io::ErrorKind::InvalidData, text);
+        match fault {
+            Fault::TooLong { max } => Self::other(BodyError::TooLong { max }),
+            Fault::Short { missing } => wrong(format!(
+                "it ended {missing} bytes before its declared length"
+            )),
+            Fault::Surplus => wrong("it goes on after its declared length".to_owned()),
         }
     }
 }
@@ -270,7 +375,7 @@ impl fmt::Debug for Body {
         let kind = match &self.kind {
             Kind::Empty => "empty",
             Kind::Bytes(_) => "bytes",
-            Kind::Read { .. } => "reader",
+            Kind::Read(_) => "reader",
             Kind::Write(_) => "writer",
             Kind::Stream(_) => "stream",
             Kind::Upgrade(_) => "upgrade",
@@ -336,9 +441,15 @@ impl TryFrom<File> for Body {
     type Error = io::Error;
 
     /// Makes a body of the file, from its start to the end it has now. The file is read as the
-    /// client takes it.
-    fn try_from(file: File) -> io::Result<Self> {
-        let len = file.metadata()?.len();
-        Ok(Self::sized_reader(file, len))
+    /// client takes it: one that has become shorter by then fails the body, and what was appended to
+    /// it is not sent. What is no regular file, such as a pipe, is read to its end.
+    fn try_from(mut file: File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(Self::reader(file));
+        }
+        file.rewind()?;
+        let len = metadata.len();
+        Ok(Self::sized_reader(file.take(len), len))
     }
 }

@@ -8,6 +8,7 @@ use crate::conn::progress::{Progress, ProgressLimit};
 use crate::sys::clock::Clock;
 use crate::sys::waker::wait_writable;
 use crate::wire::chunked::encode_chunk;
+use crate::wire::framing::Framing;
 
 /// The writer that a closure of [`Body::writer`](crate::Body::writer) writes to.
 ///
@@ -18,6 +19,10 @@ use crate::wire::chunked::encode_chunk;
 pub struct BodyWriter<'a> {
     egress: &'a Egress,
     chunked: bool,
+    /// The number of bytes that have still to be written, if the response declares its length.
+    left: Option<u64>,
+    /// Whether the closure has tried to write more than that.
+    overrun: bool,
     buffer: Vec<u8>,
     clock: &'a Clock,
     progress_limit: ProgressLimit,
@@ -29,21 +34,40 @@ const WRITER_BYTES: usize = 16 << 10;
 impl<'a> BodyWriter<'a> {
     pub(crate) fn new(
         egress: &'a Egress,
-        chunked: bool,
+        framing: Framing,
         clock: &'a Clock,
         progress_limit: ProgressLimit,
     ) -> Self {
+        let left = if let Framing::Length(len) = framing {
+            Some(len)
+        } else {
+            None
+        };
         Self {
             egress,
-            chunked,
+            chunked: framing == Framing::Chunked,
+            left,
+            overrun: false,
             buffer: Vec::new(),
             clock,
             progress_limit,
         }
     }
 
+    /// Ends the body, unless it is not as long as was declared.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        match self.left {
+            _ if self.overrun => Err(overrun()),
+            Some(missing @ 1..) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("it ended {missing} bytes before its declared length"),
+            )),
+            _ => self.pass_on(true),
+        }
+    }
+
     /// Appends the collected bytes to the response; `last` ends the body.
-    pub(crate) fn pass_on(&mut self, last: bool) -> io::Result<()> {
+    fn pass_on(&mut self, last: bool) -> io::Result<()> {
         let (chunked, buffer) = (self.chunked, &mut self.buffer);
         let append = |out: &mut Vec<u8>| {
             if chunked {
@@ -67,8 +91,16 @@ impl Write for BodyWriter<'_> {
     /// # Errors
     ///
     /// `BrokenPipe` or `ConnectionReset` when the client is gone, `TimedOut` when it takes nothing,
-    /// `ConnectionAborted` when the server has cut the connection.
+    /// `ConnectionAborted` when the server has cut the connection, `InvalidData` when the body would
+    /// become longer than the response's `Content-Length`.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(left) = &mut self.left {
+            let Some(rest) = left.checked_sub(bytes.len() as u64) else {
+                self.overrun = true;
+                return Err(overrun());
+            };
+            *left = rest;
+        }
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= WRITER_BYTES {
             self.flush()?;
@@ -118,6 +150,13 @@ pub(super) fn send_all(
         wait_writable(egress.transport().as_fd(), clock.slice(until));
     }
     Ok(())
+}
+
+fn overrun() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "it goes on after its declared length",
+    )
 }
 
 pub(super) fn cut() -> io::Error {

@@ -1,11 +1,10 @@
 //! A request body that its handler reads while the client sends it.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::conn::body_error::BodyError;
 use crate::conn::body_writer::{cut, send_all};
 use crate::conn::egress::Egress;
 use crate::conn::progress::{Progress, ProgressLimit};
@@ -21,37 +20,6 @@ use crate::wire::reply::CONTINUE;
 /// The connection keeps the other reference, to take the rest back when the response is complete.
 pub(crate) struct Incoming {
     pub(super) ingress: Arc<Mutex<Ingress>>,
-    /// How much more the handler may read, if that is limited.
-    pub(super) allowance: Option<Allowance>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Allowance {
-    pub(super) max: u64,
-    pub(super) left: u64,
-}
-
-impl Allowance {
-    /// Counts `n` bytes that were read, or fails if they are too many.
-    fn spend(&mut self, n: usize) -> io::Result<usize> {
-        let left = self.left.checked_sub(n as u64);
-        self.left = left.ok_or_else(|| io::Error::other(BodyError::TooLong { max: self.max }))?;
-        Ok(n)
-    }
-}
-
-/// A reader of a limited body.
-pub(super) struct Limited {
-    pub(super) reader: Box<dyn Read + Send>,
-    pub(super) allowance: Allowance,
-}
-
-impl Read for Limited {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader
-            .read(buffer)
-            .and_then(|n| self.allowance.spend(n))
-    }
 }
 
 /// How a request body is read from the client.
@@ -133,21 +101,16 @@ impl Incoming {
         (
             Self {
                 ingress: ingress.clone(),
-                allowance: None,
             },
             ingress,
         )
     }
 
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self
-            .ingress
+        self.ingress
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .read(buffer)?;
-        self.allowance
-            .as_mut()
-            .map_or(Ok(n), |allowance| allowance.spend(n))
+            .read(buffer)
     }
 
     pub(super) fn remaining(&self) -> Option<u64> {

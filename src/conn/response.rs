@@ -3,7 +3,7 @@
 //! A response whose body is in memory and short is complete with its head. The others go on in
 //! pieces: pulled from a reader while the client takes them, or pushed by a closure.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -51,55 +51,17 @@ impl Conn {
                 (internal_error(), true)
             }
         };
-        let (parts, body) = response.into_parts();
-        let framing = response_framing(&meta.method, meta.version, parts.status, None);
-        let bodyless = matches!(framing, Framing::Empty | Framing::Length(0));
-        match body.kind {
-            Kind::Write(write) if !bodyless => {
-                self.enter(
-                    Stage::Push(Box::new(Push {
-                        meta,
-                        parts,
-                        write,
-                        flush_head_first: false,
-                    })),
-                    cx.now,
-                );
-            }
-            Kind::Stream(write) if !bodyless => {
-                self.enter(
-                    Stage::Dedicated(Dedicated::Stream(Box::new(Push {
-                        meta,
-                        parts,
-                        write,
-                        flush_head_first: true,
-                    }))),
-                    cx.now,
-                );
-            }
-            Kind::Upgrade(run)
-                if parts.status == StatusCode::SWITCHING_PROTOCOLS && meta.ingress.is_none() =>
-            {
-                self.enter(
-                    Stage::Dedicated(Dedicated::Upgrade(Box::new(Upgrade { meta, parts, run }))),
-                    cx.now,
-                );
-            }
-            _ => self.begin_response(meta, parts, body, failed, cx),
+        let (mut parts, mut body) = response.into_parts();
+        // 101 is no response with a body, but the end of HTTP on this connection.
+        let is_upgrade = parts.status == StatusCode::SWITCHING_PROTOCOLS && meta.ingress.is_none();
+        if is_upgrade && matches!(body.kind, Kind::Upgrade(_)) {
+            let Kind::Upgrade(run) = body.kind else {
+                unreachable!("it was one a moment ago")
+            };
+            let upgrade = Dedicated::Upgrade(Box::new(Upgrade { meta, parts, run }));
+            return self.enter(Stage::Dedicated(upgrade), cx.now);
         }
-    }
-
-    /// Frames a response, and appends its head and its body if that is short. The rest of the body
-    /// follows in `Flush`.
-    fn begin_response(
-        &mut self,
-        meta: RequestMeta,
-        mut parts: response::Parts,
-        mut body: Body,
-        failed: bool,
-        cx: &mut ServeContext<'_>,
-    ) {
-        let (framing, unsent_len) = match frame_response(&meta, &parts, &body) {
+        let (framing, unsent_len) = match frame_response(&meta, &parts, &mut body) {
             Ok(framed) => framed,
             Err(reason) => {
                 logging::error!(
@@ -114,6 +76,39 @@ impl Conn {
                 )
             }
         };
+        let bodyless = matches!(framing, Framing::Empty | Framing::Length(0));
+        let push = |parts, write, flush_head_first, meta| {
+            Box::new(Push {
+                meta,
+                parts,
+                framing,
+                write,
+                flush_head_first,
+            })
+        };
+        match body.kind {
+            Kind::Write(write) if !bodyless => {
+                self.enter(Stage::Push(push(parts, write, false, meta)), cx.now);
+            }
+            Kind::Stream(write) if !bodyless => {
+                let stream = Dedicated::Stream(push(parts, write, true, meta));
+                self.enter(Stage::Dedicated(stream), cx.now);
+            }
+            _ => self.begin_response(meta, &parts, body, (framing, unsent_len), failed, cx),
+        }
+    }
+
+    /// Appends the head of a framed response, and its body if that is short. The rest of the body
+    /// follows in `Flush`.
+    fn begin_response(
+        &mut self,
+        meta: RequestMeta,
+        parts: &response::Parts,
+        body: Body,
+        (framing, unsent_len): (Framing, Option<u64>),
+        failed: bool,
+        cx: &mut ServeContext<'_>,
+    ) {
         if let Some(ingress) = &meta.ingress {
             request_body::continue_before_response(ingress);
         }
@@ -126,7 +121,7 @@ impl Conn {
             close,
             complete,
         };
-        if !self.append_head(&meta, &parts, framed, inline.as_deref(), cx) {
+        if !self.append_head(&meta, parts, framed, inline.as_deref(), cx) {
             return self.close_after_flush(CloseReason::Cut, cx);
         }
         if complete {
@@ -220,20 +215,12 @@ impl Conn {
         let Stage::Flush(flush) = &mut self.stage else {
             unreachable!("only a flushing connection asks for a pull")
         };
-        let Source::Read {
-            body,
-            chunked,
-            left,
-        } = &mut flush.source
-        else {
+        let Source::Read { body, chunked } = &mut flush.source else {
             unreachable!("only a source that is read asks for a pull")
         };
         let buffer = &mut cx.buffers.pull;
         buffer.resize(MAX_PULL_BYTES, 0);
-        let most = left.map_or(MAX_PULL_BYTES, |left| {
-            usize::try_from(left).map_or(MAX_PULL_BYTES, |n| n.min(MAX_PULL_BYTES))
-        });
-        let piece = match body.read(&mut buffer[..most]) {
+        let piece = match body.read_to_send(buffer) {
             Ok(n) => &buffer[..n],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return None,
             Err(error) => {
@@ -243,16 +230,7 @@ impl Conn {
                 ));
             }
         };
-        if let Some(left) = left {
-            if piece.is_empty() {
-                let missing = *left;
-                let reason =
-                    format_args!("a response's body ended {missing} bytes before its length");
-                return Some(self.fail(Level::Warn, reason));
-            }
-            *left -= piece.len() as u64;
-        }
-        let last = piece.is_empty() || *left == Some(0);
+        let last = piece.is_empty() || !*chunked && body.is_empty();
         let append = |out: &mut Vec<u8>| match *chunked {
             true if piece.is_empty() => out.extend_from_slice(LAST_CHUNK),
             true => encode_chunk(piece, out),
@@ -276,13 +254,13 @@ impl Conn {
         let Push {
             meta,
             parts,
+            framing,
             write,
             flush_head_first,
         } = *push;
         if let Some(ingress) = &meta.ingress {
             request_body::continue_before_response(ingress);
         }
-        let framing = response_framing(&meta.method, meta.version, parts.status, None);
         let close = self.close_reason(&meta, &parts.headers, framing, false, cx);
         let framed = Framed {
             framing,
@@ -302,11 +280,11 @@ impl Conn {
         let clock = cx.lifecycle.clock.clone();
         let mut writer = BodyWriter::new(
             &self.egress,
-            framing == Framing::Chunked,
+            framing,
             &clock,
             write_progress_limit(cx.settings),
         );
-        let written = write(&mut writer).and_then(|()| writer.pass_on(true));
+        let written = write(&mut writer).and_then(|()| writer.finish());
         if let Err(error) = written {
             return Some(self.fail(
                 level_of(&error),
@@ -398,28 +376,20 @@ impl Conn {
 }
 
 /// Splits a body into the part that is copied after its head, and the source of the rest.
-fn split_body(framing: Framing, body: Body) -> (Option<Bytes>, Source) {
+fn split_body(framing: Framing, mut body: Body) -> (Option<Bytes>, Source) {
     // Dropping a body that is not sent runs user code, whose panics the caller catches.
-    match (framing, body.kind) {
-        (Framing::Empty | Framing::Length(0), _) => (None, Source::None),
-        (_, Kind::Bytes(bytes)) if bytes.len() <= MAX_INLINE_BYTES => (Some(bytes), Source::None),
-        (_, Kind::Bytes(bytes)) => (None, Source::Bytes(bytes)),
-        (_, kind) => {
-            let left = if let Framing::Length(len) = framing {
-                Some(len)
-            } else {
-                None
-            };
-            (
-                None,
-                Source::Read {
-                    body: Body::of(kind),
-                    chunked: framing == Framing::Chunked,
-                    left,
-                },
-            )
-        }
+    if matches!(framing, Framing::Empty | Framing::Length(0)) {
+        return (None, Source::None);
     }
+    if let Kind::Bytes(bytes) = &mut body.kind {
+        let bytes = std::mem::take(bytes);
+        return match bytes.len() {
+            0..=MAX_INLINE_BYTES => (Some(bytes), Source::None),
+            _ => (None, Source::Bytes(bytes)),
+        };
+    }
+    let chunked = framing == Framing::Chunked;
+    (None, Source::Read { body, chunked })
 }
 
 /// Returns the level at which an error is logged. A client that goes away is no fault of the
@@ -447,19 +417,17 @@ struct Framed {
 fn frame_response(
     meta: &RequestMeta,
     parts: &response::Parts,
-    body: &Body,
+    body: &mut Body,
 ) -> Result<(Framing, Option<u64>), &'static str> {
     if parts.status.is_informational() {
         return Err("its status is informational, which announces another response");
     }
     let declared =
         reply::declared_length(&parts.headers).map_err(|_| "its Content-Length is not a number")?;
-    let framing = response_framing(
-        &meta.method,
-        meta.version,
-        parts.status,
-        body.len().or(declared),
-    );
+    if let Some(len) = declared {
+        body.declare(len);
+    }
+    let framing = response_framing(&meta.method, meta.version, parts.status, body.len());
     if framing == Framing::Empty && parts.status == StatusCode::RESET_CONTENT {
         // The response to HEAD says what GET would get, whose body is left out too.
         return Ok((framing, Some(0)));

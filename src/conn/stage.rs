@@ -54,6 +54,7 @@ use crate::settings::{LINGER_QUIET, LINGER_TIMEOUT, Settings};
 use crate::sys::panics;
 use crate::sys::poller::SocketEvents;
 use crate::wire::chunked::Decoder;
+use crate::wire::framing::Framing;
 use crate::wire::head::HeadScan;
 use crate::wire::persist::Persist;
 
@@ -172,7 +173,6 @@ pub(super) enum Source {
     Read {
         body: Body,
         chunked: bool,
-        left: Option<u64>,
     },
 }
 
@@ -220,6 +220,7 @@ pub(crate) enum Next {
 pub(super) struct Push {
     pub(super) meta: RequestMeta,
     pub(super) parts: response::Parts,
+    pub(super) framing: Framing,
     pub(super) write: Box<WriteBody>,
     /// Whether the head is sent before the closure runs.
     pub(super) flush_head_first: bool,

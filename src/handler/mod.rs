@@ -23,6 +23,7 @@ pub(crate) mod router;
 use crate::conn::message::{Request, Response};
 use crate::handler::into_response::IntoResponse;
 use crate::lifecycle::context::Context;
+use crate::wire::reply::declared_length;
 
 /// Answers requests. Every `Fn(Request, Context) -> impl IntoResponse` that can be called from
 /// several threads at once is a handler.
@@ -59,6 +60,16 @@ where
     R: IntoResponse,
 {
     fn handle(&self, request: Request, context: Context) -> Response {
-        self(request, context).into_response()
+        with_declared_length(self(request, context).into_response())
     }
+}
+
+/// Returns the response, whose body then keeps the length that its `Content-Length` declares, for
+/// every layer that reads it. A field that is wrong from the start is the server's to refuse, which
+/// knows whether the body is sent.
+fn with_declared_length(mut response: Response) -> Response {
+    if let Ok(Some(len)) = declared_length(response.headers()) {
+        response.body_mut().declare(len);
+    }
+    response
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 
+use lameduck::body::BodyWriter;
 use lameduck::http::header::{CONTENT_LENGTH, HeaderValue};
 use lameduck::report::CloseReason;
 use lameduck::{Body, Context, IntoResponse, Request, Response};
@@ -20,6 +21,9 @@ fn a_response_that_fails_midway_does_not_look_complete() {
         "writer",
         "writer-panic",
         "declared-short",
+        "writer-short",
+        "writer-long",
+        "stream-short",
     ];
     for kind in kinds {
         for some in [0, 1, 10_000, 1_000_000] {
@@ -55,7 +59,7 @@ fn a_response_that_fails_midway_does_not_look_complete() {
     assert!(report.is_clean(), "{report}");
     assert_eq!(
         report.closed_because(CloseReason::Failed),
-        8 * 4 * 2,
+        11 * 4 * 2,
         "{report}"
     );
 }
@@ -130,6 +134,25 @@ fn failing(request: Request, _: Context) -> Response {
         "declared-short" => {
             let fields = [(CONTENT_LENGTH, HeaderValue::from(some + 1))];
             (fields, Body::reader(Failing(some, || Ok(0)))).into_response()
+        }
+        "writer-short" | "writer-long" => {
+            let fields = [(CONTENT_LENGTH, HeaderValue::from(some + 1))];
+            let len = if kind == "writer-short" {
+                some
+            } else {
+                some + 2
+            };
+            // The closure itself does not look at errors.
+            let write = move |out: &mut BodyWriter<'_>| {
+                let _ = out.write_all(&vec![b'x'; len]);
+                Ok(())
+            };
+            (fields, Body::writer(write)).into_response()
+        }
+        "stream-short" => {
+            let fields = [(CONTENT_LENGTH, HeaderValue::from(some + 1))];
+            let write = move |out: &mut BodyWriter<'_>| out.write_all(&vec![b'x'; some]);
+            (fields, Body::stream(write)).into_response()
         }
         _ => "fine".into_response(),
     }

@@ -95,7 +95,7 @@ fn is_compressible(response: &Response) -> bool {
 }
 
 fn can_be_read(body: &Body) -> bool {
-    matches!(body.kind, Kind::Bytes(_) | Kind::Read { .. })
+    matches!(body.kind, Kind::Bytes(_) | Kind::Read(_))
         && body.len().is_none_or(|len| len >= BYTES_MIN)
 }
 

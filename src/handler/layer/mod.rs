@@ -11,8 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::conn::message::{Request, Response};
-use crate::handler::Handler;
 use crate::handler::into_response::IntoResponse;
+use crate::handler::{Handler, with_declared_length};
 use crate::lifecycle::context::Context;
 
 pub use access_log::access_log;
@@ -102,10 +102,11 @@ impl<'a> Next<'a> {
 
     /// Calls the next layer, or the handler, and returns the response.
     pub fn run(self, request: Request, context: Context) -> Response {
-        match self.layers.split_last() {
+        let response = match self.layers.split_last() {
             Some((layer, layers)) => layer.handle(request, context, Next { layers, ..self }),
             None => (self.last)(request, context),
-        }
+        };
+        with_declared_length(response)
     }
 }
 
