@@ -555,3 +555,91 @@ mod gzip {
         server.stop_cleanly();
     }
 }
+
+#[test]
+fn any_origin_is_said_to_a_request_without_one_too() {
+    let app = (|_: Request, _: Context| "open").layer(layers::Cors::new().any_origin());
+    let response = app.handle(Request::default(), Context::root());
+    assert_eq!(response.headers()["access-control-allow-origin"], "*");
+    assert!(!response.headers().contains_key("vary"));
+}
+
+#[test]
+fn a_default_cors_allows_no_origin() {
+    let app = (|_: Request, _: Context| "closed").layer(layers::Cors::default());
+    let mut request = Request::default();
+    let origin = "https://shop.example".parse().unwrap();
+    request.headers_mut().insert("origin", origin);
+    let response = app.handle(request, Context::root());
+    assert!(
+        !response
+            .headers()
+            .contains_key("access-control-allow-origin")
+    );
+}
+
+#[test]
+fn an_origin_that_no_browser_sends_is_refused_with_what_to_write() {
+    for (origin, write) in [
+        ("*", "any_origin()"),
+        ("https://shop.example/", "\"https://shop.example\""),
+        ("https://shop.example/path", "\"https://shop.example\""),
+        ("HTTPS://shop.example", "\"https://shop.example\""),
+        ("https://Shop.example:8443", "\"https://shop.example:8443\""),
+        ("shop.example", "\"https://shop.example\""),
+    ] {
+        let refused = std::panic::catch_unwind(|| layers::Cors::new().origin(origin));
+        let message = refused.unwrap_err().downcast::<String>().map_or_else(
+            |other| (*other.downcast::<&str>().unwrap()).to_owned(),
+            |text| *text,
+        );
+        assert!(message.contains(write), "{origin}: {message}");
+    }
+    let any = || layers::Cors::new().any_origin().origin("https://a.example");
+    assert!(std::panic::catch_unwind(any).is_err());
+    let named = || layers::Cors::new().origin("https://a.example").any_origin();
+    assert!(std::panic::catch_unwind(named).is_err());
+    let _ = layers::Cors::new()
+        .origin("null")
+        .origin("http://[::1]:8080");
+}
+
+#[test]
+fn any_headers_allows_those_that_a_preflight_asks_for() {
+    let app = (|_: Request, _: Context| "open").layer(cors().any_headers());
+    let mut request = Request::default();
+    *request.method_mut() = Method::OPTIONS;
+    for (name, value) in [
+        ("origin", "https://shop.example"),
+        ("access-control-request-method", "PUT"),
+        ("access-control-request-headers", "authorization, x-own"),
+    ] {
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    let response = app.handle(request, Context::root());
+    assert_eq!(
+        response.headers()["access-control-allow-headers"],
+        "authorization, x-own"
+    );
+    let vary: Vec<_> = response.headers().get_all("vary").iter().collect();
+    assert_eq!(vary, ["access-control-request-headers", "origin"]);
+}
+
+#[test]
+fn an_inner_body_limit_does_not_lift_the_outer_one() {
+    let read = |request: Request, _: Context| request.into_body().into_bytes(1 << 20);
+    for (inner, outer) in [(1000, 10), (10, 1000), (10, 10)] {
+        let app = read
+            .layer(layers::body_limit(inner))
+            .layer(layers::body_limit(outer));
+        // A body of unknown length is limited while it is read.
+        let body = Body::reader(std::io::Cursor::new([b'x'; 11]));
+        let response = app.handle(Request::new(body), Context::root());
+        assert_eq!(response.status(), 413, "{inner} in {outer}");
+        let body = Body::reader(std::io::Cursor::new([b'x'; 10]));
+        assert_eq!(
+            app.handle(Request::new(body), Context::root()).status(),
+            200
+        );
+    }
+}

@@ -312,3 +312,19 @@ fn json_comes_in_and_goes_out() {
     );
     server.stop_cleanly();
 }
+
+#[test]
+fn fields_that_may_repeat_are_added_and_others_replaced() {
+    use lameduck::http::header::{CACHE_CONTROL, SET_COOKIE, VARY};
+    let inner = ([(SET_COOKIE, "a=1"), (CACHE_CONTROL, "no-store")], "text");
+    let mut map = lameduck::http::HeaderMap::new();
+    map.append(SET_COOKIE, "c=3".parse().unwrap());
+    map.append(SET_COOKIE, "d=4".parse().unwrap());
+    map.append(CACHE_CONTROL, "no-cache".parse().unwrap());
+    let middle = ([(SET_COOKIE, "b=2"), (VARY, "cookie")], inner);
+    let response = (map, middle).into_response();
+    let all = |name| response.headers().get_all(name).iter().collect::<Vec<_>>();
+    assert_eq!(all(SET_COOKIE), ["a=1", "b=2", "c=3", "d=4"]);
+    assert_eq!(all(CACHE_CONTROL), ["no-cache"]);
+    assert_eq!(all(VARY), ["cookie"]);
+}

@@ -416,3 +416,61 @@ fn a_router_is_a_server() {
     assert_eq!(client.get("http://other/hello/ben?x").text(), "hello ben\n");
     server.stop_cleanly();
 }
+
+#[test]
+fn a_parameter_that_is_named_twice_is_refused() {
+    conflict(
+        || Router::new().get("/{id}/x/{id}", say("1")),
+        &["\"/{id}/x/{id}\"", "two parameters {id}"],
+    );
+    let inner = || Router::new().nest("/deeper", Router::new().get("/{id}", say("1")));
+    conflict(
+        || Router::new().nest("/{id}", inner()),
+        &["\"/{id}\"", "another name"],
+    );
+    // Two braces are one brace of the path.
+    let app = Router::new().nest("/{id}", Router::new().get("/{{id}}/{name}", say("1")));
+    check(&app, "/7/%7Bid%7D/a", "404 Not Found\n");
+}
+
+#[test]
+fn a_path_that_no_request_has_is_refused_with_the_right_spelling() {
+    for (path, write) in [
+        ("/caf\u{e9}", "\"/caf%C3%A9\""),
+        ("/a b/{id}", "\"/a%20b/{id}\""),
+        ("/a?b", "\"/a%3Fb\""),
+        ("/a#b", "\"/a%23b\""),
+    ] {
+        conflict(|| Router::new().get(path, say("1")), &[write]);
+        conflict(|| Router::new().nest(path, Router::new()), &[write]);
+    }
+    let app = Router::new().get("/caf%C3%A9", say("found"));
+    check(&app, "/caf%C3%A9", "found");
+}
+
+#[test]
+fn routers_can_be_nested_side_by_side_below_each_other() {
+    let v1 = || Router::new().get("/x", say("v1")).get("/", say("v1 root"));
+    let v2 = || Router::new().get("/x", say("v2")).get("/", say("v2 root"));
+    for app in [
+        Router::new().nest("/api", v1()).nest("/api/v2", v2()),
+        Router::new().nest("/api/v2", v2()).nest("/api", v1()),
+    ] {
+        check(&app, "/api/x", "v1");
+        check(&app, "/api", "v1 root");
+        check(&app, "/api/v2/x", "v2");
+        check(&app, "/api/v2", "v2 root");
+        check(&app, "/api/v2/", "v2 root");
+        check(&app, "/api/v2/y", "404 Not Found\n");
+        check(&app, "/api/v2x", "404 Not Found\n");
+    }
+    let hidden = || Router::new().get("/v2/x", say("hidden"));
+    conflict(
+        || Router::new().nest("/api", hidden()).nest("/api/v2", v2()),
+        &["\"/v2/x\"", "hidden"],
+    );
+    conflict(
+        || Router::new().nest("/api/v2", v2()).nest("/api", hidden()),
+        &["\"/v2/x\"", "hidden"],
+    );
+}

@@ -211,11 +211,49 @@ pub(crate) fn is_enabled(level: Level) -> bool {
     level <= log::STATIC_MAX_LEVEL && level <= log::max_level()
 }
 
-/// Queues a line for the logger.
-pub(crate) fn queue(line: Line) {
+/// Queues a line for the logger. Control characters in it are escaped: a part of it may come from a
+/// client, and must not look like a line of its own or change a terminal.
+pub(crate) fn queue(mut line: Line) {
+    let fields = line.fields.iter_mut().map(|(_, value)| value);
+    fields.chain([&mut line.text]).for_each(escape);
     let shared = lock(&CURRENT).upgrade();
     match shared {
         Some(shared) => shared.queue(line),
         None => write(&line),
+    }
+}
+
+fn escape(text: &mut String) {
+    if text.contains(char::is_control) {
+        *text = text.chars().fold(String::new(), |mut escaped, char| {
+            if char.is_control() {
+                escaped.extend(char.escape_default());
+            } else {
+                escaped.push(char);
+            }
+            escaped
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let mut escaped = text.to_owned();
+        escape(&mut escaped);
+        assert_eq!(escaped, expected);
+    }
+
+    #[test]
+    fn a_text_of_a_client_makes_no_line_of_its_own() {
+        check(
+            "caf\u{e9} \u{1f986} \"quoted\" \\",
+            "caf\u{e9} \u{1f986} \"quoted\" \\",
+        );
+        check("a\n[ERROR] forged", "a\\n[ERROR] forged");
+        check("\u{1b}[2J\r\t\0\u{85}", "\\u{1b}[2J\\r\\t\\u{0}\\u{85}");
     }
 }

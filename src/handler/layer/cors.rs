@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -22,7 +22,9 @@ use crate::lifecycle::context::Context;
 /// fields that let a script read the response. CORS keeps scripts in browsers from reading
 /// responses. It keeps no other client from anything, and no request from being served.
 ///
-/// Put it around a complete `Router`, so that scripts can also read error responses.
+/// Put it around a complete `Router`, so that scripts can also read error responses. Of two such
+/// layers around each other the inner one decides about responses, and the outer one answers
+/// preflights.
 ///
 /// # Examples
 ///
@@ -42,7 +44,7 @@ use crate::lifecycle::context::Context;
 /// let response = app.handle(request, Context::root());
 /// assert_eq!(response.headers()["access-control-allow-origin"], origin);
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[must_use]
 pub struct Cors {
     /// The origins that are allowed. `None` allows every origin.
@@ -53,29 +55,49 @@ pub struct Cors {
     exposed: Option<HeaderValue>,
     methods: Option<HeaderValue>,
     headers: Option<HeaderValue>,
+    /// Whether scripts may set any request field.
+    any_headers: bool,
     max_age: Option<HeaderValue>,
+}
+
+impl Default for Cors {
+    /// As [`new`](Self::new): no origin is allowed.
+    fn default() -> Self {
+        Self {
+            origins: Some(Vec::new()),
+            credentials: false,
+            exposed: None,
+            methods: None,
+            headers: None,
+            any_headers: false,
+            max_age: None,
+        }
+    }
 }
 
 impl Cors {
     /// Returns a layer that allows no origin, until one is [named](Self::origin) or
     /// [all](Self::any_origin) are allowed.
     pub fn new() -> Self {
-        Self {
-            origins: Some(Vec::new()),
-            ..Self::default()
-        }
+        Self::default()
     }
 
     /// Allows this origin as well, such as `https://shop.example`, with the port if it is not the
-    /// scheme's default. It is compared byte for byte.
+    /// scheme's default. It is compared byte for byte with what browsers send.
     ///
     /// # Panics
     ///
-    /// If `origin` is not visible ASCII text.
+    /// If no browser sends `origin` as it is written, because it is `*`, has a path or a slash at
+    /// its end, capital letters in its scheme or host, or no scheme; or if
+    /// [`any_origin`](Self::any_origin) was called. The message says what to write.
     #[track_caller]
     pub fn origin(mut self, origin: &str) -> Self {
+        check(origin);
         let origin = HeaderValue::from_str(origin).expect("an origin is visible text");
-        self.origins.get_or_insert_default().push(origin);
+        let origins = self.origins.as_mut();
+        origins
+            .expect("all origins are allowed already: leave `any_origin()` out to name them")
+            .push(origin);
         self
     }
 
@@ -84,12 +106,16 @@ impl Cors {
     /// # Panics
     ///
     /// If [`credentials`](Self::credentials) was called: the owner of any page that a user visits
-    /// could then act as that user.
+    /// could then act as that user. If an [`origin`](Self::origin) was named.
     #[track_caller]
     pub fn any_origin(mut self) -> Self {
         assert!(
             !self.credentials,
             "with credentials the origins have to be named"
+        );
+        assert!(
+            self.origins.as_ref().is_none_or(Vec::is_empty),
+            "an origin is named already: leave `origin(...)` out to allow all"
         );
         self.origins = None;
         self
@@ -123,6 +149,13 @@ impl Cors {
         self
     }
 
+    /// Allows scripts to set any request field: the response to a preflight names those that it asks
+    /// for.
+    pub fn any_headers(mut self) -> Self {
+        self.any_headers = true;
+        self
+    }
+
     /// Sets the response fields that scripts may read. Default: those that need no permission.
     pub fn expose(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.exposed = Some(list(names));
@@ -137,18 +170,27 @@ impl Cors {
     }
 
     /// Returns the value of `Access-Control-Allow-Origin`. `None` if `origin` is not allowed.
-    fn allowed(&self, origin: &HeaderValue) -> Option<HeaderValue> {
+    fn allowed(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         match &self.origins {
+            // Also without an origin: a cache may give the response to a script of one.
             None => Some(HeaderValue::from_static("*")),
-            Some(origins) => origins.contains(origin).then(|| origin.clone()),
+            Some(origins) => origin.filter(|origin| origins.contains(origin)).cloned(),
         }
     }
 
-    fn preflight(&self) -> Response {
+    fn preflight(&self, request: &Request) -> Response {
         let mut response = StatusCode::NO_CONTENT.into_response();
+        let asked = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS);
+        let headers = if self.any_headers {
+            let vary = HeaderValue::from_name(ACCESS_CONTROL_REQUEST_HEADERS);
+            response.headers_mut().append(VARY, vary);
+            asked.cloned()
+        } else {
+            self.headers.clone()
+        };
         let fields = [
             (ACCESS_CONTROL_ALLOW_METHODS, &self.methods),
-            (ACCESS_CONTROL_ALLOW_HEADERS, &self.headers),
+            (ACCESS_CONTROL_ALLOW_HEADERS, &headers),
             (ACCESS_CONTROL_MAX_AGE, &self.max_age),
         ];
         insert(response.headers_mut(), fields);
@@ -158,10 +200,7 @@ impl Cors {
 
 impl Layer for Cors {
     fn handle(&self, request: Request, context: Context, next: Next<'_>) -> Response {
-        let allowed = request
-            .headers()
-            .get(ORIGIN)
-            .and_then(|origin| self.allowed(origin));
+        let allowed = self.allowed(request.headers().get(ORIGIN));
         let is_preflight = request.method() == Method::OPTIONS
             && request.headers().contains_key(ORIGIN)
             && request
@@ -169,7 +208,7 @@ impl Layer for Cors {
                 .contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         let mut response = match (is_preflight, &allowed) {
             (false, _) => next.run(request, context),
-            (true, Some(_)) => self.preflight(),
+            (true, Some(_)) => self.preflight(&request),
             (true, None) => StatusCode::NO_CONTENT.into_response(),
         };
         let headers = response.headers_mut();
@@ -178,7 +217,8 @@ impl Layer for Cors {
             // response to a script of another origin.
             headers.append(VARY, HeaderValue::from_name(ORIGIN));
         }
-        if allowed.is_some() {
+        // A `Cors` nearer to the handler has decided for its routes.
+        if allowed.is_some() && !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
             let credentials = self.credentials.then(|| HeaderValue::from_static("true"));
             let fields = [
                 (ACCESS_CONTROL_ALLOW_ORIGIN, &allowed),
@@ -189,6 +229,28 @@ impl Layer for Cors {
         }
         response
     }
+}
+
+/// Refuses an origin that no browser sends, and says what it would send.
+#[track_caller]
+fn check(origin: &str) {
+    assert!(
+        origin != "*",
+        "\"*\" is not an origin: write `any_origin()` to allow all"
+    );
+    // The origin of documents that have none of their own, such as a file.
+    if origin == "null" {
+        return;
+    }
+    let Some((scheme, host)) = origin.split_once("://") else {
+        panic!("the origin {origin:?} has no scheme: write \"https://{origin}\", for example");
+    };
+    let host = host.split('/').next().unwrap_or_default();
+    let sent = format!("{scheme}://{host}").to_ascii_lowercase();
+    assert!(
+        origin == sent,
+        "no browser sends the origin {origin:?}: write {sent:?}"
+    );
 }
 
 fn insert(headers: &mut HeaderMap, fields: [(HeaderName, &Option<HeaderValue>); 3]) {

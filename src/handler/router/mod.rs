@@ -185,6 +185,8 @@ impl Router {
     /// # Panics
     ///
     /// * If the path does not begin with a slash, or its braces are wrong.
+    /// * If no request can have the path, because a character in it has to be percent-encoded, or
+    ///   if it names a parameter twice. The message says what to write.
     /// * If the method has a handler at this path already.
     /// * If another route's path cannot be told from this one, as `/{a}` and `/{b}`. The message
     ///   names both.
@@ -233,12 +235,15 @@ impl Router {
     ///
     /// The layers of `router` go around every response to a request that comes there, also around
     /// its 404. If `router` has no fallback, it uses that of this router. A prefix may have
-    /// parameters. Handlers see the request's complete path.
+    /// parameters. Handlers see the request's complete path. Of two nested routers, one of which is
+    /// below the other, such as `/api` and `/api/v2`, the one below answers what comes there.
     ///
     /// # Panics
     ///
-    /// If `prefix` does not begin with a slash, or ends with one, if its braces are wrong, or if
-    /// another path is at or below it.
+    /// * If `prefix` does not begin with a slash, or ends with one, or its braces are wrong.
+    /// * If a route is at or below it, or another router is nested at it.
+    /// * If a route of a router nested above would be hidden by this one, or the other way round.
+    /// * If a route in `router` has a parameter of the same name as one in `prefix`.
     #[track_caller]
     pub fn nest(mut self, prefix: &str, router: Self) -> Self {
         check(prefix);
@@ -246,14 +251,19 @@ impl Router {
             !prefix.ends_with('/'),
             "the path {prefix:?} of a nested router ends with a slash"
         );
-        self.refuse_below_nested(prefix);
-        let below = self
-            .entries
-            .iter()
-            .find(|entry| is_at_or_below(&entry.path, prefix));
-        if let Some(Entry { path, .. }) = below {
-            panic!("the route {path:?} is at or below {prefix:?}, where a router is to be nested");
+        for Entry { path, target } in &self.entries {
+            match target {
+                Target::Route(_) => assert!(
+                    !is_at_or_below(path, prefix),
+                    "the route {path:?} is at or below {prefix:?}, where a router is to be nested"
+                ),
+                Target::Nested(other) => {
+                    refuse_hidden(path, other, prefix);
+                    refuse_hidden(prefix, &router, path);
+                }
+            }
         }
+        router.refuse_parameters(prefix, &parameters(prefix));
         self.insert(prefix, prefix);
         self.insert(&format!("{prefix}/"), prefix);
         self.insert(&format!("{prefix}{BELOW}"), prefix);
@@ -294,6 +304,23 @@ impl Router {
                 panic!("the route {given:?} cannot be told from {with:?}")
             }
             Err(error) => panic!("the route {given:?} cannot be read: {error}"),
+        }
+    }
+
+    /// Refuses routes that have one of `outer` as a parameter of their own.
+    #[track_caller]
+    fn refuse_parameters(&self, prefix: &str, outer: &[&str]) {
+        for Entry { path, target } in &self.entries {
+            let own = parameters(path);
+            if let Some(name) = own.iter().find(|name| outer.contains(name)) {
+                panic!(
+                    "the route {path:?} is nested at {prefix:?}, which has a parameter {{{name}}} too: \
+                     one of the two needs another name"
+                );
+            }
+            if let Target::Nested(router) = target {
+                router.refuse_parameters(prefix, outer);
+            }
         }
     }
 
@@ -440,6 +467,75 @@ fn check(path: &str) {
         path.starts_with('/'),
         "the route {path:?} does not begin with a slash"
     );
+    let names = parameters(path);
+    let twice = names
+        .iter()
+        .enumerate()
+        .find(|(i, name)| names[..*i].contains(name));
+    if let Some((_, name)) = twice {
+        panic!("the route {path:?} has two parameters {{{name}}}: one of them needs another name");
+    }
+    let spelled = percent_encode(path);
+    assert!(
+        path == spelled,
+        "no request has the path {path:?} of this route: write {spelled:?}"
+    );
+}
+
+/// Refuses that routes of `router`, which is nested at `at`, are hidden by another router that is
+/// nested at `below`.
+#[track_caller]
+fn refuse_hidden(at: &str, router: &Router, below: &str) {
+    if !is_at_or_below(below, at) {
+        return;
+    }
+    let segments = at.split('/').count();
+    let rest: String = below
+        .split('/')
+        .skip(segments)
+        .map(|segment| format!("/{segment}"))
+        .collect();
+    let hidden = router
+        .entries
+        .iter()
+        .find(|entry| !rest.is_empty() && is_at_or_below(&entry.path, &rest));
+    if let Some(Entry { path, .. }) = hidden {
+        panic!(
+            "the route {path:?} of the router nested at {at:?} is hidden by the one at {below:?}"
+        );
+    }
+}
+
+/// Returns the names of the parameters of a route's path, in their order.
+fn parameters(path: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut rest = path;
+    while let Some(open) = rest.find('{') {
+        rest = &rest[open + 1..];
+        // Two braces are one brace of the path itself.
+        if let Some(after) = rest.strip_prefix('{') {
+            rest = after;
+        } else if let Some(close) = rest.find('}') {
+            names.push(rest[..close].trim_start_matches('*'));
+            rest = &rest[close + 1..];
+        }
+    }
+    names
+}
+
+/// Returns a route's path as a request has it: what a path cannot hold is percent-encoded (RFC 3986
+/// section 3.3). The braces of parameters stay.
+fn percent_encode(path: &str) -> String {
+    use std::fmt::Write;
+    let mut encoded = String::new();
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%{}".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
 }
 
 /// Returns whether the route `path` matches only paths that are at or below the route `prefix`.
