@@ -56,7 +56,8 @@
 //! assert_eq!(server.get("/?4000000000").status, 500);
 //! ```
 //!
-//! A panic in a handler is answered with 500 and costs its connection, nothing else. A panic in a
+//! A panic in a handler is answered with 500, which the layers around it see, and costs its connection,
+//! nothing else. A panic in a
 //! body that the handler returned, or when something that it returned is dropped, costs the
 //! connection too; the response has begun by then, so the client sees that it is not complete. All
 //! this is done by unwinding. In a program that is compiled with `panic = "abort"` the first panic

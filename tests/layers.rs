@@ -643,3 +643,36 @@ fn an_inner_body_limit_does_not_lift_the_outer_one() {
         );
     }
 }
+
+#[test]
+fn layers_see_a_response_where_a_handler_or_an_inner_layer_panics() {
+    let inner = |request: Request, context: Context, next: Next<'_>| {
+        assert!(request.uri().path() != "/layer", "on purpose");
+        next.run(request, context)
+    };
+    let app = |request: Request, _: Context| -> &'static str {
+        assert!(request.uri().path() == "/", "on purpose");
+        "fine"
+    };
+    let server = TestServer::start(
+        app.layer(inner)
+            .layer(layers::request_id())
+            .layer(layers::Cors::new().any_origin()),
+    );
+    for (path, status) in [("/", 200), ("/handler", 500), ("/layer", 500)] {
+        let mut client = server.client();
+        let answer = client.get(path);
+        assert_eq!(
+            (answer.status, answer.closes()),
+            (status, status == 500),
+            "{path}"
+        );
+        assert_eq!(
+            answer.field("access-control-allow-origin"),
+            Some("*"),
+            "{path}"
+        );
+        assert!(answer.field("x-request-id").is_some(), "{path}: {answer:?}");
+    }
+    server.stop_cleanly();
+}

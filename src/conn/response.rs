@@ -45,7 +45,10 @@ impl Conn {
         cx: &mut ServeContext<'_>,
     ) {
         let (response, failed) = match outcome {
-            Ok(response) => (response, false),
+            Ok(mut response) => {
+                let panicked = response.extensions_mut().remove::<Panicked>();
+                (response, panicked.is_some())
+            }
             Err(panic) => {
                 logging::error!("a handler panicked: {panic}, peer {}", Peer(&self.egress));
                 (internal_error(), true)
@@ -444,6 +447,22 @@ fn frame_response(
         }
         _ => Ok((framing, None)),
     }
+}
+
+/// Marks a response that stands for a panic, after which the connection closes.
+#[derive(Debug, Clone, Copy)]
+struct Panicked;
+
+/// Returns the response in place of a handler that has panicked.
+pub(crate) fn panicked() -> Response {
+    let mut response = internal_error();
+    response.extensions_mut().insert(Panicked);
+    response
+}
+
+/// Returns whether a response stands for a panic.
+pub(crate) fn is_panic(response: &Response) -> bool {
+    response.extensions().get::<Panicked>().is_some()
 }
 
 fn internal_error() -> Response {

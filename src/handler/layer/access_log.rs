@@ -1,15 +1,16 @@
 //! The access log: one line for each request.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::SystemTime;
 
 use http::header::{REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderName, Method, Uri, Version};
 
 use crate::conn::message::Request;
+use crate::conn::response::is_panic;
 use crate::handler::layer::{Layer, Next};
 use crate::lifecycle::context::Context;
 use crate::sys::clock::Clock;
+use crate::sys::panics;
 
 /// Returns a layer that logs each request at *info*, with the target `lameduck::access`.
 ///
@@ -56,15 +57,15 @@ pub fn access_log() -> impl Layer {
         };
         let clock = Clock::System;
         let began = clock.now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| next.run(request, context.clone())));
+        let response = next.run(request, context.clone());
         let micros = u64::try_from(clock.now().saturating_duration_since(began).as_micros())
             .unwrap_or(u64::MAX);
-        let (status, bytes) = match &outcome {
-            Ok(response) => (response.status().as_u16(), response.body().len()),
-            Err(_) => (500, None),
-        };
-        logged.log(&context, status, bytes, micros, clock.wall());
-        outcome.unwrap_or_else(|panic| resume_unwind(panic))
+        // What stands for a panic is no body of the handler's.
+        let bytes = response.body().len().filter(|_| !is_panic(&response));
+        let status = response.status().as_u16();
+        // A logger that panics costs its line, and not the response.
+        let _ = panics::catch(|| logged.log(&context, status, bytes, micros, clock.wall()));
+        response
     }
 }
 

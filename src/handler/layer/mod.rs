@@ -11,9 +11,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::conn::message::{Request, Response};
+use crate::conn::response::panicked;
 use crate::handler::into_response::IntoResponse;
 use crate::handler::{Handler, with_declared_length};
 use crate::lifecycle::context::Context;
+use crate::sys::logging;
+use crate::sys::panics;
 
 pub use access_log::access_log;
 pub use cors::Cors;
@@ -31,7 +34,9 @@ pub use request_id::request_id;
 ///
 /// The layer that was added last is the outermost: it sees the request first and the response last.
 ///
-/// A panic passes through all layers, and the server answers 500.
+/// A panic of the handler, or of a layer inside, becomes a response with 500 where it happens. So the
+/// layers around it see a response, and add to it what they add to any other. After it is sent, the
+/// connection closes.
 ///
 /// # Examples
 ///
@@ -102,10 +107,16 @@ impl<'a> Next<'a> {
 
     /// Calls the next layer, or the handler, and returns the response.
     pub fn run(self, request: Request, context: Context) -> Response {
-        let response = match self.layers.split_last() {
+        let peer = context.peer_addr();
+        let response = panics::catch(|| match self.layers.split_last() {
             Some((layer, layers)) => layer.handle(request, context, Next { layers, ..self }),
             None => (self.last)(request, context),
-        };
+        });
+        let response = response.unwrap_or_else(|panic| {
+            let peer = peer.map_or_else(String::new, |peer| format!(", peer {peer}"));
+            logging::error!("a handler panicked: {panic}{peer}");
+            panicked()
+        });
         with_declared_length(response)
     }
 }
