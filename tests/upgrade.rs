@@ -516,3 +516,46 @@ fn closures_that_end_one_after_another_do_not_draw_the_stop_out() {
     assert!(!report.stuck.is_empty(), "{report}");
     drop(to);
 }
+
+/// The closure knows who has logged in, and the parameters of its route.
+#[cfg(feature = "router")]
+#[test]
+fn the_closure_has_the_values_of_the_request_and_not_its_deadline() {
+    struct User(&'static str);
+    let (to, seen) = unbounded();
+    let app = lameduck::Router::new()
+        .get("/rooms/{room}", move |request: Request, _: Context| {
+            let to = to.clone();
+            upgrade::accept(&request, "chat", move |_io, context: Context| {
+                let user = context.value::<User>().map(|user| user.0);
+                let room = context.param("room").map(str::to_owned);
+                to.send((
+                    user,
+                    room,
+                    context.request_id().map(str::to_owned),
+                    context.deadline(),
+                ))
+                .unwrap();
+            })
+        })
+        .layer(
+            |request: Request, context: Context, next: lameduck::layers::Next<'_>| {
+                next.run(request, context.with_value(User("anna")))
+            },
+        )
+        .layer(lameduck::layers::timeout(LIMIT))
+        .layer(lameduck::layers::request_id());
+    let server = TestServer::with(builder(), app);
+    for id in ["r1", "r2"] {
+        let mut client = server.client();
+        client.send(format!(
+            "GET /rooms/blue HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: chat\r\n\
+             X-Request-Id: {id}\r\n\r\n"
+        ));
+        let (user, room, request_id, deadline) = seen.recv_timeout(LIMIT).unwrap();
+        assert_eq!((user, room.as_deref()), (Some("anna"), Some("blue")));
+        assert_eq!(request_id.as_deref(), Some(id));
+        assert_eq!(deadline, None);
+    }
+    server.stop_cleanly();
+}

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use crate::conn::body::{Body, Kind};
 use crate::conn::message::{Request, Response};
 use crate::conn::upgraded::Upgraded;
-use crate::lifecycle::context::Context;
+use crate::lifecycle::context::{AddedItems, Context};
 use crate::wire::syntax::members;
 
 /// Returns a response that answers `101 Switching Protocols` and then runs `run` with the
@@ -17,6 +17,9 @@ use crate::wire::syntax::members;
 /// that has not asked for `protocol` gets 426 with the `Upgrade` field; while the server drains, or
 /// when [`max_dedicated_threads`](crate::ServerBuilder::max_dedicated_threads) are busy, the client
 /// gets 503.
+///
+/// The context that `run` gets is the connection's, with the parameters and the values that the
+/// context of the handler had that calls this. A deadline that a layer has set does not apply to it.
 ///
 /// A stopping server notifies the connection ([`Context::draining`], [`Upgraded::on_shutdown`]),
 /// waits for it, and resets it at the deadline; the report counts all three. When `run` returns,
@@ -68,6 +71,8 @@ pub fn accept(
         && names(request.headers(), &CONNECTION, "upgrade")
         && names(request.headers(), &UPGRADE, protocol);
     let mut response = if asked {
+        let added = AddedItems::of_caller();
+        let run = |io, context| run(io, added.add_to(context));
         Response::new(Body::of(Kind::Upgrade(Box::new(run))))
     } else {
         Response::new(Body::from(format!(

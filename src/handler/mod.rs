@@ -22,7 +22,7 @@ pub(crate) mod router;
 
 use crate::conn::message::{Request, Response};
 use crate::handler::into_response::IntoResponse;
-use crate::lifecycle::context::Context;
+use crate::lifecycle::context::{Context, Current};
 use crate::wire::reply::declared_length;
 
 /// Answers requests. Every `Fn(Request, Context) -> impl IntoResponse` that can be called from
@@ -60,6 +60,7 @@ where
     R: IntoResponse,
 {
     fn handle(&self, request: Request, context: Context) -> Response {
+        let _current = Current::enter(&context);
         with_declared_length(self(request, context).into_response())
     }
 }

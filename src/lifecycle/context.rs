@@ -4,6 +4,7 @@
 //! layers have added to it: route parameters and values.
 
 use std::any::{Any, TypeId};
+use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -312,6 +313,48 @@ impl Context {
     fn added(&self) -> impl Iterator<Item = &Item> {
         std::iter::successors(self.added.as_deref(), |added| added.before.as_deref())
             .map(|added| &added.item)
+    }
+}
+
+thread_local! {
+    /// What was added to the context of the handler or layer that this thread runs.
+    static CURRENT: RefCell<Option<Arc<Added>>> = const { RefCell::new(None) };
+}
+
+/// What routers and layers have added to the context of a request, for code that runs for this
+/// request after its handler has returned.
+#[derive(Debug, Clone)]
+pub(crate) struct AddedItems(Option<Arc<Added>>);
+
+impl AddedItems {
+    /// Returns those of the handler or layer that calls this.
+    pub(crate) fn of_caller() -> Self {
+        Self(CURRENT.with_borrow(Clone::clone))
+    }
+
+    /// Returns `context`, which belongs to the connection, with these items.
+    pub(crate) fn add_to(self, context: Context) -> Context {
+        Context {
+            added: self.0.or(context.added),
+            ..context
+        }
+    }
+}
+
+/// Marks that this thread runs a handler or a layer, until it is dropped.
+pub(crate) struct Current(Option<Arc<Added>>);
+
+impl Current {
+    /// Begins to run code that is given `context`.
+    pub(crate) fn enter(context: &Context) -> Self {
+        Self(CURRENT.replace(context.added.clone()))
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        // The former items are set back first: to drop the others may run user code.
+        drop(CURRENT.replace(self.0.take()));
     }
 }
 

@@ -14,7 +14,7 @@ use crate::conn::message::{Request, Response};
 use crate::conn::response::panicked;
 use crate::handler::into_response::IntoResponse;
 use crate::handler::{Handler, with_declared_length};
-use crate::lifecycle::context::Context;
+use crate::lifecycle::context::{Context, Current};
 use crate::sys::logging;
 use crate::sys::panics;
 
@@ -84,6 +84,7 @@ where
     R: IntoResponse,
 {
     fn handle(&self, request: Request, context: Context, next: Next<'_>) -> Response {
+        let _current = Current::enter(&context);
         self(request, context, next).into_response()
     }
 }
