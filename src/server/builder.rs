@@ -255,6 +255,7 @@ impl ServerBuilder {
     /// The first signal does what [`ServerHandle::begin_shutdown`] does. A second one cuts what is
     /// left, and a third one ends the process. The same signal again within 300 ms does not count.
     /// Signals are caught from [`bind`](Self::bind) on, which fails for those that cannot be caught.
+    /// They arrive even if the process was started with them blocked.
     pub fn on_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Self {
         self.signals.extend(signals);
         self

@@ -1,6 +1,7 @@
 //! The few socket options that neither std nor rustix wraps.
 //!
-//! Together with one call in the portable poller this is the only unsafe code of the crate.
+//! Together with `signal_mask.rs` and one call in the portable poller this is the only unsafe code
+//! of the library.
 #![allow(
     unsafe_code,
     reason = "socket options and descriptor flags that neither std nor rustix wraps"
