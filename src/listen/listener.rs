@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,9 @@ use rustix::net::SocketFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
 use crate::error::{Error, Result};
+use crate::listen::socket_file::{DirectoryLock, SocketFile};
 use crate::settings::MAX_UNSENT_BYTES;
+use crate::sys::socket::stream_socket;
 use crate::sys::test_points::TestPoints;
 
 /// An address that a server listens on.
@@ -42,7 +44,7 @@ pub(crate) struct Listener {
     fd: OwnedFd,
     pub(crate) addr: Addr,
     /// The file of a unix socket, if we have made it and so have to remove it.
-    unlink: Option<PathBuf>,
+    file: Option<SocketFile>,
     origin: Origin,
 }
 
@@ -76,22 +78,16 @@ impl Listener {
 
     /// Listens on a path. A socket file that nobody listens on any more is replaced.
     fn unix(path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<Self> {
-        let addr = SocketAddrUnix::new(path)?;
         let fd = stream_socket(AddressFamily::UNIX)?;
-        match rustix::net::bind(&fd, &addr) {
-            Err(Errno::ADDRINUSE) if is_abandoned(path, &addr) => {
-                std::fs::remove_file(path)?;
-                rustix::net::bind(&fd, &addr)?;
-            }
-            bound => bound?,
-        }
+        let _lock = DirectoryLock::take(path);
+        let file = SocketFile::bind(&fd, path)?;
+        let mut listener = Self::new(fd, Origin::Ours)?;
+        listener.file = Some(file);
         if let Some(mode) = mode {
             // The mode is set in time: no client can connect before the socket listens.
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         }
-        rustix::net::listen(&fd, backlog)?;
-        let mut listener = Self::new(fd, Origin::Ours)?;
-        listener.unlink = Some(path.to_owned());
+        rustix::net::listen(&listener.fd, backlog)?;
         Ok(listener)
     }
 
@@ -123,7 +119,7 @@ impl Listener {
         Ok(Self {
             fd,
             addr,
-            unlink: None,
+            file: None,
             origin,
         })
     }
@@ -202,9 +198,9 @@ impl Listener {
     }
 
     /// Removes the file of a unix socket, so that no further client finds it. The clients that did
-    /// are in the backlog.
+    /// are in the backlog. A file that another server has made at the same path stays.
     pub(crate) fn unlink(&mut self) -> io::Result<()> {
-        self.unlink.take().map_or(Ok(()), std::fs::remove_file)
+        self.file.take().map_or(Ok(()), SocketFile::remove)
     }
 }
 
@@ -245,23 +241,6 @@ impl Drop for Listener {
 }
 
 #[cfg(not(target_vendor = "apple"))]
-fn stream_socket(family: AddressFamily) -> io::Result<OwnedFd> {
-    Ok(rustix::net::socket_with(
-        family,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?)
-}
-
-#[cfg(target_vendor = "apple")]
-fn stream_socket(family: AddressFamily) -> io::Result<OwnedFd> {
-    let fd = rustix::net::socket(family, SocketType::STREAM, None)?;
-    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
-    Ok(fd)
-}
-
-#[cfg(not(target_vendor = "apple"))]
 fn accept_nonblocking(listener: &OwnedFd) -> rustix::io::Result<(OwnedFd, Option<SocketAddr>)> {
     let (fd, peer) =
         rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
@@ -288,18 +267,6 @@ fn is_listening(_socket: &OwnedFd) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Returns whether the file at `path` is a unix socket that no process listens on. The type of the
-/// file is looked at because a file that is no socket refuses connections too.
-fn is_abandoned(path: &Path, addr: &SocketAddrUnix) -> bool {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    let refuses = || {
-        stream_socket(AddressFamily::UNIX).is_ok_and(|probe| {
-            rustix::net::connect(&probe, addr).is_err_and(|error| error == Errno::CONNREFUSED)
-        })
-    };
-    is_socket && refuses()
-}
-
 /// What a server can listen on.
 ///
 /// It is a text, a [`SocketAddr`], an IP address with a port, a [`TcpListener`] or [`UnixListener`]
@@ -324,7 +291,8 @@ fn is_abandoned(path: &Path, addr: &SocketAddrUnix) -> bool {
 ///
 /// A socket file has the mode that the umask leaves; [`unix`] sets another one. A file that no
 /// process listens on any more is replaced, and one that is in use is an error. The server removes
-/// its file when it closes the listener.
+/// its file when it closes the listener, but not a file that has taken its place. Of several servers
+/// that start at the same path at once, one listens.
 ///
 /// A listener that was made elsewhere keeps its own backlog. It becomes non-blocking, and gets
 /// `TCP_NODELAY`, which every accepted connection has. While a stopping server closes it, new

@@ -302,7 +302,8 @@ impl ServerBuilder {
     /// Listens on `addr`, which may be several addresses: see [`Listen`].
     ///
     /// From here on the ports are known and clients can connect. They wait in the kernel's accept
-    /// backlog until the server runs. This call does not block, except to look up a host name.
+    /// backlog until the server runs. This call does not block, except to look up a host name, or
+    /// for a second if another program has locked the directory of a unix socket.
     ///
     /// # Errors
     ///
