@@ -8,7 +8,7 @@ use crate::lifecycle::context::Context;
 use crate::lifecycle::hooks::{Hook, Hooks};
 use crate::lifecycle::ledger::Ledger;
 use crate::lifecycle::phase::{Lifecycle, StopCause};
-use crate::listen::listener::Listen;
+use crate::listen::addresses::{self, Listen};
 use crate::pool::test_seams::TestSeams;
 use crate::server::bound::Bound;
 use crate::server::handle::ServerHandle;
@@ -312,7 +312,7 @@ impl ServerBuilder {
     /// [`Error::Start`] if the process is out of descriptors.
     pub fn bind(self, addr: impl Listen) -> Result<Bound> {
         let caught = Caught::install(self.signals)?;
-        let listeners = addr.listen(self.settings.backlog)?.0;
+        let listeners = addresses::listen(addr, self.settings.backlog)?;
         let waker = Arc::new(Waker::new().map_err(|source| Error::Start {
             what: "waker",
             source,
