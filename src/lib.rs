@@ -592,7 +592,8 @@ pub mod layers {
 /// permissions of its own, [`inherited`](net::inherited) for sockets that systemd passes, and
 /// [`Addr`](net::Addr) is what a server says that it listens on.
 pub mod net {
-    pub use crate::listen::listener::{Addr, Inherited, Listen, Unix, inherited, unix};
+    pub use crate::listen::addresses::{Inherited, Listen, Unix, inherited, unix};
+    pub use crate::listen::listener::Addr;
 }
 
 /// What a [`Report`] is made of.

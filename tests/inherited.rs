@@ -9,11 +9,14 @@ use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 
+use lameduck::net::unix;
 use lameduck::report::Phase;
 use lameduck::{Context, Error, Request};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
-use support::{Client, Gate, builder, eventually, get, get_last, hello, serve};
+use support::{Client, Gate, builder, eventually, get, get_last, hello, serve, within_limit};
 
 /// Returns a path at which there is no file.
 fn socket_path(name: &str) -> PathBuf {
@@ -177,6 +180,80 @@ fn a_file_that_a_successor_has_made_is_not_removed_by_the_predecessors_end() {
     assert!(path.exists());
     assert_eq!(ask(&path).read_last_response().text(), "hello");
     assert!(second.handle().shutdown().is_clean());
+}
+
+#[test]
+fn a_file_that_has_taken_the_place_of_ours_is_not_removed() {
+    let path = socket_path("taken-over");
+    let first = serve(
+        builder().workers(1),
+        format!("unix:{}", path.display()),
+        hello,
+    );
+    // A successor that is no lameduck removes the file of a server that runs.
+    std::fs::remove_file(&path).unwrap();
+    let successor = UnixListener::bind(&path).unwrap();
+    let report = first.handle().shutdown();
+    assert!(report.is_clean(), "{report}");
+    assert!(path.exists());
+    drop(UnixStream::connect(&path).unwrap());
+    drop(successor);
+    // A server whose file is gone has nothing to remove and nothing to complain about.
+    let second = serve(
+        builder().workers(1),
+        format!("unix:{}", path.display()),
+        hello,
+    );
+    std::fs::remove_file(&path).unwrap();
+    let report = second.handle().shutdown();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.listeners.errors, [""; 0], "{report}");
+}
+
+#[test]
+fn of_several_servers_that_start_on_an_abandoned_path_one_listens() {
+    const STARTERS: usize = 4;
+    let path = socket_path("starters");
+    for _ in 0..50 {
+        drop(UnixListener::bind(&path).unwrap());
+        let together = Barrier::new(STARTERS);
+        let started: Vec<_> = std::thread::scope(|scope| {
+            let start = || {
+                together.wait();
+                builder().bind(unix(&path).mode(0o600))
+            };
+            let threads: Vec<_> = (0..STARTERS).map(|_| scope.spawn(start)).collect();
+            let bound = threads.into_iter().map(|thread| thread.join().unwrap());
+            bound.collect()
+        });
+        let listening = started.iter().filter(|bound| bound.is_ok()).count();
+        assert_eq!(listening, 1, "{started:#?}");
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(started);
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_unix_socket_whose_backlog_is_full_is_in_use() {
+    let path = socket_path("full");
+    let addr = SocketAddrUnix::new(&path).unwrap();
+    let socket = || rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    let busy = socket();
+    rustix::net::bind(&busy, &addr).unwrap();
+    rustix::net::listen(&busy, 0).unwrap();
+    let waiting = socket();
+    rustix::net::connect(&waiting, &addr).unwrap();
+    let error = within_limit("bind", {
+        let path = path.clone();
+        move || builder().bind(unix(path)).unwrap_err()
+    });
+    assert!(
+        matches!(&error, Error::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse),
+        "{error:?}"
+    );
+    assert!(path.exists());
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]
@@ -464,13 +541,13 @@ fn a_unix_socket_has_the_mode_it_was_given_and_is_gone_with_the_server() {
     use std::os::unix::fs::PermissionsExt;
 
     let path = std::env::temp_dir().join(format!("lameduck-mode-{}.sock", std::process::id()));
-    let running = serve(builder(), lameduck::net::unix(&path).mode(0o600), hello);
+    let running = serve(builder(), unix(&path).mode(0o600), hello);
     assert_eq!(
         std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
     );
     // A socket file that a server listens on is not taken away.
-    let taken = builder().bind(lameduck::net::unix(&path)).unwrap_err();
+    let taken = builder().bind(unix(&path)).unwrap_err();
     assert!(taken.to_string().contains("unix:"), "{taken}");
     assert!(UnixStream::connect(&path).is_ok());
     assert!(running.handle().shutdown().is_clean());

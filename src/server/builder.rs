@@ -8,7 +8,7 @@ use crate::lifecycle::context::Context;
 use crate::lifecycle::hooks::{Hook, Hooks};
 use crate::lifecycle::ledger::Ledger;
 use crate::lifecycle::phase::{Lifecycle, StopCause};
-use crate::listen::listener::Listen;
+use crate::listen::addresses::{self, Listen};
 use crate::pool::test_seams::TestSeams;
 use crate::server::bound::Bound;
 use crate::server::handle::ServerHandle;
@@ -255,6 +255,7 @@ impl ServerBuilder {
     /// The first signal does what [`ServerHandle::begin_shutdown`] does. A second one cuts what is
     /// left, and a third one ends the process. The same signal again within 300 ms does not count.
     /// Signals are caught from [`bind`](Self::bind) on, which fails for those that cannot be caught.
+    /// They arrive even if the process was started with them blocked.
     pub fn on_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Self {
         self.signals.extend(signals);
         self
@@ -301,7 +302,8 @@ impl ServerBuilder {
     /// Listens on `addr`, which may be several addresses: see [`Listen`].
     ///
     /// From here on the ports are known and clients can connect. They wait in the kernel's accept
-    /// backlog until the server runs. This call does not block, except to look up a host name.
+    /// backlog until the server runs. This call does not block, except to look up a host name, or
+    /// for a second if another program has locked the directory of a unix socket.
     ///
     /// # Errors
     ///
@@ -310,7 +312,7 @@ impl ServerBuilder {
     /// [`Error::Start`] if the process is out of descriptors.
     pub fn bind(self, addr: impl Listen) -> Result<Bound> {
         let caught = Caught::install(self.signals)?;
-        let listeners = addr.listen(self.settings.backlog)?.0;
+        let listeners = addresses::listen(addr, self.settings.backlog)?;
         let waker = Arc::new(Waker::new().map_err(|source| Error::Start {
             what: "waker",
             source,

@@ -19,6 +19,7 @@ use crate::lifecycle::scope::CancelReason;
 use crate::settings::SIGNAL_REPEAT;
 use crate::sys::clock::Clock;
 use crate::sys::logging::{self, LogThread};
+use crate::sys::signal_mask;
 use crate::sys::signal_name::signal_name;
 
 /// The signal of a terminal that was closed. By custom it asks a daemon to read its configuration
@@ -39,6 +40,9 @@ pub const SIGTERM: i32 = consts::SIGTERM;
 /// for. A third one does what it does to a program that catches no signals, which is to end it. The
 /// same signal again within 300 ms does not count. Dropping the guard stops catching. This call
 /// does not block.
+///
+/// A signal arrives even if the process was started with it blocked: the thread that takes the
+/// signals unblocks them for itself.
 ///
 /// # Errors
 ///
@@ -153,8 +157,12 @@ impl Caught {
         };
         let handle = signals.handle();
         let logs = LogThread::new();
+        let numbers = self.numbers.clone();
         let pass_on = move || {
             let _logs = logs;
+            // A parent may have started the program with these signals blocked. It is enough that
+            // one thread takes them, and the program's own threads keep their masks.
+            signal_mask::unblock(&numbers);
             let mut counted = 0;
             let mut last: Option<(i32, Instant)> = None;
             for signal in signals.forever() {

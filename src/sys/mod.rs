@@ -8,14 +8,15 @@
 //! [`poller`], which finds the parked connections that have something to do, and [`socket`], the
 //! socket options that no other crate wraps. [`logging`] has a thread call the logger, which is user
 //! code. [`sync`] and [`panics`] are short: the synchronisation types of std or of loom, and panics
-//! of user code. So are [`signal_name`] and [`threads`]. [`test_points`] is for
-//! the crate's own tests and costs nothing outside them.
+//! of user code. So are [`signal_mask`], [`signal_name`] and [`threads`]. [`test_points`]
+//! is for the crate's own tests and costs nothing outside them.
 
 pub(crate) mod clock;
 pub(crate) mod half_open;
 pub(crate) mod logging;
 pub(crate) mod panics;
 pub(crate) mod poller;
+pub(crate) mod signal_mask;
 pub(crate) mod signal_name;
 pub(crate) mod socket;
 pub(crate) mod sync;

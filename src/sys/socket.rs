@@ -1,13 +1,37 @@
-//! The few socket options that neither std nor rustix wraps.
+//! Stream sockets, and the few socket options that neither std nor rustix wraps.
 //!
-//! Together with one call in the portable poller this is the only unsafe code of the crate.
+//! Together with `signal_mask.rs` and one call in the portable poller this is the only unsafe code
+//! of the library.
 #![allow(
     unsafe_code,
     reason = "socket options and descriptor flags that neither std nor rustix wraps"
 )]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
+
+#[cfg(not(target_vendor = "apple"))]
+use rustix::net::SocketFlags;
+use rustix::net::{AddressFamily, SocketType};
+
+/// Makes a stream socket that child processes do not inherit.
+#[cfg(not(target_vendor = "apple"))]
+pub(crate) fn stream_socket(family: AddressFamily) -> std::io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(
+        family,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// Makes a stream socket that child processes do not inherit.
+#[cfg(target_vendor = "apple")]
+pub(crate) fn stream_socket(family: AddressFamily) -> std::io::Result<OwnedFd> {
+    let fd = rustix::net::socket(family, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(fd)
+}
 
 /// What the kernel knows about the peer of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

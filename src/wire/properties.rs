@@ -88,9 +88,16 @@ proptest! {
             b"https://[::1]:8/",
             b"*",
         ]),
-        bytes in vec(prop_oneof![4 => 0x21..0x7f_u8, 1 => any::<u8>()], 0..20),
+        bytes in vec(
+            prop_oneof![
+                4 => (0x21..0x7f_u8).prop_map(|byte| vec![byte]),
+                1 => any::<u8>().prop_map(|byte| vec![byte]),
+                1 => any::<char>().prop_map(|char| char.to_string().into_bytes()),
+            ],
+            0..20,
+        ),
     ) {
-        let bytes = [start, &bytes].concat();
+        let bytes = [start, &bytes.concat()].concat();
         for method in [Method::GET, Method::OPTIONS] {
             oracle::target(&method, &bytes);
         }

@@ -12,6 +12,9 @@ use super::syntax::decimal;
 
 /// Reads a request target. It is in authority form for CONNECT, and else in origin, absolute or
 /// asterisk form.
+///
+/// Letters above ASCII are percent-encoded in the result, which is what their client should have
+/// done. All else is handed over as it came.
 pub(super) fn parse(method: &Method, target: Bytes) -> Result<Uri, Refusal> {
     let path_and_query = match target[..] {
         _ if method == Method::CONNECT => match has_port(&target) && is_host_and_port(&target) {
@@ -26,6 +29,11 @@ pub(super) fn parse(method: &Method, target: Bytes) -> Result<Uri, Refusal> {
     if !is_path_and_query(path_and_query) {
         return Err(CHARACTERS);
     }
+    let target = if path_and_query.is_ascii() {
+        target
+    } else {
+        percent_encoded(&target)
+    };
     Uri::from_maybe_shared(target).map_err(|_| TARGET)
 }
 
@@ -79,12 +87,38 @@ fn strip_prefix_ignore_case<'b>(bytes: &'b [u8], prefix: &[u8]) -> Option<&'b [u
 
 /// Returns whether `bytes` have only the characters of a path and a query.
 ///
-/// These are the characters of RFC 3986, and six more that browsers send in queries as they are
-/// (`?ids[]=7`). All others are refused on purpose: a fragment, which a client must not send; bytes
-/// above ASCII, quotes and angle brackets, which all clients encode; and the backslash, which some
-/// readers take for a slash. `http::Uri` would drop the fragment and let some others pass.
+/// A path has the characters of RFC 3986, and six more that browsers send as they are. All others
+/// are refused there on purpose: a fragment, which a client must not send; quotes and angle
+/// brackets, which all clients encode; a percent sign that encodes nothing, and the backslash, which
+/// some readers take for a slash. `http::Uri` would drop the fragment and let some others pass.
+///
+/// A query has all that browsers leave as it is (the "special-query percent-encode set" of the WHATWG
+/// URL standard): a text that a user has typed may come with a lone percent sign. No part of a
+/// server chooses a resource by it, so it is for the handler to understand.
+///
+/// Many clients send letters above ASCII as they are, and all of them as UTF-8.
 fn is_path_and_query(bytes: &[u8]) -> bool {
-    is_encoded(bytes, &IN_PATH_OR_QUERY)
+    let query_at = bytes.iter().position(|&byte| byte == b'?');
+    let (path, query) = bytes.split_at(query_at.unwrap_or(bytes.len()));
+    is_encoded(path, &IN_PATH)
+        && query.iter().all(|&byte| IN_QUERY[usize::from(byte)])
+        && (bytes.is_ascii() || str::from_utf8(bytes).is_ok())
+}
+
+/// Returns `target` with its bytes above ASCII percent-encoded.
+#[cold]
+fn percent_encoded(target: &[u8]) -> Bytes {
+    const DIGITS: [u8; 16] = *b"0123456789ABCDEF";
+    let mut encoded = Vec::with_capacity(3 * target.len());
+    for &byte in target {
+        if byte.is_ascii() {
+            encoded.push(byte);
+        } else {
+            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 0xf));
+            encoded.extend([b'%', DIGITS[high], DIGITS[low]]);
+        }
+    }
+    encoded.into()
 }
 
 /// Returns whether `value` is a host with an optional port (RFC 3986 section 3.2). The port may be
@@ -143,7 +177,8 @@ fn is_encoded(mut bytes: &[u8], allowed: &[bool; 256]) -> bool {
 }
 
 static IN_HOST: [bool; 256] = unreserved_or_sub_delim_or(b"");
-static IN_PATH_OR_QUERY: [bool; 256] = unreserved_or_sub_delim_or(b"/?:@[]{}|^");
+static IN_PATH: [bool; 256] = or_above_ascii(unreserved_or_sub_delim_or(b"/:@[]{}|^"));
+static IN_QUERY: [bool; 256] = or_above_ascii(visible_but(b"\"#<>"));
 
 /// Returns a table of the characters `unreserved` and `sub-delims` of RFC 3986, which hosts and
 /// paths have in common, and of those in `more`.
@@ -163,6 +198,31 @@ const fn unreserved_or_sub_delim_or(more: &[u8]) -> [bool; 256] {
     while index < more.len() {
         table[more[index] as usize] = true;
         index += 1;
+    }
+    table
+}
+
+/// Returns a table of the visible characters of ASCII, without those in `except`.
+const fn visible_but(except: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        table[byte as usize] = true;
+        byte += 1;
+    }
+    let mut index = 0;
+    while index < except.len() {
+        table[except[index] as usize] = false;
+        index += 1;
+    }
+    table
+}
+
+const fn or_above_ascii(mut table: [bool; 256]) -> [bool; 256] {
+    let mut byte = 128;
+    while byte < table.len() {
+        table[byte] = true;
+        byte += 1;
     }
     table
 }

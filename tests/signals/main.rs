@@ -108,6 +108,49 @@ fn the_demo_drains_and_cuts_and_is_killed_by_the_third_signal() {
     assert_eq!(child.end().signal, Some(TERM));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_that_the_parent_has_blocked_arrives_all_the_same() {
+    let blocked = |command: std::process::Command| {
+        let mut outer = std::process::Command::new("env");
+        outer.arg("--block-signal=TERM,INT");
+        outer.args(["-u", "RUST_LOG"]).arg(command.get_program());
+        outer.args(command.get_args());
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                outer.env(name, value);
+            }
+        }
+        outer.stdin(std::process::Stdio::null());
+        outer.stdout(std::process::Stdio::piped());
+        outer
+    };
+    let mut probe = blocked(std::process::Command::new("true"));
+    if !probe.status().is_ok_and(|status| status.success()) {
+        println!("not tested: this `env` has no --block-signal");
+        return;
+    }
+    // The signals of a server, the second and the third one too.
+    let child = Program::serving(&mut blocked(this_program("the_program", "asked")));
+    let mut client = child.client();
+    client.send(get("/"));
+    assert_eq!(client.read_raw(8), b"HTTP/1.1");
+    let mut silent = child.client();
+    silent.send(get("/silent"));
+    silent.expect_nothing_yet();
+    let mut idle = child.client();
+    child.signal(Signal::TERM);
+    idle.expect_eof();
+    child.signal(Signal::INT);
+    assert_eq!(silent.read_response().status, 503);
+    child.signal(Signal::TERM);
+    assert_eq!(child.end().signal, Some(TERM));
+    // The signals of a context, of which one comes before the thread that takes them runs.
+    let child = Program::start(&mut blocked(this_program("the_program", "before it runs")));
+    child.wait_for_line("done");
+    assert_eq!(child.end().code, Some(0));
+}
+
 #[test]
 fn when_its_guard_is_dropped_a_signal_kills_again() {
     expect_killed("guard dropped", Signal::TERM);

@@ -25,9 +25,10 @@ use crate::modules::{Crate, Module, Sources, sources};
 use crate::tokens::Tokens;
 
 /// Files that may hold unsafe code.
-const UNSAFE_FILES: [&str; 3] = [
+const UNSAFE_FILES: [&str; 4] = [
     "src/cli/prove/link/tun.rs",
     "src/sys/poller/portable.rs",
+    "src/sys/signal_mask.rs",
     "src/sys/socket.rs",
 ];
 

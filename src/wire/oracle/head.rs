@@ -66,12 +66,12 @@ pub(crate) fn head(bytes: &[u8], pieces: &[usize], limits: &Limits) {
 }
 
 /// Checks that a target is refused, or that nothing of it is dropped or changed except the case of
-/// its scheme.
+/// its scheme, and letters above ASCII, which are percent-encoded.
 pub(crate) fn target(method: &Method, target: &[u8]) {
     if let Ok(uri) = crate::wire::target::parse(method, target.to_vec().into()) {
         check_target(
             &uri,
-            str::from_utf8(target).expect("an accepted target is ASCII"),
+            str::from_utf8(target).expect("an accepted target is UTF-8"),
         );
     }
 }
@@ -172,7 +172,12 @@ fn check_request_line(parts: &Parts, request_line: &str) {
     };
     assert_eq!(parts.method.as_str(), method);
     assert!(parts.method != Method::CONNECT);
-    check_target(&parts.uri, target);
+    // The characters of `raw` are bytes.
+    let target: Vec<_> = target.chars().map(|char| char as u8).collect();
+    check_target(
+        &parts.uri,
+        str::from_utf8(&target).expect("an accepted target is UTF-8"),
+    );
     let minor = version
         .strip_prefix("HTTP/1.")
         .expect("its major version is 1");
@@ -200,6 +205,15 @@ fn field(line: &str) -> (HeaderName, HeaderValue) {
 }
 
 fn check_target(uri: &Uri, target: &str) {
+    let encoded = |char: char| match char.is_ascii() {
+        true => char.to_string(),
+        false => {
+            let mut bytes = [0; 4];
+            let bytes = char.encode_utf8(&mut bytes).bytes();
+            bytes.map(|byte| format!("%{byte:02X}")).collect()
+        }
+    };
+    let target = &target.chars().map(encoded).collect::<String>();
     let path_and_query = uri
         .path_and_query()
         .map_or("", |path_and_query| path_and_query.as_str());

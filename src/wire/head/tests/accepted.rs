@@ -162,6 +162,39 @@ fn a_target_has_the_characters_of_rfc_3986_and_those_that_browsers_send() {
 }
 
 #[test]
+fn a_query_is_handed_over_as_a_browser_sends_it() {
+    for query in [
+        "%", "%zz", "100%", "%4", "a=%&b=%%", "`", "\\", "a\\..\\b", "??", "'{}|^[]", "%u20ac",
+    ] {
+        for before in ["/", "/a", "http://b/"] {
+            let target_text = format!("{before}?{query}");
+            let head = parse(&target("GET", &target_text));
+            assert_eq!(head.parts.uri.query(), Some(query));
+        }
+    }
+    let visible: String = (b'!'..=b'~').map(char::from).collect();
+    let all = visible.replace(['"', '#', '<', '>'], "");
+    let head = parse(&target("GET", &format!("/?{all}")));
+    assert_eq!(head.parts.uri.query(), Some(&all[..]));
+}
+
+#[test]
+fn letters_above_ascii_are_handed_over_percent_encoded() {
+    for (sent, handed_over) in [
+        ("/\u{e9}", "/%C3%A9"),
+        ("/a\u{e9}b/c", "/a%C3%A9b/c"),
+        ("/?q=\u{20ac}&%", "/?q=%E2%82%AC&%"),
+        ("/\u{1f986}?\u{80}", "/%F0%9F%A6%86?%C2%80"),
+        ("http://b/\u{10ffff}", "http://b/%F4%8F%BF%BF"),
+    ] {
+        check(
+            target("GET", sent),
+            &format!("GET {handed_over} HTTP/1.1 Empty KeepAlive"),
+        );
+    }
+}
+
+#[test]
 fn an_expectation_counts_when_there_is_a_body() {
     check(
         post("Content-Length: 1\r\nExpect: 100-Continue"),

@@ -275,9 +275,42 @@ fn a_fragment() {
 
 #[test]
 fn characters_that_clients_encode() {
-    for byte in (0x80..=0xff).chain(*b"\"<>\\`") {
+    let everywhere = b"\"<>".iter().chain(b"\x7f\t");
+    for &byte in everywhere {
         for target in [&b"/a"[..], b"/?a", b"http://b/a"] {
-            let head = [b"GET ", target, &[byte], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+            check_character(target, byte);
+        }
+    }
+    for byte in *b"\\`" {
+        for target in [&b"/a"[..], b"http://b/a"] {
+            check_character(target, byte);
+        }
+    }
+}
+
+#[track_caller]
+fn check_character(target: &[u8], byte: u8) {
+    let head = [b"GET ", target, &[byte], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+    let expected = match byte {
+        0x7f => "400 a control character in the head",
+        _ => "400 a character in the request target must be percent-encoded",
+    };
+    check(head, expected);
+}
+
+#[test]
+fn bytes_above_ascii_that_are_not_utf_8() {
+    for bytes in [
+        &b"\xe9"[..],
+        b"\xc3",
+        b"\x80",
+        b"\xc0\xaf",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xc3/\xa9",
+    ] {
+        for target in [&b"/a"[..], b"/?a", b"http://b/a"] {
+            let head = [b"GET ", target, bytes, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
             check(
                 head,
                 "400 a character in the request target must be percent-encoded",
@@ -287,18 +320,24 @@ fn characters_that_clients_encode() {
 }
 
 #[test]
-fn letters_above_ascii_though_they_are_utf_8() {
-    for url in ["/\u{e4}", "/?\u{20ac}", "http://b/\u{1f986}"] {
-        check(
-            target("GET", url),
-            "400 a character in the request target must be percent-encoded",
-        );
-    }
+fn letters_above_ascii_where_the_host_is() {
+    check(
+        target("GET", "http://b\u{e9}/"),
+        "400 the URL in the request line has no valid host",
+    );
+    check(
+        target("GET", "b\u{e9}"),
+        "400 the request target is neither a path nor an http URL",
+    );
+    check(
+        target("CONNECT", "b\u{e9}:80"),
+        "400 the request target of CONNECT is not a host and a port",
+    );
 }
 
 #[test]
-fn a_percent_sign_without_two_digits() {
-    for path in ["/%", "/%4", "/%4g", "/%g4", "/?%", "/%%41"] {
+fn a_percent_sign_without_two_digits_in_a_path() {
+    for path in ["/%", "/%4", "/%4g", "/%g4", "/%?", "/%%41", "/%4\u{e9}"] {
         check(
             target("GET", path),
             "400 a character in the request target must be percent-encoded",
