@@ -130,6 +130,7 @@ impl Bound {
         let (stop, cut) = (handle.clone(), handle.clone());
         let signals = caught
             .listen(
+                &pool.test_points,
                 move |signal| stop.begin_stop(StopCause::Signal(signal)),
                 move |signal| cut.cut(StopCause::Signal(signal)),
             )

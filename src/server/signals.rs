@@ -21,6 +21,7 @@ use crate::sys::clock::Clock;
 use crate::sys::logging::{self, LogThread};
 use crate::sys::signal_mask;
 use crate::sys::signal_name::signal_name;
+use crate::sys::test_points::TestPoints;
 
 /// The signal of a terminal that was closed. By custom it asks a daemon to read its configuration
 /// again.
@@ -72,6 +73,7 @@ pub fn notify(signals: impl IntoIterator<Item = i32>) -> Result<(Context, Signal
     let (first, second) = (context.clone(), context.clone());
     let thread = caught
         .listen(
+            &TestPoints::default(),
             move |signal| first.cancel_because(CancelReason::Signal(signal)),
             move |_| second.force(),
         )
@@ -149,12 +151,14 @@ impl Caught {
     /// within [`SIGNAL_REPEAT`] does not count.
     pub(crate) fn listen(
         mut self,
+        test_points: &TestPoints,
         stop: impl Fn(i32) + Send + 'static,
         cut: impl Fn(i32) + Send + 'static,
     ) -> io::Result<Option<SignalThread>> {
         let Some(mut signals) = self.signals.take() else {
             return Ok(None);
         };
+        test_points.spawn_error()?;
         let handle = signals.handle();
         let logs = LogThread::new();
         let numbers = self.numbers.clone();

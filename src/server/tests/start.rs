@@ -11,13 +11,14 @@ use crate::sys::test_points::TestPoints;
 
 #[test]
 fn whichever_thread_cannot_be_started_nothing_is_left_and_the_handle_says_so() {
-    // Two workers, the monitor, the hooks' thread and the acceptor.
-    for started in 0..5 {
+    // Two workers, the monitor, the threads of the hooks and the signals, and the acceptor.
+    for started in 0..6 {
         let test_points = TestPoints::default();
         test_points.fail_spawn_after(started);
         let bound = Server::builder()
             .workers(2)
             .test_points(&test_points)
+            .on_signals([crate::SIGHUP])
             .on_stopped("is never due", || panic!("the server has not run"))
             .bind("127.0.0.1:0")
             .unwrap();
