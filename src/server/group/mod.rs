@@ -24,6 +24,7 @@ use crate::server::Bound;
 use crate::server::group::members::{Shared, if_alive};
 use crate::server::signals::{Caught, SignalThread};
 use crate::settings::STOP_TIMEOUT;
+use crate::sys::test_points::TestPoints;
 
 pub use crate::server::group::report::{
     GroupCause, GroupFailed, GroupReport, MemberOutcome, MemberReport,
@@ -130,6 +131,7 @@ impl GroupBuilder {
         let (stop, cut) = (shared.clone(), shared.clone());
         let signals = caught
             .listen(
+                &TestPoints::default(),
                 move |signal| stop.begin_stop(GroupCause::Signal(signal)),
                 move |signal| cut.cut(GroupCause::Signal(signal)),
             )
