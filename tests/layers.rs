@@ -539,6 +539,84 @@ mod gzip {
         server.stop_cleanly();
     }
 
+    /// Answers `request` for a client that accepts gzip.
+    fn compressed(
+        app: impl lameduck::Handler,
+        fields: &[(&'static str, &'static str)],
+    ) -> Response {
+        let mut request = Request::default();
+        for (name, value) in [("accept-encoding", "gzip")].iter().chain(fields) {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        app.layer(layers::gzip()).handle(request, Context::root())
+    }
+
+    #[test]
+    fn what_describes_the_original_bytes_is_left_out() {
+        let names = [
+            "accept-ranges",
+            "content-md5",
+            "digest",
+            "content-digest",
+            "repr-digest",
+        ];
+        let app = move |_: Request, _: Context| {
+            let mut response = "a line that repeats\n".repeat(1000).into_response();
+            for name in names {
+                response.headers_mut().insert(name, "x".parse().unwrap());
+            }
+            response
+        };
+        let response = compressed(app, &[]);
+        assert_eq!(response.headers()["content-encoding"], "gzip");
+        for name in names {
+            assert!(!response.headers().contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_304_has_the_tag_and_vary_that_the_complete_response_has() {
+        let app = |_: Request, _: Context| ([(ETAG, "\"1\"")], StatusCode::NOT_MODIFIED);
+        for (asked, tag) in [("W/\"1\"", "W/\"1\""), ("\"1\"", "\"1\"")] {
+            let response = compressed(app, &[("if-none-match", asked)]);
+            assert_eq!(response.status(), 304);
+            assert_eq!(response.headers()["etag"], tag);
+            assert_eq!(response.headers()["vary"], "accept-encoding");
+        }
+    }
+
+    #[test]
+    fn lines_that_are_made_one_at_a_time_are_not_held_back() {
+        let (to, lines) = crossbeam_channel::unbounded::<String>();
+        struct Lines(crossbeam_channel::Receiver<String>);
+        impl Read for Lines {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                let line = self.0.recv().unwrap_or_default();
+                buffer[..line.len()].copy_from_slice(line.as_bytes());
+                Ok(line.len())
+            }
+        }
+        let app = move |_: Request, _: Context| {
+            let ndjson = [("content-type".parse().unwrap(), "application/x-ndjson")];
+            (ndjson, Body::reader(Lines(lines.clone())))
+        };
+        let mut unpacked = None;
+        for i in 0..3 {
+            let line = format!("{{\"line\":{i}}}\n");
+            to.send(line.clone()).unwrap();
+            // The decoder reads the head when it is made.
+            let unpacked = unpacked.get_or_insert_with(|| {
+                flate2::read::GzDecoder::new(compressed(app.clone(), &[]).into_body())
+            });
+            // It would wait for ever if the encoder held the line back.
+            let mut read = vec![0; line.len()];
+            unpacked.read_exact(&mut read).unwrap();
+            assert_eq!(String::from_utf8(read).unwrap(), line);
+        }
+        drop(to);
+        assert_eq!(unpacked.unwrap().read(&mut [0]).unwrap(), 0);
+    }
+
     #[test]
     fn responses_that_gain_nothing_or_must_not_change_are_left_alone() {
         let server = TestServer::start(page.layer(layers::gzip()));

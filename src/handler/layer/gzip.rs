@@ -1,10 +1,12 @@
 //! Responses compressed with gzip.
 
+use std::io::{self, Read, Write};
+
 use flate2::Compression;
-use flate2::read::GzEncoder;
+use flate2::write::GzEncoder;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    ETAG, VARY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -18,15 +20,18 @@ use crate::lifecycle::context::Context;
 ///
 /// It compresses bodies of 1 KiB or more, and of unknown length, of a type that compresses well:
 /// `text/*`, JSON, JavaScript, XML, SVG, WebAssembly, and types that end in `+json` or `+xml`. The
-/// response is chunked and compressed piece by piece while the client takes it. The response to
-/// HEAD has the fields of the response to GET.
+/// response is chunked and compressed piece by piece while the client takes it; of a body whose
+/// length is not known each piece is sent as it comes, so that lines which are made one at a time
+/// are not held back. The response to HEAD has the fields of the response to GET.
 ///
-/// It leaves these responses alone: 204, 205, 206 and 304; those with a `Content-Encoding`, a
+/// It leaves these responses alone: 204, 205 and 206; those with a `Content-Encoding`, a
 /// `Content-Range` or `Cache-Control: no-transform`; `text/event-stream`; and bodies that a closure
 /// writes or that come straight from a client.
 ///
-/// A response of such a type gets `Vary: Accept-Encoding`, compressed or not. A strong `ETag`
-/// becomes a weak one when its response is compressed, because the bytes are others.
+/// A response of such a type gets `Vary: Accept-Encoding`, compressed or not. What a compressed
+/// response says of the original bytes changes: a strong `ETag` becomes a weak one, and
+/// `Accept-Ranges`, `Content-MD5` and digests are left out. A 304 has the `ETag` and `Vary` that
+/// the response to GET would have (RFC 9110 section 15.4.5).
 ///
 /// Do not compress a secret together with text that an attacker can choose: the length of the
 /// response gives the secret away.
@@ -49,7 +54,12 @@ use crate::lifecycle::context::Context;
 pub fn gzip() -> impl Layer {
     |request: Request, context: Context, next: Next<'_>| {
         let accepted = accepts_gzip(request.headers());
-        let response = next.run(request, context);
+        let asks_weakly = words(request.headers(), IF_NONE_MATCH).any(|tag| tag.starts_with("W/"));
+        let mut response = next.run(request, context);
+        if response.status() == StatusCode::NOT_MODIFIED {
+            not_modified(response.headers_mut(), accepted && asks_weakly);
+            return response;
+        }
         if !is_compressible(&response) {
             return response;
         }
@@ -64,11 +74,91 @@ pub fn gzip() -> impl Layer {
             .headers
             .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         parts.headers.remove(CONTENT_LENGTH);
+        for of_other_bytes in OF_THE_BYTES {
+            parts.headers.remove(of_other_bytes);
+        }
         weaken_etag(&mut parts.headers);
-        Response::from_parts(
-            parts,
-            Body::reader(GzEncoder::new(body, Compression::new(LEVEL))),
-        )
+        Response::from_parts(parts, Body::reader(Compressing::new(body)))
+    }
+}
+
+/// The fields that describe the bytes of a body, which are others when it is compressed.
+const OF_THE_BYTES: [HeaderName; 5] = [
+    ACCEPT_RANGES,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+];
+
+/// A body, compressed while it is read.
+struct Compressing {
+    body: Body,
+    /// Whether what has come is passed on before more comes.
+    flushes: bool,
+    /// What has come and what was made of it. `None`: the body has ended.
+    encoder: Option<GzEncoder<Vec<u8>>>,
+    piece: Vec<u8>,
+    /// What was made and is not read yet, from `read` on.
+    made: Vec<u8>,
+    read: usize,
+}
+
+/// The most bytes of a body that are compressed at a time.
+const PIECE_BYTES: usize = 16 << 10;
+
+impl Compressing {
+    fn new(body: Body) -> Self {
+        Self {
+            flushes: body.len().is_none(),
+            body,
+            encoder: Some(GzEncoder::new(Vec::new(), Compression::new(LEVEL))),
+            piece: vec![0; PIECE_BYTES],
+            made: Vec::new(),
+            read: 0,
+        }
+    }
+
+    /// Compresses a piece of the body, or ends the compressed body.
+    fn go_on(&mut self) -> io::Result<()> {
+        let Some(encoder) = &mut self.encoder else {
+            return Ok(());
+        };
+        let n = self.body.read(&mut self.piece)?;
+        (self.made, self.read) = (Vec::new(), 0);
+        if n == 0 {
+            let encoder = self.encoder.take().expect("it was there a moment ago");
+            self.made = encoder.finish()?;
+            return Ok(());
+        }
+        encoder.write_all(&self.piece[..n])?;
+        if self.flushes {
+            encoder.flush()?;
+        }
+        std::mem::swap(encoder.get_mut(), &mut self.made);
+        Ok(())
+    }
+}
+
+impl Read for Compressing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.read == self.made.len() && self.encoder.is_some() {
+            self.go_on()?;
+        }
+        let n = (&self.made[self.read..]).read(buffer)?;
+        self.read += n;
+        Ok(n)
+    }
+}
+
+/// Gives a 304 the fields that the complete response would have. `weakly`: the client has asked with
+/// the weak tag of a compressed one.
+fn not_modified(headers: &mut HeaderMap, weakly: bool) {
+    if headers.get(CONTENT_TYPE).is_none_or(compresses_well) {
+        headers.append(VARY, HeaderValue::from_name(ACCEPT_ENCODING));
+        if weakly {
+            weaken_etag(headers);
+        }
     }
 }
 
