@@ -67,10 +67,9 @@ pub(crate) const MAX_DISCARD_BYTES: u64 = 256 << 10;
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest time for which the peer may go on sending after our FIN. Many clients read no
 /// response before they have sent all of their body, and a reset meanwhile hides the response from
-/// them.
-pub(crate) const MAX_LINGER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most bytes that the peer may send after our FIN.
-pub(crate) const MAX_LINGER_BYTES: u64 = 32 << 20;
+/// them. The bytes are dropped as they come, so their number costs nothing that a limit on it would
+/// save.
+pub(crate) const MAX_LINGER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time that a stopping server waits, after its FIN on an idle connection, for a request that
 /// crosses it; two round trips are added. TCP sends a lost segment again after 200 ms (`TCP_RTO_MIN`), so a
 /// request whose first segment was lost is still seen. A client that closes ends the wait sooner.

@@ -189,7 +189,9 @@ impl ServerBuilder {
     ///
     /// The rate counts once the server has waited for the client for 10 s in all. A client that is
     /// slower is treated as one that has reached [`body_timeout`](Self::body_timeout) or
-    /// [`write_timeout`](Self::write_timeout).
+    /// [`write_timeout`](Self::write_timeout). A client that goes on sending its body after it was
+    /// answered is read for up to 30 s, so that it can send all of it and then read the answer; if
+    /// it is slower than this rate, for 10 s.
     pub fn min_rate(mut self, bytes_per_second: u64) -> Self {
         self.settings.min_rate = bytes_per_second;
         self
