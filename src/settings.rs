@@ -82,6 +82,9 @@ pub(crate) const LINGER_QUIET: Duration = Duration::from_millis(250);
 
 /// The default size up to which a request body is collected before the handler is called.
 pub(crate) const COLLECT_BYTES: usize = 64 << 10;
+/// The default length that a request body may have: none of any length is too long, because no more
+/// of it is in memory than a handler asks for.
+pub(crate) const MAX_BODY_BYTES: u64 = u64::MAX;
 /// The capacity of the accepted channel, which holds connections on their way to the pool. Further
 /// ones wait in the kernel's accept backlog.
 pub(crate) const MAX_ACCEPTED: usize = 1024;
@@ -139,6 +142,7 @@ pub(crate) struct Settings {
     pub(crate) queue_timeout: Duration,
     pub(crate) min_rate: u64,
     pub(crate) collect_bytes: usize,
+    pub(crate) max_body_bytes: u64,
     pub(crate) max_dedicated_threads: usize,
     pub(crate) limits: Limits,
 }
@@ -160,6 +164,7 @@ impl Default for Settings {
             queue_timeout: QUEUE_TIMEOUT,
             min_rate: MIN_RATE,
             collect_bytes: COLLECT_BYTES,
+            max_body_bytes: MAX_BODY_BYTES,
             max_dedicated_threads: MAX_DEDICATED_THREADS,
             limits: Limits::default(),
         }

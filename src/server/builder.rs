@@ -215,6 +215,19 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets how many bytes a request body may have. Default: no limit.
+    ///
+    /// A client that declares a longer one gets 413 at once: the handler is not called, and a client
+    /// that waits for `100 Continue` does not send the body. A chunked body that turns out to be
+    /// longer is answered with 413 too, if it is [collected](Self::collect_bytes); a handler that
+    /// reads it as it comes gets [`BodyError::TooLong`](crate::body::BodyError::TooLong), which is a
+    /// 413 if the handler returns it. A handler or a route can have a lower limit of its own:
+    /// [`body_limit`](crate::layers::body_limit).
+    pub fn max_body_bytes(mut self, bytes: u64) -> Self {
+        self.settings.max_body_bytes = bytes;
+        self
+    }
+
     /// Sets how many connections may have a dedicated thread at the same time. Default: 1000. Zero
     /// allows none.
     ///
