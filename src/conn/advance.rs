@@ -198,7 +198,7 @@ impl Conn {
         if matches!(framing, Framing::Length(len) if len > cx.settings.max_body_bytes) {
             // In this stage the refusal knows what it is for.
             self.stage = Stage::Body(Box::new(collecting));
-            self.refuse(BODY_TOO_LONG, cx);
+            self.refuse(request_body::BODY_TOO_LONG, cx);
             return None;
         }
         // A client that waits for `100 Continue` sends nothing before the handler has read.
@@ -239,7 +239,7 @@ impl Conn {
             }
         }
         if body.len() as u64 > cx.settings.max_body_bytes {
-            self.refuse(BODY_TOO_LONG, cx);
+            self.refuse(request_body::BODY_TOO_LONG, cx);
             return None;
         }
         if decoder.is_done() || body.len() >= most {
@@ -466,8 +466,3 @@ impl Conn {
             .then_some(Next::Close(CloseReason::Broken))
     }
 }
-
-const BODY_TOO_LONG: Refusal = Refusal {
-    status: StatusCode::PAYLOAD_TOO_LARGE,
-    reason: "the request body is too long",
-};
