@@ -67,10 +67,9 @@ pub(crate) const MAX_DISCARD_BYTES: u64 = 256 << 10;
 pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest time for which the peer may go on sending after our FIN. Many clients read no
 /// response before they have sent all of their body, and a reset meanwhile hides the response from
-/// them.
-pub(crate) const MAX_LINGER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most bytes that the peer may send after our FIN.
-pub(crate) const MAX_LINGER_BYTES: u64 = 32 << 20;
+/// them. The bytes are dropped as they come, so their number costs nothing that a limit on it would
+/// save.
+pub(crate) const MAX_LINGER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time that a stopping server waits, after its FIN on an idle connection, for a request that
 /// crosses it; some round trips are added. TCP sends a lost segment again after 200 ms
 /// (`TCP_RTO_MIN`), so a request whose first segment was lost is still seen. A client that closes
@@ -88,6 +87,9 @@ pub(crate) const LINGER_QUIET: Duration = Duration::from_millis(250);
 
 /// The default size up to which a request body is collected before the handler is called.
 pub(crate) const COLLECT_BYTES: usize = 64 << 10;
+/// The default length that a request body may have: none of any length is too long, because no more
+/// of it is in memory than a handler asks for.
+pub(crate) const MAX_BODY_BYTES: u64 = u64::MAX;
 /// The capacity of the accepted channel, which holds connections on their way to the pool. Further
 /// ones wait in the kernel's accept backlog.
 pub(crate) const MAX_ACCEPTED: usize = 1024;
@@ -145,6 +147,7 @@ pub(crate) struct Settings {
     pub(crate) queue_timeout: Duration,
     pub(crate) min_rate: u64,
     pub(crate) collect_bytes: usize,
+    pub(crate) max_body_bytes: u64,
     pub(crate) max_dedicated_threads: usize,
     pub(crate) limits: Limits,
 }
@@ -166,6 +169,7 @@ impl Default for Settings {
             queue_timeout: QUEUE_TIMEOUT,
             min_rate: MIN_RATE,
             collect_bytes: COLLECT_BYTES,
+            max_body_bytes: MAX_BODY_BYTES,
             max_dedicated_threads: MAX_DEDICATED_THREADS,
             limits: Limits::default(),
         }

@@ -344,7 +344,7 @@ impl Seen {
         }
         Self {
             method: parts.method.to_string(),
-            target: parts.uri.to_string(),
+            target: percent_encoded(&parts.uri.to_string()),
             version: format!("{:?}", parts.version),
             fields: sorted(&fields),
             body,
@@ -365,6 +365,16 @@ impl Seen {
             ..self.clone()
         }
     }
+}
+
+/// Returns a target with its letters above ASCII percent-encoded, as our handlers see it. hyper hands
+/// them over as they are.
+fn percent_encoded(target: &str) -> String {
+    let encoded = target.bytes().map(|byte| match byte {
+        0x80.. => format!("%{byte:02X}"),
+        _ => char::from(byte).to_string(),
+    });
+    encoded.collect()
 }
 
 fn sorted(fields: &HeaderMap) -> Vec<(String, Vec<u8>)> {

@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use lameduck::layers::HandlerExt;
 use lameduck::report::CloseReason;
 use lameduck::{Body, Context, IntoResponse, Request, Response, ServerBuilder};
 
@@ -185,5 +186,74 @@ fn endless_responses_to_fast_clients_hold_up_no_other_connection() {
             .for_each(|reader| reader.join().unwrap());
         assert!(longest < LIMIT / 5, "{longest:?}");
         let _ = server.handle().close();
+    }
+}
+
+#[test]
+fn a_body_above_its_limit_gets_413_at_once_and_no_100() {
+    let (called, calls) = crossbeam_channel::unbounded();
+    let description = builder().max_body_bytes(1000);
+    let server = TestServer::with(description, move |request: Request, _: Context| {
+        called.send(()).unwrap();
+        request
+            .into_body()
+            .into_bytes(5000)
+            .map(|bytes| bytes.len().to_string())
+    });
+    let post = |fields: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    for fields in [
+        "Content-Length: 1001\r\n",
+        "Content-Length: 1001\r\nExpect: 100-continue\r\n",
+        "Content-Length: 9223372036854775807\r\n",
+    ] {
+        let mut client = server.client();
+        client.send(post(fields));
+        // Nothing of the body was sent, so nothing was waited for.
+        let answer = client.read_response();
+        assert_eq!(answer.status, 413, "{fields}");
+        assert!(answer.closes(), "{fields}");
+        client.expect_eof();
+    }
+    // What follows the head is no request.
+    let mut client = server.client();
+    client.send(post("Content-Length: 1001\r\n") + &get("/inside"));
+    assert_eq!(client.read_last_response().status, 413);
+    let mut client = server.client();
+    client.send("HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n");
+    assert_eq!(client.read_response_to_head().status, 413);
+    client.expect_eof();
+    assert!(calls.is_empty(), "no handler is called");
+
+    let mut client = server.client();
+    for len in [0, 1, 1000] {
+        client.send(post(&format!("Content-Length: {len}\r\n")) + &"x".repeat(len));
+        assert_eq!(client.read_response().text(), len.to_string());
+    }
+}
+
+#[test]
+fn a_chunked_body_that_turns_out_to_be_above_the_limit_gets_413() {
+    for collect in [0, 500, 64 << 10] {
+        let description = builder().max_body_bytes(1000).collect_bytes(collect);
+        let handler = |request: Request, _: Context| {
+            request
+                .into_body()
+                .into_bytes(5000)
+                .map(|bytes| bytes.len().to_string())
+        };
+        let raised = handler.layer(lameduck::layers::body_limit(4000));
+        let server = TestServer::with(description, raised);
+        let post = |len: usize| {
+            let body = "x".repeat(len);
+            format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 {len:x}\r\n{body}\r\n0\r\n\r\n"
+            )
+        };
+        let mut client = server.client();
+        client.send(post(1000));
+        assert_eq!(client.read_response().text(), "1000");
+        client.send(post(1001));
+        assert_eq!(client.read_response().status, 413, "collected: {collect}");
     }
 }

@@ -559,3 +559,53 @@ fn the_closure_has_the_values_of_the_request_and_not_its_deadline() {
     }
     server.stop_cleanly();
 }
+
+#[test]
+fn a_body_comes_before_the_upgrade_and_100_before_101() {
+    let description = builder().workers(2).collect_bytes(4);
+    let server = TestServer::with(description, |request: Request, _: Context| {
+        upgrade::accept(&request, "shout", |mut io: Upgraded, _context| {
+            let mut bytes = [0; 5];
+            io.read_exact(&mut bytes).unwrap();
+            io.write_all(&bytes.map(|byte| byte.to_ascii_uppercase()))
+                .unwrap();
+        })
+    });
+    let ask = |fields: &str| {
+        format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: shout\r\n{fields}\r\n"
+        )
+    };
+    let large = 100_000;
+    for (fields, body) in [
+        ("Content-Length: 3\r\n".to_owned(), "abc".to_owned()),
+        (format!("Content-Length: {large}\r\n"), "x".repeat(large)),
+        (
+            "Transfer-Encoding: chunked\r\n".to_owned(),
+            "a\r\n0123456789\r\n0\r\n\r\n".to_owned(),
+        ),
+    ] {
+        for expects in [false, true] {
+            let mut client = server.client();
+            if expects {
+                client.send(ask(&format!("{fields}Expect: 100-continue\r\n")));
+                assert_eq!(client.read_head().status, 100, "{fields}");
+                client.send(&body);
+            } else {
+                client.send(ask(&fields) + &body);
+            }
+            assert_eq!(client.read_head().status, 101, "{fields}");
+            client.send("hello");
+            assert_eq!(client.read_raw(5), b"HELLO");
+            client.expect_eof();
+        }
+    }
+    // A body that is too long to be dropped is refused, and nothing of it is taken for the protocol.
+    let mut client = server.client();
+    client.send(ask("Content-Length: 300000\r\n") + &"x".repeat(300_000));
+    assert_eq!(client.read_last_response().status, 413);
+    let mut client = server.client();
+    client.send(ask("Transfer-Encoding: chunked\r\n") + "9\r\n012345678\r\nx\r\n");
+    assert_eq!(client.read_last_response().status, 400);
+    assert!(server.stop().is_clean());
+}

@@ -23,6 +23,7 @@ pub(crate) fn run(options: DemoOptions) -> lameduck::Result<Report> {
         .lame_duck(options.lame_duck)
         .grace_period(options.grace_period)
         .idle_grace(options.idle_grace)
+        .max_body_bytes(MAX_BODY_BYTES)
         .on_signals([SIGINT, SIGTERM]);
     if let Some(workers) = options.workers {
         server = server.workers(workers);
@@ -36,6 +37,9 @@ pub(crate) fn run(options: DemoOptions) -> lameduck::Result<Report> {
     }
     bound.run(app)
 }
+
+/// The longest body that a request may have: 1 GiB.
+const MAX_BODY_BYTES: u64 = 1 << 30;
 
 /// Answers one request.
 fn app(request: Request, context: Context) -> Response {

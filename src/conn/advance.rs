@@ -195,6 +195,12 @@ impl Conn {
             received_bytes: 0,
             progress: Progress::new(cx.now, 0),
         };
+        if matches!(framing, Framing::Length(len) if len > cx.settings.max_body_bytes) {
+            // In this stage the refusal knows what it is for.
+            self.stage = Stage::Body(Box::new(collecting));
+            self.refuse(request_body::BODY_TOO_LONG, cx);
+            return None;
+        }
         // A client that waits for `100 Continue` sends nothing before the handler has read.
         let expects_continue = expect_continue && self.recv_buf.is_empty();
         if expects_continue || cx.settings.collect_bytes == 0 {
@@ -231,6 +237,10 @@ impl Conn {
                     return None;
                 }
             }
+        }
+        if body.len() as u64 > cx.settings.max_body_bytes {
+            self.refuse(request_body::BODY_TOO_LONG, cx);
+            return None;
         }
         if decoder.is_done() || body.len() >= most {
             let Stage::Body(collecting) = std::mem::replace(&mut self.stage, Stage::Moved) else {
@@ -292,10 +302,12 @@ impl Conn {
             progress_limit: body_progress_limit(cx.settings),
             eof: self.eof,
         });
+        let mut body = Body::incoming(incoming);
+        body.limit(cx.settings.max_body_bytes);
         meta.ingress = Some(ingress);
         self.streams_body = true;
         Call {
-            request: Request::from_parts(parts, Body::incoming(incoming)),
+            request: Request::from_parts(parts, body),
             meta,
         }
     }

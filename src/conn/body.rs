@@ -121,7 +121,8 @@ impl Body {
     /// client, but a reader that blocks does block a worker.
     ///
     /// If the reader fails after the response has begun, the connection is cut, so that the client
-    /// does not take what it has for complete.
+    /// does not take what it has for complete. Most proxies pass the cut on; lighttpd 1.4 presents
+    /// the part that it has as a complete response.
     #[must_use]
     pub fn reader(reader: impl Read + Send + 'static) -> Self {
         Self::of(Kind::Read(Box::new(reader)))

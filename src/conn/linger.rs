@@ -11,7 +11,7 @@ use crate::conn::serve_context::ServeContext;
 use crate::conn::stage::{Conn, Flush, Linger, Next, Peer, RETRY_AFTER, Source, Stage};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::unanswered::{CutConnection, Fate, UnansweredRequest};
-use crate::settings::{MAX_LINGER_BYTES, MAX_LINGER_TIMEOUT, PULL_BUDGET};
+use crate::settings::{MAX_LINGER_TIMEOUT, PULL_BUDGET};
 use crate::sys::logging;
 use crate::sys::poller::SocketEvents;
 use crate::wire::Refusal;
@@ -22,22 +22,30 @@ use crate::wire::reply;
 const MAX_UNREAD: usize = 1000;
 
 impl Conn {
-    /// Reads and drops what the peer still sends, until it ends or has sent too much.
+    /// Reads and drops what the peer still sends, until it ends or is too slow or too long about it.
     pub(super) fn linger(&mut self, cx: &mut ServeContext<'_>) -> Option<Next> {
         self.record_late_requests(cx);
         let Stage::Linger(linger) = &mut self.stage else {
             unreachable!("the connection lingers in this stage")
         };
-        if self.eof || linger.bytes > MAX_LINGER_BYTES {
-            return Some(Next::Close(linger.reason));
-        }
         let reason = linger.reason;
-        if cx.pulls >= PULL_BUDGET {
-            return Some(Next::Yield);
+        if self.eof {
+            return Some(Next::Close(reason));
         }
-        cx.pulls += 1;
-        let next = self.receive(cx);
-        if self.eof || matches!(next, Some(Next::Close(_))) {
+        // Looked at where the peer gives way to others, or has sent nothing more: what has come
+        // before is read in any case, as it may hold requests to be named. A peer that sends without
+        // a pause is never parked, so that its deadline is not looked at.
+        let is_over = linger.is_over(cx.now, cx.settings.min_rate);
+        let next = if cx.pulls >= PULL_BUDGET {
+            Some(Next::Yield)
+        } else {
+            cx.pulls += 1;
+            self.receive(cx)
+        };
+        if self.eof
+            || matches!(next, Some(Next::Close(_)))
+            || matches!(next, Some(Next::Yield | Next::Park)) && is_over
+        {
             return Some(Next::Close(reason));
         }
         if next.is_none()
@@ -62,12 +70,13 @@ impl Conn {
         self.egress.transport().finish();
         let late_requests = (cx.lifecycle.is_stopping() && reason != CloseReason::Upgraded)
             .then(|| Box::new(RequestScan::new()));
-        let (until, end) = (cx.now + at_most, cx.now + at_most.max(MAX_LINGER_TIMEOUT));
+        let end = cx.now + at_most.max(MAX_LINGER_TIMEOUT);
         let linger = Linger {
             reason,
             bytes: 0,
+            began_at: cx.now,
             heard_at: cx.now,
-            until,
+            until: cx.now + at_most,
             at_most,
             end,
             late_requests,

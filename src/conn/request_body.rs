@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use http::StatusCode;
 
 use crate::conn::body_writer::{cut, send_all};
 use crate::conn::egress::Egress;
@@ -11,6 +12,7 @@ use crate::conn::progress::{Progress, ProgressLimit};
 use crate::settings::{Limits, MAX_DISCARD_BYTES, READ_BYTES};
 use crate::sys::clock::Clock;
 use crate::sys::waker::wait_readable;
+use crate::wire::Refusal;
 use crate::wire::chunked::Decoder;
 use crate::wire::framing::Framing;
 use crate::wire::reply::CONTINUE;
@@ -146,6 +148,28 @@ pub(crate) fn take_rest(ingress: &Mutex<Ingress>) -> Option<Rest> {
     })
 }
 
+/// Reads what the handler left of a body and drops it, up to a limit, and takes back what has come
+/// after it. Waits for the client.
+pub(crate) fn drop_rest(ingress: &Mutex<Ingress>) -> Result<Rest, Refusal> {
+    let mut nowhere = [0; 4 << 10];
+    let mut dropped = 0;
+    loop {
+        let read = match ingress.try_lock() {
+            Ok(mut ingress) => ingress.read(&mut nowhere),
+            Err(_) => return Err(BODY_IN_USE),
+        };
+        match read {
+            Ok(0) => return take_rest(ingress).ok_or(BODY_IN_USE),
+            Ok(n) => dropped += n as u64,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(BODY_SLOW),
+            Err(_) => return Err(BODY_BROKEN),
+        }
+        if dropped > MAX_DISCARD_BYTES {
+            return Err(BODY_TOO_LONG);
+        }
+    }
+}
+
 /// Whether no request can follow this body on its connection, because it cannot be read to its end,
 /// the client may send it or not, or it is unread and too long to be dropped.
 pub(crate) fn is_in_the_way(ingress: &Arc<Mutex<Ingress>>) -> bool {
@@ -277,3 +301,17 @@ impl Ingress {
         Ok(())
     }
 }
+
+pub(crate) const BODY_TOO_LONG: Refusal = Refusal::new(
+    StatusCode::PAYLOAD_TOO_LARGE,
+    "the request body is too long",
+);
+const BODY_SLOW: Refusal = Refusal::new(
+    StatusCode::REQUEST_TIMEOUT,
+    "the request body came too slowly",
+);
+const BODY_BROKEN: Refusal = Refusal::bad_request("the request body did not come completely");
+const BODY_IN_USE: Refusal = Refusal::new(
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "the request could not be served",
+);

@@ -56,7 +56,7 @@ impl Conn {
         };
         let (mut parts, mut body) = response.into_parts();
         // 101 is no response with a body, but the end of HTTP on this connection.
-        let is_upgrade = parts.status == StatusCode::SWITCHING_PROTOCOLS && meta.ingress.is_none();
+        let is_upgrade = parts.status == StatusCode::SWITCHING_PROTOCOLS;
         if is_upgrade && matches!(body.kind, Kind::Upgrade(_)) {
             let Kind::Upgrade(run) = body.kind else {
                 unreachable!("it was one a moment ago")
@@ -330,6 +330,21 @@ impl Conn {
         cx: &mut ServeContext<'_>,
     ) -> Option<Next> {
         let Upgrade { meta, parts, run } = upgrade;
+        // The other protocol begins after the request's body. A client that waits for 100 gets it
+        // before 101 (RFC 9110 section 7.8).
+        if let Some(ingress) = &meta.ingress {
+            match request_body::drop_rest(ingress) {
+                Ok(rest) => {
+                    self.recv_buf.restore(rest.received);
+                    self.eof |= rest.eof;
+                    self.streams_body = false;
+                }
+                Err(refusal) => {
+                    self.refuse(refusal, cx);
+                    return None;
+                }
+            }
+        }
         let framed = Framed {
             framing: Framing::Empty,
             unsent_len: None,

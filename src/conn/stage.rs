@@ -50,7 +50,7 @@ use crate::conn::request_body::{self, Ingress};
 use crate::conn::request_scan::RequestScan;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::ledger::{CloseReason, Entry};
-use crate::settings::{LINGER_QUIET, LINGER_TIMEOUT, Settings};
+use crate::settings::{LINGER_QUIET, LINGER_TIMEOUT, RATE_AFTER, Settings};
 use crate::sys::panics;
 use crate::sys::poller::SocketEvents;
 use crate::wire::chunked::Decoder;
@@ -260,7 +260,9 @@ impl std::fmt::Debug for Push {
 #[derive(Debug)]
 pub(super) struct Linger {
     pub(super) reason: CloseReason,
+    /// Bytes received and dropped.
     pub(super) bytes: u64,
+    pub(super) began_at: Instant,
     pub(super) heard_at: Instant,
     /// When the lingering ends if the peer sends nothing more.
     pub(super) until: Instant,
@@ -389,6 +391,14 @@ impl Call {
 }
 
 impl Linger {
+    /// Returns whether a peer that goes on sending has done so for too long, or for a while and at
+    /// less than the minimum rate: such a peer would not come to an end.
+    pub(super) fn is_over(&self, now: Instant, min_rate: u64) -> bool {
+        let lingered = now.saturating_duration_since(self.began_at);
+        let is_slow = || self.bytes < min_rate.saturating_mul(lingered.as_secs());
+        now >= self.until || lingered >= RATE_AFTER && is_slow()
+    }
+
     /// Returns how long a peer that has acknowledged everything must have been silent before the
     /// close. A refused peer may still be sending a body, over a network on which the next bytes
     /// take a while.
@@ -428,5 +438,32 @@ impl std::fmt::Display for Peer<'_> {
             Some(peer) => write!(f, "{peer}"),
             None => f.write_str("on a unix socket"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "any moment will do")]
+    fn a_lingering_peer_that_trickles_is_over_when_the_rate_begins_to_count() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let linger = |bytes| Linger {
+            reason: CloseReason::Refused,
+            bytes,
+            began_at: now,
+            heard_at: now,
+            until: now + 30 * second,
+            at_most: 2 * second,
+            end: now + 30 * second,
+            late_requests: None,
+        };
+        assert!(!linger(9).is_over(now + 9 * second, 500));
+        assert!(linger(10).is_over(now + 10 * second, 500));
+        assert!(!linger(10).is_over(now + 10 * second, 0));
+        assert!(!linger(5000).is_over(now + 10 * second, 500));
+        assert!(linger(1 << 40).is_over(now + 30 * second, 500));
     }
 }

@@ -21,6 +21,9 @@ use crate::wire::syntax::members;
 /// The context that `run` gets is the connection's, with the parameters and the values that the
 /// context of the handler had that calls this. A deadline that a layer has set does not apply to it.
 ///
+/// A body of the request that the handler has not read is read and dropped before the 101; if it is
+/// longer than 256 KiB, the client gets 413.
+///
 /// A stopping server notifies the connection ([`Context::draining`], [`Upgraded::on_shutdown`]),
 /// waits for it, and resets it at the deadline; the report counts all three. When `run` returns,
 /// the connection closes like any other.

@@ -189,7 +189,9 @@ impl ServerBuilder {
     ///
     /// The rate counts once the server has waited for the client for 10 s in all. A client that is
     /// slower is treated as one that has reached [`body_timeout`](Self::body_timeout) or
-    /// [`write_timeout`](Self::write_timeout).
+    /// [`write_timeout`](Self::write_timeout). A client that goes on sending its body after it was
+    /// answered is read for up to 30 s, so that it can send all of it and then read the answer; if
+    /// it is slower than this rate, for 10 s.
     pub fn min_rate(mut self, bytes_per_second: u64) -> Self {
         self.settings.min_rate = bytes_per_second;
         self
@@ -210,6 +212,19 @@ impl ServerBuilder {
     /// [`max_dedicated_threads`](Self::max_dedicated_threads).
     pub fn collect_bytes(mut self, bytes: usize) -> Self {
         self.settings.collect_bytes = bytes;
+        self
+    }
+
+    /// Sets how many bytes a request body may have. Default: no limit.
+    ///
+    /// A client that declares a longer one gets 413 at once: the handler is not called, and a client
+    /// that waits for `100 Continue` does not send the body. A chunked body that turns out to be
+    /// longer is answered with 413 too, if it is [collected](Self::collect_bytes); a handler that
+    /// reads it as it comes gets [`BodyError::TooLong`](crate::body::BodyError::TooLong), which is a
+    /// 413 if the handler returns it. A handler or a route can have a lower limit of its own:
+    /// [`body_limit`](crate::layers::body_limit).
+    pub fn max_body_bytes(mut self, bytes: u64) -> Self {
+        self.settings.max_body_bytes = bytes;
         self
     }
 

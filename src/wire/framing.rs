@@ -37,6 +37,9 @@ pub(crate) fn request_framing(version: Version, headers: &HeaderMap) -> Result<F
     }
     match length.map(|length| decimal(length.as_bytes())) {
         None | Some(Some(0)) => Ok(Framing::Empty),
+        // No client has such a body. Many programs hold lengths in 63 bits, and one of them in front
+        // of this server could read such a length as another.
+        Some(Some(length)) if length > i64::MAX as u64 => Err(LENGTH_TOO_LARGE),
         Some(Some(length)) => Ok(Framing::Length(length)),
         Some(None) => Err(LENGTH_INVALID),
     }
@@ -105,6 +108,7 @@ const UNKNOWN_CODING: Refusal = Refusal::new(
     "a transfer coding other than chunked",
 );
 const LENGTH_REPEATED: Refusal = Refusal::bad_request("more than one Content-Length");
+const LENGTH_TOO_LARGE: Refusal = Refusal::bad_request("Content-Length is too large");
 const LENGTH_INVALID: Refusal = Refusal::bad_request("Content-Length is not a number");
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ impl Refusal {
         Self { status, reason }
     }
 
-    const fn bad_request(reason: &'static str) -> Self {
+    pub(crate) const fn bad_request(reason: &'static str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, reason)
     }
 }

@@ -236,6 +236,7 @@ fn check_fields(
     let connection = match (is_closed, upgrades) {
         (true, true) => Some("close, upgrade"),
         (true, false) => Some("close"),
+        (false, true) if head.request_version == Version::HTTP_10 => Some("keep-alive, upgrade"),
         (false, true) => Some("upgrade"),
         (false, false) => (head.request_version == Version::HTTP_10).then_some("keep-alive"),
     };

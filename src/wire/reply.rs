@@ -163,6 +163,9 @@ fn write_connection(out: &mut Vec<u8>, head: &ReplyHead<'_>, upgrade: bool) {
     let line: &[u8] = match (closes, upgrade) {
         (true, true) => b"Connection: close, upgrade\r\n",
         (true, false) => b"Connection: close\r\n",
+        (false, true) if head.request_version == Version::HTTP_10 => {
+            b"Connection: keep-alive, upgrade\r\n"
+        }
         (false, true) => b"Connection: upgrade\r\n",
         (false, false) if head.request_version == Version::HTTP_10 => b"Connection: keep-alive\r\n",
         (false, false) => b"",

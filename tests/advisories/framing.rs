@@ -149,8 +149,6 @@ fn a_length_at_the_edge_of_an_integer_is_waited_for_or_refused() {
         "4294967295",
         "4294967296",
         "9223372036854775807",
-        "9223372036854775808",
-        "18446744073709551615",
     ] {
         for path in ["/", "/unread", "/forbidden"] {
             for expectation in ["", "Expect: 100-continue\r\n"] {
@@ -167,6 +165,8 @@ fn a_length_at_the_edge_of_an_integer_is_waited_for_or_refused() {
         }
     }
     for length in [
+        "9223372036854775808",
+        "18446744073709551615",
         "18446744073709551616",
         "18446744073709551664",
         "36893488147419103280",

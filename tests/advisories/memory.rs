@@ -10,6 +10,7 @@ fn nothing_is_allocated_for_what_is_only_declared() {
     let before = peak_kib(&demo);
     let mut clients = Vec::new();
     for framing in [
+        "Content-Length: 1000000000\r\n\r\n",
         "Content-Length: 100000000000\r\n\r\n",
         "Content-Length: 9223372036854775807\r\n\r\n",
         "Content-Length: 18446744073709551615\r\n\r\n",
@@ -27,10 +28,12 @@ fn nothing_is_allocated_for_what_is_only_declared() {
     assert_eq!(demo.client().get("/plaintext").status, 200);
     for mut client in clients {
         client.half_close();
-        assert_eq!(client.read_response().status, 400);
+        // 413 where the length is above the demo's limit.
+        let status = client.read_response().status;
+        assert!(matches!(status, 400 | 413), "{status}");
     }
     let grown = peak_kib(&demo) - before;
-    assert!(grown < 16 << 10, "{grown} KiB for 200 bodies of 5 bytes");
+    assert!(grown < 16 << 10, "{grown} KiB for 240 bodies of 5 bytes");
 }
 
 #[test]

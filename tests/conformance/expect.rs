@@ -4,7 +4,7 @@
 use lameduck::http::StatusCode;
 use lameduck::{Context, IntoResponse, Request};
 
-use crate::support::{Gate, TestServer, pattern};
+use crate::support::{Client, Gate, TestServer, builder, pattern};
 use crate::{NEXT, Suite, answers, post, request, seen, statuses};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -139,6 +139,27 @@ fn an_unknown_expectation_is_417() {
         );
         suite.refused(request("GET /", &format!("Expect: {expectation}\r\n")), 417);
     }
+}
+
+#[test]
+fn an_early_answer_is_readable_after_a_hundred_megabytes_were_sent() {
+    const PIECES: usize = 100;
+    fn check<S: std::io::Read + std::io::Write>(mut client: Client<S>) {
+        let piece = vec![b'x'; 1 << 20];
+        let length = format!("Content-Length: {}\r\n", PIECES << 20);
+        client.send(request("POST /", &length));
+        for _ in 0..PIECES {
+            client.send(&piece);
+        }
+        assert_eq!(client.read_response().status, 413);
+    }
+    let too_much = |_: Request, _: Context| StatusCode::PAYLOAD_TOO_LARGE;
+    let path = std::env::temp_dir().join(format!("lameduck-early-{}", std::process::id()));
+    let addrs = ["127.0.0.1:0".to_owned(), format!("unix:{}", path.display())];
+    let running = builder().bind(addrs).unwrap().spawn(too_much).unwrap();
+    check(Client::connect(running.local_addr()));
+    check(Client::connect_unix(&path));
+    assert!(running.handle().shutdown().is_clean());
 }
 
 #[test]

@@ -35,10 +35,17 @@ mod requests {
     fn a_length_is_a_body_of_that_length() {
         check(&[(LENGTH, "1")], Ok(Framing::Length(1)));
         check(
-            &[(LENGTH, "18446744073709551615")],
-            Ok(Framing::Length(u64::MAX)),
+            &[(LENGTH, "9223372036854775807")],
+            Ok(Framing::Length(i64::MAX as u64)),
         );
         check_version(Version::HTTP_10, &[(LENGTH, "5")], Ok(Framing::Length(5)));
+    }
+
+    #[test]
+    fn a_length_that_63_bits_cannot_hold_is_refused() {
+        for length in ["9223372036854775808", "18446744073709551615"] {
+            check(&[(LENGTH, length)], Err(LENGTH_TOO_LARGE));
+        }
     }
 
     #[test]

@@ -144,6 +144,20 @@ mod connection {
             ],
         );
         check(&head(200, Framing::Empty), &upgrade, &[]);
+        // HTTP/1.0 takes a connection for closed that is not said to be kept.
+        let to_1_0 = ReplyHead {
+            request_version: Version::HTTP_10,
+            ..head(426, Framing::Length(0))
+        };
+        check(
+            &to_1_0,
+            &upgrade,
+            &[
+                "Content-Length: 0",
+                "Connection: keep-alive, upgrade",
+                "upgrade: websocket",
+            ],
+        );
     }
 }
 
