@@ -4,18 +4,14 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-use std::io;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use lameduck::group::Group;
-use lameduck::layers::{self, HandlerExt};
-use lameduck::{Body, Context, IntoResponse, Request, Response, Server};
-use log::kv::{Key, Value, VisitSource};
+use lameduck::{Context, Request, Server};
 use log::{LevelFilter, Log, Metadata, Record};
 
-use support::{Client, LIMIT, TestServer, builder, get, hello};
+use support::{LIMIT, TestServer, builder, get, hello};
 
 /// The logger of this process, which all tests share. It does what the line's text says.
 struct Unkind {
@@ -37,13 +33,6 @@ impl Log for Unkind {
 
     fn log(&self, record: &Record<'_>) {
         let line = record.args().to_string();
-        if line.contains("on purpose") {
-            let mut pairs = Pairs::new();
-            record.key_values().visit(&mut Collect(&mut pairs)).unwrap();
-            let recorded = RECORDED.lock().unwrap();
-            recorded.as_ref().unwrap().send((line, pairs)).unwrap();
-            return;
-        }
         assert!(!line.contains("400 Bad Request"), "a logger that panics");
         assert!(!line.contains("stopped"), "a logger that panics");
         if line.contains("431") {
@@ -57,20 +46,6 @@ impl Log for Unkind {
     }
 
     fn flush(&self) {}
-}
-
-type Pairs = BTreeMap<String, String>;
-
-/// Takes the lines that have "on purpose" in them.
-static RECORDED: Mutex<Option<Sender<(String, Pairs)>>> = Mutex::new(None);
-
-struct Collect<'p>(&'p mut Pairs);
-
-impl<'kvs> VisitSource<'kvs> for Collect<'_> {
-    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
-        self.0.insert(key.to_string(), value.to_string());
-        Ok(())
-    }
 }
 
 fn install() {
@@ -179,60 +154,4 @@ mod in_a_child {
         drop(reader);
         filling.join().unwrap();
     }
-}
-
-#[test]
-fn a_line_about_a_failure_names_its_request() {
-    install();
-    let (to, lines) = channel();
-    *RECORDED.lock().unwrap() = Some(to);
-    let app = |request: Request, _: Context| -> Response {
-        let fails = || io::Error::other("on purpose");
-        match request.uri().path() {
-            "/panic" => panic!("on purpose"),
-            "/error" => Err::<(), _>(fails()).into_response(),
-            "/writer" => Response::new(Body::writer(move |out| {
-                io::Write::write_all(out, &[0; 100_000])?;
-                Err(fails())
-            })),
-            "/writer-panic" => Response::new(Body::writer(|_| panic!("on purpose"))),
-            _ => "fine".into_response(),
-        }
-    };
-    let server = TestServer::start(app.layer(layers::request_id()));
-    for (method, path, what) in [
-        ("GET", "/panic", "a handler panicked: on purpose"),
-        ("POST", "/error", "a handler failed: on purpose"),
-        ("GET", "/writer", "on purpose"),
-        (
-            "GET",
-            "/writer-panic",
-            "a response's body panicked: on purpose",
-        ),
-    ] {
-        let mut client = Client::connect(server.local_addr());
-        let peer = client.local_addr().to_string();
-        // The line of an earlier request on the connection is not this one's.
-        client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: other\r\n\r\n");
-        assert_eq!(client.read_response().status, 200);
-        let head =
-            format!("{method} {path}?secret HTTP/1.1\r\nHost: a\r\nX-Request-Id: r7\r\n\r\n");
-        client.send(head);
-        let (line, pairs) = lines.recv_timeout(LIMIT).unwrap();
-        assert!(line.contains(what), "{line}");
-        let named = format!(", in {method} {path}, peer {peer}, request id r7");
-        assert!(line.ends_with(&named), "{line}");
-        let pairs: Vec<_> = pairs
-            .iter()
-            .map(|(key, value)| (&**key, &**value))
-            .collect();
-        let expected = [
-            ("method", method),
-            ("path", path),
-            ("peer", &peer),
-            ("request_id", "r7"),
-        ];
-        assert_eq!(pairs, expected, "{line}");
-    }
-    let _ = server.stop();
 }

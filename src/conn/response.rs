@@ -166,6 +166,10 @@ impl Conn {
                 reply::write_head(out, &head, &parts.headers);
                 out.extend_from_slice(inline.unwrap_or_default());
             });
+        if begun.is_ok() {
+            let what = format_args!("answered with {}", parts.status.as_u16());
+            request_line::log(Level::Debug, &self.egress, what);
+        }
         begun.is_ok()
     }
 

@@ -109,7 +109,7 @@ impl Bound {
             waker,
             handle,
         } = self;
-        let addrs = listeners
+        let addrs: Vec<_> = listeners
             .iter()
             .map(|listener| listener.addr.clone())
             .collect();
@@ -147,6 +147,12 @@ impl Bound {
         .map_err(cannot_start("acceptor thread"))?;
         let threads = started.into_threads();
         let acceptor = Acceptor::new(pool, listeners, sender, threads, hooks);
+        for addr in &addrs {
+            match addr {
+                Addr::Tcp(addr) => logging::info!("listening on http://{addr}"),
+                addr => logging::info!("listening on {addr}"),
+            }
+        }
         let _ = give.send((acceptor, signals));
         Ok(Running { handle, addrs })
     }
