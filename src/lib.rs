@@ -446,8 +446,12 @@
 //! # Logging
 //!
 //! Through the `log` crate: *error* when an operator must act, *warn* when a client or a handler
-//! misbehaves, *info* for the phases of the stop, *debug* per connection. Nothing at *info* is per
-//! request, except the [access log](layers::access_log), if the program adds it. A stop that was
+//! misbehaves, *info* for the addresses that a server listens on and for the phases of its stop,
+//! *debug* for each connection, accepted and closed, and each response. Nothing at *info* is per
+//! request, except the [access log](layers::access_log), if the program adds it. A line about a
+//! handler or a body that failed names the request: method and path, peer, and the id that
+//! [`layers::request_id`] has given it; so do its key-values `method`, `path`, `peer` and
+//! `request_id`. A stop that was
 //! not clean has a line at *warn* for each request that was cut, each connection and each stuck
 //! worker, at most 30.
 //!

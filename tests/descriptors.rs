@@ -12,7 +12,7 @@ use lameduck::report::CloseReason;
 use lameduck::{Context, Request, Server};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
-use support::child::{MODE, Program, this_program};
+use support::child::{MODE, Program, demo, shell, this_program};
 use support::{
     Client, End, LIMIT, context_switches_of, eventually, millis, now, pass_time,
     raise_descriptor_limit,
@@ -179,4 +179,63 @@ fn a_server_with_as_many_connections_as_it_may_have_serves_new_ones_in_place_of_
     }
     let [shed, ..] = stop(&program);
     assert_eq!(shed, CLIENTS as u64 - 40);
+}
+
+#[test]
+fn without_a_descriptor_for_a_client_it_does_not_start() {
+    let mut started = 0;
+    for limit in 8..20 {
+        let script = format!("ulimit -n {limit}; exec \"$0\" demo --listen 127.0.0.1:0");
+        let child = Program::start(&mut shell(&script));
+        let lines = child.lines_until("listening on http://");
+        if let Ok(addr) = lines {
+            started += 1;
+            assert_eq!(Client::connect(addr).get("/").status, 200, "{limit}");
+            continue;
+        }
+        let lines = lines.unwrap_err();
+        assert!(
+            lines.iter().any(|line| line.contains("cannot start")),
+            "{lines:#?}"
+        );
+        assert_eq!(child.end().code, Some(2), "{limit}");
+    }
+    assert!((1..12).contains(&started), "{started} have started");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_poller_it_does_not_start() {
+    let mut command = std::process::Command::new("strace");
+    command.args([
+        "-f",
+        "-qqq",
+        "-e",
+        "trace=epoll_wait,epoll_pwait,epoll_pwait2",
+    ]);
+    command.args([
+        "-e",
+        "inject=epoll_wait,epoll_pwait,epoll_pwait2:error=EPERM",
+        "-o",
+        "/dev/null",
+    ]);
+    let inner = demo();
+    let is_there =
+        |command: &mut std::process::Command| command.status().is_ok_and(|status| status.success());
+    if !is_there(std::process::Command::new("strace").args(["-qqq", "-o", "/dev/null", "true"])) {
+        println!("not tested: there is no strace, or it may trace nothing");
+        return;
+    }
+    command.arg(inner.get_program()).args(inner.get_args());
+    command
+        .args(["--listen", "127.0.0.1:0"])
+        .env_remove("RUST_LOG");
+    command
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped());
+    let child = Program::start(&mut command);
+    let lines = child.lines_until("listening on http://").unwrap_err();
+    let reason = "cannot start the server's poller: Operation not permitted";
+    assert!(lines.iter().any(|line| line.contains(reason)), "{lines:#?}");
+    assert_eq!(child.end().code, Some(2));
 }

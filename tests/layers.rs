@@ -439,6 +439,29 @@ fn a_handler_that_panics_is_logged_with_500() {
 }
 
 #[test]
+fn a_response_without_a_body_is_logged_with_no_bytes() {
+    let records = access_records_of("duck/3");
+    let app = |request: Request, _: Context| match request.uri().path() {
+        "/unmodified" => (StatusCode::NOT_MODIFIED, "not sent"),
+        _ => (StatusCode::OK, "not sent to HEAD"),
+    };
+    let server = TestServer::start(app.layer(layers::access_log()));
+    for (start, expected) in [
+        ("HEAD /", r#""HEAD / HTTP/1.1" 200 0 "-""#),
+        ("GET /unmodified", r#""GET /unmodified HTTP/1.1" 304 0 "-""#),
+    ] {
+        let mut client = server.client();
+        client.send(format!(
+            "{start} HTTP/1.1\r\nHost: a\r\nUser-Agent: duck/3\r\n\r\n"
+        ));
+        let (line, pairs) = records.recv_timeout(LIMIT).unwrap();
+        assert!(line.contains(expected), "{line}");
+        assert_eq!(pairs["bytes"], "0");
+    }
+    server.stop_cleanly();
+}
+
+#[test]
 fn layers_work_on_a_pipelined_connection() {
     let server = TestServer::start(
         (|request: Request, _: Context| request.uri().to_string()).layer(note("a")),

@@ -4,9 +4,9 @@
 
 mod support;
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-use lameduck::{Server, ServerBuilder};
+use lameduck::{Context, Request, Server, ServerBuilder};
 
 use support::{Client, builder, hello, millis, within_limit};
 
@@ -49,4 +49,23 @@ fn a_limit_on_connections_that_is_no_limit_serves() {
         assert_eq!(Client::connect(running.local_addr()).get("/").status, 200);
         assert!(running.handle().shutdown().is_clean());
     }
+}
+
+#[test]
+fn an_ipv4_client_of_an_ipv6_listener_is_named_as_ipv4() {
+    let Ok(bound) = builder().bind("[::]:0") else {
+        println!("not tested: this system has no IPv6");
+        return;
+    };
+    let addr = bound.local_addr();
+    let names = |_: Request, context: Context| {
+        let ip = |addr: Option<SocketAddr>| addr.unwrap().ip();
+        let (peer, local) = (ip(context.peer_addr()), ip(context.local_addr()));
+        format!("{peer} {local}")
+    };
+    let running = bound.spawn(names).unwrap();
+    let mut client = Client::connect((Ipv4Addr::LOCALHOST, addr.port()).into());
+    assert_eq!(client.get("/").text(), "127.0.0.1 127.0.0.1");
+    drop(client);
+    assert!(running.handle().shutdown().is_clean());
 }

@@ -7,7 +7,7 @@ mod support;
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::io::Write;
+use std::io::{Read, Write};
 
 use lameduck::body::BodyError;
 use lameduck::http::header::{CONTENT_TYPE, LOCATION, SET_COOKIE};
@@ -78,6 +78,69 @@ fn a_file_is_a_response_with_its_length() {
         (gone.status, gone.text()),
         (500, "500 Internal Server Error\n")
     );
+    server.stop_cleanly();
+}
+
+/// Returns the bytes of a response that is made of the file at `path`.
+fn file_bytes(path: &str) -> Vec<u8> {
+    let path = path.to_owned();
+    let server =
+        TestServer::start(move |_request: Request, _context: Context| std::fs::File::open(&path));
+    let answer = server.client().get("/");
+    assert_eq!(answer.status, 200);
+    server.stop_cleanly();
+    answer.body
+}
+
+#[test]
+fn a_file_is_sent_from_its_start_wherever_its_cursor_is() {
+    let path = std::env::temp_dir().join(format!("lameduck-test-cursor-{}", std::process::id()));
+    let text = "0123456789".repeat(20_000);
+    std::fs::write(&path, &text).unwrap();
+    let mut file = std::fs::File::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    // Clones of a file share its cursor, so one response must not move that of another.
+    let mut body = Body::try_from(file.try_clone().unwrap()).unwrap();
+    let mut start = [0; 4];
+    file.read_exact(&mut start).unwrap();
+    assert_eq!(body.len(), Some(200_000));
+    let mut sent = String::new();
+    body.read_to_string(&mut sent).unwrap();
+    assert!(sent == text, "{} bytes", sent.len());
+    file.read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"4567", "its cursor is where it was");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_does_not_know_its_length_is_sent_whole() {
+    for path in [
+        "/proc/self/limits",
+        "/proc/kallsyms",
+        "/sys/kernel/mm/transparent_hugepage/enabled",
+    ] {
+        let Ok(expected) = std::fs::read(path) else {
+            println!("not tested: {path} is not there");
+            continue;
+        };
+        assert!(file_bytes(path) == expected, "{path}");
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_no_body() {
+    let (pipe, _other) = std::io::pipe().unwrap();
+    let pipe = std::os::fd::OwnedFd::from(pipe);
+    for file in [
+        std::fs::File::open("/").unwrap(),
+        std::fs::File::open("/dev/zero").unwrap(),
+        pipe.into(),
+    ] {
+        assert!(Body::try_from(file).is_err());
+    }
+    let server = TestServer::start(|_: Request, _: Context| std::fs::File::open("/"));
+    let answer = server.client().get("/");
+    assert_eq!(answer.status, 500);
     server.stop_cleanly();
 }
 

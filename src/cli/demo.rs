@@ -10,7 +10,6 @@ use lameduck::http::header::{
     ALLOW, CONTENT_RANGE, CONTENT_TYPE, PROXY_AUTHENTICATE, UPGRADE, WWW_AUTHENTICATE,
 };
 use lameduck::http::{HeaderName, HeaderValue, Method, StatusCode};
-use lameduck::net::Addr;
 use lameduck::upgrade::Upgraded;
 use lameduck::{Body, Context, IntoResponse, Report, Request, Response, SIGINT, SIGTERM, Server};
 
@@ -28,14 +27,7 @@ pub(crate) fn run(options: DemoOptions) -> lameduck::Result<Report> {
     if let Some(workers) = options.workers {
         server = server.workers(workers);
     }
-    let bound = server.bind(options.listen)?;
-    for addr in bound.local_addrs() {
-        match addr {
-            Addr::Tcp(addr) => log::info!("listening on http://{addr}"),
-            addr => log::info!("listening on {addr}"),
-        }
-    }
-    bound.run(app)
+    server.bind(options.listen)?.run(app)
 }
 
 /// The longest body that a request may have: 1 GiB.

@@ -9,12 +9,14 @@ use std::io;
 
 use bytes::Buf;
 use http::StatusCode;
+use log::Level;
 
 use crate::conn::body::Body;
 use crate::conn::egress::InFlight;
 use crate::conn::message::Request;
 use crate::conn::progress::Progress;
 use crate::conn::request_body::{self, Incoming, Reading};
+use crate::conn::request_line;
 use crate::conn::serve_context::ServeContext;
 use crate::conn::stage::{
     Call, Collecting, Conn, Discard, Flush, Next, RequestMeta, Source, Stage, WaitsForRoom,
@@ -24,7 +26,6 @@ use crate::lifecycle::ledger::CloseReason;
 use crate::settings::{
     LINGER_TIMEOUT, MAX_DISCARD_BYTES, MAX_PENDING_BYTES, PULL_BUDGET, REQUEST_BUDGET,
 };
-use crate::sys::logging;
 use crate::wire::Refusal;
 use crate::wire::chunked::Decoder;
 use crate::wire::framing::Framing;
@@ -173,6 +174,7 @@ impl Conn {
             target,
             since: cx.now,
             started: false,
+            id: None,
         });
         let meta = RequestMeta {
             method: parts.method.clone(),
@@ -400,9 +402,9 @@ impl Conn {
                     self.streams_body = unread_body.is_some();
                 }
                 None => {
-                    logging::warn!(
-                        "a request body was still being read by another thread when its response was complete"
-                    );
+                    let what = "a request body was still being read by another thread \
+                        when its response was complete";
+                    request_line::log(Level::Warn, &self.egress, format_args!("{what}"));
                     close = Some(CloseReason::Failed);
                 }
             }

@@ -1,11 +1,12 @@
 //! The bodies of requests, which handlers read, and of responses, which handlers return.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::fs::File;
 #[cfg(doc)]
 use std::io::Write;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::PoisonError;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::conn::body_writer::BodyWriter;
 use crate::conn::request_body::Incoming;
 use crate::conn::upgraded::Upgraded;
 use crate::lifecycle::context::Context;
+use crate::settings::MAX_PULL_BYTES;
 
 /// The body of a request or of a response.
 ///
@@ -442,15 +444,59 @@ impl TryFrom<File> for Body {
     type Error = io::Error;
 
     /// Makes a body of the file, from its start to the end it has now. The file is read as the
-    /// client takes it: one that has become shorter by then fails the body, and what was appended to
-    /// it is not sent. What is no regular file, such as a pipe, is read to its end.
-    fn try_from(mut file: File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Ok(Self::reader(file));
+    /// client takes it, wherever its cursor is; the cursor does not move. One that has become
+    /// shorter by then fails the body, and what was appended to it is not sent.
+    ///
+    /// A file of `/proc` or `/sys` does not know its length. Up to 64 KiB of it are read at once,
+    /// and the client sees a longer one chunked.
+    ///
+    /// # Errors
+    ///
+    /// `IsADirectory` for a directory, and `InvalidInput` for what else is no regular file, such as
+    /// a pipe or a device, of which [`reader`](Body::reader) makes a body. Otherwise what the
+    /// system says.
+    fn try_from(file: File) -> io::Result<Self> {
+        let about = file.metadata()?;
+        if about.is_dir() {
+            let reason = "a body is made of a file, and this is a directory";
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, reason));
         }
-        file.rewind()?;
-        let len = metadata.len();
-        Ok(Self::sized_reader(file.take(len), len))
+        if !about.is_file() {
+            let reason = "a body is made of a regular file, and this is none";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        // The kernel makes such a file's bytes when they are read, and says that it has none or a
+        // whole page. Others without blocks are empty, or so short that they cost nothing to read.
+        if about.blocks() == 0 && about.len() <= MAX_PULL_BYTES as u64 {
+            let mut start = Vec::new();
+            let most = MAX_PULL_BYTES as u64 + 1;
+            FileReader { file: &file, at: 0 }
+                .take(most)
+                .read_to_end(&mut start)?;
+            return Ok(if (start.len() as u64) < most {
+                start.into()
+            } else {
+                Self::reader(FileReader { file, at: 0 })
+            });
+        }
+        let len = about.len();
+        Ok(Self::sized_reader(
+            FileReader { file, at: 0 }.take(len),
+            len,
+        ))
+    }
+}
+
+/// Reads a file at an offset of its own: other readers of the same file may move its cursor.
+struct FileReader<F> {
+    file: F,
+    at: u64,
+}
+
+impl<F: Borrow<File>> Read for FileReader<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.borrow().read_at(buffer, self.at)?;
+        self.at += n as u64;
+        Ok(n)
     }
 }

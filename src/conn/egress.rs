@@ -135,6 +135,8 @@ pub(crate) struct InFlight {
     pub(crate) since: Instant,
     /// Whether the request was given to a handler.
     pub(crate) started: bool,
+    /// The id that a layer has given to the request.
+    pub(crate) id: Option<Arc<str>>,
 }
 
 /// The error of an owner whose connection was taken over: nothing was written.
@@ -316,6 +318,13 @@ impl Egress {
     pub(crate) fn start(&self) {
         if let Answer::NotBegun(request) = &mut lock(&self.out).answer {
             request.started = true;
+        }
+    }
+
+    /// Notes the id that the current request has in the log.
+    pub(crate) fn set_request_id(&self, id: &str) {
+        if let Answer::NotBegun(request) = &mut lock(&self.out).answer {
+            request.id = Some(id.into());
         }
     }
 

@@ -237,6 +237,7 @@ impl Conn {
     /// complete.
     pub(crate) fn close(mut self, reason: CloseReason) {
         self.entry.because(reason);
+        logging::debug!("closed: {reason:?}, peer {}", Peer(&self.egress));
         if self.egress.is_begun() || matches!(reason, CloseReason::Cut | CloseReason::Stalled) {
             self.egress.transport().reset();
         } else {

@@ -8,7 +8,7 @@
 //!
 //! Read `stage` (the data and its diagram), `advance` (the steps), `response` and `linger` (what
 //! follows a request), then `park_deadlines`. Under them lie `transport`, `receive_buffer` and
-//! `egress` (the socket and both directions), and `progress` and `latency` (slow peers, slow
+//! `egress` (the socket and both directions), `request_line` (what is logged of a request), and `progress` and `latency` (slow peers, slow
 //! handlers). Handlers see `message`, `body`, `upgrade` and `upgraded`.
 
 pub(crate) mod advance;
@@ -24,6 +24,7 @@ pub(crate) mod park_deadlines;
 pub(crate) mod progress;
 pub(crate) mod receive_buffer;
 pub(crate) mod request_body;
+pub(crate) mod request_line;
 pub(crate) mod request_scan;
 pub(crate) mod response;
 pub(crate) mod serve_context;

@@ -15,16 +15,15 @@ use crate::conn::body::{Body, Kind};
 use crate::conn::body_writer::{self, BodyWriter};
 use crate::conn::message::Response;
 use crate::conn::request_body;
+use crate::conn::request_line;
 use crate::conn::serve_context::ServeContext;
 use crate::conn::stage::{
-    Conn, Dedicated, Flush, Next, Peer, Push, RequestMeta, Source, Stage, Upgrade,
-    write_progress_limit,
+    Conn, Dedicated, Flush, Next, Push, RequestMeta, Source, Stage, Upgrade, write_progress_limit,
 };
 use crate::conn::transport::Look;
 use crate::conn::upgraded::Upgraded;
 use crate::lifecycle::ledger::CloseReason;
 use crate::settings::MAX_PULL_BYTES;
-use crate::sys::logging;
 use crate::sys::panics::Panic;
 use crate::sys::waker::Waker;
 use crate::wire::chunked::{LAST_CHUNK, encode_chunk};
@@ -50,7 +49,8 @@ impl Conn {
                 (response, panicked.is_some())
             }
             Err(panic) => {
-                logging::error!("a handler panicked: {panic}, peer {}", Peer(&self.egress));
+                let what = format_args!("a handler panicked: {panic}");
+                request_line::log(Level::Error, &self.egress, what);
                 (internal_error(), true)
             }
         };
@@ -67,10 +67,8 @@ impl Conn {
         let (framing, unsent_len) = match frame_response(&meta, &parts, &mut body) {
             Ok(framed) => framed,
             Err(reason) => {
-                logging::error!(
-                    "a handler's response is answered with 500: {reason}, peer {}",
-                    Peer(&self.egress)
-                );
+                let what = format_args!("a handler's response is answered with 500: {reason}");
+                request_line::log(Level::Error, &self.egress, what);
                 (parts, body) = internal_error().into_parts();
                 let len = body.len();
                 (
@@ -168,6 +166,10 @@ impl Conn {
                 reply::write_head(out, &head, &parts.headers);
                 out.extend_from_slice(inline.unwrap_or_default());
             });
+        if begun.is_ok() {
+            let what = format_args!("answered with {}", parts.status.as_u16());
+            request_line::log(Level::Debug, &self.egress, what);
+        }
         begun.is_ok()
     }
 
@@ -387,7 +389,7 @@ impl Conn {
     /// Resets the connection because a response that has begun cannot be completed: the peer must
     /// not take the part it has for all of it.
     fn fail(&self, level: Level, reason: std::fmt::Arguments<'_>) -> Next {
-        logging::line!(level, "{reason}, peer {}", Peer(&self.egress));
+        request_line::log(level, &self.egress, reason);
         self.egress.transport().reset();
         Next::Close(CloseReason::Failed)
     }

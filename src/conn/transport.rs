@@ -93,7 +93,8 @@ impl Socket {
 
     /// Returns the address of our end. `None` if it is not an internet address.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
-        rustix::net::getsockname(&self.fd).ok()?.try_into().ok()
+        let addr = SocketAddr::try_from(rustix::net::getsockname(&self.fd).ok()?).ok()?;
+        Some(socket::canonical(addr))
     }
 }
 

@@ -10,12 +10,13 @@ use std::io;
 
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
+use log::Level;
 
 use crate::conn::body_error::BodyError;
 use crate::conn::message::Response;
+use crate::conn::request_line;
 use crate::conn::stage;
 use crate::handler::into_response::{IntoResponse, internal_error};
-use crate::sys::logging;
 
 /// What a handler returns that answers most errors with 500 and some with another response.
 pub type HandlerResult<R> = Result<R, Failure>;
@@ -107,10 +108,9 @@ impl<T, E: Display> OrAnswer<T> for Result<T, E> {
     fn or_answer(self, response: impl IntoResponse) -> Result<T, Failure> {
         self.map_err(|error| {
             let response = response.into_response();
-            logging::debug!(
-                "a handler answers {} because of an error: {error}",
-                response.status()
-            );
+            let status = response.status();
+            let what = format_args!("a handler answers {status} because of an error: {error}");
+            request_line::log_here(Level::Debug, what);
             Failure::new(response)
         })
     }

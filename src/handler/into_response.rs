@@ -8,12 +8,13 @@ use std::fs::File;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use log::Level;
 
 use crate::conn::body::Body;
 use crate::conn::message::Response;
+use crate::conn::request_line;
 use crate::handler::fields::Fields;
 use crate::lifecycle::context::Readiness;
-use crate::sys::logging;
 
 /// Types that a handler may return, because a response can be made from them.
 ///
@@ -205,7 +206,7 @@ impl<F: Fields, R: IntoResponse> IntoResponse for (StatusCode, F, R) {
 
 /// Returns a 500 without details, and logs the error.
 pub(super) fn internal_error(error: &dyn Display) -> Response {
-    logging::error!("a handler failed: {error}");
+    request_line::log_here(Level::Error, format_args!("a handler failed: {error}"));
     StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }
 

@@ -14,7 +14,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
 use crate::listen::socket_file::{DirectoryLock, SocketFile};
 use crate::settings::MAX_UNSENT_BYTES;
-use crate::sys::socket::stream_socket;
+use crate::sys::logging;
+use crate::sys::socket::{self, stream_socket};
 use crate::sys::test_points::TestPoints;
 
 /// An address that a server listens on.
@@ -198,7 +199,14 @@ impl Listener {
                 .accept_error()
                 .map_or_else(|| accept_nonblocking(&self.fd), Err)
             {
-                Ok((fd, peer)) => return Ok(Some((fd, peer))),
+                Ok((fd, peer)) => {
+                    let peer = peer.map(socket::canonical);
+                    match peer {
+                        Some(peer) => logging::debug!("accepted on {}, peer {peer}", self.addr),
+                        None => logging::debug!("accepted on {}", self.addr),
+                    }
+                    return Ok(Some((fd, peer)));
+                }
                 Err(Errno::AGAIN) => return Ok(None),
                 // The connection that was next has failed, and not the listener: the connection
                 // after it may be well. A failure that comes again and again is taken for one of

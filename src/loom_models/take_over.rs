@@ -73,6 +73,7 @@ fn in_flight() -> InFlight {
         target: Uri::from_static("/"),
         since: Instant::now(),
         started: true,
+        id: None,
     }
 }
 

@@ -1,14 +1,16 @@
 //! The loop that serves a connection until it is parked, queued or closed. Workers, the monitor and
 //! dedicated threads all run it; they differ in the user code that they run.
 
+use log::Level;
+
+use crate::conn::request_line::{self, Answering};
 use crate::conn::serve_context::ServeContext;
-use crate::conn::stage::{Call, Conn, Next, Peer};
+use crate::conn::stage::{Call, Conn, Next};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::{Phase, awaited};
 use crate::pool::guards::ServedSlot;
 use crate::pool::settle::{LetGo, Queue};
 use crate::pool::shared::Pool;
-use crate::sys::logging;
 use crate::sys::panics::{self, Panic};
 use crate::sys::test_points::Point;
 
@@ -106,6 +108,7 @@ pub(super) fn call_handler(
     let Call { request, meta } = call;
     let context = conn.context.clone();
     conn.egress.start();
+    let _answering = Answering::start(&conn.egress);
     let began = cx.look_at_clock();
     let response = panics::catch(|| pool.handler.handle(request, context));
     let took = cx.look_at_clock().saturating_duration_since(began);
@@ -128,10 +131,8 @@ pub(super) fn after_user_code(
         Ok(_) => None,
         Err(panic) => {
             conn.egress.transport().reset();
-            logging::error!(
-                "a response's body panicked: {panic}, peer {}",
-                Peer(&conn.egress)
-            );
+            let what = format_args!("a response's body panicked: {panic}");
+            request_line::log(Level::Error, &conn.egress, what);
             Some(CloseReason::Failed)
         }
     }

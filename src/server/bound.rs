@@ -1,10 +1,13 @@
 //! A server that listens, and one that serves: what lies between is the start of its threads.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use crate::conn::message::{Request, Response};
 use crate::error::{Error, Result};
@@ -74,8 +77,8 @@ impl Bound {
     ///
     /// # Errors
     ///
-    /// [`Error::Stopped`] if it was told to stop before; [`Error::Start`] if a thread cannot be
-    /// made.
+    /// [`Error::Stopped`] if it was told to stop before; [`Error::Start`] if a thread or the poller
+    /// cannot be made, or if no descriptor is left for a client.
     pub fn run(self, handler: impl Handler) -> Result<Report> {
         Ok(self.spawn(handler)?.join())
     }
@@ -109,7 +112,7 @@ impl Bound {
             waker,
             handle,
         } = self;
-        let addrs = listeners
+        let addrs: Vec<_> = listeners
             .iter()
             .map(|listener| listener.addr.clone())
             .collect();
@@ -135,6 +138,7 @@ impl Bound {
                 move |signal| cut.cut(StopCause::Signal(signal)),
             )
             .map_err(cannot_start("signal thread"))?;
+        check_descriptors(pool.waker.as_fd()).map_err(cannot_start("first connection"))?;
         // The thread gets what it needs once it runs: what a thread that cannot be started was given
         // would be dropped, and not ended.
         let (give, take) = bounded::<(Acceptor, Option<SignalThread>)>(1);
@@ -147,6 +151,12 @@ impl Bound {
         .map_err(cannot_start("acceptor thread"))?;
         let threads = started.into_threads();
         let acceptor = Acceptor::new(pool, listeners, sender, threads, hooks);
+        for addr in &addrs {
+            match addr {
+                Addr::Tcp(addr) => logging::info!("listening on http://{addr}"),
+                addr => logging::info!("listening on {addr}"),
+            }
+        }
         let _ = give.send((acceptor, signals));
         Ok(Running { handle, addrs })
     }
@@ -300,6 +310,23 @@ impl Drop for StartedPool<'_> {
         self.pool.dismiss_threads();
         let handles = threads.handles.into_iter();
         handles.for_each(|handle| drop(handle.join()));
+    }
+}
+
+/// Returns an error if no descriptor is left for a client, now that the server has all of its own:
+/// it would listen, and clients would wait in its backlog for ever.
+fn check_descriptors(any: BorrowedFd<'_>) -> std::io::Result<()> {
+    match rustix::io::fcntl_dupfd_cloexec(any, 0) {
+        Ok(_) => Ok(()),
+        Err(Errno::MFILE) => {
+            let limit = getrlimit(Resource::Nofile).current.unwrap_or_default();
+            Err(std::io::Error::other(format!(
+                "no descriptor is left for it: the process may have {limit} and needs at least {} \
+                 (`ulimit -n`, LimitNOFILE=)",
+                limit.saturating_add(1)
+            )))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -7,6 +7,7 @@
     reason = "socket options and descriptor flags that neither std nor rustix wraps"
 )]
 
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -47,6 +48,18 @@ pub(crate) struct TcpInfo {
     /// The time since the last segment from the peer, be it bytes, an acknowledgement, or a window
     /// update.
     pub(crate) silent_for: Duration,
+}
+
+/// Returns an IPv4 address that is written as an IPv6 one as what it is.
+///
+/// The kernel names an IPv4 peer of `[::]` as `::ffff:127.0.0.1`, which a program would not find in
+/// a list of the addresses that it allows.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, addr.port()),
+        // This one may have a scope, which says on which link it is.
+        IpAddr::V6(_) => addr,
+    }
 }
 
 /// Reads `TCP_INFO`. Returns `None` if the socket is not TCP or the system is not Linux.

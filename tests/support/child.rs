@@ -101,6 +101,19 @@ impl Program {
         }
     }
 
+    /// Returns the address at the end of the first line on stderr that has `text`, or all lines if
+    /// the child ends without it.
+    pub(crate) fn lines_until(&self, text: &str) -> Result<SocketAddr, Vec<String>> {
+        let mut seen = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(LIMIT) {
+            if let Some((_, addr)) = line.split_once(text) {
+                return Ok(addr.parse().unwrap());
+            }
+            seen.push(line);
+        }
+        Err(seen)
+    }
+
     /// Waits until the child says where else it listens.
     #[track_caller]
     pub(crate) fn wait_for_next_addr(&self) -> SocketAddr {

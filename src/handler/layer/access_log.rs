@@ -11,6 +11,7 @@ use crate::handler::layer::{Layer, Next};
 use crate::lifecycle::context::Context;
 use crate::sys::clock::Clock;
 use crate::sys::panics;
+use crate::wire::framing::{Framing, response_framing};
 
 /// Returns a layer that logs each request at *info*, with the target `lameduck::access`.
 ///
@@ -23,7 +24,8 @@ use crate::sys::panics;
 /// line.
 ///
 /// The line is written when the handler returns. `bytes` is the length of the response's body if it
-/// is known by then, whether or not the client takes it. `duration_us` is the time that the handler
+/// is known by then, whether or not the client takes it, and 0 where the client gets no body, as in
+/// the response to HEAD. `duration_us` is the time that the handler
 /// has taken, in microseconds. A handler that panics is logged with 500.
 ///
 /// Bytes of the request that could break a line or a quotation are written as `\xNN`.
@@ -61,7 +63,13 @@ pub fn access_log() -> impl Layer {
         let micros = u64::try_from(clock.now().saturating_duration_since(began).as_micros())
             .unwrap_or(u64::MAX);
         // What stands for a panic is no body of the handler's.
-        let bytes = response.body().len().filter(|_| !is_panic(&response));
+        let len = response.body().len().filter(|_| !is_panic(&response));
+        let framing = response_framing(&logged.method, logged.version, response.status(), len);
+        let bytes = match framing {
+            Framing::Empty => Some(0),
+            Framing::Length(len) => Some(len),
+            Framing::Chunked | Framing::UntilClose => None,
+        };
         let status = response.status().as_u16();
         // A logger that panics costs its line, and not the response.
         let _ = panics::catch(|| logged.log(&context, status, bytes, micros, clock.wall()));

@@ -10,12 +10,14 @@ mod request_id;
 use std::fmt;
 use std::sync::Arc;
 
+use log::Level;
+
 use crate::conn::message::{Request, Response};
+use crate::conn::request_line;
 use crate::conn::response::panicked;
 use crate::handler::into_response::IntoResponse;
 use crate::handler::{Handler, with_declared_length};
 use crate::lifecycle::context::{Context, Current};
-use crate::sys::logging;
 use crate::sys::panics;
 
 pub use access_log::access_log;
@@ -108,14 +110,12 @@ impl<'a> Next<'a> {
 
     /// Calls the next layer, or the handler, and returns the response.
     pub fn run(self, request: Request, context: Context) -> Response {
-        let peer = context.peer_addr();
         let response = panics::catch(|| match self.layers.split_last() {
             Some((layer, layers)) => layer.handle(request, context, Next { layers, ..self }),
             None => (self.last)(request, context),
         });
         let response = response.unwrap_or_else(|panic| {
-            let peer = peer.map_or_else(String::new, |peer| format!(", peer {peer}"));
-            logging::error!("a handler panicked: {panic}{peer}");
+            request_line::log_here(Level::Error, format_args!("a handler panicked: {panic}"));
             panicked()
         });
         with_declared_length(response)

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use http::{HeaderName, HeaderValue};
 
 use crate::conn::message::Request;
+use crate::conn::request_line;
 use crate::handler::layer::{Layer, Next};
 use crate::lifecycle::context::Context;
 
@@ -16,7 +17,8 @@ use crate::lifecycle::context::Context;
 /// and otherwise a new one of 32 hexadecimal digits.
 ///
 /// Handlers read the id with [`Context::request_id`], and an access log inside this layer writes
-/// it. The response carries it in `X-Request-Id`, unless the handler has set that field.
+/// it, as do the lines about a handler that fails or panics. The response carries it in
+/// `X-Request-Id`, unless the handler has set that field.
 ///
 /// An id that the client has sent is only as unique as the client makes it.
 ///
@@ -48,6 +50,9 @@ pub fn request_id() -> impl Layer {
             HeaderValue::try_from(format!("{high:016x}{low:016x}"))
                 .expect("hexadecimal digits are a value")
         });
+        if let Ok(id) = id.to_str() {
+            request_line::set_request_id(id);
+        }
         let context = context.with_value(RequestId(id.clone()));
         let mut response = next.run(request, context);
         response.headers_mut().entry(X_REQUEST_ID).or_insert(id);

@@ -10,6 +10,11 @@ use rustix::io::Errno;
 use super::{Ready, SocketEvents, WAKE_KEY};
 use crate::sys::waker::Waker;
 
+const NO_TIME: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
 /// An epoll instance, and the waker that is registered in it.
 #[derive(Debug)]
 pub(crate) struct Poller {
@@ -35,6 +40,10 @@ impl Poller {
             EventData::new_u64(WAKE_KEY as u64),
             EventFlags::IN | EventFlags::ET,
         )?;
+        // A sandbox may refuse the call with which the threads wait, and would show it only when
+        // clients are connected.
+        let mut events = Events::new(1);
+        epoll::wait(&epoll, &mut events.events[..], Some(&NO_TIME))?;
         Ok(Self { epoll, wake })
     }
 
@@ -78,10 +87,6 @@ impl Poller {
 
     /// Fills `events`. With `block` it blocks until there is at least one.
     pub(crate) fn wait(&self, events: &mut Events, block: bool) {
-        const NO_TIME: Timespec = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
         let timeout = if block { None } else { Some(&NO_TIME) };
         events.len = match epoll::wait(&self.epoll, &mut events.events[..], timeout) {
             Ok(len) => len,

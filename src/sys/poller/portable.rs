@@ -33,6 +33,10 @@ impl Poller {
             waiting: Mutex::new(()),
         };
         this.register(this.wake.as_fd(), Event::readable(WAKE_KEY))?;
+        // A sandbox may refuse the call with which the threads wait, and would show it only when
+        // clients are connected.
+        let mut events = Events::new(1);
+        this.poller.wait(&mut events.0, Some(Duration::ZERO))?;
         Ok(this)
     }
 
