@@ -220,10 +220,26 @@ impl Body {
         self.len() == Some(0)
     }
 
-    /// Has the body be `len` bytes long, unless its length is known already.
+    /// Has the body be `len` bytes long. If its length is known already and is another, reading it
+    /// fails.
     pub(crate) fn declare(&mut self, len: u64) {
-        if self.len().is_none() {
+        let Some(known) = self.len() else {
             self.left = Some(len);
+            return;
+        };
+        if known != len {
+            self.fault.get_or_insert(match len.checked_sub(known) {
+                Some(missing) => Fault::Short { missing },
+                None => Fault::Surplus,
+            });
+        }
+    }
+
+    /// Takes the whole body, if it is in memory and nothing is wrong with it.
+    pub(super) fn take_bytes(&mut self) -> Option<Bytes> {
+        match &mut self.kind {
+            Kind::Bytes(bytes) if self.fault.is_none() => Some(std::mem::take(bytes)),
+            _ => None,
         }
     }
 

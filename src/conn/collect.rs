@@ -37,8 +37,8 @@ impl Body {
         if self.len().is_some_and(|len| len > max as u64) {
             return Err(BodyError::TooLong { max: max as u64 });
         }
-        if let Kind::Bytes(bytes) = &mut self.kind {
-            return Ok(std::mem::take(bytes));
+        if let Some(bytes) = self.take_bytes() {
+            return Ok(bytes);
         }
         let from_client = matches!(self.kind, Kind::Incoming(_));
         let mut bytes = Vec::new();

@@ -20,6 +20,8 @@ pub(crate) mod layer;
 #[cfg(feature = "router")]
 pub(crate) mod router;
 
+use http::{Method, StatusCode};
+
 use crate::conn::message::{Request, Response};
 use crate::handler::into_response::IntoResponse;
 use crate::lifecycle::context::{Context, Current};
@@ -61,15 +63,21 @@ where
 {
     fn handle(&self, request: Request, context: Context) -> Response {
         let _current = Current::enter(&context);
-        with_declared_length(self(request, context).into_response())
+        with_declared_length(request, |request| self(request, context).into_response())
     }
 }
 
-/// Returns the response, whose body then keeps the length that its `Content-Length` declares, for
-/// every layer that reads it. A field that is wrong from the start is the server's to refuse, which
-/// knows whether the body is sent.
-fn with_declared_length(mut response: Response) -> Response {
-    if let Ok(Some(len)) = declared_length(response.headers()) {
+/// Calls `answer`, and returns its response, whose body then keeps the length that its
+/// `Content-Length` declares, for every layer that reads it.
+fn with_declared_length(request: Request, answer: impl FnOnce(Request) -> Response) -> Response {
+    let is_head = request.method() == Method::HEAD;
+    let mut response = answer(request);
+    // In response to HEAD, and with 304, the length may be that of a body that is not there (RFC
+    // 9110 section 8.6).
+    let may_be_left_out = is_head || response.status() == StatusCode::NOT_MODIFIED;
+    if let Ok(Some(len)) = declared_length(response.headers())
+        && !(may_be_left_out && response.body().is_empty())
+    {
         response.body_mut().declare(len);
     }
     response

@@ -6,7 +6,7 @@ use std::io::{self, Cursor, Read, Write};
 use lameduck::body::{BodyError, BodyWriter};
 use lameduck::http::HeaderValue;
 use lameduck::http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use lameduck::layers::{self, Next};
+use lameduck::layers::{self, HandlerExt, Next};
 use lameduck::{Body, Context, Handler, IntoResponse, Request, Response, Router};
 
 use super::support::{LIMIT, TestServer, builder, pattern};
@@ -62,6 +62,8 @@ fn response(kind: &str, cut: usize) -> Option<Response> {
             body.into_response()
         }
         "declared" => declared(Body::reader(Cursor::new(bytes))),
+        "bytes" => declared(Body::from(bytes)),
+        "known" => declared(Body::sized_reader(Cursor::new(bytes), cut as u64)),
         "writer" => declared(Body::writer(write)),
         "stream" => declared(Body::stream(write)),
         _ => return None,
@@ -126,7 +128,7 @@ fn app(layer: &str) -> Router {
 fn a_layer_that_reads_a_body_of_another_length_gets_an_error() {
     for layer in LAYERS {
         let app = app(layer);
-        for kind in ["sized", "trickle", "file", "declared"] {
+        for kind in ["sized", "trickle", "file", "declared", "bytes", "known"] {
             for cut in cuts() {
                 let mut request = Request::default();
                 *request.uri_mut() = format!("/?{kind}={cut}").parse().unwrap();
@@ -153,7 +155,9 @@ fn a_layer_that_reads_a_body_of_another_length_gets_an_error() {
 fn no_client_takes_a_part_for_the_whole_through_any_layer() {
     for layer in LAYERS {
         let server = TestServer::with(builder().workers(4), app(layer));
-        for kind in ["sized", "trickle", "file", "declared", "writer", "stream"] {
+        for kind in [
+            "sized", "trickle", "file", "declared", "bytes", "known", "writer", "stream",
+        ] {
             // A body that is written cannot be read by a layer.
             let reads = layer.ends_with("the body");
             if reads && matches!(kind, "writer" | "stream") {
@@ -227,4 +231,35 @@ fn a_file_is_sent_from_its_start_and_without_what_is_appended_to_it() {
     appending.write_all(b"678").unwrap();
     std::fs::remove_file(&path).unwrap();
     assert_eq!(body.into_bytes(100).unwrap(), "12345");
+}
+
+#[test]
+fn a_length_that_a_layer_declares_holds_for_whoever_calls_the_handler() {
+    let declares = |request: Request, context: Context, next: Next<'_>| {
+        let mut response = next.run(request, context);
+        response
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(LEN));
+        response
+    };
+    let app = (|_: Request, _: Context| Body::reader(Cursor::new(pattern(10)))).layer(declares);
+    let response = app.handle(Request::default(), Context::root());
+    assert!(response.into_body().into_bytes(1 << 20).is_err());
+}
+
+#[test]
+fn the_length_of_a_body_that_is_left_out_is_no_error() {
+    use lameduck::http::{Method, StatusCode};
+    for (method, status) in [
+        (Method::HEAD, StatusCode::OK),
+        (Method::GET, StatusCode::NOT_MODIFIED),
+    ] {
+        let app = move |_: Request, _: Context| {
+            (status, [(CONTENT_LENGTH, HeaderValue::from(LEN))], ()).into_response()
+        };
+        let mut request = Request::default();
+        *request.method_mut() = method;
+        let response = app.handle(request, Context::root());
+        assert_eq!(response.into_body().into_bytes(10).unwrap(), "");
+    }
 }

@@ -110,15 +110,16 @@ impl<'a> Next<'a> {
 
     /// Calls the next layer, or the handler, and returns the response.
     pub fn run(self, request: Request, context: Context) -> Response {
-        let response = panics::catch(|| match self.layers.split_last() {
-            Some((layer, layers)) => layer.handle(request, context, Next { layers, ..self }),
-            None => (self.last)(request, context),
-        });
-        let response = response.unwrap_or_else(|panic| {
-            request_line::log_here(Level::Error, format_args!("a handler panicked: {panic}"));
-            panicked()
-        });
-        with_declared_length(response)
+        with_declared_length(request, |request| {
+            let response = panics::catch(|| match self.layers.split_last() {
+                Some((layer, layers)) => layer.handle(request, context, Next { layers, ..self }),
+                None => (self.last)(request, context),
+            });
+            response.unwrap_or_else(|panic| {
+                request_line::log_here(Level::Error, format_args!("a handler panicked: {panic}"));
+                panicked()
+            })
+        })
     }
 }
 
@@ -168,7 +169,9 @@ pub struct Layered<H, L> {
 impl<H: Handler, L: Layer> Handler for Layered<H, L> {
     fn handle(&self, request: Request, context: Context) -> Response {
         let last = |request: Request, context: Context| self.handler.handle(request, context);
-        self.layer.handle(request, context, Next::new(&[], &last))
+        with_declared_length(request, |request| {
+            self.layer.handle(request, context, Next::new(&[], &last))
+        })
     }
 
     fn route_id(&self, path: &str) -> Option<u64> {
