@@ -148,6 +148,7 @@ pub(crate) struct Settings {
     pub(crate) min_rate: u64,
     pub(crate) collect_bytes: usize,
     pub(crate) max_body_bytes: u64,
+    pub(crate) title_case_fields: bool,
     pub(crate) max_dedicated_threads: usize,
     pub(crate) limits: Limits,
 }
@@ -170,6 +171,7 @@ impl Default for Settings {
             min_rate: MIN_RATE,
             collect_bytes: COLLECT_BYTES,
             max_body_bytes: MAX_BODY_BYTES,
+            title_case_fields: false,
             max_dedicated_threads: MAX_DEDICATED_THREADS,
             limits: Limits::default(),
         }

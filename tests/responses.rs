@@ -391,3 +391,32 @@ fn fields_that_may_repeat_are_added_and_others_replaced() {
     assert_eq!(all(CACHE_CONTROL), ["no-cache"]);
     assert_eq!(all(VARY), ["cookie"]);
 }
+
+#[test]
+fn field_names_are_in_title_case_for_clients_that_need_it() {
+    for (title_case, expected) in [
+        (false, ["x-request-id: 1", "etag: 2", "x--a-: 3"]),
+        (true, ["X-Request-Id: 1", "Etag: 2", "X--A-: 3"]),
+    ] {
+        let description = builder().workers(1).title_case_fields(title_case);
+        let server = TestServer::with(description, |_: Request, _: Context| {
+            let mut response = "hello".into_response();
+            for (name, value) in [("x-request-id", "1"), ("etag", "2"), ("x--a-", "3")] {
+                let value = HeaderValue::from_static(value);
+                response.headers_mut().insert(name, value);
+            }
+            response
+        });
+        let mut client = server.client();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let mut answer = String::new();
+        std::io::Read::read_to_string(client.stream_mut(), &mut answer).unwrap();
+        let lines: Vec<_> = answer.split("\r\n").collect();
+        for line in expected
+            .iter()
+            .chain(&["Content-Length: 5", "Connection: close"])
+        {
+            assert!(lines.contains(line), "{line}: {answer}");
+        }
+    }
+}

@@ -29,7 +29,7 @@ use crate::sys::waker::Waker;
 use crate::wire::chunked::{LAST_CHUNK, encode_chunk};
 use crate::wire::framing::{Framing, response_framing};
 use crate::wire::persist::Persist;
-use crate::wire::reply::{self, Connection, ReplyHead};
+use crate::wire::reply::{self, Connection, FieldCase, ReplyHead};
 use crate::wire::syntax::members;
 
 /// The longest body that is copied after its head, so that both leave in one write.
@@ -159,6 +159,11 @@ impl Conn {
             },
             date: &date,
             unsent_len: framed.unsent_len,
+            case: if cx.settings.title_case_fields {
+                FieldCase::Title
+            } else {
+                FieldCase::Lower
+            },
         };
         let begun = self
             .egress

@@ -327,6 +327,16 @@ impl Conn {
         std::mem::take(&mut self.leftovers)
     }
 
+    /// Leaves the last stage of a connection that is about to be closed. Returns whether there is
+    /// anything to drop.
+    pub(crate) fn leave_last(&mut self) -> bool {
+        if self.stage.drops_user_code() {
+            let stage = std::mem::replace(&mut self.stage, Stage::Moved);
+            self.leave(stage);
+        }
+        self.has_leftovers()
+    }
+
     /// Takes all of that from a connection that is about to be closed.
     pub(crate) fn take_last_leftovers(&mut self) -> Vec<Leftover> {
         let stage = std::mem::replace(&mut self.stage, Stage::Moved);

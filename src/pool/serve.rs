@@ -86,6 +86,9 @@ pub(super) fn serve<T: ServingThread>(
             Ran::LetGo(conn, how) => (conn, how),
             Ran::Detached => return,
         };
+        if matches!(how, LetGo::Close(_)) && conn.leave_last() {
+            thread.drop_leftovers(key, &mut conn, cx);
+        }
         conn = match pool.settle(key, conn, how, cx) {
             None => return,
             Some(conn) if thread.may_go_on() => conn,

@@ -265,6 +265,16 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets whether the names of response fields that a handler sets are written in title case, as in
+    /// `X-Request-Id`. Default: no, which is lower case, as in `x-request-id`.
+    ///
+    /// The names of fields have no case (RFC 9110 section 5.1), but some old clients look for one
+    /// spelling. The server's own fields, such as `Content-Length`, are in title case always.
+    pub fn title_case_fields(mut self, title_case: bool) -> Self {
+        self.settings.title_case_fields = title_case;
+        self
+    }
+
     /// Adds signals that stop the server. Default: none, and no signal handler is installed.
     ///
     /// The first signal does what [`ServerHandle::begin_shutdown`] does. A second one cuts what is

@@ -10,7 +10,7 @@ use proptest::sample::select;
 use super::chunked::{Decoder, LAST_CHUNK, encode_chunk};
 use super::framing::{Framing, response_framing};
 use super::oracle;
-use super::reply::{Connection, ReplyHead, write_head, write_refusal};
+use super::reply::{Connection, FieldCase, ReplyHead, write_head, write_refusal};
 use crate::settings::Limits;
 
 #[path = "../../tests/support/generators.rs"]
@@ -148,6 +148,7 @@ proptest! {
             connection,
             date: DATE,
             unsent_len: body_len,
+            case: FieldCase::Lower,
         };
         let mut out = Vec::new();
         write_head(&mut out, &head, &headers);

@@ -35,6 +35,17 @@ pub(crate) struct ReplyHead<'a> {
     /// The length of the body that is not sent, if it is known. It is for [`Framing::Empty`] after
     /// HEAD and with 304, and says what a GET would get.
     pub(crate) unsent_len: Option<u64>,
+    pub(crate) case: FieldCase,
+}
+
+/// How the names of a handler's fields are written. The server's own are in title case always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldCase {
+    /// As `http` holds them.
+    Lower,
+    /// The first letter and each after a hyphen in upper case, for clients that do not know that
+    /// names have no case (RFC 9110 section 5.1).
+    Title,
 }
 
 /// Appends a response head.
@@ -61,7 +72,7 @@ pub(crate) fn write_head(out: &mut Vec<u8>, head: &ReplyHead<'_>, headers: &Head
     write_connection(out, head, upgrade);
     for (name, value) in headers {
         if !is_server_field(name) || (upgrade && name == UPGRADE) {
-            write_field(out, name, value.as_bytes());
+            write_field(out, name, value.as_bytes(), head.case);
         }
     }
     out.extend_from_slice(b"\r\n");
@@ -84,7 +95,7 @@ pub(crate) fn write_refusal(
     write_length(out, reason.len() as u64 + 1);
     out.extend_from_slice(b"Connection: close\r\n");
     for (name, value) in extra {
-        write_field(out, name, value.as_bytes());
+        write_field(out, name, value.as_bytes(), FieldCase::Title);
     }
     out.extend_from_slice(b"\r\n");
     if with_body {
@@ -179,8 +190,18 @@ fn write_length(out: &mut Vec<u8>, len: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+fn write_field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8], case: FieldCase) {
+    let start = out.len();
     out.extend_from_slice(name.as_str().as_bytes());
+    if case == FieldCase::Title {
+        let mut begins = true;
+        for byte in &mut out[start..] {
+            if begins {
+                byte.make_ascii_uppercase();
+            }
+            begins = *byte == b'-';
+        }
+    }
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");

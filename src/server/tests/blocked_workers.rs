@@ -57,7 +57,7 @@ fn a_request_that_finds_no_worker_is_answered_with_503() {
         held.release();
         server.clock.advance(10 * SECOND);
         let head = waiting.expect_status("503");
-        assert!(head.contains("retry-after: "), "{head}");
+        assert!(head.contains("Retry-After: "), "{head}");
         gates.iter().for_each(|_| server.open.send(()).unwrap());
         for mut gate in gates {
             gate.expect_status("200");

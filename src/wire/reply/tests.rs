@@ -15,6 +15,7 @@ fn head(status: u16, framing: Framing) -> ReplyHead<'static> {
         connection,
         date: DATE,
         unsent_len: None,
+        case: FieldCase::Lower,
     }
 }
 
@@ -221,7 +222,7 @@ mod refusals {
             true,
         );
         let expected = "HTTP/1.1 503 Service Unavailable\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
-            Content-Type: text/plain; charset=utf-8\r\nContent-Length: 10\r\nConnection: close\r\nretry-after: 1\r\n\r\n\
+            Content-Type: text/plain; charset=utf-8\r\nContent-Length: 10\r\nConnection: close\r\nRetry-After: 1\r\n\r\n\
             try again\n";
         assert_eq!(str::from_utf8(&out).unwrap(), expected);
 
