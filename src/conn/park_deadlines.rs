@@ -12,8 +12,8 @@ use crate::conn::transport::Look;
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::phase::Phase;
 use crate::settings::{
-    CUT_GOODBYE, DISCARD_TIMEOUT, GOODBYE_ROUND_TRIPS, LINGER_QUIET, LINGER_TIMEOUT,
-    MAX_ROOM_TIMEOUT, MIN_GOODBYE,
+    CUT_GOODBYE, DISCARD_TIMEOUT, GOODBYE_ROUND_TRIPS, LINGER_QUIET, MAX_GOODBYE, MAX_ROOM_TIMEOUT,
+    MIN_GOODBYE,
 };
 use crate::sys::poller::SocketEvents;
 use crate::sys::waker::wait_writable;
@@ -325,7 +325,7 @@ impl Conn {
     /// Returns how long a request that crosses our end of an idle connection may take to come.
     fn goodbye_time(&self) -> Duration {
         let rtt = self.egress.transport().info().map(|info| info.rtt);
-        (MIN_GOODBYE + GOODBYE_ROUND_TRIPS * rtt.unwrap_or_default()).min(LINGER_TIMEOUT)
+        (MIN_GOODBYE + GOODBYE_ROUND_TRIPS * rtt.unwrap_or_default()).min(MAX_GOODBYE)
     }
 
     /// Looks at the connection once more at the cut: a request that is here already gets an answer,
