@@ -396,6 +396,7 @@ fn a_fast_request_is_answered_beside_more_slow_ones_than_workers_from_cold() {
 }
 
 #[test]
+#[cfg(feature = "router")]
 fn the_router_tells_slow_routes_from_fast_ones_that_look_alike() {
     let gate = Gate::new();
     let (slow, fast) = (gate.clone(), gate.clone());
