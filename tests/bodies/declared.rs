@@ -174,7 +174,7 @@ fn no_client_takes_a_part_for_the_whole_through_any_layer() {
                     !is_refused
                 });
                 // The server itself sends what was declared, and reads no further.
-                let is_read = reads || layer == "gzip";
+                let is_read = reads || layer == "gzip" && cfg!(feature = "gzip");
                 let is_sent = cut > LEN && !is_read && matches!(kind, "sized" | "declared");
                 assert_eq!(
                     complete,
