@@ -11,7 +11,7 @@ use crate::conn::serve_context::ServeContext;
 use crate::conn::stage::{Conn, Flush, Linger, Next, Peer, RETRY_AFTER, Source, Stage};
 use crate::lifecycle::ledger::CloseReason;
 use crate::lifecycle::unanswered::{CutConnection, Fate, UnansweredRequest};
-use crate::settings::{MAX_LINGER_TIMEOUT, PULL_BUDGET};
+use crate::settings::{LINGER_TIMEOUT, MAX_LINGER_TIMEOUT, PULL_BUDGET};
 use crate::sys::logging;
 use crate::sys::poller::SocketEvents;
 use crate::wire::Refusal;
@@ -70,7 +70,12 @@ impl Conn {
         self.egress.transport().finish();
         let late_requests = (cx.lifecycle.is_stopping() && reason != CloseReason::Upgraded)
             .then(|| Box::new(RequestScan::new()));
-        let end = cx.now + at_most.max(MAX_LINGER_TIMEOUT);
+        // Only a refused peer may still be sending the body of a request.
+        let longest = match reason {
+            CloseReason::Refused => MAX_LINGER_TIMEOUT,
+            _ => 2 * LINGER_TIMEOUT,
+        };
+        let end = cx.now + at_most.max(longest);
         let linger = Linger {
             reason,
             bytes: 0,
