@@ -339,8 +339,7 @@ impl Conn {
 
     /// Takes all of that from a connection that is about to be closed.
     pub(crate) fn take_last_leftovers(&mut self) -> Vec<Leftover> {
-        let stage = std::mem::replace(&mut self.stage, Stage::Moved);
-        self.leave(stage);
+        self.leave_last();
         self.take_leftovers()
     }
 

@@ -5,7 +5,7 @@
 //! started when there is such a body, and ends when there was none for a while. Nothing waits for it
 //! but the end of the stop, which names it as stuck if it does not end.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use crate::conn::stage::Leftover;
 use crate::sys::logging;
 use crate::sys::panics;
+use crate::sys::sync::{Mutex, lock};
 
 /// The name of the thread.
 const NAME: &str = "lameduck-leftovers";
@@ -100,10 +101,6 @@ fn run(running: &Mutex<Option<Running>>, leftovers: &Receiver<Leftover>) {
             }
         }
     }
-}
-
-fn lock(running: &Mutex<Option<Running>>) -> MutexGuard<'_, Option<Running>> {
-    running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Drops what is left of a response, which is user code.

@@ -118,8 +118,7 @@ impl Bound {
             .collect();
         let logs = LogThread::new();
         let (sender, accepted) = bounded(MAX_ACCEPTED);
-        let handler = DroppedInSafety(Some(handler));
-        let handler = Box::new(handler);
+        let handler = Box::new(DroppedInSafety(Some(handler)));
         let (lifecycle, ledger) = (handle.lifecycle().clone(), handle.ledger().clone());
         let pool = Pool::new(settings, seams, lifecycle, ledger, handler, accepted, waker);
         let pool = Arc::new(pool.map_err(cannot_start("poller"))?);

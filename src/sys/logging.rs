@@ -195,14 +195,15 @@ fn run(lines: &Receiver<Message>, dropped: &AtomicU64) {
 fn write(line: &Line) {
     // A logger that panics costs its line; there is no other place to tell it.
     let _ = panics::catch(|| {
-        let record = |arguments: fmt::Arguments<'_>| {
-            let mut record = log::Record::builder();
-            record.level(line.level).target(line.target).args(arguments);
-            record.module_path_static(Some(line.target));
-            record.key_values(&line.fields);
-            log::logger().log(&record.build());
-        };
-        record(format_args!("{}", line.text));
+        log::logger().log(
+            &log::Record::builder()
+                .level(line.level)
+                .target(line.target)
+                .module_path_static(Some(line.target))
+                .key_values(&line.fields)
+                .args(format_args!("{}", line.text))
+                .build(),
+        );
     });
 }
 
