@@ -518,35 +518,43 @@ fn uploads_and_writers_that_wait_for_their_client_hold_no_worker() {
     }
 }
 
+/// The length of an upload that is longer than what is collected.
+const UPLOAD_LEN: usize = 100 << 10;
+
+fn upload_head() -> String {
+    format!("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: {UPLOAD_LEN}\r\n\r\n")
+}
+
+fn count_upload(mut request: Request, _: Context) -> String {
+    std::io::copy(request.body_mut(), &mut std::io::sink())
+        .unwrap()
+        .to_string()
+}
+
 #[test]
 fn a_thousand_uploads_beside_a_trickling_one_are_all_answered() {
     let server = TestServer::with(
         builder().workers(2).max_dedicated_threads(100),
-        |mut request: Request, _: Context| {
-            std::io::copy(request.body_mut(), &mut std::io::sink())
-                .unwrap()
-                .to_string()
-        },
+        count_upload,
     );
-    const LEN: usize = 100 << 10;
-    let head = format!("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: {LEN}\r\n\r\n");
+    let head = upload_head();
     let mut trickle = server.client();
     trickle.send(&head);
-    trickle.send(vec![b'x'; LEN - 10]);
+    trickle.send(vec![b'x'; UPLOAD_LEN - 10]);
     let mut uploads: Vec<_> = (0..1000).map(|_| server.client()).collect();
     for client in &mut uploads {
         client.send(&head);
-        client.send(vec![b'x'; LEN - 1]);
+        client.send(vec![b'x'; UPLOAD_LEN - 1]);
     }
     trickle.send("x");
     for client in &mut uploads {
         client.send("x");
     }
     for client in &mut uploads {
-        assert_eq!(client.read_response().text(), LEN.to_string());
+        assert_eq!(client.read_response().text(), UPLOAD_LEN.to_string());
     }
     trickle.send(vec![b'x'; 9]);
-    assert_eq!(trickle.read_response().text(), LEN.to_string());
+    assert_eq!(trickle.read_response().text(), UPLOAD_LEN.to_string());
 }
 
 #[test]
@@ -585,20 +593,12 @@ fn writers_that_wait_for_something_else_than_their_client_wait_a_while_and_then_
 
 #[test]
 fn uploads_beyond_the_dedicated_threads_wait_for_a_worker_and_hold_up_no_fast_request() {
-    let server = TestServer::with(
-        builder().workers(2).max_dedicated_threads(0),
-        |mut request: Request, _: Context| {
-            std::io::copy(request.body_mut(), &mut std::io::sink())
-                .unwrap()
-                .to_string()
-        },
-    );
-    const LEN: usize = 100 << 10;
-    let head = format!("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: {LEN}\r\n\r\n");
+    let server = TestServer::with(builder().workers(2).max_dedicated_threads(0), count_upload);
+    let head = upload_head();
     let mut uploads: Vec<_> = (0..4).map(|_| server.client()).collect();
     for client in &mut uploads {
         client.send(&head);
-        client.send(vec![b'x'; LEN - 1]);
+        client.send(vec![b'x'; UPLOAD_LEN - 1]);
     }
     for _ in 0..10 {
         assert_eq!(server.client().get("/").text(), "0");
@@ -607,7 +607,7 @@ fn uploads_beyond_the_dedicated_threads_wait_for_a_worker_and_hold_up_no_fast_re
         client.send("x");
     }
     for client in &mut uploads {
-        assert_eq!(client.read_response().text(), LEN.to_string());
+        assert_eq!(client.read_response().text(), UPLOAD_LEN.to_string());
     }
 }
 

@@ -1,7 +1,8 @@
 //! A server on a manual clock, and a client of it.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use crate::conn::body::Body;
 use crate::conn::message::{Request, Response};
+use crate::conn::transport::{Look, Socket, Transport};
 use crate::conn::upgrade::accept;
 use crate::lifecycle::context::Context;
 use crate::lifecycle::phase::Phase;
@@ -16,6 +18,7 @@ use crate::lifecycle::report::Report;
 use crate::lifecycle::unanswered::Fate;
 use crate::server::{Running, Server, ServerBuilder};
 use crate::sys::clock::{Clock, ManualClock};
+use crate::sys::socket::TcpInfo;
 use crate::sys::test_points::{HeldThread, Point, TestPoints};
 
 /// The longest time for which a test waits for anything in real time. A test that reaches it has
@@ -236,6 +239,51 @@ impl Fixture {
             }
         }
         self.running.join()
+    }
+}
+
+/// A socket whose reading panics once the peer has sent [`FAULT`].
+#[derive(Debug)]
+pub(super) struct Faulty(Socket);
+
+/// The bytes that find a fault of the server.
+pub(super) const FAULT: &[u8] = b"a fault of the server";
+
+impl Faulty {
+    pub(super) fn transport(socket: Socket) -> Box<dyn Transport> {
+        Box::new(Self(socket))
+    }
+}
+
+impl Transport for Faulty {
+    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.0.recv(buffer)?;
+        assert!(!buffer[..n].starts_with(FAULT), "on purpose");
+        Ok(n)
+    }
+
+    fn look(&self) -> Look {
+        self.0.look()
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send(bytes)
+    }
+
+    fn finish(&self) {
+        self.0.finish();
+    }
+
+    fn reset(&self) {
+        self.0.reset();
+    }
+
+    fn info(&self) -> Option<TcpInfo> {
+        self.0.info()
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

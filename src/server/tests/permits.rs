@@ -1,12 +1,9 @@
 //! A permit that is revoked or passed on is neither lost nor doubled, and no call waits for a lane
 //! that has room.
 
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::fixture::{Fixture, LIMIT, get, wait_until};
-use crate::conn::transport::{Look, Socket, Transport};
-use crate::sys::socket::TcpInfo;
+use super::fixture::{FAULT, Faulty, Fixture, LIMIT, get, wait_until};
 use crate::sys::test_points::Point;
 
 #[test]
@@ -94,60 +91,20 @@ fn a_worker_that_computes_loses_its_permit_and_its_route_is_known_for_it() {
     drop(compute);
 }
 
-/// A transport whose reads panic when they meet `BOOM`.
-#[derive(Debug)]
-struct Explosive(Socket);
-
-impl Transport for Explosive {
-    fn recv(&self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.0.recv(buffer)?;
-        assert!(!buffer[..n].starts_with(b"BOOM"), "on purpose");
-        Ok(n)
-    }
-
-    fn look(&self) -> Look {
-        self.0.look()
-    }
-
-    fn send(&self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.send(bytes)
-    }
-
-    fn finish(&self) {
-        self.0.finish();
-    }
-
-    fn reset(&self) {
-        self.0.reset();
-    }
-
-    fn info(&self) -> Option<TcpInfo> {
-        self.0.info()
-    }
-
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 #[test]
 fn a_panic_outside_of_user_code_loses_no_permit_no_room_and_no_slot() {
-    let server = Fixture::new(|builder| {
-        builder
-            .workers(16)
-            .transport(|socket| Box::new(Explosive(socket)))
-    });
-    // Each round costs two of the workers.
+    let server = Fixture::new(|builder| builder.workers(16).transport(Faulty::transport));
+    // Each round meets the fault on two workers.
     for _ in 0..7 {
         // The first request is a gate's, so the worker has lost its permit and has room when the
         // connection goes on and panics; the second client's worker has a permit.
         let mut slow = server.enter_gate();
-        slow.send(b"BOOM");
+        slow.send(FAULT);
         server.open.send(()).unwrap();
         slow.expect_body("/gate");
         slow.expect_end();
         let mut fast = server.connect();
-        fast.send(b"BOOM");
+        fast.send(FAULT);
         fast.expect_end();
         let mut client = server.connect();
         client.send(&get("/a"));
